@@ -1,0 +1,137 @@
+//! The one interface: what an actor is, what it is given, and where it puts what it wants done.
+//!
+//! Every actor is a state machine. It never touches a socket, a file, a clock or an entropy source, and it never calls a
+//! sibling: what it wants of one is a message in its outbox, which the node routes; what it may *read* of one is a view in its
+//! [`Context`].
+
+use crate::base::random::Random;
+use crate::base::{Epoch, GroupId, NodeId, Time};
+use crate::msg::peer::Promise;
+use std::collections::VecDeque;
+
+pub trait Actor {
+    type In;
+    type Out;
+
+    /// One transition. Runs to completion: no I/O, no clock, no entropy but the context's, no call into a sibling.
+    fn handle(&mut self, cx: &mut Context<'_>, input: Self::In, out: &mut Outbox<Self::Out>);
+
+    /// When this actor next wants to be woken, and why. O(1). A stale wake-up is harmless.
+    fn deadline(&self) -> Option<(Time, TimerKind)>;
+
+    /// Asserts every invariant that is this actor's own. The simulator and the fuzzers call it after every step.
+    fn check(&self);
+}
+
+/// What an actor is given with every input.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Sampled after the event was taken from its queue.
+    pub now: Time,
+    pub me: NodeId,
+    /// This life of the node.
+    pub epoch: Epoch,
+    /// This node's own seeded stream.
+    pub random: &'a mut Random,
+    /// Whom this node supports, and who supports it.
+    pub liveness: &'a LivenessView,
+}
+
+/// Why an actor wants to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TimerKind {
+    /// When a heartbeat is due, or support given or received lapses.
+    Liveness,
+    /// When the formation of the cluster should be tried again.
+    Formation,
+    /// When a group without a leader should campaign, an append be repeated, or a leader without support step down.
+    Replica(GroupId),
+    /// When a client's deadline passes, or a request should be routed again.
+    Gateway,
+    /// When the log should sync (relaxed), seal an idle tail, or try again to allocate a segment.
+    Log,
+    /// When a stop has waited long enough for its leaderships to be taken over.
+    Stop,
+}
+
+/// What an actor wants done, in order.
+#[derive(Debug)]
+pub struct Outbox<T>(VecDeque<T>);
+
+impl<T> Default for Outbox<T> {
+    fn default() -> Self {
+        Outbox(VecDeque::new())
+    }
+}
+
+impl<T> Outbox<T> {
+    pub fn push(&mut self, item: T) {
+        self.0.push_back(item);
+    }
+
+    pub fn pop(&mut self) -> Option<T> {
+        self.0.pop_front()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What the failure detector knows, as the other actors may read it. Written by `liveness` alone.
+///
+/// Both directions of a pair are kept: what this node promised the peer, and what the peer promised this node. The first ends later than
+/// the second, by the clocks' drift bound and the time the message took.
+#[derive(Debug, Default, Clone)]
+pub struct LivenessView {
+    peers: Vec<PeerLiveness>,
+}
+
+/// One pair, as this node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerLiveness {
+    pub node: NodeId,
+    /// The peer's highest epoch seen.
+    pub epoch: Epoch,
+    /// What this node has promised the peer, and until when (this node's clock).
+    pub given: Option<(Promise, Time)>,
+    /// What the peer has promised this node, and until when (this node's clock, already shortened by the drift bound).
+    pub received: Option<(Promise, Time)>,
+}
+
+impl LivenessView {
+    /// The promise by which this node supports `peer` at `now`.
+    pub fn supporting(&self, peer: NodeId, now: Time) -> Option<Promise> {
+        self.peer(peer).and_then(|p| p.given).filter(|(_, until)| now < *until).map(|(promise, _)| promise)
+    }
+
+    /// The promise by which `peer` supports this node beyond `now`, and its end.
+    pub fn supported_by(&self, peer: NodeId, now: Time) -> Option<(Promise, Time)> {
+        self.peer(peer).and_then(|p| p.received).filter(|(_, until)| now < *until)
+    }
+
+    /// The highest epoch of `peer` seen; zero if none was.
+    pub fn epoch_of(&self, peer: NodeId) -> Epoch {
+        self.peer(peer).map_or(Epoch::ZERO, |p| p.epoch)
+    }
+
+    pub fn peer(&self, peer: NodeId) -> Option<&PeerLiveness> {
+        self.peers.binary_search_by_key(&peer, |p| p.node).ok().map(|at| &self.peers[at])
+    }
+
+    pub fn peers(&self) -> &[PeerLiveness] {
+        &self.peers
+    }
+
+    /// The entry for `peer`, made if there is none. For `liveness`.
+    pub fn entry(&mut self, peer: NodeId) -> &mut PeerLiveness {
+        let at = match self.peers.binary_search_by_key(&peer, |p| p.node) {
+            Ok(at) => at,
+            Err(at) => {
+                self.peers.insert(at, PeerLiveness { node: peer, epoch: Epoch::ZERO, given: None, received: None });
+                at
+            }
+        };
+        &mut self.peers[at]
+    }
+}

@@ -1,0 +1,175 @@
+//! Identifiers and positions, each a type of its own.
+//!
+//! Two orders of positions are kept apart everywhere: an [`Index`] counts the entries of *one group*
+//! over all its replicas; an [`Lsn`] counts the records of *one node's log* over all its groups.
+
+use core::fmt;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, minicbor::Encode, minicbor::Decode, serde::Serialize, serde::Deserialize)]
+        #[cbor(transparent)]
+        #[serde(transparent)]
+        pub struct $name(#[n(0)] pub $inner);
+
+        impl $name {
+            pub const ZERO: $name = $name(0);
+            /// The one after this.
+            #[must_use]
+            pub const fn next(self) -> $name {
+                $name(self.0 + 1)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}"), self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    };
+}
+
+number!(
+    /// A member of the cluster, from 1. Chosen by the operator; never reused for another machine.
+    NodeId(u16), "n"
+);
+number!(
+    /// One of the `P` equal slices of the token space, from 0.
+    PartitionId(u32), "p"
+);
+number!(
+    /// A consensus group. Group 0 is the ring's own (it arrives with membership changes); group `p + 1` is partition `p`.
+    GroupId(u32), "g"
+);
+number!(
+    /// A term of one group: at most one leader each. Starts at 0, which has no leader.
+    Term(u64), "t"
+);
+number!(
+    /// The position of an entry in its group's log, from 1; 0 is before the first.
+    Index(u64), "i"
+);
+number!(
+    /// The position of a record in one node's log, over all groups, from 1; 0 is before the first. Goes on over restarts.
+    Lsn(u64), "l"
+);
+number!(
+    /// Which life of a node: grows at every boot, and is durable before any message of that life leaves. From 1.
+    Epoch(u64), "e"
+);
+number!(
+    /// A file of the log, from 1, in the order of writing.
+    SegmentId(u32), "s"
+);
+number!(
+    /// A client's connection to this node, or a stand-in for one. Never reused within an epoch.
+    ConnId(u64), "c"
+);
+number!(
+    /// One disk operation of this node. Never reused within an epoch.
+    IoId(u64), "io"
+);
+number!(
+    /// The version of an item: the [`Index`] of the entry that wrote (or deleted) it, in its partition's log. 0: never written.
+    Version(u64), "v"
+);
+number!(
+    /// A point on the ring: the hash of a key.
+    Token(u64), "#"
+);
+
+impl PartitionId {
+    /// The consensus group that replicates this partition.
+    pub const fn group(self) -> GroupId {
+        GroupId(self.0 + 1)
+    }
+}
+
+impl GroupId {
+    /// The ring's own group.
+    pub const RING: GroupId = GroupId(0);
+
+    /// The partition that this group replicates; `None` for the ring's own group.
+    pub const fn partition(self) -> Option<PartitionId> {
+        match self.0 {
+            0 => None,
+            n => Some(PartitionId(n - 1)),
+        }
+    }
+}
+
+impl Index {
+    /// The one before this; 0 stays 0.
+    #[must_use]
+    pub const fn previous(self) -> Index {
+        Index(self.0.saturating_sub(1))
+    }
+}
+
+macro_rules! wide {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub u128);
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:032x}", self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:032x}", self.0)
+            }
+        }
+
+        impl<C> minicbor::Encode<C> for $name {
+            fn encode<W: minicbor::encode::Write>(&self, e: &mut minicbor::Encoder<W>, _: &mut C) -> Result<(), minicbor::encode::Error<W::Error>> {
+                e.bytes(&self.0.to_be_bytes())?.ok()
+            }
+        }
+
+        impl<'b, C> minicbor::Decode<'b, C> for $name {
+            fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+                let bytes = d.bytes()?;
+                let bytes: [u8; 16] =
+                    bytes.try_into().map_err(|_| minicbor::decode::Error::message("an id of 16 bytes was expected"))?;
+                Ok($name(u128::from_be_bytes(bytes)))
+            }
+        }
+    };
+}
+
+wide!(
+    /// Drawn when a cluster forms; every message names it, so that two clusters never mix.
+    ClusterId
+);
+wide!(
+    /// Drawn when a data directory is made; bound to its node id when the cluster forms, so that an emptied
+    /// or foreign directory is noticed.
+    DirectoryId
+);
+
+/// Where bytes lie in this node's log: `length` bytes of `segment` from `offset`. Order: by position.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Place {
+    pub segment: SegmentId,
+    /// In bytes from the start of the segment.
+    pub offset: u32,
+    /// In bytes.
+    pub length: u32,
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}@{}+{}", self.segment, self.offset, self.length)
+    }
+}

@@ -1,0 +1,55 @@
+//! Every limit that is not a setting, in one place. What a limit answers when it is reached stands beside it.
+
+use core::time::Duration;
+
+/// The longest key, in bytes. Longer: rejected, `KeyTooLong`.
+pub const KEY_SIZE_MAX: usize = 2 * 1024;
+/// The longest value, in bytes. Longer: rejected, `ValueTooLong`.
+pub const VALUE_SIZE_MAX: usize = 400 * 1024;
+/// The longest frame from a peer or a client, in bytes. Longer: the connection is closed with an error.
+pub const FRAME_SIZE_MAX: usize = 8 * 1024 * 1024;
+/// The most items in one page of a scan. More were asked for: the page holds this many and says where to go on.
+pub const SCAN_ITEMS_MAX: usize = 1_000;
+/// The most bytes of keys and values in one page of a scan, over all partitions. A page always holds one item.
+pub const SCAN_BYTES_MAX: usize = 1024 * 1024;
+/// The most members of a cluster.
+pub const NODES_MAX: usize = 100;
+/// The most partitions of a cluster; a power of two.
+pub const PARTITIONS_MAX: u32 = 1 << 16;
+/// The longest a client may ask the cluster to go on trying. A longer timeout is cut to this.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// Requests of clients in progress at one node. At the limit: rejected, `Overloaded`.
+pub const REQUESTS_IN_PROGRESS_MAX: usize = 16 * 1024;
+/// Requests of one connection in progress. At the limit: the connection is not read from until one is answered.
+pub const REQUESTS_PER_CONNECTION_MAX: usize = 1_024;
+/// Bytes of keys and values in client requests in progress at one node. At the limit: rejected, `Overloaded`.
+pub const REQUEST_BYTES_IN_PROGRESS_MAX: usize = 256 * 1024 * 1024;
+/// Operations waiting for a value to be read, in one group. At the limit: rejected, `Overloaded`.
+pub const PARKED_PER_GROUP_MAX: usize = 4 * 1024;
+/// Entries of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
+pub const UNCOMMITTED_ENTRIES_MAX: usize = 16 * 1024;
+/// Bytes of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
+pub const UNCOMMITTED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Forwarded requests that a leader remembers for each gateway, by sequence. Older than the window: refused.
+pub const FORWARD_WINDOW: u64 = 64 * 1024;
+
+/// Entries in one append message.
+pub const APPEND_ENTRIES_MAX: usize = 1_024;
+/// Bytes of entries in one append message (one entry may be larger).
+pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// Append messages to one follower of one group that wait for an acknowledgement. At the limit: the follower waits.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
+/// Bytes of appends to one follower of one group that wait for an acknowledgement. At the limit: the follower waits.
+pub const APPEND_BYTES_IN_FLIGHT_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of recent entries that one group keeps in memory for followers that lag a little. Beyond: read back from the log.
+pub const RECENT_ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The most messages in one envelope. Beyond: a decoding error.
+pub const ENVELOPE_MESSAGES_MAX: usize = 64 * 1024;
+
+/// The most bytes of records in one batch of the log (one record may be larger). Beyond: the next batch.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes in the log's queue that are not yet durable. At the limit: client writes are rejected, `Overloaded`.
+pub const LOG_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Reads of values and entries that wait for the disk, at one node. At the limit: rejected, `Overloaded`.
+pub const READS_IN_PROGRESS_MAX: usize = 16 * 1024;

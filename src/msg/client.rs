@@ -1,0 +1,421 @@
+//! What a client asks, and what it is told.
+//!
+//! A client is told one of three things about an operation (promise P6): it was done; it was *rejected*, and is certainly not
+//! applied; or it is *unknown*, and may have been applied. A timeout is never reported as a failure to apply.
+
+use crate::base::{GroupId, Index, NodeId, Version};
+use bytes::Bytes;
+use core::fmt;
+use minicbor::{Decode, Encode};
+
+/// One request of a client. Answers carry its `id`, in any order.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Request {
+    /// The client's own number for it, unique among those in progress on the connection.
+    #[n(0)]
+    pub id: u64,
+    /// For how long the cluster may go on trying, in milliseconds. What is not answered then is unknown (a write) or rejected.
+    #[n(1)]
+    pub timeout_ms: u32,
+    #[n(2)]
+    pub body: RequestBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub enum RequestBody {
+    /// Answered by the node itself: who the members are, who leads what.
+    #[n(0)]
+    Ring,
+    /// Answered by the node itself: how it is.
+    #[n(1)]
+    Status,
+    #[n(2)]
+    Operation(#[n(0)] Operation),
+    /// A page of items in key order, over all partitions; atomic per partition.
+    #[n(3)]
+    Scan(#[n(0)] Scan),
+}
+
+/// An operation on one key.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Operation {
+    #[n(0)]
+    #[cbor(with = "crate::msg::codec::blob")]
+    pub key: Bytes,
+    #[n(1)]
+    pub action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub enum Action {
+    #[n(0)]
+    Get {
+        #[n(0)]
+        consistency: Consistency,
+    },
+    #[n(1)]
+    Put {
+        #[n(0)]
+        #[cbor(with = "crate::msg::codec::blob")]
+        value: Bytes,
+        #[n(1)]
+        condition: Condition,
+        #[n(2)]
+        acknowledge: Acknowledge,
+    },
+    #[n(2)]
+    Delete {
+        #[n(0)]
+        condition: Condition,
+        #[n(1)]
+        acknowledge: Acknowledge,
+    },
+    /// Adds to a decimal number; an absent item counts as 0. Rejected, `NotANumber`, when the value is none or the sum overflows.
+    #[n(3)]
+    Increment {
+        #[n(0)]
+        by: i64,
+        #[n(1)]
+        acknowledge: Acknowledge,
+    },
+}
+
+impl Action {
+    pub fn is_write(&self) -> bool {
+        !matches!(self, Action::Get { .. })
+    }
+
+    pub fn acknowledge(&self) -> Acknowledge {
+        match self {
+            Action::Get { .. } => Acknowledge::Quorum,
+            Action::Put { acknowledge, .. } | Action::Delete { acknowledge, .. } | Action::Increment { acknowledge, .. } => *acknowledge,
+        }
+    }
+}
+
+/// What must hold of the item for the write to happen.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub enum Condition {
+    #[default]
+    #[n(0)]
+    None,
+    #[n(1)]
+    Value(
+        #[n(0)]
+        #[cbor(with = "crate::msg::codec::blob")]
+        Bytes,
+    ),
+    /// The item is there, with this version.
+    #[n(2)]
+    Version(#[n(0)] Version),
+    #[n(3)]
+    Absent,
+    #[n(4)]
+    Present,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Consistency {
+    /// Linearizable.
+    #[default]
+    #[n(0)]
+    Strong,
+    /// What any replica has applied: a past state, with no bound on how far past.
+    #[n(1)]
+    Eventual,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Acknowledge {
+    /// A quorum of replicas has synced it.
+    #[default]
+    #[n(0)]
+    Quorum,
+    /// Every current replica has synced it.
+    #[n(1)]
+    All,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Scan {
+    /// Only keys that begin with this.
+    #[n(0)]
+    #[cbor(with = "crate::msg::codec::blob")]
+    pub prefix: Bytes,
+    /// Only keys at or after this. Empty: from the first.
+    #[n(1)]
+    #[cbor(with = "crate::msg::codec::blob")]
+    pub from: Bytes,
+    /// At most [`crate::base::limits::SCAN_ITEMS_MAX`] are given.
+    #[n(2)]
+    pub limit: u32,
+    #[n(3)]
+    pub consistency: Consistency,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Response {
+    /// The request's.
+    #[n(0)]
+    pub id: u64,
+    /// Who the answering node believes leads the key's partition. Send the next request for it there.
+    #[n(1)]
+    pub leader: Option<NodeId>,
+    #[n(2)]
+    pub body: ResponseBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub enum ResponseBody {
+    /// A get. `value` is `None` when the item is absent; `version` is then its tombstone's, or 0 if it was never written.
+    #[n(0)]
+    Value {
+        #[n(0)]
+        #[cbor(with = "crate::msg::codec::maybe_blob", has_nil)]
+        value: Option<Bytes>,
+        #[n(1)]
+        version: Version,
+    },
+    /// A write was done, and is durable.
+    #[n(1)]
+    Written {
+        #[n(0)]
+        version: Version,
+        /// An increment's sum.
+        #[n(1)]
+        number: Option<i64>,
+    },
+    /// A conditional write was not done: the condition did not hold. The item's state that it was held against.
+    #[n(2)]
+    ConditionFailed {
+        #[n(0)]
+        version: Version,
+        #[n(1)]
+        present: bool,
+    },
+    #[n(3)]
+    Scanned(#[n(0)] Scanned),
+    #[n(4)]
+    Rejected(#[n(0)] Rejection),
+    #[n(5)]
+    Unknown(#[n(0)] Doubt),
+    #[n(6)]
+    Ring(#[n(0)] RingReport),
+    #[n(7)]
+    Status(#[n(0)] StatusReport),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Scanned {
+    /// In key order.
+    #[n(0)]
+    pub items: Vec<Item>,
+    /// Where the next page begins; `None` when this was the last.
+    #[n(1)]
+    #[cbor(with = "crate::msg::codec::maybe_blob", has_nil)]
+    pub next: Option<Bytes>,
+    /// At which index of each group its part was read: the part shows every write up to it and none after.
+    #[n(2)]
+    pub read_at: Vec<(GroupId, Index)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Item {
+    #[n(0)]
+    #[cbor(with = "crate::msg::codec::blob")]
+    pub key: Bytes,
+    #[n(1)]
+    #[cbor(with = "crate::msg::codec::blob")]
+    pub value: Bytes,
+    #[n(2)]
+    pub version: Version,
+}
+
+/// Why an operation was certainly not applied.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Rejection {
+    /// The key's length in bytes; see [`crate::base::limits::KEY_SIZE_MAX`].
+    #[n(0)]
+    KeyTooLong(#[n(0)] u32),
+    #[n(1)]
+    KeyEmpty,
+    #[n(2)]
+    ValueTooLong(#[n(0)] u32),
+    #[n(3)]
+    NotANumber,
+    /// A queue is full. Try again later, or with fewer requests at once.
+    #[n(4)]
+    Overloaded,
+    /// No leader of the partition could be reached before the deadline, and nothing was sent to one.
+    #[n(5)]
+    NoLeader,
+    /// The operation was not begun before its deadline.
+    #[n(6)]
+    DeadlineExceeded,
+    /// The disk of the partition's leader has no room.
+    #[n(7)]
+    DiskFull,
+    /// The value's bytes fail their checksum at this replica. They are never served.
+    #[n(8)]
+    Corrupt,
+    /// The node is stopping.
+    #[n(9)]
+    Stopping,
+    /// The cluster has not formed yet, or this node was refused by it.
+    #[n(10)]
+    NotReady,
+    /// The request makes no sense, and why.
+    #[n(11)]
+    Invalid(#[n(0)] String),
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use crate::base::limits::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+        match self {
+            Rejection::KeyTooLong(size) => write!(f, "the key has {size} bytes; at most {KEY_SIZE_MAX} are allowed"),
+            Rejection::KeyEmpty => write!(f, "the key is empty"),
+            Rejection::ValueTooLong(size) => write!(f, "the value has {size} bytes; at most {VALUE_SIZE_MAX} are allowed"),
+            Rejection::NotANumber => write!(f, "the item's value is not a whole number of 64 bits, or the sum would not be one"),
+            Rejection::Overloaded => write!(f, "the cluster is overloaded; try again with fewer requests at once"),
+            Rejection::NoLeader => write!(f, "no leader of the key's partition could be reached in time"),
+            Rejection::DeadlineExceeded => write!(f, "the deadline passed before the operation was begun"),
+            Rejection::DiskFull => write!(f, "the disk of the partition's leader is full"),
+            Rejection::Corrupt => write!(f, "the value fails its checksum on the leader's disk; it is not served"),
+            Rejection::Stopping => write!(f, "the node is stopping"),
+            Rejection::NotReady => write!(f, "the cluster has not formed yet, or it refused this node"),
+            Rejection::Invalid(why) => write!(f, "invalid request: {why}"),
+        }
+    }
+}
+
+/// Why it is not known whether an operation was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Doubt {
+    /// The deadline passed while the write was being replicated.
+    #[n(0)]
+    DeadlineExceeded,
+    /// The leader that took the write lost its leadership before it was committed.
+    #[n(1)]
+    LeadershipLost,
+    /// The connection to the leader was lost with the request in flight.
+    #[n(2)]
+    ConnectionLost,
+    /// Acknowledgement by every replica was asked for. The write is durable on a quorum, but these have not synced it.
+    #[n(3)]
+    ReplicasAway(#[n(0)] Vec<NodeId>),
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Doubt::DeadlineExceeded => write!(f, "the deadline passed while the write was being replicated; it may have been applied"),
+            Doubt::LeadershipLost => write!(f, "the leader changed while the write was being replicated; it may have been applied"),
+            Doubt::ConnectionLost => write!(f, "the connection was lost with the request in flight; it may have been applied"),
+            Doubt::ReplicasAway(away) => {
+                write!(f, "a quorum has the write, but acknowledgement by all was asked for and these nodes did not confirm it in time:")?;
+                away.iter().try_for_each(|node| write!(f, " {node}"))
+            }
+        }
+    }
+}
+
+/// The ring as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct RingReport {
+    #[n(0)]
+    pub formation: crate::msg::cluster::Formation,
+    /// In order of partition.
+    #[n(1)]
+    pub partitions: Vec<PartitionReport>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct PartitionReport {
+    /// Preferred leader first.
+    #[n(0)]
+    pub replicas: Vec<NodeId>,
+    /// Who the answering node believes leads it.
+    #[n(1)]
+    pub leader: Option<NodeId>,
+}
+
+/// One node's state, at one look. Times are in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct StatusReport {
+    #[n(0)]
+    pub node: NodeId,
+    /// How the node stands with the cluster.
+    #[n(1)]
+    pub membership: Membership,
+    #[n(2)]
+    pub uptime_ms: u64,
+    #[n(3)]
+    pub epoch: u64,
+    /// Groups that this node leads, and groups it has a replica of.
+    #[n(4)]
+    pub groups_led: u32,
+    #[n(5)]
+    pub groups: u32,
+    #[n(6)]
+    pub items: u64,
+    /// Bytes of the log's segments, and of the part of them that is written.
+    #[n(7)]
+    pub log_bytes_allocated: u64,
+    #[n(8)]
+    pub log_bytes_written: u64,
+    #[n(9)]
+    pub disk_full: bool,
+    /// Entries that this node has and has not yet applied, over all groups.
+    #[n(10)]
+    pub entries_unapplied: u64,
+    /// What this node knows of each other member.
+    #[n(11)]
+    pub peers: Vec<PeerReport>,
+    /// Named counters, in the order of their names: `puts`, `gets`, `elections`, ...
+    #[n(12)]
+    pub counters: Vec<(String, u64)>,
+    /// CPU time of the node's process so far, in microseconds; 0 when the driver does not say.
+    #[n(13)]
+    pub cpu_us: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Membership {
+    /// Waiting for the other initial members.
+    #[n(0)]
+    Forming,
+    /// A member in good standing.
+    #[n(1)]
+    Member,
+    /// Refused by the cluster, and why. It neither votes nor acknowledges.
+    #[n(2)]
+    Refused(#[n(0)] String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct PeerReport {
+    #[n(0)]
+    pub node: NodeId,
+    #[n(1)]
+    pub up: bool,
+    /// For how long it has been so.
+    #[n(2)]
+    pub since_ms: u64,
+    /// Entries, over the groups that this node leads, that the peer has not acknowledged.
+    #[n(3)]
+    pub entries_behind: u64,
+    /// Phi of the accrual failure detector, in hundredths (Hayashibara et al., 2004).
+    #[n(4)]
+    pub phi_hundredths: u32,
+}

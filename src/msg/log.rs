@@ -1,0 +1,98 @@
+//! What a group's log holds.
+//!
+//! The log records *facts*, never intentions: the leader has already evaluated conditions and increments against the head
+//! of its log, and what is replicated is the outcome. Followers apply facts blindly, so evaluation may change between
+//! versions of the program without replicas drifting apart.
+
+use crate::base::{GroupId, Index, Lsn, Place, Term};
+use bytes::Bytes;
+use minicbor::{Decode, Encode};
+
+/// An entry of a group's replicated log (Raft, section 5.3).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Entry {
+    #[n(0)]
+    pub index: Index,
+    #[n(1)]
+    pub term: Term,
+    #[n(2)]
+    pub fact: Fact,
+}
+
+/// What an entry says. New kinds (prepare, decide, end, membership) take new numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub enum Fact {
+    /// A leader's first entry of its term: committing it commits all before it (Raft, sections 5.4.2 and 8).
+    #[n(0)]
+    Noop,
+    /// `key` has `value` from now on; `None` deletes it. The item's version becomes the entry's index.
+    #[n(1)]
+    Write {
+        #[n(0)]
+        #[cbor(with = "crate::msg::codec::blob")]
+        key: Bytes,
+        #[n(1)]
+        #[cbor(with = "crate::msg::codec::maybe_blob", has_nil)]
+        value: Option<Bytes>,
+    },
+}
+
+impl Fact {
+    /// Bytes of key and value.
+    pub fn size(&self) -> usize {
+        match self {
+            Fact::Noop => 0,
+            Fact::Write { key, value } => key.len() + value.as_ref().map_or(0, Bytes::len),
+        }
+    }
+}
+
+/// The part of a replica's state that must be durable before a message of its term leaves (Raft, figure 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HardState {
+    pub term: Term,
+    /// Whom this replica voted for in `term`.
+    pub vote: Option<crate::base::NodeId>,
+    /// Known to be committed when this was written. Lazy: it may be lower than what was, never higher.
+    pub commit: Index,
+}
+
+/// What a recovered or remembered entry is, without its value: enough to apply it and to find its bytes again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntrySummary {
+    pub index: Index,
+    pub term: Term,
+    pub record: RecordPlace,
+    pub fact: FactSummary,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FactSummary {
+    Noop,
+    Write { key: Bytes, value: Option<ValuePlace> },
+}
+
+/// Where one record of the log lies: all of it, header included.
+pub type RecordPlace = Place;
+
+/// Where a value lies, and the checksum it must have. Values are read from here and verified before use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValuePlace {
+    pub place: Place,
+    /// [`crate::base::hash::value_checksum`] of the value.
+    pub checksum: u32,
+}
+
+/// The position of an entry in one node's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    pub group: GroupId,
+    pub index: Index,
+    pub term: Term,
+    pub lsn: Lsn,
+    pub record: RecordPlace,
+    /// Where the entry's value lies, when it wrote one.
+    pub value: Option<ValuePlace>,
+}

@@ -1,0 +1,15 @@
+//! Every type that crosses a wire or a disk, its codec and its limits.
+//!
+//! - [`client`]: what a client asks and is told.
+//! - [`peer`]: what nodes say to each other.
+//! - [`log`]: what a group's log holds: entries, and the facts in them.
+//! - [`disk`]: what the log asks of the disk.
+//! - [`cluster`]: who is a member, and what was fixed when the cluster formed.
+//! - [`codec`]: CBOR with numbered fields; payloads are shared with the frame they came in, never copied.
+
+pub mod client;
+pub mod cluster;
+pub mod codec;
+pub mod disk;
+pub mod log;
+pub mod peer;

@@ -1,0 +1,342 @@
+//! What nodes say to each other.
+//!
+//! The transport may lose, repeat and reorder envelopes. Every envelope names its cluster, its sender's node id, data directory and
+//! epoch: an envelope of another cluster, of a directory that is not the one bound to the node id, or of an earlier epoch
+//! than one already seen, is dropped and counted.
+
+use super::client::{Operation, ResponseBody, Scan};
+use super::cluster::{ClusterOptions, Formation};
+use super::log::Entry;
+use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Term, Time};
+use minicbor::{Decode, Encode};
+
+/// All that one flush has to say to one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Envelope {
+    /// `None` until the cluster has formed.
+    #[n(0)]
+    pub cluster: Option<ClusterId>,
+    #[n(1)]
+    pub from: NodeId,
+    #[n(2)]
+    pub directory: DirectoryId,
+    #[n(3)]
+    pub epoch: Epoch,
+    #[n(4)]
+    pub messages: Vec<PeerMessage>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub enum PeerMessage {
+    #[n(0)]
+    Greeting(#[n(0)] Greeting),
+    /// The cluster has formed, like this.
+    #[n(1)]
+    Formed(#[n(0)] Formation),
+    /// The receiver is not let in.
+    #[n(2)]
+    Refused(#[n(0)] Refusal),
+    #[n(3)]
+    Heartbeat(#[n(0)] Heartbeat),
+    #[n(4)]
+    HeartbeatReply(#[n(0)] HeartbeatReply),
+    #[n(5)]
+    Replica(#[n(0)] GroupId, #[n(1)] ReplicaMessage),
+    #[n(6)]
+    Forward(#[n(0)] Forward),
+    #[n(7)]
+    ForwardReply(#[n(0)] ForwardReply),
+}
+
+impl PeerMessage {
+    /// Whether losing it costs nothing but a little time: dropped first when a queue is full.
+    pub fn is_expendable(&self) -> bool {
+        matches!(self, PeerMessage::Greeting(_) | PeerMessage::Heartbeat(_) | PeerMessage::HeartbeatReply(_))
+    }
+}
+
+/// Sent by a node that is in no cluster yet, to every other initial member, until it is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Greeting {
+    #[n(0)]
+    pub address: String,
+    #[n(1)]
+    pub zone: String,
+    #[n(2)]
+    pub weight: u16,
+    /// The initial members as configured here, in ascending order; all must agree.
+    #[n(3)]
+    pub initial: Vec<NodeId>,
+    /// The cluster's options as configured here; all must agree.
+    #[n(4)]
+    pub options: ClusterOptions,
+}
+
+/// Why a node is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Refusal {
+    /// The node id is bound to another data directory: the disk was emptied or exchanged, or two nodes have one id.
+    #[n(0)]
+    OtherDirectory {
+        #[n(0)]
+        bound: DirectoryId,
+    },
+    /// The data directory is an old copy: less of its log is durable than this peer has seen.
+    #[n(1)]
+    OldDirectory {
+        #[n(0)]
+        seen: Lsn,
+    },
+    /// The node is of another cluster.
+    #[n(2)]
+    OtherCluster {
+        #[n(0)]
+        ours: ClusterId,
+    },
+    /// The node id is no member.
+    #[n(3)]
+    NotAMember,
+    /// The node was started with other cluster options or other initial members than this peer.
+    #[n(4)]
+    OtherOptions,
+}
+
+/// "I am alive in this epoch." Sent to every other member at the heartbeat interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Heartbeat {
+    /// The sender's time of sending; comes back in the reply, means nothing to the receiver.
+    #[n(0)]
+    pub sent: u64,
+    /// The highest durable position of the sender's log. It never decreases, or the disk is an old copy.
+    #[n(1)]
+    pub durable: Lsn,
+}
+
+impl Heartbeat {
+    pub fn sent(&self) -> Time {
+        Time(self.sent)
+    }
+}
+
+/// "I support you, in this epoch of yours, for D from when I got your heartbeat."
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct HeartbeatReply {
+    /// [`Heartbeat::sent`] of what is answered.
+    #[n(0)]
+    pub sent: u64,
+    #[n(1)]
+    pub promise: Promise,
+}
+
+/// Names one unbroken span of support. A lapsed promise never revives: the supporter raises the number whenever
+/// its support lapses, and an acceptance made under one promise is void under any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
+pub struct Promise {
+    /// The epoch of the node that is supported.
+    #[n(0)]
+    pub leader: Epoch,
+    /// The epoch of the node that supports.
+    #[n(1)]
+    pub supporter: Epoch,
+    /// How often support has lapsed between these two epochs.
+    #[n(2)]
+    pub number: u64,
+}
+
+/// Consensus within one group (Raft; Ongaro's dissertation, sections 3, 6.4, 9.6 and 10.2).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub enum ReplicaMessage {
+    /// "Would you vote for me in this term?" Changes nothing at the receiver.
+    #[n(0)]
+    PreVote(#[n(0)] VoteRequest),
+    #[n(1)]
+    PreVoteReply(#[n(0)] VoteReply),
+    #[n(2)]
+    Vote(#[n(0)] VoteRequest),
+    #[n(3)]
+    VoteReply(#[n(0)] VoteReply),
+    #[n(4)]
+    Append(#[n(0)] Append),
+    #[n(5)]
+    AppendReply(#[n(0)] AppendReply),
+    /// "Campaign now: I have given up my lease for the rest of this term." (leadership transfer)
+    #[n(6)]
+    TimeoutNow {
+        #[n(0)]
+        term: Term,
+    },
+    /// "I do not lead in this term any more: what you accepted of me in it is void."
+    #[n(7)]
+    Released {
+        #[n(0)]
+        term: Term,
+    },
+    #[n(8)]
+    ReleasedReply {
+        #[n(0)]
+        term: Term,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct VoteRequest {
+    /// The term that is campaigned for. A pre-vote's receiver does not adopt it.
+    #[n(0)]
+    pub term: Term,
+    #[n(1)]
+    pub last_index: Index,
+    #[n(2)]
+    pub last_term: Term,
+    /// The leader and term that the campaign was asked for by: overrides an acceptance of exactly these.
+    #[n(3)]
+    pub released: Option<Released>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Released {
+    #[n(0)]
+    pub leader: NodeId,
+    #[n(1)]
+    pub term: Term,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct VoteReply {
+    /// The request's term when granted; else the receiver's own.
+    #[n(0)]
+    pub term: Term,
+    #[n(1)]
+    pub granted: bool,
+    /// The voter may have lost acknowledged entries (relaxed syncing and an unclean start). Such a vote only counts when every voter votes.
+    #[n(2)]
+    pub lossy: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Append {
+    #[n(0)]
+    pub term: Term,
+    /// The entry before the first of `entries`.
+    #[n(1)]
+    pub previous_index: Index,
+    #[n(2)]
+    pub previous_term: Term,
+    #[n(3)]
+    pub entries: Vec<Entry>,
+    /// The leader's commit index.
+    #[n(4)]
+    pub commit: Index,
+    /// Grows with every quorum round of the leader in its term; comes back in the reply, so that a read can wait for a round begun after it.
+    #[n(5)]
+    pub round: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct AppendReply {
+    #[n(0)]
+    pub term: Term,
+    #[n(1)]
+    pub outcome: AppendOutcome,
+    /// The append's.
+    #[n(2)]
+    pub round: u64,
+    /// The promise under which the follower accepts the leader in `term`; `None` when it does not support it now.
+    #[n(3)]
+    pub acceptance: Option<Promise>,
+    /// The commit index the follower knows.
+    #[n(4)]
+    pub commit: Index,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum AppendOutcome {
+    /// The follower's log equals the leader's up to here, and is durable.
+    #[n(0)]
+    Matched(#[n(0)] Index),
+    /// It has no such entry before `entries`. Try again from `index`: the first of the follower's entries of `term` (fast back-off), or just
+    /// behind its last entry, with `term` zero.
+    #[n(1)]
+    Conflict {
+        #[n(0)]
+        index: Index,
+        #[n(1)]
+        term: Term,
+        /// `previous_index` of what is answered.
+        #[n(2)]
+        previous: Index,
+    },
+    /// The term is stale; the reply's `term` says the newer one.
+    #[n(2)]
+    StaleTerm,
+    /// The follower has no room.
+    #[n(3)]
+    Full,
+}
+
+/// A request that a gateway passes to the leader of its partition.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Forward {
+    /// The gateway's number for it, unique in its epoch, ascending. Repeats are refused.
+    #[n(0)]
+    pub sequence: u64,
+    #[n(1)]
+    pub group: GroupId,
+    /// The epoch and term of the leader that it is meant for. Any other refuses it. `None`: any replica, an eventual read.
+    #[n(2)]
+    pub leader: Option<(Epoch, Term)>,
+    /// What is left of the caller's deadline.
+    #[n(3)]
+    pub remaining_ms: u32,
+    #[n(4)]
+    pub task: Task,
+}
+
+/// What a replica is asked to do for a client.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub enum Task {
+    #[n(0)]
+    Operation(#[n(0)] Operation),
+    /// This group's part of a page.
+    #[n(1)]
+    Scan(#[n(0)] Scan),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct ForwardReply {
+    /// The forward's.
+    #[n(0)]
+    pub sequence: u64,
+    #[n(1)]
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub enum Outcome {
+    /// What the client is told.
+    #[n(0)]
+    Answer(#[n(0)] ResponseBody),
+    /// Certainly not begun here: the receiver does not lead the group in that term. Who it believes does, if it knows.
+    #[n(1)]
+    NotLeader {
+        #[n(0)]
+        leader: Option<LeaderHint>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct LeaderHint {
+    #[n(0)]
+    pub node: NodeId,
+    #[n(1)]
+    pub epoch: Epoch,
+    #[n(2)]
+    pub term: Term,
+}
