@@ -2,12 +2,12 @@
 
 pub mod actor;
 pub mod base;
-pub mod msg;
-pub mod node;
-pub mod wal;
-#[cfg(feature = "server")]
-pub mod server;
 #[cfg(feature = "server")]
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod client;
+pub mod msg;
+pub mod node;
+#[cfg(feature = "server")]
+pub mod server;
+pub mod wal;

@@ -92,7 +92,9 @@ impl Action {
     pub fn acknowledge(&self) -> Acknowledge {
         match self {
             Action::Get { .. } => Acknowledge::Quorum,
-            Action::Put { acknowledge, .. } | Action::Delete { acknowledge, .. } | Action::Increment { acknowledge, .. } => *acknowledge,
+            Action::Put { acknowledge, .. } | Action::Delete { acknowledge, .. } | Action::Increment { acknowledge, .. } => {
+                *acknowledge
+            }
         }
     }
 }
@@ -319,11 +321,18 @@ pub enum Doubt {
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Doubt::DeadlineExceeded => write!(f, "the deadline passed while the write was being replicated; it may have been applied"),
-            Doubt::LeadershipLost => write!(f, "the leader changed while the write was being replicated; it may have been applied"),
+            Doubt::DeadlineExceeded => {
+                write!(f, "the deadline passed while the write was being replicated; it may have been applied")
+            }
+            Doubt::LeadershipLost => {
+                write!(f, "the leader changed while the write was being replicated; it may have been applied")
+            }
             Doubt::ConnectionLost => write!(f, "the connection was lost with the request in flight; it may have been applied"),
             Doubt::ReplicasAway(away) => {
-                write!(f, "a quorum has the write, but acknowledgement by all was asked for and these nodes did not confirm it in time:")?;
+                write!(
+                    f,
+                    "a quorum has the write, but acknowledgement by all was asked for and these nodes did not confirm it in time:"
+                )?;
                 away.iter().try_for_each(|node| write!(f, " {node}"))
             }
         }

@@ -89,7 +89,10 @@ pub mod maybe_blob {
         }
     }
 
-    pub fn decode<'b, C: Slices>(d: &mut minicbor::Decoder<'b>, context: &mut C) -> Result<Option<Bytes>, minicbor::decode::Error> {
+    pub fn decode<'b, C: Slices>(
+        d: &mut minicbor::Decoder<'b>,
+        context: &mut C,
+    ) -> Result<Option<Bytes>, minicbor::decode::Error> {
         if d.datatype()? == minicbor::data::Type::Null {
             d.null()?;
             return Ok(None);

@@ -1,6 +1,6 @@
 //! The log actor: one log per node, for all its groups.
 
-use crate::base::{DirectoryId, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, Term, Duration};
+use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, Term};
 use crate::msg::cluster::Formation;
 use crate::msg::disk::{DiskError, DiskOp, DiskResult};
 use crate::msg::log::{Entry, EntrySummary, HardState, Placed, ValuePlace};
@@ -57,7 +57,11 @@ pub enum In {
 pub enum Out {
     Placed(Placed),
     /// What may be acknowledged now, and what is durable. `entries`: the last entry of each group among what became acknowledgeable with this.
-    Progress { acknowledgeable: Lsn, durable: Lsn, entries: Vec<(GroupId, Index, Term)> },
+    Progress {
+        acknowledgeable: Lsn,
+        durable: Lsn,
+        entries: Vec<(GroupId, Index, Term)>,
+    },
     Value(ReadFor, Result<Bytes, ReadError>),
     Entry(ReadFor, Result<Entry, ReadError>),
     Disk(IoId, DiskOp),
@@ -68,7 +72,10 @@ pub enum Out {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadError {
     /// The bytes fail their checksum, or the disk cannot read them.
-    Corrupt { place: Place, why: String },
+    Corrupt {
+        place: Place,
+        why: String,
+    },
     Overloaded,
 }
 
