@@ -4,9 +4,12 @@
 //! sibling: what it wants of one is a message in its outbox, which the node routes; what it may *read* of one is a view in its
 //! [`Context`].
 
+use crate::base::cache::ValueCache;
 use crate::base::random::Random;
-use crate::base::{Epoch, GroupId, NodeId, Time};
+use crate::base::{Epoch, GroupId, Index, NodeId, PartitionId, Time, Token, hash};
+use crate::msg::log::FactSummary;
 use crate::msg::peer::Promise;
+use bytes::Bytes;
 use std::collections::VecDeque;
 
 pub trait Actor {
@@ -35,6 +38,10 @@ pub struct Context<'a> {
     pub random: &'a mut Random,
     /// Whom this node supports, and who supports it.
     pub liveness: &'a LivenessView,
+    /// The node's one cache of values.
+    pub cache: &'a mut ValueCache,
+    /// The log has no room but a reserve for votes: client writes are rejected, appends of them refused.
+    pub disk_full: bool,
 }
 
 /// Why an actor wants to be woken.
@@ -100,6 +107,9 @@ pub struct PeerLiveness {
 }
 
 impl LivenessView {
+    /// Of a node that knows nobody.
+    pub const EMPTY: LivenessView = LivenessView { peers: Vec::new() };
+
     /// The promise by which this node supports `peer` at `now`.
     pub fn supporting(&self, peer: NodeId, now: Time) -> Option<Promise> {
         self.peer(peer).and_then(|p| p.given).filter(|(_, until)| now < *until).map(|(promise, _)| promise)
@@ -134,4 +144,59 @@ impl LivenessView {
         };
         &mut self.peers[at]
     }
+}
+
+/// Which nodes hold which partition. Computed by `ring` from the membership.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement {
+    partitions: Vec<Vec<NodeId>>,
+}
+
+impl Placement {
+    /// From the replicas of each partition, the preferred leader first.
+    pub fn new(partitions: Vec<Vec<NodeId>>) -> Placement {
+        Placement { partitions }
+    }
+
+    pub fn partition_count(&self) -> u32 {
+        self.partitions.len() as u32
+    }
+
+    /// The replicas of `group`, preferred leader first. Empty for a group that is no partition.
+    pub fn replicas(&self, group: GroupId) -> &[NodeId] {
+        group.partition().and_then(|p| self.partitions.get(p.0 as usize)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The group of a key of the built-in table.
+    pub fn group_of(&self, key: &[u8]) -> GroupId {
+        partition_of(hash::token(0, key), self.partition_count()).group()
+    }
+
+    /// Every group that is a partition.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
+        (0..self.partition_count()).map(|p| PartitionId(p).group())
+    }
+}
+
+/// The partition of a token, among `partitions` equal ones: for a power of two, the token's top bits.
+pub fn partition_of(token: Token, partitions: u32) -> PartitionId {
+    PartitionId(((u128::from(token.0) * u128::from(partitions)) >> 64) as u32)
+}
+
+/// Who asked a group to do something, and gets the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A request of this node's own gateway, by its number there.
+    Gateway(u64),
+    /// A peer's gateway, in this epoch of the peer, by its sequence.
+    Peer(NodeId, Epoch, u64),
+}
+
+/// An entry that has been committed, as handed from consensus to the state it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    pub index: Index,
+    pub fact: FactSummary,
+    /// The value that was written, when it is still in memory.
+    pub value: Option<Bytes>,
 }

@@ -61,7 +61,9 @@ number!(
     Lsn(u64), "l"
 );
 number!(
-    /// Which life of a node: grows at every boot, and is durable before any message of that life leaves. From 1.
+    /// Which life of a node: grows at every boot, and is durable before any message of that life leaves. The low
+    /// [`Epoch::NONCE_BITS`] bits are drawn at random, so that a life which begins from an old copy of the disk has another epoch
+    /// than the life that the copy's original went on to.
     Epoch(u64), "e"
 );
 number!(
@@ -89,6 +91,22 @@ impl PartitionId {
     /// The consensus group that replicates this partition.
     pub const fn group(self) -> GroupId {
         GroupId(self.0 + 1)
+    }
+}
+
+impl Epoch {
+    pub const NONCE_BITS: u32 = 24;
+
+    /// The epoch of the next life, with `nonce`'s low bits.
+    #[must_use]
+    pub const fn following(self, nonce: u64) -> Epoch {
+        let mask = (1 << Self::NONCE_BITS) - 1;
+        Epoch(((self.0 >> Self::NONCE_BITS) + 1) << Self::NONCE_BITS | (nonce & mask))
+    }
+
+    /// How many lives there were, this one included.
+    pub const fn count(self) -> u64 {
+        self.0 >> Self::NONCE_BITS
     }
 }
 

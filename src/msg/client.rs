@@ -49,6 +49,31 @@ pub struct Operation {
     pub action: Action,
 }
 
+impl Operation {
+    /// Bytes of key and value.
+    pub fn size(&self) -> usize {
+        let value = if let Action::Put { value, .. } = &self.action { value.len() } else { 0 };
+        self.key.len() + value
+    }
+
+    /// Whether key and value are within the limits.
+    pub fn validate(&self) -> Result<(), Rejection> {
+        use crate::base::limits::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+        let values = match &self.action {
+            Action::Put { value, condition: Condition::Value(expected), .. } => value.len().max(expected.len()),
+            Action::Put { value, .. } => value.len(),
+            Action::Delete { condition: Condition::Value(expected), .. } => expected.len(),
+            _ => 0,
+        };
+        match self.key.len() {
+            0 => Err(Rejection::KeyEmpty),
+            size if size > KEY_SIZE_MAX => Err(Rejection::KeyTooLong(size as u32)),
+            _ if values > VALUE_SIZE_MAX => Err(Rejection::ValueTooLong(values as u32)),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub enum Action {
@@ -159,6 +184,18 @@ pub struct Scan {
     pub limit: u32,
     #[n(3)]
     pub consistency: Consistency,
+}
+
+impl Scan {
+    /// Whether prefix and start are within the limits.
+    pub fn validate(&self) -> Result<(), Rejection> {
+        use crate::base::limits::KEY_SIZE_MAX;
+        match self.prefix.len().max(self.from.len()) {
+            // The start of a next page may be one byte longer than the longest key.
+            size if size > KEY_SIZE_MAX + 1 => Err(Rejection::KeyTooLong(size as u32)),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -35,9 +35,9 @@ pub enum PeerMessage {
     /// The cluster has formed, like this.
     #[n(1)]
     Formed(#[n(0)] Formation),
-    /// The receiver is not let in.
+    /// The receiver, in this epoch, is not let in.
     #[n(2)]
-    Refused(#[n(0)] Refusal),
+    Refused(#[n(0)] Epoch, #[n(1)] Refusal),
     #[n(3)]
     Heartbeat(#[n(0)] Heartbeat),
     #[n(4)]

@@ -1,13 +1,38 @@
 //! Composes the actors into a node: step, flush, deadline. All that a driver sees.
+//!
+//! ```text
+//! Event -> step -> [ router: one flat match, a FIFO drained before step returns ] -> flush -> Effects
+//! ```
+//!
+//! - [`router`](self): `router.rs`: which actor's output is which actor's input;
+//! - [`gate`]: the one place that says what an outgoing message waits for;
+//! - `report.rs`: what the node says of itself.
+//!
+//! A driver calls `step` any number of times, then `flush` once, and carries out the effects. How many steps go into a flush never changes what is correct.
 
-use crate::actor::TimerKind;
-use crate::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, NodeId, Term, Time};
-use crate::msg::client::{Request, Response, StatusReport};
+pub mod gate;
+mod report;
+mod router;
+
+use crate::actor::{Actor, Placement, TimerKind};
+use crate::base::cache::ValueCache;
+use crate::base::random::{self, Random, Rng};
+use crate::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Term, Time};
+use crate::gateway::{self, Gateway};
+use crate::liveness::{Liveness, LivenessOptions};
+use crate::msg::client::{Request, Response};
 use crate::msg::cluster::ClusterOptions;
 use crate::msg::disk::{DiskOp, DiskResult};
-use crate::msg::peer::Envelope;
-use crate::wal::Recovered;
-use bytes::Bytes;
+use crate::msg::peer::{Envelope, PeerMessage};
+use crate::replica::log::GroupLog;
+use crate::replica::{self, Replica, ReplicaOptions};
+use crate::ring::membership::{self, Membership, MembershipOptions};
+use crate::ring::placement;
+use crate::store::Store;
+use crate::wal::{self, Log, LogOptions, Record, Recovered, RecoveredGroup};
+use gate::Gate;
+use router::Work;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a node is told when it boots.
 #[derive(Debug, Clone)]
@@ -89,50 +114,283 @@ pub struct ReplicaProbe {
     pub idle: bool,
 }
 
+/// One partition's replica on this node, and its state.
 #[derive(Debug)]
-pub struct Node {}
+struct Group {
+    replica: Replica,
+    store: Store,
+    /// When the group's timer stands, as it is in `timers`.
+    timer: Option<Time>,
+}
+
+/// A node: every actor, and what is on its way between them and out.
+#[derive(Debug)]
+pub struct Node {
+    options: NodeOptions,
+    epoch: Epoch,
+    booted: Time,
+    /// Of the record that makes this life's epoch durable: nothing leaves the node before.
+    epoch_lsn: Lsn,
+    /// The last life may have lost what it acknowledged.
+    lossy: bool,
+    /// There was a life before this one, whose promises may still hold.
+    reborn: bool,
+    random: Random,
+    cache: ValueCache,
+    log: Log,
+    membership: Membership,
+    liveness: Liveness,
+    placement: Placement,
+    groups: BTreeMap<GroupId, Group>,
+    gateway: Gateway,
+    /// What recovery found of groups, until the membership says which are ours.
+    recovered: BTreeMap<GroupId, RecoveredGroup>,
+    /// The groups' timers.
+    timers: BTreeSet<(Time, GroupId)>,
+    /// Leaders with proposals to send at the next flush.
+    dirty: BTreeSet<GroupId>,
+    work: VecDeque<Work>,
+    gate: Gate,
+    outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
+    effects: Vec<Effect>,
+    /// The record of the formation that is being logged.
+    formation_lsn: Option<Lsn>,
+    /// When the marks of peers were last logged.
+    marks_at: Time,
+    stop: Stop,
+    counters: report::Counters,
+    wall_clock_ms: u64,
+}
+
+/// A clean stop, step by step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// Leaderships are being handed over, and requests finished, until then at the latest.
+    Draining(Time),
+    /// The last record is being made durable.
+    Sealing(Lsn),
+    Done,
+}
+
+/// How long a stop waits for leaderships to be taken over and requests to be finished.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+/// Marks of peers' logs are logged at most this often, and only along with other records.
+const MARKS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Node {
     /// A node at the start of a new life, from what its disk holds. `now` is the node's time of boot, usually zero.
-    pub fn boot(_options: NodeOptions, _recovered: Recovered, _now: Time) -> Node {
-        Node {}
+    pub fn boot(mut options: NodeOptions, recovered: Recovered, now: Time) -> Node {
+        options.initial_members.sort_unstable();
+        options.initial_members.dedup();
+        let mut random = random::stream(options.seed, "node");
+        let epoch = recovered.epoch.following(random.next_u64());
+        let directory = recovered.directory.unwrap_or(options.directory);
+        // What the cluster was formed with goes before what this start says.
+        let cluster = recovered.formation.as_ref().map_or(options.cluster, |formation| formation.options);
+        let membership = Membership::new(
+            MembershipOptions {
+                directory,
+                address: options.address.clone(),
+                zone: options.zone.clone(),
+                weight: options.weight,
+                initial: options.initial_members.clone(),
+                cluster,
+                greeting_interval: options.heartbeat_interval * 4,
+            },
+            recovered.formation,
+            &recovered.peer_marks,
+        );
+        let liveness = Liveness::new(LivenessOptions {
+            heartbeat_interval: options.heartbeat_interval,
+            support: Duration::from_millis(u64::from(cluster.support_ms)),
+            clock_drift_ppm_max: cluster.clock_drift_ppm_max,
+        });
+        let log_options = LogOptions {
+            me: options.me,
+            directory,
+            segment_size: options.segment_size,
+            sync_interval: options.wal_sync_interval,
+            seal_after: Duration::from_secs(1),
+        };
+        options.cluster = cluster;
+        let mut node = Node {
+            cache: ValueCache::new(options.cache_size),
+            options,
+            epoch,
+            booted: now,
+            epoch_lsn: Lsn::ZERO,
+            lossy: !recovered.lossless,
+            reborn: recovered.epoch != Epoch::ZERO,
+            random,
+            log: Log::new(log_options, recovered.tail),
+            membership,
+            liveness,
+            placement: Placement::default(),
+            groups: BTreeMap::new(),
+            gateway: Gateway::default(),
+            recovered: recovered.groups,
+            timers: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            work: VecDeque::new(),
+            gate: Gate::default(),
+            outgoing: BTreeMap::new(),
+            effects: Vec::new(),
+            formation_lsn: None,
+            marks_at: now,
+            stop: Stop::No,
+            counters: report::Counters::default(),
+            wall_clock_ms: 0,
+        };
+        node.work.push_back(Work::Log(wal::In::Append(Record::Epoch(epoch))));
+        node.drain(now);
+        node.epoch_lsn = node.log.last_lsn();
+        node.work.push_back(Work::Membership(membership::In::Start));
+        node.drain(now);
+        node
     }
 
     /// One event. Effects are kept until the next flush.
-    pub fn step(&mut self, _now: Time, _event: Event) {}
+    pub fn step(&mut self, now: Time, event: Event) {
+        match event {
+            Event::Net(from, envelope) => self.on_envelope(now, from, envelope),
+            Event::Client(conn, request) => self.on_request(now, conn, request),
+            Event::ClientClosed(_) => {}
+            Event::Disk(io, result) => self.work.push_back(Work::Log(wal::In::Disk(io, result))),
+            Event::Link(..) => {}
+            Event::WallClock(millis) => self.wall_clock_ms = millis,
+            Event::Timer => self.on_timer(now),
+            Event::Stop => self.on_stop(now),
+        }
+        self.drain(now);
+    }
 
     /// Cuts one log batch, coalesces what is to be sent to each peer, and hands out all effects. How many steps go into
     /// a flush never changes what is correct.
-    pub fn flush(&mut self, _now: Time, _effects: &mut Vec<Effect>) {}
+    pub fn flush(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        for group in std::mem::take(&mut self.dirty) {
+            self.work.push_back(Work::Replica(group, replica::In::Flush));
+        }
+        self.drain(now);
+        self.log_marks(now);
+        self.advance_stop(now);
+        self.work.push_back(Work::Log(wal::In::Flush));
+        self.drain(now);
+        let outgoing = std::mem::take(&mut self.outgoing);
+        for (to, messages) in outgoing {
+            let envelope = Envelope {
+                cluster: self.membership.cluster(),
+                from: self.options.me,
+                directory: self.membership.directory(),
+                epoch: self.epoch,
+                messages,
+            };
+            self.effects.push(Effect::Send(to, envelope));
+        }
+        effects.append(&mut self.effects);
+    }
 
     /// When to send [`Event::Timer`] at the latest, and why.
     pub fn deadline(&self) -> Option<(Time, TimerKind)> {
-        None
+        let group = self.timers.first().map(|(at, group)| (*at, TimerKind::Replica(*group)));
+        let stop = match self.stop {
+            Stop::Draining(until) => Some((until, TimerKind::Stop)),
+            _ => None,
+        };
+        let actors =
+            [self.liveness.deadline(), self.membership.deadline(), self.gateway.deadline(), self.log.deadline(), group, stop];
+        actors.into_iter().flatten().min()
     }
 
-    /// Asserts every invariant of every actor, and those between them. Walks everything: for the simulator and the fuzzers.
-    pub fn check(&self) {}
-
-    /// This life.
-    pub fn epoch(&self) -> Epoch {
-        Epoch::ZERO
+    fn on_timer(&mut self, now: Time) {
+        let due = |deadline: Option<(Time, TimerKind)>| deadline.is_some_and(|(at, _)| at <= now);
+        if due(self.liveness.deadline()) {
+            self.liveness.set_durable(self.log.durable_lsn());
+            self.work.push_back(Work::Liveness(crate::liveness::In::Timer));
+        }
+        if due(self.membership.deadline()) {
+            self.work.push_back(Work::Membership(membership::In::Timer));
+        }
+        if due(self.gateway.deadline()) {
+            self.work.push_back(Work::Gateway(gateway::In::Timer));
+        }
+        if due(self.log.deadline()) {
+            self.work.push_back(Work::Log(wal::In::Timer));
+        }
+        let groups: Vec<GroupId> = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, group)| *group).collect();
+        for group in groups {
+            self.work.push_back(Work::Replica(group, replica::In::Timer));
+            self.work.push_back(Work::Store(group, crate::store::In::Timer));
+        }
     }
 
-    /// The same report that a client gets.
-    pub fn status(&self, _now: Time) -> StatusReport {
-        unreachable!()
+    /// The cluster has formed, durably here: make a replica of every partition that is placed here.
+    fn join(&mut self, formation: &crate::msg::cluster::Formation) {
+        self.placement = placement::compute(formation);
+        self.options.cluster = formation.options;
+        let support = Duration::from_millis(u64::from(formation.options.support_ms));
+        let no_vote_until = if self.reborn { self.booted + support } else { Time::ZERO };
+        let mut recovered = std::mem::take(&mut self.recovered);
+        for id in self.placement.groups() {
+            let voters = self.placement.replicas(id).to_vec();
+            if !voters.contains(&self.options.me) {
+                continue;
+            }
+            let found = recovered.remove(&id).unwrap_or_default();
+            let mut store = Store::new(id);
+            let commit = found.state.commit.0.min(found.entries.len() as u64);
+            for entry in &found.entries[..commit as usize] {
+                store.restore(entry.index, &entry.fact);
+            }
+            let log = GroupLog::recovered(found.entries, Index(commit));
+            let options = ReplicaOptions { group: id, voters, support, no_vote_until, lossy: self.lossy };
+            let replica = Replica::new(options, found.state, log);
+            self.groups.insert(id, Group { replica, store, timer: None });
+        }
+        let peers = formation.members.iter().map(|m| m.node).filter(|node| *node != self.options.me).collect();
+        self.work.push_back(Work::Gateway(gateway::In::Joined(self.placement.clone())));
+        self.work.push_back(Work::Liveness(crate::liveness::In::Start(peers)));
     }
 
-    /// Every replica, in order of group.
-    pub fn replicas(&self, _now: Time) -> Vec<ReplicaProbe> {
-        Vec::new()
+    /// Logs how far peers' logs are known to be durable, along with other records: never alone, or two idle nodes would
+    /// keep each other writing.
+    fn log_marks(&mut self, now: Time) {
+        if self.log.has_unflushed() && now.since(self.marks_at) >= MARKS_INTERVAL {
+            self.marks_at = now;
+            for (node, lsn) in self.membership.take_grown_marks() {
+                self.work.push_back(Work::Log(wal::In::Append(Record::PeerMark(node, lsn))));
+            }
+            self.drain(now);
+        }
     }
 
-    /// A checksum over the entry of `group` at `index`, its term included; `None` if this node has none there.
-    pub fn entry_fingerprint(&self, _group: GroupId, _index: Index) -> Option<u64> {
-        None
+    fn on_stop(&mut self, now: Time) {
+        if self.stop == Stop::No {
+            self.stop = Stop::Draining(now + STOP_PATIENCE);
+            for group in self.groups.keys() {
+                self.work.push_back(Work::Replica(*group, replica::In::Transfer));
+            }
+            self.work.push_back(Work::Gateway(gateway::In::Stop));
+        }
     }
 
-    /// Calls `visit` with key, version and value checksum (`None`: deleted) of everything applied in `group`, in key order.
-    pub fn visit_applied(&self, _group: GroupId, _visit: &mut dyn FnMut(&Bytes, u64, Option<u32>)) {}
+    /// A stop goes on: handed over -> last record -> durable -> stopped.
+    fn advance_stop(&mut self, now: Time) {
+        match self.stop {
+            Stop::Draining(until) => {
+                let leads = self.groups.values().any(|group| group.replica.leads() && group.replica.voters().len() > 1);
+                if now < until && (leads || !self.gateway.is_idle()) {
+                    return;
+                }
+                self.work.push_back(Work::Log(wal::In::Append(Record::Clean)));
+                self.drain(now);
+                self.stop = Stop::Sealing(self.log.last_lsn());
+            }
+            Stop::Sealing(lsn) if self.log.durable_lsn() >= lsn => {
+                self.stop = Stop::Done;
+                self.effects.push(Effect::Stopped);
+            }
+            _ => {}
+        }
+    }
 }

@@ -1,0 +1,136 @@
+//! The node's one cache of values, bounded in bytes, evicting by CLOCK (second chance).
+
+use super::Place;
+use bytes::Bytes;
+use core::hash::{BuildHasherDefault, Hasher};
+use indexmap::IndexMap;
+
+/// Values by their place in the log. A place is written once, so an entry is never stale.
+#[derive(Debug)]
+pub struct ValueCache {
+    slots: IndexMap<u64, Slot, BuildHasherDefault<Mixer>>,
+    /// Where the clock's hand stands, as a position in `slots`.
+    hand: usize,
+    /// Bytes of all values held, with what a slot costs.
+    size: usize,
+    /// Never exceeded.
+    size_max: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    value: Bytes,
+    /// Asked for since the hand last passed.
+    used: bool,
+}
+
+/// What a slot costs beside its value, in bytes.
+const SLOT_SIZE: usize = 96;
+
+impl ValueCache {
+    pub fn new(size_max: usize) -> ValueCache {
+        ValueCache { slots: IndexMap::default(), hand: 0, size: 0, size_max }
+    }
+
+    pub fn get(&mut self, place: Place) -> Option<Bytes> {
+        let slot = self.slots.get_mut(&position(place))?;
+        slot.used = true;
+        Some(slot.value.clone())
+    }
+
+    /// Keeps a copy of `value`: a slice would pin the whole frame that it came in.
+    pub fn insert(&mut self, place: Place, value: &[u8]) {
+        let cost = value.len() + SLOT_SIZE;
+        if cost > self.size_max / 4 {
+            return;
+        }
+        while self.size + cost > self.size_max {
+            self.evict_one();
+        }
+        let slot = Slot { value: Bytes::copy_from_slice(value), used: false };
+        self.size += cost;
+        if let Some(old) = self.slots.insert(position(place), slot) {
+            self.size -= old.value.len() + SLOT_SIZE;
+        }
+    }
+
+    /// Forgets a value that was overwritten.
+    pub fn remove(&mut self, place: Place) {
+        if let Some(slot) = self.slots.swap_remove(&position(place)) {
+            self.size -= slot.value.len() + SLOT_SIZE;
+        }
+    }
+
+    /// Bytes held.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    fn evict_one(&mut self) {
+        loop {
+            if self.hand >= self.slots.len() {
+                self.hand = 0;
+            }
+            let (_, slot) = self.slots.get_index_mut(self.hand).expect("a cache over its limit holds something");
+            if slot.used {
+                slot.used = false;
+                self.hand += 1;
+            } else {
+                let (_, slot) = self.slots.swap_remove_index(self.hand).expect("present");
+                self.size -= slot.value.len() + SLOT_SIZE;
+                return;
+            }
+        }
+    }
+}
+
+fn position(place: Place) -> u64 {
+    u64::from(place.segment.0) << 32 | u64::from(place.offset)
+}
+
+/// A fixed mixer for keys that are positions: no random state, so equal runs stay equal.
+#[derive(Debug, Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::SegmentId;
+
+    fn place(offset: u32) -> Place {
+        Place { segment: SegmentId(1), offset, length: 100 }
+    }
+
+    #[test]
+    fn it_never_holds_more_than_its_limit_and_keeps_what_is_asked_for() {
+        let mut cache = ValueCache::new(10 * (100 + SLOT_SIZE));
+        cache.insert(place(0), &[7; 100]);
+        for offset in 1..100 {
+            assert!(cache.get(place(0)).is_some(), "what is asked for again and again stays");
+            cache.insert(place(offset), &[1; 100]);
+            assert!(cache.size() <= 10 * (100 + SLOT_SIZE));
+        }
+        assert!(cache.get(place(1)).is_none());
+        cache.remove(place(0));
+        assert!(cache.get(place(0)).is_none());
+        cache.insert(place(500), &[0; 4000]);
+        assert!(cache.get(place(500)).is_none(), "one value does not empty the cache");
+    }
+}

@@ -1,0 +1,472 @@
+//! Turns client requests into tasks for the groups, and brings the answers back.
+//!
+//! A task goes to the leader the gateway believes in: to this node's own replica, or forwarded to a peer. What was certainly not begun is routed again until
+//! the caller's deadline; what may have been begun is never repeated, unless it is a read (promise P6). At the deadline a write that was handed to a leader is
+//! *unknown*; everything else is rejected.
+//!
+//! A forwarded task names the leader's epoch and term: any other life or term of the receiver refuses it, so that a late copy cannot be applied by a later
+//! leadership. Within a term repeats are refused by the receiving gateway's [`window`].
+//!
+//! A scan is cut into one task per partition, [`SCAN_PARTS_AT_ONCE`] at a time; their parts are merged in key order. Each part shows one instant of its
+//! partition.
+
+mod scan;
+pub mod window;
+
+use crate::actor::{Actor, Context, Origin, Outbox, Placement, TimerKind};
+use crate::base::limits::{REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, TIMEOUT_MAX};
+use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
+use crate::msg::client::{Action, Consistency, Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
+use crate::msg::peer::{Forward, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
+use scan::Gather;
+use std::collections::{BTreeMap, BTreeSet};
+use window::Windows;
+
+/// How long a request that met no leader waits before it is routed again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// How long a forwarded read waits for its answer before it is asked for again.
+const READ_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Parts of one scan in progress at once; bounds what a scan holds in memory.
+const SCAN_PARTS_AT_ONCE: usize = 64;
+
+#[derive(Debug)]
+pub enum In {
+    Joined(Placement),
+    Request(ConnId, Request),
+    /// From a peer's gateway, in this epoch of it.
+    Forward(NodeId, Epoch, Forward),
+    ForwardReply(NodeId, ForwardReply),
+    /// What a local replica made of a task of this gateway.
+    Answer(u64, Outcome),
+    /// A local replica has learnt who leads.
+    Leader(GroupId, Option<NodeId>, Term),
+    /// The peer is in a new epoch: what it was doing for us is lost.
+    Restarted(NodeId),
+    /// Take no more requests.
+    Stop,
+    Timer,
+}
+
+#[derive(Debug)]
+pub enum Out {
+    Reply(ConnId, Response),
+    Send(NodeId, PeerMessage),
+    /// For this node's replica of the group; as leader in the term, if one is named.
+    Task {
+        group: GroupId,
+        origin: Origin,
+        task: Task,
+        term: Option<Term>,
+        deadline: Time,
+    },
+}
+
+#[derive(Debug, Default)]
+pub struct Gateway {
+    placement: Placement,
+    leaders: BTreeMap<GroupId, LeaderHint>,
+    calls: BTreeMap<u64, Call>,
+    gathers: BTreeMap<u64, Gather>,
+    /// When each call wants attention: its deadline, or a retry before it.
+    wakes: BTreeSet<(Time, u64)>,
+    /// Calls that wait for a leader of their group.
+    leaderless: BTreeSet<(GroupId, u64)>,
+    /// Calls that are with a peer, by the sequence of their forward.
+    forwarded: BTreeMap<(NodeId, u64), u64>,
+    /// The last sequence used towards each peer.
+    sequences: BTreeMap<NodeId, u64>,
+    windows: Windows,
+    next_id: u64,
+    /// Bytes of keys and values of `calls`.
+    size: usize,
+    stopping: bool,
+    pub counters: Counters,
+}
+
+/// How often things happened since boot.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counters {
+    pub reads: u64,
+    pub writes: u64,
+    pub scans: u64,
+    pub rejected: u64,
+    pub unknown: u64,
+    pub forwards_sent: u64,
+    pub forwards_refused: u64,
+}
+
+/// One task on its way.
+#[derive(Debug)]
+struct Call {
+    caller: Caller,
+    group: GroupId,
+    task: Task,
+    deadline: Time,
+    wake: Time,
+    size: usize,
+    place: Whereabouts,
+    /// How often it was routed; spreads eventual reads over the replicas.
+    attempts: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Client(ConnId, u64),
+    /// A part of this scan.
+    Scan(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whereabouts {
+    /// Here; certainly not begun.
+    Waiting,
+    /// With this node's replica.
+    Local,
+    Forwarded(NodeId, u64),
+}
+
+impl Call {
+    fn is_write(&self) -> bool {
+        matches!(&self.task, Task::Operation(operation) if operation.action.is_write())
+    }
+
+    fn is_eventual(&self) -> bool {
+        match &self.task {
+            Task::Operation(operation) => matches!(operation.action, Action::Get { consistency: Consistency::Eventual }),
+            Task::Scan(scan) => scan.consistency == Consistency::Eventual,
+        }
+    }
+}
+
+impl Gateway {
+    /// Whether no request is in progress.
+    pub fn is_idle(&self) -> bool {
+        self.calls.is_empty() && self.gathers.is_empty()
+    }
+
+    pub fn requests_in_progress(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub fn leader_of(&self, group: GroupId) -> Option<NodeId> {
+        self.leaders.get(&group).map(|hint| hint.node)
+    }
+
+    fn on_request(&mut self, cx: &mut Context<'_>, conn: ConnId, request: Request, out: &mut Outbox<Out>) {
+        let caller = Caller::Client(conn, request.id);
+        if let Err(rejection) = self.admit(&request.body) {
+            self.reply(caller, None, ResponseBody::Rejected(rejection), out);
+            return;
+        }
+        let deadline = cx.now + Duration::from_millis(u64::from(request.timeout_ms)).min(TIMEOUT_MAX);
+        match request.body {
+            RequestBody::Operation(operation) => {
+                if operation.action.is_write() {
+                    self.counters.writes += 1;
+                } else {
+                    self.counters.reads += 1;
+                }
+                let group = self.placement.group_of(&operation.key);
+                self.call(cx, caller, group, Task::Operation(operation), deadline, out);
+            }
+            RequestBody::Scan(scan) => {
+                self.counters.scans += 1;
+                self.begin_scan(cx, conn, request.id, scan, deadline, out);
+            }
+            RequestBody::Ring | RequestBody::Status => {
+                let why = Rejection::Invalid("the node itself answers this".into());
+                self.reply(caller, None, ResponseBody::Rejected(why), out);
+            }
+        }
+    }
+
+    /// Whether a request may be begun.
+    fn admit(&self, body: &RequestBody) -> Result<(), Rejection> {
+        if self.stopping {
+            return Err(Rejection::Stopping);
+        }
+        if self.placement.partition_count() == 0 {
+            return Err(Rejection::NotReady);
+        }
+        if self.calls.len() >= REQUESTS_IN_PROGRESS_MAX || self.size >= REQUEST_BYTES_IN_PROGRESS_MAX {
+            return Err(Rejection::Overloaded);
+        }
+        match body {
+            RequestBody::Operation(operation) => operation.validate(),
+            RequestBody::Scan(scan) => scan.validate(),
+            RequestBody::Ring | RequestBody::Status => Ok(()),
+        }
+    }
+
+    fn call(&mut self, cx: &mut Context<'_>, caller: Caller, group: GroupId, task: Task, deadline: Time, out: &mut Outbox<Out>) {
+        self.next_id += 1;
+        let size = match &task {
+            Task::Operation(operation) => operation.size(),
+            Task::Scan(scan) => scan.prefix.len() + scan.from.len(),
+        };
+        self.size += size;
+        let call = Call { caller, group, task, deadline, wake: deadline, size, place: Whereabouts::Waiting, attempts: 0 };
+        self.wakes.insert((deadline, self.next_id));
+        self.calls.insert(self.next_id, call);
+        self.route(cx, self.next_id, out);
+    }
+
+    /// Sends a call that was certainly not begun, or is a read, where it can be done.
+    fn route(&mut self, cx: &Context<'_>, id: u64, out: &mut Outbox<Out>) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.attempts += 1;
+        let replicas = self.placement.replicas(call.group);
+        let eventual = call.is_eventual();
+        let target = match self.leaders.get(&call.group) {
+            _ if eventual && replicas.contains(&cx.me) => Some((cx.me, None)),
+            _ if eventual => nearest(cx, replicas, call.attempts).map(|node| (node, None)),
+            Some(hint) => Some((hint.node, Some((hint.epoch, hint.term)))),
+            None => None,
+        };
+        match target {
+            None => self.wait(cx, id),
+            Some((node, leader)) if node == cx.me => {
+                call.place = Whereabouts::Local;
+                let term = leader.map(|(_, term)| term);
+                out.push(Out::Task {
+                    group: call.group,
+                    origin: Origin::Gateway(id),
+                    task: call.task.clone(),
+                    term,
+                    deadline: call.deadline,
+                });
+            }
+            Some((node, leader)) => {
+                let sequence = self.sequences.entry(node).or_default();
+                *sequence += 1;
+                call.place = Whereabouts::Forwarded(node, *sequence);
+                self.forwarded.insert((node, *sequence), id);
+                self.counters.forwards_sent += 1;
+                let remaining_ms = call.deadline.since(cx.now).as_millis() as u32;
+                let task = call.task.clone();
+                let retries = !call.is_write();
+                let forward = Forward { sequence: *sequence, group: call.group, leader, remaining_ms, task };
+                out.push(Out::Send(node, PeerMessage::Forward(forward)));
+                if retries {
+                    self.wake_at(id, cx.now + READ_RETRY_INTERVAL);
+                }
+            }
+        }
+    }
+
+    /// Keeps a call here until a leader is known, or it is time to try again.
+    fn wait(&mut self, cx: &Context<'_>, id: u64) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.place = Whereabouts::Waiting;
+        let group = call.group;
+        self.leaderless.insert((group, id));
+        self.wake_at(id, cx.now + RETRY_INTERVAL);
+    }
+
+    fn wake_at(&mut self, id: u64, at: Time) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        self.wakes.remove(&(call.wake, id));
+        call.wake = at.min(call.deadline);
+        self.wakes.insert((call.wake, id));
+    }
+
+    /// Takes a call back from wherever it is.
+    fn recall(&mut self, id: u64) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        match call.place {
+            Whereabouts::Forwarded(node, sequence) => {
+                self.forwarded.remove(&(node, sequence));
+            }
+            Whereabouts::Waiting => {
+                self.leaderless.remove(&(call.group, id));
+            }
+            Whereabouts::Local => {}
+        }
+        call.place = Whereabouts::Waiting;
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>, id: u64, body: ResponseBody, out: &mut Outbox<Out>) {
+        self.recall(id);
+        let Some(call) = self.calls.remove(&id) else { return };
+        self.wakes.remove(&(call.wake, id));
+        self.size -= call.size;
+        match call.caller {
+            Caller::Client(..) => self.reply(call.caller, self.leader_of(call.group), body, out),
+            Caller::Scan(gather) => self.on_part(cx, gather, body, out),
+        }
+    }
+
+    fn reply(&mut self, caller: Caller, leader: Option<NodeId>, body: ResponseBody, out: &mut Outbox<Out>) {
+        let Caller::Client(conn, id) = caller else { return };
+        match &body {
+            ResponseBody::Rejected(_) => self.counters.rejected += 1,
+            ResponseBody::Unknown(_) => self.counters.unknown += 1,
+            _ => {}
+        }
+        out.push(Out::Reply(conn, Response { id, leader, body }));
+    }
+
+    fn on_outcome(&mut self, cx: &mut Context<'_>, id: u64, outcome: Outcome, out: &mut Outbox<Out>) {
+        match outcome {
+            Outcome::Answer(body) => self.finish(cx, id, body, out),
+            Outcome::NotLeader { leader } => {
+                let Some(group) = self.calls.get(&id).map(|call| call.group) else { return };
+                if let Some(hint) = leader {
+                    self.learn(group, hint);
+                }
+                // Always after a pause: the hint may be as stale as ours was.
+                self.recall(id);
+                self.wait(cx, id);
+            }
+        }
+    }
+
+    /// Believes the hint if it is of a later term than what is known.
+    fn learn(&mut self, group: GroupId, hint: LeaderHint) {
+        let known = self.leaders.get(&group).map(|known| known.term);
+        if self.placement.replicas(group).contains(&hint.node) && known.is_none_or(|term| term < hint.term) {
+            self.leaders.insert(group, hint);
+        }
+    }
+
+    fn on_leader(&mut self, cx: &Context<'_>, group: GroupId, leader: Option<NodeId>, term: Term, out: &mut Outbox<Out>) {
+        let Some(node) = leader else {
+            self.leaders.remove(&group);
+            return;
+        };
+        let epoch = if node == cx.me { cx.epoch } else { cx.liveness.epoch_of(node) };
+        self.leaders.insert(group, LeaderHint { node, epoch, term });
+        let waiting: Vec<u64> = self.leaderless.range((group, 0)..=(group, u64::MAX)).map(|(_, id)| *id).collect();
+        for id in waiting {
+            self.recall(id);
+            self.route(cx, id, out);
+        }
+    }
+
+    fn on_forward(&mut self, cx: &Context<'_>, from: NodeId, epoch: Epoch, forward: Forward, out: &mut Outbox<Out>) {
+        if !self.windows.admit(from, epoch, forward.sequence) {
+            self.counters.forwards_refused += 1;
+            return;
+        }
+        let outcome = match (&forward.task, forward.leader) {
+            (Task::Operation(operation), _) if operation.validate().is_err() => {
+                Some(Outcome::Answer(ResponseBody::Rejected(Rejection::Invalid("key or value too long".into()))))
+            }
+            (_, Some((epoch, _))) if epoch != cx.epoch => Some(Outcome::NotLeader { leader: None }),
+            (_, None) if !is_eventual(&forward.task) => Some(Outcome::NotLeader { leader: None }),
+            _ if !self.placement.replicas(forward.group).contains(&cx.me) => Some(Outcome::NotLeader { leader: None }),
+            _ => None,
+        };
+        if let Some(outcome) = outcome {
+            let reply = ForwardReply { sequence: forward.sequence, outcome };
+            out.push(Out::Send(from, PeerMessage::ForwardReply(reply)));
+            return;
+        }
+        // A little less than the caller's, so that a clear answer is still in time.
+        let deadline = cx.now + Duration::from_millis(u64::from(forward.remaining_ms)).min(TIMEOUT_MAX) * 9 / 10;
+        let term = forward.leader.map(|(_, term)| term);
+        let origin = Origin::Peer(from, epoch, forward.sequence);
+        out.push(Out::Task { group: forward.group, origin, task: forward.task, term, deadline });
+    }
+
+    fn on_forward_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: ForwardReply, out: &mut Outbox<Out>) {
+        if let Some(id) = self.forwarded.get(&(from, reply.sequence)).copied() {
+            self.on_outcome(cx, id, reply.outcome, out);
+        }
+    }
+
+    /// The peer restarted: a write that was with it may or may not survive; a read is asked again.
+    fn on_restarted(&mut self, cx: &mut Context<'_>, peer: NodeId, out: &mut Outbox<Out>) {
+        self.leaders.retain(|_, hint| hint.node != peer);
+        let with_it: Vec<u64> = self.forwarded.range((peer, 0)..=(peer, u64::MAX)).map(|(_, id)| *id).collect();
+        for id in with_it {
+            self.recall(id);
+            if self.calls.get(&id).is_some_and(Call::is_write) {
+                self.finish(cx, id, ResponseBody::Unknown(Doubt::LeadershipLost), out);
+            } else {
+                self.wait(cx, id);
+            }
+        }
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= cx.now) {
+            self.wakes.remove(&(at, id));
+            let Some(call) = self.calls.get(&id) else { continue };
+            if call.deadline <= cx.now {
+                let body = match (call.place, call.is_write()) {
+                    (Whereabouts::Waiting, _) => ResponseBody::Rejected(Rejection::NoLeader),
+                    (_, true) => ResponseBody::Unknown(Doubt::DeadlineExceeded),
+                    (_, false) => ResponseBody::Rejected(Rejection::DeadlineExceeded),
+                };
+                self.finish(cx, id, body, out);
+                continue;
+            }
+            let again = match call.place {
+                Whereabouts::Waiting => true,
+                Whereabouts::Forwarded(..) => !call.is_write(),
+                Whereabouts::Local => false,
+            };
+            let deadline = call.deadline;
+            if again {
+                self.recall(id);
+                self.route(cx, id, out);
+            }
+            if self.calls.get(&id).is_some_and(|call| call.wake <= cx.now) {
+                self.wake_at(id, deadline);
+            }
+        }
+    }
+}
+
+fn is_eventual(task: &Task) -> bool {
+    match task {
+        Task::Operation(operation) => matches!(operation.action, Action::Get { consistency: Consistency::Eventual }),
+        Task::Scan(scan) => scan.consistency == Consistency::Eventual,
+    }
+}
+
+/// A replica that this node hears from, another at each attempt.
+fn nearest(cx: &Context<'_>, replicas: &[NodeId], attempt: usize) -> Option<NodeId> {
+    let alive: Vec<NodeId> = replicas.iter().copied().filter(|node| cx.liveness.supporting(*node, cx.now).is_some()).collect();
+    let choice = if alive.is_empty() { replicas } else { &alive };
+    (!choice.is_empty()).then(|| choice[attempt % choice.len()])
+}
+
+impl Actor for Gateway {
+    type In = In;
+    type Out = Out;
+
+    fn handle(&mut self, cx: &mut Context<'_>, input: In, out: &mut Outbox<Out>) {
+        match input {
+            In::Joined(placement) => self.placement = placement,
+            In::Request(conn, request) => self.on_request(cx, conn, request, out),
+            In::Forward(from, epoch, forward) => self.on_forward(cx, from, epoch, forward, out),
+            In::ForwardReply(from, reply) => self.on_forward_reply(cx, from, reply, out),
+            In::Answer(id, outcome) => self.on_outcome(cx, id, outcome, out),
+            In::Leader(group, leader, term) => self.on_leader(cx, group, leader, term, out),
+            In::Restarted(peer) => self.on_restarted(cx, peer, out),
+            In::Stop => self.stopping = true,
+            In::Timer => self.on_timer(cx, out),
+        }
+    }
+
+    fn deadline(&self) -> Option<(Time, TimerKind)> {
+        self.wakes.first().map(|(at, _)| (*at, TimerKind::Gateway))
+    }
+
+    fn check(&self) {
+        assert_eq!(self.wakes.len(), self.calls.len(), "every call has a deadline");
+        assert_eq!(self.size, self.calls.values().map(|call| call.size).sum::<usize>(), "bytes in progress are counted");
+        for (id, call) in &self.calls {
+            assert!(self.wakes.contains(&(call.wake, *id)), "every call is woken in time");
+            let waiting = call.place == Whereabouts::Waiting;
+            assert_eq!(waiting, self.leaderless.contains(&(call.group, *id)), "a call waits if, and only if, it is nowhere else");
+            if let Whereabouts::Forwarded(node, sequence) = call.place {
+                assert_eq!(self.forwarded.get(&(node, sequence)), Some(id), "a forwarded call is found by its sequence");
+            }
+        }
+        assert!(self.forwarded.values().all(|id| self.calls.contains_key(id)), "nothing is forwarded for nobody");
+        assert!(self.leaderless.iter().all(|(_, id)| self.calls.contains_key(id)), "nobody waits who is gone");
+    }
+}

@@ -1,0 +1,400 @@
+//! The failure detector: one heartbeat stream per pair of nodes, however many groups they share.
+//!
+//! After "store liveness" (CockroachDB) and leader leases (Gray & Cheriton, 1989; Ongaro's dissertation, section 6.4.1): node L
+//! sends "I am alive in epoch e", node S answers "I support L@e for D". The answer carries a [`Promise`], the name of one unbroken span
+//! of support. Groups build on it: a follower that accepted leader L under a promise neither votes nor campaigns while it keeps that
+//! promise, and a leader whose quorum has accepted it under promises that hold may read without a round trip.
+//!
+//! # What ends when
+//!
+//! - S counts D from the *receipt* of the heartbeat. L counts it from its own *sending*, shortened by the drift bound. So L's view always
+//!   ends before S's, however slow the messages are.
+//! - A promise that lapsed never revives: S raises the promise's number the next time it supports L. Otherwise L could believe that a follower
+//!   accepted it without a gap, while the follower voted for another in between.
+//! - A restart of either side is another epoch and voids every earlier promise of the pair. Promises are volatile; that is why a node grants
+//!   no vote for D after its boot (see `replica`).
+//!
+//! Phi accrual (Hayashibara et al., 2004), with exponentially distributed arrivals, grades suspicion for routing and the dashboard. It is
+//! never an input to safety.
+//!
+//! Nothing here is durable. Heartbeats wait for the epoch to be (the node's gate), so that two lives never share one.
+
+use crate::actor::{Actor, Context, LivenessView, Outbox, TimerKind};
+use crate::base::{Duration, Epoch, Lsn, NodeId, Time};
+use crate::msg::client::PeerReport;
+use crate::msg::peer::{Heartbeat, HeartbeatReply, PeerMessage, Promise};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, Copy)]
+pub struct LivenessOptions {
+    pub heartbeat_interval: Duration,
+    /// D: for how long a promise holds.
+    pub support: Duration,
+    /// How much two clocks may drift apart, in parts per million.
+    pub clock_drift_ppm_max: u32,
+}
+
+#[derive(Debug)]
+pub enum In {
+    /// Begin to send heartbeats to these peers.
+    Start(Vec<NodeId>),
+    /// An admitted heartbeat, and the epoch of its sender.
+    Heartbeat(NodeId, Epoch, Heartbeat),
+    Reply(NodeId, Epoch, HeartbeatReply),
+    Timer,
+}
+
+#[derive(Debug)]
+pub enum Out {
+    Send(NodeId, PeerMessage),
+    /// The peer promised this node support by a promise that is new.
+    SupportGained(NodeId),
+    /// The peer's promise to this node has ended, in this node's cautious view.
+    SupportLost(NodeId),
+    /// This node no longer supports the peer.
+    Withdrawn(NodeId),
+    /// The peer is in a new epoch: everything it promised, and was promised, is void.
+    Restarted(NodeId),
+}
+
+#[derive(Debug)]
+pub struct Liveness {
+    options: LivenessOptions,
+    view: LivenessView,
+    peers: BTreeMap<NodeId, Peer>,
+    /// When the next round of heartbeats is due; `None` before the start.
+    heartbeat_at: Option<Time>,
+    /// The earliest end of a promise given or received; never later than the true one.
+    lapse_at: Time,
+    /// Of this node's log; goes out with every heartbeat.
+    durable: Lsn,
+}
+
+/// What is kept of a peer besides the view.
+#[derive(Debug, Default)]
+struct Peer {
+    /// The number of the next promise to the peer; never decreases within its epoch.
+    next_number: u64,
+    /// When the last heartbeat came.
+    heard: Option<Time>,
+    /// Mean time between heartbeats, in nanoseconds, exponentially weighted.
+    mean_interval: u64,
+    up: bool,
+    /// Since when `up` is as it is.
+    since: Time,
+}
+
+impl Liveness {
+    pub fn new(options: LivenessOptions) -> Liveness {
+        Liveness {
+            options,
+            view: LivenessView::default(),
+            peers: BTreeMap::new(),
+            heartbeat_at: None,
+            lapse_at: Time::NEVER,
+            durable: Lsn::ZERO,
+        }
+    }
+
+    pub fn view(&self) -> &LivenessView {
+        &self.view
+    }
+
+    /// The highest durable position of this node's log.
+    pub fn set_durable(&mut self, durable: Lsn) {
+        self.durable = durable;
+    }
+
+    /// What this node knows of each peer; `entries_behind` is left for the caller.
+    pub fn report(&self, now: Time) -> Vec<PeerReport> {
+        self.peers
+            .iter()
+            .map(|(node, peer)| PeerReport {
+                node: *node,
+                up: peer.up,
+                since_ms: now.since(peer.since).as_millis() as u64,
+                entries_behind: 0,
+                phi_hundredths: self.phi_hundredths(peer, now),
+            })
+            .collect()
+    }
+
+    /// Whether the peer was heard within D: for routing, never for safety.
+    pub fn is_up(&self, peer: NodeId) -> bool {
+        self.peers.get(&peer).is_some_and(|p| p.up)
+    }
+
+    fn phi_hundredths(&self, peer: &Peer, now: Time) -> u32 {
+        // phi = -log10(P(a heartbeat comes later than this)) = elapsed / (mean * ln 10)
+        let Some(heard) = peer.heard else { return 0 };
+        let mean = u128::from(peer.mean_interval.max(1));
+        u32::try_from(now.since(heard).as_nanos() * 100 * 4_343 / (mean * 10_000)).unwrap_or(u32::MAX)
+    }
+
+    fn on_heartbeat(&mut self, cx: &Context<'_>, from: NodeId, epoch: Epoch, heartbeat: Heartbeat, out: &mut Outbox<Out>) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let interval = self.options.heartbeat_interval.as_nanos() as u64;
+        if let Some(heard) = peer.heard {
+            let gap = (cx.now.since(heard).as_nanos() as u64).min(interval * 64);
+            peer.mean_interval = (peer.mean_interval * 15 + gap) / 16;
+        } else {
+            peer.mean_interval = interval;
+        }
+        peer.heard = Some(cx.now);
+        if !peer.up {
+            peer.up = true;
+            peer.since = cx.now;
+        }
+        if !self.see_epoch(cx, from, epoch, out) {
+            return;
+        }
+        let until = cx.now + self.options.support;
+        let peer = self.peers.get_mut(&from).expect("looked up above");
+        let entry = self.view.entry(from);
+        let promise = match entry.given {
+            Some((promise, end)) if cx.now < end => {
+                entry.given = Some((promise, until.max(end)));
+                promise
+            }
+            lapsed => {
+                let promise = Promise { leader: epoch, supporter: cx.epoch, number: peer.next_number };
+                peer.next_number += 1;
+                entry.given = Some((promise, until));
+                if lapsed.is_some() {
+                    // The lapse was not noticed by the timer yet; acceptances under the old promise are void all the same.
+                    out.push(Out::Withdrawn(from));
+                }
+                promise
+            }
+        };
+        self.lapse_at = self.lapse_at.min(until);
+        out.push(Out::Send(from, PeerMessage::HeartbeatReply(HeartbeatReply { sent: heartbeat.sent, promise })));
+    }
+
+    fn on_reply(&mut self, cx: &Context<'_>, from: NodeId, epoch: Epoch, reply: HeartbeatReply, out: &mut Outbox<Out>) {
+        if !self.peers.contains_key(&from) || !self.see_epoch(cx, from, epoch, out) {
+            return;
+        }
+        let promise = reply.promise;
+        // The sent time is our own, echoed; one from the future is no echo of ours.
+        if promise.leader != cx.epoch || promise.supporter != epoch || reply.sent > cx.now.0 {
+            return;
+        }
+        let held_ppm = u64::from(1_000_000 - self.options.clock_drift_ppm_max.min(999_999));
+        let support = self.options.support.as_nanos() as u64;
+        let until = Time(reply.sent) + Duration::from_nanos((u128::from(support) * u128::from(held_ppm) / 1_000_000) as u64);
+        let entry = self.view.entry(from);
+        match &mut entry.received {
+            Some((held, end)) if *held == promise => *end = until.max(*end),
+            Some((held, _)) if promise < *held => return,
+            received => {
+                if until <= cx.now {
+                    return;
+                }
+                *received = Some((promise, until));
+                out.push(Out::SupportGained(from));
+            }
+        }
+        self.lapse_at = self.lapse_at.min(until);
+    }
+
+    /// Notes the peer's epoch. False when the message is of an earlier life than one already seen.
+    fn see_epoch(&mut self, cx: &Context<'_>, from: NodeId, epoch: Epoch, out: &mut Outbox<Out>) -> bool {
+        let entry = self.view.entry(from);
+        if epoch < entry.epoch {
+            return false;
+        }
+        if epoch > entry.epoch {
+            let known = entry.epoch != Epoch::ZERO;
+            entry.epoch = epoch;
+            entry.given = None;
+            entry.received = None;
+            let peer = self.peers.entry(from).or_default();
+            peer.next_number = 0;
+            peer.since = cx.now;
+            if known {
+                out.push(Out::Restarted(from));
+            }
+        }
+        true
+    }
+
+    fn on_timer(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        if self.heartbeat_at.is_some_and(|at| at <= cx.now) {
+            self.heartbeat_at = Some(cx.now + self.options.heartbeat_interval);
+            for (node, peer) in &mut self.peers {
+                out.push(Out::Send(*node, PeerMessage::Heartbeat(Heartbeat { sent: cx.now.0, durable: self.durable })));
+                if peer.up && peer.heard.is_none_or(|heard| cx.now.since(heard) > self.options.support) {
+                    peer.up = false;
+                    peer.since = cx.now;
+                }
+            }
+        }
+        if self.lapse_at <= cx.now {
+            self.lapse(cx.now, out);
+        }
+    }
+
+    /// Ends every promise that is over, and finds the next end.
+    fn lapse(&mut self, now: Time, out: &mut Outbox<Out>) {
+        let mut next = Time::NEVER;
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            let entry = self.view.entry(node);
+            match entry.given {
+                Some((_, end)) if end <= now => {
+                    entry.given = None;
+                    out.push(Out::Withdrawn(node));
+                }
+                Some((_, end)) => next = next.min(end),
+                None => {}
+            }
+            match entry.received {
+                Some((_, end)) if end <= now => {
+                    entry.received = None;
+                    out.push(Out::SupportLost(node));
+                }
+                Some((_, end)) => next = next.min(end),
+                None => {}
+            }
+        }
+        self.lapse_at = next;
+    }
+}
+
+impl Actor for Liveness {
+    type In = In;
+    type Out = Out;
+
+    fn handle(&mut self, cx: &mut Context<'_>, input: In, out: &mut Outbox<Out>) {
+        match input {
+            In::Start(peers) => {
+                for node in peers {
+                    self.peers.entry(node).or_default().since = cx.now;
+                    self.view.entry(node);
+                }
+                self.heartbeat_at = Some(cx.now);
+                self.on_timer(cx, out);
+            }
+            In::Heartbeat(from, epoch, heartbeat) => self.on_heartbeat(cx, from, epoch, heartbeat, out),
+            In::Reply(from, epoch, reply) => self.on_reply(cx, from, epoch, reply, out),
+            In::Timer => self.on_timer(cx, out),
+        }
+    }
+
+    fn deadline(&self) -> Option<(Time, TimerKind)> {
+        self.heartbeat_at.map(|at| (at.min(self.lapse_at), TimerKind::Liveness))
+    }
+
+    fn check(&self) {
+        for peer in self.view.peers() {
+            if let Some((promise, end)) = peer.given {
+                assert_eq!(promise.leader, peer.epoch, "support is given to the peer's present epoch");
+                assert!(promise.number < self.peers[&peer.node].next_number, "a promise's number is used once");
+                assert!(self.lapse_at <= end, "a lapse is never missed");
+            }
+            if let Some((promise, end)) = peer.received {
+                assert_eq!(promise.supporter, peer.epoch, "support comes from the peer's present epoch");
+                assert!(self.lapse_at <= end, "a lapse is never missed");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random;
+
+    const D: Duration = Duration::from_millis(400);
+
+    fn context<'a>(
+        random: &'a mut random::Random,
+        view: &'a LivenessView,
+        cache: &'a mut crate::base::cache::ValueCache,
+        millis: u64,
+    ) -> Context<'a> {
+        Context { now: Time::from_millis(millis), me: NodeId(1), epoch: Epoch(7), random, liveness: view, cache }
+    }
+
+    fn run(liveness: &mut Liveness, millis: u64, input: In) -> Vec<Out> {
+        let mut random = random::stream(1, "test");
+        let mut cache = crate::base::cache::ValueCache::new(0);
+        let view = LivenessView::default();
+        let mut out = Outbox::default();
+        liveness.handle(&mut context(&mut random, &view, &mut cache, millis), input, &mut out);
+        liveness.check();
+        std::iter::from_fn(|| out.pop()).collect()
+    }
+
+    fn fresh() -> Liveness {
+        let mut liveness = Liveness::new(LivenessOptions {
+            heartbeat_interval: Duration::from_millis(50),
+            support: D,
+            clock_drift_ppm_max: 20_000,
+        });
+        run(&mut liveness, 0, In::Start(vec![NodeId(2)]));
+        liveness
+    }
+
+    fn promised(out: &[Out]) -> Promise {
+        out.iter()
+            .find_map(|o| match o {
+                Out::Send(_, PeerMessage::HeartbeatReply(reply)) => Some(reply.promise),
+                _ => None,
+            })
+            .expect("a heartbeat is answered")
+    }
+
+    fn beat(liveness: &mut Liveness, millis: u64, epoch: u64) -> Vec<Out> {
+        run(liveness, millis, In::Heartbeat(NodeId(2), Epoch(epoch), Heartbeat { sent: 0, durable: Lsn(1) }))
+    }
+
+    #[test]
+    fn a_lapsed_promise_never_revives() {
+        let mut liveness = fresh();
+        let first = promised(&beat(&mut liveness, 10, 3));
+        let again = promised(&beat(&mut liveness, 300, 3));
+        assert_eq!(first, again, "support without a gap is one promise");
+        assert!(liveness.view().supporting(NodeId(2), Time::from_millis(699)).is_some());
+        // The heartbeat comes at the very end of D, before the timer noticed.
+        let out = beat(&mut liveness, 700, 3);
+        assert!(promised(&out) > first);
+        assert!(matches!(out[0], Out::Withdrawn(NodeId(2))));
+    }
+
+    #[test]
+    fn a_new_epoch_voids_what_the_old_one_was_promised() {
+        let mut liveness = fresh();
+        beat(&mut liveness, 10, 3);
+        let out = beat(&mut liveness, 20, 4);
+        assert!(matches!(out[0], Out::Restarted(NodeId(2))));
+        assert_eq!(promised(&out).leader, Epoch(4));
+        assert!(beat(&mut liveness, 30, 3).is_empty(), "an earlier life is not answered");
+    }
+
+    #[test]
+    fn the_supported_side_counts_from_its_sending_and_less() {
+        let mut liveness = fresh();
+        let promise = Promise { leader: Epoch(7), supporter: Epoch(3), number: 0 };
+        let reply = HeartbeatReply { sent: Time::from_millis(100).0, promise };
+        let out = run(&mut liveness, 300, In::Reply(NodeId(2), Epoch(3), reply));
+        assert!(matches!(out[0], Out::SupportGained(NodeId(2))));
+        let (_, until) = liveness.view().supported_by(NodeId(2), Time::from_millis(300)).expect("supported");
+        assert_eq!(until, Time::from_millis(100 + 392), "from the sending, less the drift bound");
+        let late = HeartbeatReply { sent: Time::from_millis(90).0, promise };
+        run(&mut liveness, 310, In::Reply(NodeId(2), Epoch(3), late));
+        let (_, same) = liveness.view().supported_by(NodeId(2), Time::from_millis(310)).expect("supported");
+        assert_eq!(until, same, "an overtaken reply shortens nothing");
+        let out = run(&mut liveness, 492, In::Timer);
+        assert!(out.iter().any(|o| matches!(o, Out::SupportLost(NodeId(2)))));
+    }
+
+    #[test]
+    fn an_echo_from_the_future_is_not_believed() {
+        let mut liveness = fresh();
+        let promise = Promise { leader: Epoch(7), supporter: Epoch(3), number: 0 };
+        let reply = HeartbeatReply { sent: Time::from_millis(1_000_000).0, promise };
+        assert!(run(&mut liveness, 300, In::Reply(NodeId(2), Epoch(3), reply)).is_empty());
+    }
+}

@@ -1,0 +1,163 @@
+//! What the node says of itself: to clients, to checkers, and its invariants.
+
+use super::gate::Watermarks;
+use super::{Node, ReplicaProbe};
+use crate::actor::{Actor, Context};
+use crate::base::{Epoch, GroupId, Index, NodeId, Time};
+use crate::msg::client::{PartitionReport, RingReport, StatusReport};
+
+/// How often things happened since boot, beside what the actors count.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub envelopes_dropped: u64,
+    pub corrupt_reads: u64,
+    /// Why a peer last refused this node.
+    pub refusal: Option<String>,
+}
+
+impl Node {
+    /// This life.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Why a peer refused this node, if one did.
+    pub fn refusal(&self) -> Option<&str> {
+        self.counters.refusal.as_deref()
+    }
+
+    pub(super) fn watermarks(&self) -> Watermarks {
+        Watermarks {
+            last: self.log.last_lsn(),
+            durable: self.log.durable_lsn(),
+            acknowledgeable: self.log.acknowledgeable_lsn(),
+            epoch: self.epoch_lsn,
+        }
+    }
+
+    /// The same report that a client gets; the driver adds the CPU time.
+    pub fn status(&self, now: Time) -> StatusReport {
+        let mut peers = self.liveness.report(now);
+        for peer in &mut peers {
+            peer.entries_behind = self.groups.values().map(|group| group.replica.entries_behind(peer.node)).sum();
+        }
+        StatusReport {
+            node: self.options.me,
+            membership: self.membership.standing(),
+            uptime_ms: now.since(self.booted).as_millis() as u64,
+            epoch: self.epoch.count(),
+            groups_led: self.groups.values().filter(|group| group.replica.leads()).count() as u32,
+            groups: self.groups.len() as u32,
+            items: self.groups.values().map(|group| group.store.item_count()).sum(),
+            log_bytes_allocated: self.log.bytes_allocated(),
+            log_bytes_written: self.log.bytes_written(),
+            disk_full: self.log.is_full(),
+            entries_unapplied: self.groups.values().map(|g| g.replica.log().last_index().0 - g.replica.applied().0).sum(),
+            peers,
+            counters: self.counters(),
+            cpu_us: 0,
+        }
+    }
+
+    fn counters(&self) -> Vec<(String, u64)> {
+        let gateway = self.gateway.counters;
+        let elections = self.groups.values().map(|group| group.replica.elections_won).sum();
+        [
+            ("cache_bytes", self.cache.size() as u64),
+            ("corrupt_reads", self.counters.corrupt_reads),
+            ("elections_won", elections),
+            ("envelopes_dropped", self.counters.envelopes_dropped),
+            ("forwards_refused", gateway.forwards_refused),
+            ("forwards_sent", gateway.forwards_sent),
+            ("messages_gated", self.gate.len() as u64),
+            ("reads", gateway.reads),
+            ("rejected", gateway.rejected),
+            ("requests_in_progress", self.gateway.requests_in_progress() as u64),
+            ("scans", gateway.scans),
+            ("stopping", u64::from(self.is_stopping())),
+            ("unknown", gateway.unknown),
+            ("writes", gateway.writes),
+        ]
+        .into_iter()
+        .map(|(name, count)| (name.to_string(), count))
+        .collect()
+    }
+
+    pub(super) fn ring_report(&self) -> Option<RingReport> {
+        let formation = self.membership.formation()?.clone();
+        let partitions = self
+            .placement
+            .groups()
+            .map(|id| PartitionReport { replicas: self.placement.replicas(id).to_vec(), leader: self.gateway.leader_of(id) })
+            .collect();
+        Some(RingReport { formation, partitions })
+    }
+
+    /// Every replica, in order of group.
+    pub fn replicas(&mut self, now: Time) -> Vec<ReplicaProbe> {
+        let cx = Context {
+            now,
+            me: self.options.me,
+            epoch: self.epoch,
+            random: &mut self.random,
+            liveness: self.liveness.view(),
+            cache: &mut self.cache,
+            disk_full: false,
+        };
+        self.groups
+            .iter()
+            .map(|(id, group)| ReplicaProbe {
+                group: *id,
+                term: group.replica.term(),
+                leader: group.replica.known_leader().0,
+                leads: group.replica.leads(),
+                has_lease: group.replica.has_lease(&cx),
+                last: group.replica.log().last_index(),
+                commit: group.replica.commit(),
+                applied: group.replica.applied(),
+                idle: group.replica.is_idle() && group.store.is_idle(),
+            })
+            .collect()
+    }
+
+    /// A checksum over the entry of `group` at `index`, its term included; `None` if this node has none there.
+    pub fn entry_fingerprint(&self, group: GroupId, index: Index) -> Option<u64> {
+        self.groups.get(&group)?.replica.log().fingerprint_at(index)
+    }
+
+    /// Calls `visit` with key, version and value checksum (`None`: deleted) of everything applied in `group`, in key order.
+    pub fn visit_applied(&self, group: GroupId, visit: &mut dyn FnMut(&[u8], u64, Option<u32>)) {
+        if let Some(group) = self.groups.get(&group) {
+            group.store.visit_applied(visit);
+        }
+    }
+
+    /// Asserts every invariant of every actor, and those between them. Walks everything: for the simulator and the fuzzers.
+    pub fn check(&self) {
+        self.log.check();
+        self.liveness.check();
+        self.membership.check();
+        self.gateway.check();
+        self.gate.check();
+        assert!(self.work.is_empty(), "a step ends with nothing on its way");
+        for (id, group) in &self.groups {
+            group.replica.check();
+            group.store.check();
+            assert_eq!(
+                group.timer.is_some_and(|at| self.timers.contains(&(at, *id))),
+                group.timer.is_some(),
+                "a timer is armed once"
+            );
+        }
+        assert_eq!(
+            self.timers.len(),
+            self.groups.values().filter(|group| group.timer.is_some()).count(),
+            "no timer is left behind"
+        );
+    }
+
+    /// The members of the cluster, once it has formed.
+    pub fn members(&self) -> Vec<NodeId> {
+        self.membership.formation().map_or_else(Vec::new, |formation| formation.members.iter().map(|m| m.node).collect())
+    }
+}

@@ -1,0 +1,368 @@
+//! Which actor's output is which actor's input: one flat match, and a FIFO that is drained before a step returns.
+
+use super::{Effect, Fatal, Node, Stop};
+use crate::actor::{Actor, Context, Origin, Outbox};
+use crate::base::{ConnId, GroupId, Index, NodeId, Time};
+use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
+use crate::msg::peer::{Envelope, ForwardReply, LeaderHint, Outcome, PeerMessage};
+use crate::ring::membership;
+use crate::wal::{ReadError, ReadFor, Record};
+use crate::{gateway, liveness, replica, store, wal};
+
+/// One input on its way to an actor.
+#[derive(Debug)]
+pub enum Work {
+    Log(wal::In),
+    Membership(membership::In),
+    Liveness(liveness::In),
+    Gateway(gateway::In),
+    Replica(GroupId, replica::In),
+    Store(GroupId, store::In),
+}
+
+/// A read of the log that a replica asked for, as told from the store's by the lowest bit of its tag.
+const FOR_REPLICA: u64 = 1;
+
+macro_rules! context {
+    ($node:ident, $now:ident, $view:expr) => {
+        Context {
+            now: $now,
+            me: $node.options.me,
+            epoch: $node.epoch,
+            random: &mut $node.random,
+            liveness: $view,
+            cache: &mut $node.cache,
+            disk_full: $node.log.is_full(),
+        }
+    };
+}
+
+impl Node {
+    /// Hands every input to its actor, and what comes of it on, until nothing is left.
+    pub(super) fn drain(&mut self, now: Time) {
+        while let Some(work) = self.work.pop_front() {
+            match work {
+                Work::Log(input) => self.run_log(now, input),
+                Work::Membership(input) => self.run_membership(now, input),
+                Work::Liveness(input) => self.run_liveness(now, input),
+                Work::Gateway(input) => self.run_gateway(now, input),
+                Work::Replica(group, input) => self.run_replica(now, group, input),
+                Work::Store(group, input) => self.run_store(now, group, input),
+            }
+        }
+    }
+
+    pub(super) fn on_envelope(&mut self, now: Time, from: NodeId, envelope: Envelope) {
+        if from != envelope.from || from == self.options.me {
+            self.counters.envelopes_dropped += 1;
+            return;
+        }
+        if let Err(refusal) = self.membership.admit(&envelope) {
+            self.counters.envelopes_dropped += 1;
+            let answered = envelope.messages.iter().any(|m| matches!(m, PeerMessage::Heartbeat(_) | PeerMessage::Greeting(_)));
+            if let Some(refusal) = refusal.filter(|_| answered) {
+                self.send(now, from, PeerMessage::Refused(envelope.epoch, refusal));
+            }
+            return;
+        }
+        for message in envelope.messages {
+            self.on_message(now, from, &(envelope.epoch, envelope.directory), message);
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        sender: &(crate::base::Epoch, crate::base::DirectoryId),
+        message: PeerMessage,
+    ) {
+        let (epoch, directory) = *sender;
+        let admitted = self.membership.is_admitted();
+        let refused = self.membership.is_refused();
+        let work = match message {
+            PeerMessage::Greeting(greeting) => Work::Membership(membership::In::Greeting(from, epoch, directory, greeting)),
+            PeerMessage::Formed(formation) => Work::Membership(membership::In::Formed(formation)),
+            PeerMessage::Refused(epoch, refusal) if epoch == self.epoch => {
+                Work::Membership(membership::In::Refused(from, refusal))
+            }
+            PeerMessage::Refused(..) => return,
+            _ if refused => return,
+            PeerMessage::Heartbeat(heartbeat) => Work::Liveness(liveness::In::Heartbeat(from, epoch, heartbeat)),
+            PeerMessage::HeartbeatReply(reply) => {
+                self.work.push_back(Work::Membership(membership::In::Welcomed(from)));
+                Work::Liveness(liveness::In::Reply(from, epoch, reply))
+            }
+            PeerMessage::Replica(group, message) if admitted => Work::Replica(group, replica::In::Message(from, epoch, message)),
+            PeerMessage::Forward(forward) if admitted => Work::Gateway(gateway::In::Forward(from, epoch, forward)),
+            PeerMessage::ForwardReply(reply) => Work::Gateway(gateway::In::ForwardReply(from, reply)),
+            PeerMessage::Replica(..) | PeerMessage::Forward(_) => return,
+        };
+        self.work.push_back(work);
+        // One message at a time: the next is judged by what this one has changed.
+        self.drain(now);
+    }
+
+    pub(super) fn on_request(&mut self, now: Time, conn: ConnId, request: Request) {
+        let id = request.id;
+        let body = match &request.body {
+            RequestBody::Status => ResponseBody::Status(self.status(now)),
+            RequestBody::Ring => match self.ring_report() {
+                Some(report) => ResponseBody::Ring(report),
+                None => ResponseBody::Rejected(Rejection::NotReady),
+            },
+            _ if self.membership.is_refused() => ResponseBody::Rejected(Rejection::NotReady),
+            _ => {
+                self.work.push_back(Work::Gateway(gateway::In::Request(conn, request)));
+                return;
+            }
+        };
+        self.effects.push(Effect::Reply(conn, Response { id, leader: None, body }));
+    }
+
+    /// Sends a message once the gate lets it pass. One to this node itself comes back as an input.
+    fn send(&mut self, now: Time, to: NodeId, message: PeerMessage) {
+        let marks = self.watermarks();
+        if let Some(message) = self.gate.pass(to, message, marks) {
+            self.deliver(now, to, message);
+        }
+    }
+
+    fn deliver(&mut self, _now: Time, to: NodeId, message: PeerMessage) {
+        match message {
+            PeerMessage::Replica(group, message) if to == self.options.me => {
+                self.work.push_back(Work::Replica(group, replica::In::Message(to, self.epoch, message)));
+            }
+            message => self.outgoing.entry(to).or_default().push(message),
+        }
+    }
+
+    fn run_log(&mut self, now: Time, input: wal::In) {
+        let mut out = Outbox::default();
+        let mut cx = Context {
+            now,
+            me: self.options.me,
+            epoch: self.epoch,
+            random: &mut self.random,
+            liveness: self.liveness.view(),
+            cache: &mut self.cache,
+            disk_full: false,
+        };
+        self.log.handle(&mut cx, input, &mut out);
+        while let Some(output) = out.pop() {
+            match output {
+                wal::Out::Placed(placed) => self.work.push_back(Work::Replica(placed.group, replica::In::Placed(placed))),
+                wal::Out::Progress { entries, durable, .. } => {
+                    for (group, index, term) in entries {
+                        self.work.push_back(Work::Replica(group, replica::In::Durable(index, term)));
+                    }
+                    if self.formation_lsn.is_some_and(|lsn| lsn <= durable) {
+                        self.formation_lsn = None;
+                        self.work.push_back(Work::Membership(membership::In::FormationDurable));
+                    }
+                    let marks = self.watermarks();
+                    for (to, message) in self.gate.release(marks) {
+                        self.deliver(now, to, message);
+                    }
+                }
+                wal::Out::Value(reader, result) => {
+                    let result = result.map_err(|error| self.on_read_error(error));
+                    self.work.push_back(Work::Store(reader.group, store::In::Value(reader.tag >> 1, result)));
+                }
+                wal::Out::Entry(reader, result) => {
+                    let entry = result.map_err(|error| self.on_read_error(error)).ok();
+                    self.work.push_back(Work::Replica(reader.group, replica::In::Entry(reader.tag >> 1, entry)));
+                }
+                wal::Out::Disk(io, operation) => self.effects.push(Effect::Disk(io, operation)),
+                wal::Out::Halt(why) => self.effects.push(Effect::Halt(Fatal(why))),
+            }
+        }
+    }
+
+    fn on_read_error(&mut self, error: ReadError) -> Rejection {
+        match error {
+            ReadError::Corrupt { .. } => {
+                self.counters.corrupt_reads += 1;
+                Rejection::Corrupt
+            }
+            ReadError::Overloaded => Rejection::Overloaded,
+        }
+    }
+
+    fn run_membership(&mut self, now: Time, input: membership::In) {
+        let mut out = Outbox::default();
+        let mut cx = context!(self, now, self.liveness.view());
+        self.membership.handle(&mut cx, input, &mut out);
+        while let Some(output) = out.pop() {
+            match output {
+                membership::Out::Send(to, message) => self.send(now, to, message),
+                membership::Out::LogFormation(formation) => {
+                    // The formation is the next record; nothing else is logged within this step before it.
+                    self.run_log(now, wal::In::Append(Record::Formation(formation)));
+                    self.formation_lsn = Some(self.log.last_lsn());
+                }
+                membership::Out::Joined(formation) => self.join(&formation),
+                membership::Out::Admitted => {
+                    for group in self.groups.keys() {
+                        self.work.push_back(Work::Replica(*group, replica::In::Start));
+                    }
+                }
+                membership::Out::Refused(why) => self.counters.refusal = Some(why),
+            }
+        }
+    }
+
+    fn run_liveness(&mut self, now: Time, input: liveness::In) {
+        let mut out = Outbox::default();
+        let mut cx = context!(self, now, &crate::actor::LivenessView::EMPTY);
+        self.liveness.handle(&mut cx, input, &mut out);
+        while let Some(output) = out.pop() {
+            match output {
+                liveness::Out::Send(to, message) => self.send(now, to, message),
+                liveness::Out::SupportGained(peer) => self.tell_groups_of(peer, replica::In::SupportGained),
+                liveness::Out::SupportLost(peer) => self.tell_groups_of(peer, replica::In::SupportLost),
+                liveness::Out::Withdrawn(peer) => self.tell_groups_of(peer, replica::In::Withdrawn),
+                liveness::Out::Restarted(peer) => {
+                    self.tell_groups_of(peer, replica::In::Restarted);
+                    self.work.push_back(Work::Gateway(gateway::In::Restarted(peer)));
+                }
+            }
+        }
+    }
+
+    /// Tells every group that the peer has a replica of.
+    fn tell_groups_of(&mut self, peer: NodeId, input: impl Fn(NodeId) -> replica::In) {
+        for (id, group) in &self.groups {
+            if group.replica.voters().contains(&peer) {
+                self.work.push_back(Work::Replica(*id, input(peer)));
+            }
+        }
+    }
+
+    fn run_gateway(&mut self, now: Time, input: gateway::In) {
+        let mut out = Outbox::default();
+        let mut cx = context!(self, now, self.liveness.view());
+        self.gateway.handle(&mut cx, input, &mut out);
+        while let Some(output) = out.pop() {
+            match output {
+                gateway::Out::Reply(conn, response) => self.effects.push(Effect::Reply(conn, response)),
+                gateway::Out::Send(to, message) => self.send(now, to, message),
+                gateway::Out::Task { group, origin, task, term, deadline } => {
+                    if self.groups.contains_key(&group) && self.membership.is_admitted() {
+                        self.work.push_back(Work::Store(group, store::In::Task { origin, task, term, deadline }));
+                    } else {
+                        self.answer(now, group, origin, Outcome::NotLeader { leader: None });
+                    }
+                }
+            }
+        }
+    }
+
+    fn run_replica(&mut self, now: Time, id: GroupId, input: replica::In) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let mut out = Outbox::default();
+        let mut cx = context!(self, now, self.liveness.view());
+        if matches!(input, replica::In::Propose { .. } | replica::In::Confirm(_)) {
+            self.dirty.insert(id);
+        }
+        group.replica.handle(&mut cx, input, &mut out);
+        self.arm(id);
+        while let Some(output) = out.pop() {
+            let work = match output {
+                replica::Out::Send(to, message) => {
+                    self.send(now, to, PeerMessage::Replica(id, message));
+                    continue;
+                }
+                replica::Out::LogState(state) => Work::Log(wal::In::Append(Record::HardState(id, state))),
+                replica::Out::LogEntry(entry, commit) => Work::Log(wal::In::Append(Record::Entry(id, entry, commit))),
+                replica::Out::Apply(committed) => Work::Store(id, store::In::Apply(committed)),
+                replica::Out::Led(term, next) => Work::Store(id, store::In::Led(term, next)),
+                replica::Out::Deposed => Work::Store(id, store::In::Deposed),
+                replica::Out::Paused(paused) => Work::Store(id, store::In::Paused(paused)),
+                replica::Out::Leader(leader, term) => Work::Gateway(gateway::In::Leader(id, leader, term)),
+                replica::Out::Confirmed(tag) => Work::Store(id, store::In::Confirmed(tag)),
+                replica::Out::AllMatched(index) => Work::Store(id, store::In::AllMatched(index)),
+                replica::Out::ReadEntry(tag, place) => {
+                    Work::Log(wal::In::ReadEntry(ReadFor { group: id, tag: tag << 1 | FOR_REPLICA }, place))
+                }
+            };
+            // What is logged is logged before anything that follows in the outbox is gated: the gate reads the log's end.
+            match work {
+                Work::Log(input) => self.run_log(now, input),
+                work => self.work.push_back(work),
+            }
+        }
+    }
+
+    fn run_store(&mut self, now: Time, id: GroupId, input: store::In) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let mut out = Outbox::default();
+        let mut cx = context!(self, now, self.liveness.view());
+        group.store.handle(&mut cx, input, &mut out);
+        self.arm(id);
+        while let Some(output) = out.pop() {
+            match output {
+                store::Out::Propose { index, term, fact } => {
+                    self.work.push_back(Work::Replica(id, replica::In::Propose { index, term, fact }));
+                }
+                store::Out::Confirm(tag) => self.work.push_back(Work::Replica(id, replica::In::Confirm(tag))),
+                store::Out::ReadValue(tag, place) => {
+                    self.work.push_back(Work::Log(wal::In::ReadValue(ReadFor { group: id, tag: tag << 1 }, place)));
+                }
+                store::Out::Answer(origin, outcome) => self.answer(now, id, origin, outcome),
+                store::Out::AnswerLacking(origin, index) => {
+                    let doubt = Doubt::ReplicasAway(self.lacking(id, index));
+                    self.answer(now, id, origin, Outcome::Answer(ResponseBody::Unknown(doubt)));
+                }
+                store::Out::WatchAll(index) => self.work.push_back(Work::Replica(id, replica::In::WatchAll(index))),
+            }
+        }
+    }
+
+    fn lacking(&self, id: GroupId, index: Index) -> Vec<NodeId> {
+        self.groups.get(&id).map_or_else(Vec::new, |group| group.replica.lacking(index))
+    }
+
+    /// Takes an answer to whoever asked; who was turned away is told who leads, if that is known.
+    fn answer(&mut self, now: Time, id: GroupId, origin: Origin, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::NotLeader { leader: None } => Outcome::NotLeader { leader: self.leader_hint(id) },
+            outcome => outcome,
+        };
+        match origin {
+            Origin::Gateway(call) => self.work.push_back(Work::Gateway(gateway::In::Answer(call, outcome))),
+            Origin::Peer(node, epoch, sequence) => {
+                // A gateway that has restarted since does not know the sequence any more.
+                if self.liveness.view().epoch_of(node) <= epoch {
+                    self.send(now, node, PeerMessage::ForwardReply(ForwardReply { sequence, outcome }));
+                }
+            }
+        }
+    }
+
+    fn leader_hint(&self, id: GroupId) -> Option<LeaderHint> {
+        let (leader, term) = self.groups.get(&id)?.replica.known_leader();
+        let node = leader?;
+        let epoch = if node == self.options.me { self.epoch } else { self.liveness.view().epoch_of(node) };
+        Some(LeaderHint { node, epoch, term })
+    }
+
+    /// Keeps the group's timer where its actors want it.
+    fn arm(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let wanted = [group.replica.deadline(), group.store.deadline()].into_iter().flatten().map(|(at, _)| at).min();
+        if wanted != group.timer {
+            if let Some(at) = group.timer {
+                self.timers.remove(&(at, id));
+            }
+            if let Some(at) = wanted {
+                self.timers.insert((at, id));
+            }
+            group.timer = wanted;
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop != Stop::No
+    }
+}

@@ -1,0 +1,303 @@
+//! Votes, campaigns, acceptance of a leader, stepping down and releasing. See the module's docs for why leases are safe.
+
+use super::leader::Leader;
+use super::{Acceptance, Out, Replica, Role, Votes};
+use crate::actor::{Context, Outbox};
+use crate::base::random::below;
+use crate::base::{Duration, Epoch, NodeId, Term};
+use crate::msg::log::{Entry, Fact};
+use crate::msg::peer::{Released, ReplicaMessage, VoteReply, VoteRequest};
+
+impl Replica {
+    pub(super) fn start(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        if !self.started {
+            self.started = true;
+            self.wait_for_leader(cx);
+            self.announce(None, out);
+        }
+    }
+
+    /// A unit of patience: elections are spread over a few of these, so that one candidate is usually alone.
+    fn spread(&self) -> Duration {
+        (self.options.support / 8).clamp(Duration::from_millis(5), Duration::from_millis(100))
+    }
+
+    /// Arms the election timer: soon, the preferred leader first.
+    fn wait_for_leader(&mut self, cx: &mut Context<'_>) {
+        let spread = self.spread().as_nanos() as u64;
+        let rank = self.options.voters.iter().position(|node| *node == cx.me).unwrap_or(0) as u64;
+        let patience = Duration::from_nanos(rank * spread / 2 + below(cx.random, spread));
+        self.election_at = Some(cx.now.max(self.options.no_vote_until) + patience);
+    }
+
+    /// Whether this replica must ignore a candidate: it keeps a promise under which it accepted a leader, or leads by a lease itself.
+    fn is_bound(&self, cx: &Context<'_>, candidate: NodeId, request: &VoteRequest) -> bool {
+        if cx.now < self.options.no_vote_until {
+            return true;
+        }
+        if let Role::Leader(leader) = &self.role {
+            return leader.has_lease(cx, self.quorum());
+        }
+        let Some(Acceptance { leader, term, promise }) = self.accepted else { return false };
+        // Who campaigns for a later term does not lead in the earlier one any more.
+        let gone = candidate == leader && request.term > term;
+        cx.liveness.supporting(leader, cx.now) == Some(promise) && request.released != Some(Released { leader, term }) && !gone
+    }
+
+    fn is_up_to_date(&self, request: &VoteRequest) -> bool {
+        (request.last_term, request.last_index) >= (self.log.last_term(), self.log.last_index())
+    }
+
+    /// Begins a campaign with a pre-vote.
+    pub(super) fn campaign(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        let request = self.vote_request(self.state.term.next(), None);
+        if self.leads() || self.is_bound(cx, cx.me, &request) {
+            // While a promise is kept there is no timer: its end, or the leader's release, arms it again.
+            self.election_at = None;
+            if cx.now < self.options.no_vote_until {
+                self.wait_for_leader(cx);
+            }
+            return;
+        }
+        self.election_at = Some(cx.now + self.options.support / 4 + self.jitter(cx));
+        self.role = Role::PreCandidate { votes: Votes::default() };
+        self.announce(None, out);
+        for node in self.others(cx.me) {
+            out.push(Out::Send(node, ReplicaMessage::PreVote(request)));
+        }
+        let own = VoteReply { term: request.term, granted: true, lossy: self.lossy };
+        self.on_pre_vote_reply(cx, cx.me, own, out);
+    }
+
+    fn jitter(&self, cx: &mut Context<'_>) -> Duration {
+        Duration::from_nanos(below(cx.random, self.options.support.as_nanos() as u64 / 4 + 1))
+    }
+
+    fn vote_request(&self, term: Term, released: Option<Released>) -> VoteRequest {
+        VoteRequest { term, last_index: self.log.last_index(), last_term: self.log.last_term(), released }
+    }
+
+    pub(super) fn on_pre_vote(&mut self, cx: &mut Context<'_>, from: NodeId, request: VoteRequest, out: &mut Outbox<Out>) {
+        if self.is_bound(cx, from, &request) {
+            return;
+        }
+        let granted = request.term > self.state.term && self.is_up_to_date(&request);
+        let term = if granted { request.term } else { self.state.term };
+        out.push(Out::Send(from, ReplicaMessage::PreVoteReply(VoteReply { term, granted, lossy: self.lossy })));
+    }
+
+    pub(super) fn on_pre_vote_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: VoteReply, out: &mut Outbox<Out>) {
+        if !reply.granted {
+            self.adopt(cx, reply.term, out);
+            return;
+        }
+        let all = self.options.voters.len();
+        let quorum = self.quorum();
+        let Role::PreCandidate { votes } = &mut self.role else { return };
+        if reply.term != self.state.term.next() {
+            return;
+        }
+        if votes.add(from, reply.lossy, quorum, all) {
+            self.stand(cx, None, out);
+        }
+    }
+
+    /// Stands for election in the next term.
+    fn stand(&mut self, cx: &mut Context<'_>, released: Option<Released>, out: &mut Outbox<Out>) {
+        self.state.term = self.state.term.next();
+        self.state.vote = Some(cx.me);
+        self.accepted = None;
+        out.push(Out::LogState(self.state));
+        self.role = Role::Candidate { votes: Votes::default() };
+        self.election_at = Some(cx.now + self.options.support / 4 + self.jitter(cx));
+        self.announce(None, out);
+        let request = self.vote_request(self.state.term, released);
+        for node in self.others(cx.me) {
+            out.push(Out::Send(node, ReplicaMessage::Vote(request)));
+        }
+        // Its own vote goes the way of all votes, so that it counts only once it is durable.
+        let own = VoteReply { term: self.state.term, granted: true, lossy: self.lossy };
+        out.push(Out::Send(cx.me, ReplicaMessage::VoteReply(own)));
+    }
+
+    pub(super) fn on_vote(&mut self, cx: &mut Context<'_>, from: NodeId, request: VoteRequest, out: &mut Outbox<Out>) {
+        if self.is_bound(cx, from, &request) {
+            return;
+        }
+        self.adopt(cx, request.term, out);
+        let free = self.state.vote.is_none_or(|vote| vote == from) && !self.leads();
+        let granted = request.term == self.state.term && free && self.is_up_to_date(&request);
+        if granted && self.state.vote.is_none() {
+            self.state.vote = Some(from);
+            out.push(Out::LogState(self.state));
+        }
+        if granted {
+            // Give the candidate time to win.
+            self.role = Role::Follower { leader: None };
+            self.election_at = Some(cx.now + self.options.support / 4 + self.jitter(cx));
+        }
+        out.push(Out::Send(from, ReplicaMessage::VoteReply(VoteReply { term: self.state.term, granted, lossy: self.lossy })));
+    }
+
+    pub(super) fn on_vote_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: VoteReply, out: &mut Outbox<Out>) {
+        self.adopt(cx, reply.term, out);
+        let all = self.options.voters.len();
+        let quorum = self.quorum();
+        let Role::Candidate { votes } = &mut self.role else { return };
+        if reply.granted && reply.term == self.state.term && votes.add(from, reply.lossy, quorum, all) {
+            self.lead(cx, out);
+        }
+    }
+
+    fn lead(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        self.elections_won += 1;
+        self.election_at = None;
+        self.accepted = None;
+        self.lossy = false;
+        let first = self.log.last_index().next();
+        let leader = Leader::new(cx, &self.options.voters, self.log.last_index(), first);
+        self.role = Role::Leader(Box::new(leader));
+        self.append_own(Entry { index: first, term: self.state.term, fact: Fact::Noop }, out);
+        out.push(Out::Led(self.state.term, first.next()));
+        self.announce(Some(cx.me), out);
+        self.on_support_lost(cx);
+        self.send_appends(cx, out);
+    }
+
+    /// Moves to a later term, as a follower of nobody yet.
+    pub(super) fn adopt(&mut self, cx: &mut Context<'_>, term: Term, out: &mut Outbox<Out>) {
+        if term <= self.state.term {
+            return;
+        }
+        self.step_down(cx, out);
+        self.state.term = term;
+        self.state.vote = None;
+        self.accepted = None;
+        out.push(Out::LogState(self.state));
+        self.announce(None, out);
+        if self.election_at.is_none() {
+            self.wait_for_leader(cx);
+        }
+    }
+
+    /// Becomes a follower in the same term. A leader tells every voter that it is over.
+    pub(super) fn step_down(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        if self.leads() {
+            for node in self.options.voters.iter().filter(|node| **node != cx.me) {
+                self.releasing.insert(*node, self.state.term);
+            }
+            self.release_wait = Duration::ZERO;
+            out.push(Out::Deposed);
+            self.role = Role::Follower { leader: None };
+            self.announce(None, out);
+            self.send_releases(cx, out);
+            self.wait_for_leader(cx);
+            self.log.trim(self.applied, self.applied, 0);
+        } else {
+            self.role = Role::Follower { leader: None };
+        }
+    }
+
+    pub(super) fn send_releases(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        for (node, term) in &self.releasing {
+            out.push(Out::Send(*node, ReplicaMessage::Released { term: *term }));
+        }
+        // A voter may be away for long: ever more slowly.
+        self.release_wait = (self.release_wait * 2).clamp(self.options.support / 2, self.options.support * 8);
+        self.release_at = (!self.releasing.is_empty()).then(|| cx.now + self.release_wait);
+    }
+
+    /// A leader says that it led no longer in `term`.
+    pub(super) fn on_released(&mut self, cx: &mut Context<'_>, from: NodeId, term: Term, out: &mut Outbox<Out>) {
+        if self.accepted.is_some_and(|a| a.leader == from && a.term == term) {
+            self.accepted = None;
+            self.forget_leader(cx, out);
+        }
+        out.push(Out::Send(from, ReplicaMessage::ReleasedReply { term }));
+    }
+
+    pub(super) fn on_released_reply(&mut self, from: NodeId, term: Term) {
+        if self.releasing.get(&from).is_some_and(|held| *held <= term) {
+            self.released_by(from);
+        }
+    }
+
+    fn released_by(&mut self, node: NodeId) {
+        self.releasing.remove(&node);
+        if self.releasing.is_empty() {
+            self.release_at = None;
+        }
+    }
+
+    fn forget_leader(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        if let Role::Follower { leader } = &mut self.role {
+            *leader = None;
+            self.announce(None, out);
+            self.wait_for_leader(cx);
+        }
+    }
+
+    /// This node no longer supports `peer`.
+    pub(super) fn on_withdrawn(&mut self, cx: &mut Context<'_>, peer: NodeId, out: &mut Outbox<Out>) {
+        let accepted = self.accepted.is_some_and(|a| a.leader == peer);
+        let followed = matches!(self.role, Role::Follower { leader: Some(leader) } if leader == peer);
+        if accepted {
+            self.accepted = None;
+        }
+        if accepted || followed {
+            self.forget_leader(cx, out);
+        }
+    }
+
+    /// The peer is in a new epoch.
+    pub(super) fn on_restarted(&mut self, cx: &mut Context<'_>, peer: NodeId, out: &mut Outbox<Out>) {
+        self.released_by(peer);
+        self.on_withdrawn(cx, peer, out);
+        self.on_follower_restarted(cx, peer);
+    }
+
+    /// The leader asks this replica to campaign: it has given up its lease.
+    pub(super) fn on_timeout_now(&mut self, cx: &mut Context<'_>, from: NodeId, term: Term, out: &mut Outbox<Out>) {
+        let follows = matches!(self.role, Role::Follower { leader: Some(leader) } if leader == from);
+        let released = Released { leader: from, term };
+        let request = self.vote_request(self.state.term.next(), Some(released));
+        if term != self.state.term || !follows || self.lossy || self.is_bound(cx, cx.me, &request) {
+            return;
+        }
+        self.stand(cx, Some(released), out);
+    }
+
+    /// Notes the leader of the present term, and accepts it if this node supports its node now, in the epoch the message came from.
+    pub(super) fn accept(&mut self, cx: &mut Context<'_>, leader: NodeId, epoch: Epoch, out: &mut Outbox<Out>) {
+        self.role = Role::Follower { leader: Some(leader) };
+        self.announce(Some(leader), out);
+        if self.releasing.get(&leader).is_some_and(|term| *term < self.state.term) {
+            // It leads a later term: what it accepted in ours is long void.
+            self.released_by(leader);
+        }
+        let promise = cx.liveness.supporting(leader, cx.now).filter(|promise| promise.leader == epoch);
+        match promise {
+            Some(promise) => {
+                self.accepted = Some(Acceptance { leader, term: self.state.term, promise });
+                self.election_at = None;
+            }
+            None => {
+                // Without support there is nothing to wait on: the next append, or an election.
+                self.accepted = None;
+                self.election_at = Some(cx.now + self.options.support + self.jitter(cx));
+            }
+        }
+    }
+}
+
+impl Votes {
+    /// Counts a vote; true when the election is won. Votes of lossy replicas count only when every voter votes.
+    fn add(&mut self, from: NodeId, lossy: bool, quorum: usize, all: usize) -> bool {
+        if lossy {
+            self.lossy.insert(from);
+        } else {
+            self.sound.insert(from);
+        }
+        self.sound.len() >= quorum || self.sound.union(&self.lossy).count() == all
+    }
+}

@@ -1,0 +1,97 @@
+//! Appends as a follower takes them (Raft, section 5.3).
+
+use super::{Out, Replica};
+use crate::actor::{Context, Outbox};
+use crate::base::{Epoch, Index, NodeId, Term};
+use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
+
+impl Replica {
+    pub(super) fn on_append(&mut self, cx: &mut Context<'_>, from: NodeId, epoch: Epoch, append: Append, out: &mut Outbox<Out>) {
+        if append.term < self.state.term {
+            self.reply(from, AppendOutcome::StaleTerm, append.round, out);
+            return;
+        }
+        if !is_well_formed(&append) {
+            return;
+        }
+        self.adopt(cx, append.term, out);
+        if self.leads() {
+            // Two leaders in one term: a peer that speaks nonsense. Nothing of it is believed.
+            return;
+        }
+        self.accept(cx, from, epoch, out);
+        let round = append.round;
+        let commit = append.commit;
+        let outcome = match self.conflict(&append) {
+            Some(conflict) => conflict,
+            // The reserve serves what has no payload: without its first entry no leader could serve at all.
+            None if cx.disk_full && append.entries.iter().any(|e| e.fact.size() > 0) => AppendOutcome::Full,
+            None => match self.take_entries(append, out) {
+                Some(matched) => {
+                    self.learn_commit(Index(commit.0.min(matched.0)), out);
+                    if matched >= commit {
+                        self.lossy = false;
+                    }
+                    AppendOutcome::Matched(matched)
+                }
+                None => return,
+            },
+        };
+        self.reply(from, outcome, round, out);
+    }
+
+    /// Why the entries do not join on to this log, if they do not.
+    fn conflict(&self, append: &Append) -> Option<AppendOutcome> {
+        let previous = append.previous_index;
+        match self.log.term_at(previous) {
+            Some(term) if term == append.previous_term => None,
+            Some(term) => Some(AppendOutcome::Conflict { index: self.log.first_of_term(previous), term, previous }),
+            None => Some(AppendOutcome::Conflict { index: self.log.last_index().next(), term: Term::ZERO, previous }),
+        }
+    }
+
+    /// Appends what is new, and replaces what conflicts. `None` if that would replace what is committed, which no leader asks for.
+    fn take_entries(&mut self, append: Append, out: &mut Outbox<Out>) -> Option<Index> {
+        let matched = Index(append.previous_index.0 + append.entries.len() as u64);
+        for entry in append.entries {
+            match self.log.term_at(entry.index) {
+                Some(term) if term == entry.term => continue,
+                Some(_) if entry.index <= self.state.commit => return None,
+                Some(_) => {
+                    self.log.truncate(entry.index);
+                    self.durable = self.durable.min(entry.index.previous());
+                }
+                None => {}
+            }
+            self.log.append(entry.clone());
+            out.push(Out::LogEntry(entry, self.state.commit));
+        }
+        Some(matched)
+    }
+
+    fn learn_commit(&mut self, commit: Index, out: &mut Outbox<Out>) {
+        if commit > self.state.commit {
+            self.state.commit = commit;
+            self.apply(out);
+        }
+    }
+
+    fn reply(&self, to: NodeId, outcome: AppendOutcome, round: u64, out: &mut Outbox<Out>) {
+        let acceptance = self.accepted.filter(|a| a.leader == to && a.term == self.state.term).map(|a| a.promise);
+        let reply = AppendReply { term: self.state.term, outcome, round, acceptance, commit: self.state.commit };
+        out.push(Out::Send(to, ReplicaMessage::AppendReply(reply)));
+    }
+}
+
+/// Entries follow one another from `previous` on, in terms that do not decrease and are not after the message's.
+fn is_well_formed(append: &Append) -> bool {
+    let mut index = append.previous_index;
+    let mut term = append.previous_term;
+    for entry in &append.entries {
+        if index.0 == u64::MAX || entry.index != index.next() || entry.term < term || entry.term > append.term {
+            return false;
+        }
+        (index, term) = (entry.index, entry.term);
+    }
+    append.term > Term::ZERO && append.previous_term <= append.term
+}

@@ -1,0 +1,590 @@
+//! Appends as a leader sends them, commit, reads, support, transfer.
+
+use super::log::GroupLog;
+use super::progress::{Fetch, Pace, Progress};
+use super::{Out, Replica, Role};
+use crate::actor::{Context, Outbox};
+use crate::base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, RECENT_ENTRY_BYTES_MAX};
+use crate::base::{Duration, Index, NodeId, Term, Time};
+use crate::msg::log::{Entry, Fact};
+use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
+use std::collections::VecDeque;
+
+/// Entries read back from the log at once for one follower.
+const FETCH_ENTRIES_MAX: usize = 256;
+/// How long a commit index waits for an append to ride on.
+const COMMIT_WAIT: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub struct Leader {
+    progress: Vec<Progress>,
+    /// The first entry of this leader's term. Before it is committed nothing is known to be (Raft, section 8).
+    term_start: Index,
+    /// The last quorum round begun.
+    round: u64,
+    /// Reads that wait for a round, in order of round.
+    confirms: VecDeque<(u64, u64)>,
+    /// A read waits for a round that has not begun.
+    round_wanted: bool,
+    /// When to look after followers that are behind; `None`: every reachable voter has all, and the group is idle.
+    nudge_at: Option<Time>,
+    /// When to step down, for want of a quorum's support.
+    step_down_at: Option<Time>,
+    transfer: Option<Transfer>,
+    /// The lease is given up for the rest of the term.
+    released: bool,
+    /// When to hand the leadership to the preferred leader.
+    rebalance_at: Option<Time>,
+    /// The store wants to know when all voters have this; 0: nothing.
+    watched: Index,
+    /// Fetches begun.
+    fetches: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Transfer {
+    target: NodeId,
+    until: Time,
+    /// The target was told to campaign.
+    asked: bool,
+}
+
+impl Leader {
+    pub fn new(cx: &Context<'_>, voters: &[NodeId], last: Index, term_start: Index) -> Leader {
+        Leader {
+            progress: voters.iter().filter(|node| **node != cx.me).map(|node| Progress::new(*node, last)).collect(),
+            term_start,
+            round: 0,
+            confirms: VecDeque::new(),
+            round_wanted: false,
+            nudge_at: Some(cx.now),
+            step_down_at: None,
+            transfer: None,
+            released: false,
+            rebalance_at: None,
+            watched: Index::ZERO,
+            fetches: 0,
+        }
+    }
+
+    /// Whether a quorum has accepted this leader in its term, under promises that hold beyond now.
+    pub fn has_lease(&self, cx: &Context<'_>, quorum: usize) -> bool {
+        let accepted = |p: &&Progress| {
+            let promise = cx.liveness.supported_by(p.node, cx.now).map(|(promise, _)| promise);
+            promise.is_some() && p.acceptance == promise
+        };
+        !self.released && 1 + self.progress.iter().filter(accepted).count() >= quorum
+    }
+
+    pub fn deadline(&self) -> Option<Time> {
+        let transfer = self.transfer.map(|t| t.until);
+        [self.nudge_at, self.step_down_at, transfer, self.rebalance_at].into_iter().flatten().min()
+    }
+
+    pub fn check(&self, log: &GroupLog, commit: Index, voters: &[NodeId]) {
+        assert_eq!(self.progress.len() + 1, voters.len(), "every other voter has a progress");
+        self.progress.iter().for_each(|p| p.check(log.last_index()));
+        assert!(log.last_index() >= self.term_start, "a leader's log holds the first entry of its term");
+        assert!(self.confirms.iter().is_sorted_by_key(|(_, round)| round), "rounds are waited for in order");
+        assert!(commit >= Index::ZERO);
+    }
+
+    fn nudge_by(&mut self, at: Time) {
+        self.nudge_at = Some(self.nudge_at.map_or(at, |held| held.min(at)));
+    }
+
+    /// The highest round that a quorum, this leader included, has confirmed.
+    fn quorum_round(&self, quorum: usize) -> u64 {
+        quorum_th(self.progress.iter().map(|p| p.round_acked).chain([self.round]), quorum)
+    }
+}
+
+/// The highest value that `quorum` of the values reach.
+fn quorum_th<T: Ord + Copy + Default>(values: impl Iterator<Item = T>, quorum: usize) -> T {
+    let mut values: Vec<T> = values.collect();
+    values.sort_unstable_by(|a, b| b.cmp(a));
+    values.get(quorum - 1).copied().unwrap_or_default()
+}
+
+impl Replica {
+    fn retry_interval(&self) -> Duration {
+        (self.options.support / 4).max(Duration::from_millis(20))
+    }
+
+    fn leader_mut(&mut self) -> Option<&mut Leader> {
+        match &mut self.role {
+            Role::Leader(leader) => Some(leader),
+            _ => None,
+        }
+    }
+
+    /// Whether this node leads and may read without a round trip now.
+    pub fn has_lease(&self, cx: &Context<'_>) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.has_lease(cx, self.quorum()) && self.state.commit >= leader.term_start)
+    }
+
+    /// Whether nothing is under way in this group: what is in the log is committed, and, at a leader, at every reachable voter.
+    pub fn is_idle(&self) -> bool {
+        let quiet = match &self.role {
+            Role::Leader(leader) => leader.nudge_at.is_none() && leader.confirms.is_empty() && leader.transfer.is_none(),
+            Role::Follower { leader } => leader.is_some() && self.accepted.is_some(),
+            Role::PreCandidate { .. } | Role::Candidate { .. } => false,
+        };
+        quiet && self.applied == self.log.last_index()
+    }
+
+    /// Entries that the peer has not acknowledged, if this node leads the group.
+    pub fn entries_behind(&self, peer: NodeId) -> u64 {
+        match &self.role {
+            Role::Leader(leader) => leader
+                .progress
+                .iter()
+                .find(|p| p.node == peer)
+                .map_or(0, |p| self.log.last_index().0 - p.matched.0.min(self.log.last_index().0)),
+            _ => 0,
+        }
+    }
+
+    /// The voters that have not durably acknowledged the entry, as far as this leader knows.
+    pub fn lacking(&self, index: Index) -> Vec<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.progress.iter().filter(|p| p.matched < index).map(|p| p.node).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn append_own(&mut self, entry: Entry, out: &mut Outbox<Out>) {
+        self.log.append(entry.clone());
+        out.push(Out::LogEntry(entry, self.state.commit));
+    }
+
+    pub(super) fn on_propose(&mut self, index: Index, term: Term, fact: Fact, out: &mut Outbox<Out>) {
+        // A proposal that crossed with the end of the leadership: the store is told `Deposed`.
+        if !self.leads() || term != self.state.term {
+            return;
+        }
+        assert_eq!(index, self.log.last_index().next(), "the store proposes at the head of the log");
+        self.append_own(Entry { index, term, fact }, out);
+    }
+
+    /// Sends every follower what it lacks, as far as flow control allows.
+    pub(super) fn send_appends(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let retry = cx.now + self.retry_interval();
+        let Role::Leader(leader) = &mut self.role else { return };
+        if std::mem::take(&mut leader.round_wanted) {
+            leader.round += 1;
+        }
+        let mut sender =
+            Sender { log: &self.log, term: self.state.term, commit: self.state.commit, round: leader.round, now: cx.now };
+        let mut behind = !leader.confirms.is_empty();
+        for progress in &mut leader.progress {
+            sender.send_entries(progress, &mut leader.fetches, out);
+            if progress.round_sent < leader.round {
+                sender.send_empty(progress, out);
+            }
+            behind |= progress.matched < self.log.last_index();
+        }
+        if behind {
+            leader.nudge_by(retry);
+        }
+    }
+
+    pub(super) fn on_durable(&mut self, cx: &Context<'_>, index: Index, term: Term, out: &mut Outbox<Out>) {
+        if self.log.term_at(index) == Some(term) {
+            self.durable = self.durable.max(index);
+            self.try_commit(cx, out);
+        }
+    }
+
+    /// Commits what a quorum holds durably, if it is of this leader's own term (Raft, section 5.4.2).
+    fn try_commit(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let quorum = self.quorum();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let index = quorum_th(leader.progress.iter().map(|p| p.matched).chain([self.durable]), quorum);
+        if index > self.state.commit && self.log.term_at(index) == Some(self.state.term) {
+            self.state.commit = index;
+            leader.nudge_by(cx.now + COMMIT_WAIT);
+            let needed =
+                leader.progress.iter().filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some()).map(|p| p.matched).min();
+            self.apply(out);
+            let needless = needed.unwrap_or(self.applied).min(self.applied);
+            self.log.trim(needless, self.applied, RECENT_ENTRY_BYTES_MAX);
+            self.serve_confirms(cx, out);
+            self.advance_transfer(out);
+        }
+        self.report_all_matched(out);
+    }
+
+    fn report_all_matched(&mut self, out: &mut Outbox<Out>) {
+        let durable = self.durable;
+        let Some(leader) = self.leader_mut() else { return };
+        if leader.watched > Index::ZERO {
+            let all = leader.progress.iter().map(|p| p.matched).chain([durable]).min().unwrap_or_default();
+            out.push(Out::AllMatched(all));
+            if all >= leader.watched {
+                leader.watched = Index::ZERO;
+            }
+        }
+    }
+
+    pub(super) fn on_watch_all(&mut self, _cx: &Context<'_>, index: Index, out: &mut Outbox<Out>) {
+        if let Some(leader) = self.leader_mut() {
+            leader.watched = leader.watched.max(index);
+            self.report_all_matched(out);
+        }
+    }
+
+    pub(super) fn on_append_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: AppendReply, out: &mut Outbox<Out>) {
+        self.adopt(cx, reply.term, out);
+        let last = self.log.last_index();
+        let leads = self.leads() && reply.term == self.state.term;
+        let Some(progress) = self.leader_mut().filter(|_| leads).and_then(|l| l.progress.iter_mut().find(|p| p.node == from))
+        else {
+            if reply.acceptance.is_some() && !leads {
+                // It accepted, by an append that came late, a leadership that is over.
+                out.push(Out::Send(from, ReplicaMessage::Released { term: reply.term }));
+            }
+            return;
+        };
+        if let Some(promise) = reply.acceptance
+            && promise.leader == cx.epoch
+        {
+            progress.acceptance = progress.acceptance.max(Some(promise));
+        }
+        progress.round_acked = progress.round_acked.max(reply.round.min(progress.round_sent));
+        progress.commit_acked = progress.commit_acked.max(reply.commit.min(last));
+        match reply.outcome {
+            AppendOutcome::Matched(index) if index <= last => progress.match_up_to(index),
+            AppendOutcome::Conflict { index, term, previous } => self.on_conflict(from, index, term, previous),
+            AppendOutcome::Full => {
+                progress.full = true;
+                let matched = progress.matched;
+                progress.probe_from(matched.next());
+                return;
+            }
+            AppendOutcome::Matched(_) | AppendOutcome::StaleTerm => return,
+        }
+        self.try_commit(cx, out);
+        self.serve_confirms(cx, out);
+        self.advance_transfer(out);
+        self.send_appends(cx, out);
+    }
+
+    /// The follower's log parts from ours before `previous`: go back to where they may agree (Raft, section 5.3, the fast way).
+    fn on_conflict(&mut self, from: NodeId, index: Index, term: Term, previous: Index) {
+        let same = self.log.last_at_or_before_term(term);
+        let next = if term > Term::ZERO && self.log.term_at(same) == Some(term) { same.next() } else { index };
+        let Some(progress) = self.leader_mut().and_then(|l| l.progress.iter_mut().find(|p| p.node == from)) else { return };
+        let current = match progress.pace {
+            Pace::Probe { .. } => previous.next() == progress.next,
+            Pace::Stream => previous.next() <= progress.next,
+        };
+        if previous > progress.matched && current {
+            progress.probe_from(Index(next.0.min(previous.0).max(1)));
+        }
+    }
+
+    pub(super) fn on_confirm(&mut self, cx: &Context<'_>, tag: u64, out: &mut Outbox<Out>) {
+        if self.has_lease(cx) {
+            out.push(Out::Confirmed(tag));
+            return;
+        }
+        let quorum = self.quorum();
+        let Some(leader) = self.leader_mut() else { return };
+        leader.confirms.push_back((tag, leader.round + 1));
+        leader.round_wanted = true;
+        if quorum == 1 {
+            leader.round += 1;
+            leader.round_wanted = false;
+            self.serve_confirms(cx, out);
+        }
+    }
+
+    /// Answers the reads whose round is complete. A lease that came meanwhile serves them all: it holds now, after they began.
+    fn serve_confirms(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let by_lease = self.has_lease(cx);
+        let quorum = self.quorum();
+        let commit = self.state.commit;
+        let Some(leader) = self.leader_mut().filter(|l| commit >= l.term_start) else { return };
+        let round = leader.quorum_round(quorum);
+        while let Some((tag, wanted)) = leader.confirms.front().copied() {
+            if wanted > round && !by_lease {
+                break;
+            }
+            leader.confirms.pop_front();
+            out.push(Out::Confirmed(tag));
+        }
+    }
+
+    pub(super) fn on_support_gained(&mut self, cx: &mut Context<'_>, peer: NodeId, out: &mut Outbox<Out>) {
+        let preferred = self.options.voters.first() == Some(&peer);
+        let patience = self.options.support * 8;
+        if let Some(leader) = self.leader_mut() {
+            leader.nudge_at = Some(cx.now);
+            if preferred {
+                leader.rebalance_at = Some(cx.now + patience);
+            }
+            self.on_support_lost(cx);
+            self.on_leader_timer(cx, out);
+        }
+    }
+
+    /// Support has changed: a leader without a quorum's steps down, if that lasts.
+    pub(super) fn on_support_lost(&mut self, cx: &Context<'_>) {
+        let quorum = self.quorum();
+        let support = self.options.support;
+        let Some(leader) = self.leader_mut() else { return };
+        let supported = 1 + leader.progress.iter().filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some()).count();
+        if supported >= quorum {
+            leader.step_down_at = None;
+        } else if leader.step_down_at.is_none() {
+            leader.step_down_at = Some(cx.now + support);
+        }
+    }
+
+    pub(super) fn on_follower_restarted(&mut self, cx: &Context<'_>, peer: NodeId) {
+        let last = self.log.last_index();
+        if let Some(leader) = self.leader_mut()
+            && let Some(progress) = leader.progress.iter_mut().find(|p| p.node == peer)
+        {
+            progress.restart(last);
+            leader.nudge_by(cx.now);
+            self.on_support_lost(cx);
+        }
+    }
+
+    pub(super) fn on_leader_timer(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= cx.now);
+        let Role::Leader(leader) = &mut self.role else { return };
+        if due(leader.step_down_at) {
+            self.step_down(cx, out);
+            return;
+        }
+        if let Some(transfer) = leader.transfer.filter(|t| t.until <= cx.now) {
+            leader.transfer = None;
+            if transfer.asked {
+                // Without its lease there is no use in staying: a plain election is quicker.
+                self.step_down(cx, out);
+                return;
+            }
+            out.push(Out::Paused(false));
+        }
+        if due(leader.rebalance_at) {
+            leader.rebalance_at = None;
+            self.rebalance(cx, out);
+        }
+        if matches!(&self.role, Role::Leader(leader) if due(leader.nudge_at)) {
+            self.nudge(cx, out);
+        }
+    }
+
+    /// Looks after every reachable follower that is behind, not accepted, or does not know the commit index.
+    fn nudge(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let retry = self.retry_interval();
+        let last = self.log.last_index();
+        let commit = self.state.commit;
+        let Role::Leader(leader) = &mut self.role else { return };
+        let mut sender = Sender { log: &self.log, term: self.state.term, commit, round: leader.round, now: cx.now };
+        let mut pending = last > commit;
+        for progress in &mut leader.progress {
+            let Some((promise, _)) = cx.liveness.supported_by(progress.node, cx.now) else { continue };
+            let accepted = progress.acceptance == Some(promise);
+            let waits_for_round = !leader.confirms.is_empty() && progress.round_acked < leader.round;
+            if progress.matched >= last && progress.commit_acked >= commit && accepted && !waits_for_round {
+                continue;
+            }
+            pending = true;
+            let stale = cx.now.since(progress.sent_at) >= retry;
+            if progress.matched < last && stale {
+                let next = if matches!(progress.pace, Pace::Stream) { progress.matched.next() } else { progress.next };
+                progress.probe_from(next);
+            }
+            if !sender.send_entries(progress, &mut leader.fetches, out) && (stale || !accepted || progress.commit_sent < commit) {
+                sender.send_empty(progress, out);
+            }
+        }
+        leader.nudge_at = (pending || !leader.confirms.is_empty()).then(|| cx.now + retry);
+        if !pending {
+            self.log.trim(self.applied, self.applied, 0);
+        }
+    }
+
+    pub(super) fn on_entry_read(&mut self, cx: &Context<'_>, tag: u64, entry: Option<Entry>, out: &mut Outbox<Out>) {
+        let retry = cx.now + self.retry_interval();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let (number, position) = (tag / FETCH_ENTRIES_MAX as u64, (tag % FETCH_ENTRIES_MAX as u64) as usize);
+        let mut sender =
+            Sender { log: &self.log, term: self.state.term, commit: self.state.commit, round: leader.round, now: cx.now };
+        let Some(progress) = leader.progress.iter_mut().find(|p| p.fetch.as_ref().is_some_and(|f| f.number == number)) else {
+            return;
+        };
+        let Some(fetch) = &mut progress.fetch else { return };
+        match (entry, fetch.entries.get_mut(position)) {
+            (Some(entry), Some(slot)) => *slot = Some(entry),
+            _ => {
+                // It cannot be read here now: later again.
+                progress.fetch = None;
+                leader.nudge_by(retry);
+                return;
+            }
+        }
+        if fetch.entries.iter().all(Option::is_some) {
+            let first = fetch.first;
+            let entries: Vec<Entry> = std::mem::take(&mut fetch.entries).into_iter().flatten().collect();
+            progress.fetch = None;
+            if first == progress.next {
+                sender.send(progress, first.previous(), entries, out);
+            }
+            self.send_appends(cx, out);
+        }
+    }
+
+    fn rebalance(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let preferred = self.options.voters[0];
+        let last = self.log.last_index();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let near = |p: &Progress| p.node == preferred && last.0 - p.matched.0 < APPEND_ENTRIES_MAX as u64;
+        if cx.liveness.supported_by(preferred, cx.now).is_none() || leader.transfer.is_some() {
+            return;
+        }
+        if leader.progress.iter().any(near) {
+            self.begin_transfer(cx, preferred, out);
+        } else {
+            leader.rebalance_at = Some(cx.now + self.options.support * 8);
+        }
+    }
+
+    /// Hands the leadership to the follower that is nearest, the preferred leader among equals.
+    pub(super) fn on_transfer(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let Role::Leader(leader) = &self.role else { return };
+        let target = leader
+            .progress
+            .iter()
+            .filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some())
+            .max_by_key(|p| (p.matched, p.acceptance, std::cmp::Reverse(self.options.voters.iter().position(|v| *v == p.node))))
+            .map(|p| p.node);
+        if let Some(target) = target.filter(|_| leader.transfer.is_none()) {
+            self.begin_transfer(cx, target, out);
+        }
+    }
+
+    fn begin_transfer(&mut self, cx: &Context<'_>, target: NodeId, out: &mut Outbox<Out>) {
+        let until = cx.now + self.options.support;
+        if let Some(leader) = self.leader_mut() {
+            leader.transfer = Some(Transfer { target, until, asked: false });
+            out.push(Out::Paused(true));
+            self.advance_transfer(out);
+        }
+    }
+
+    /// Once the target has everything, and everything is committed: give up the lease, and only then ask it to campaign.
+    fn advance_transfer(&mut self, out: &mut Outbox<Out>) {
+        let (last, commit, term) = (self.log.last_index(), self.state.commit, self.state.term);
+        let Some(leader) = self.leader_mut() else { return };
+        let Some(transfer) = leader.transfer.as_mut().filter(|t| !t.asked) else { return };
+        let ready = leader.progress.iter().any(|p| p.node == transfer.target && p.matched == last);
+        if ready && commit == last {
+            transfer.asked = true;
+            leader.released = true;
+            out.push(Out::Send(transfer.target, ReplicaMessage::TimeoutNow { term }));
+        }
+    }
+}
+
+/// What an append is made from.
+struct Sender<'a> {
+    log: &'a GroupLog,
+    term: Term,
+    commit: Index,
+    round: u64,
+    now: Time,
+}
+
+impl Sender<'_> {
+    /// Sends as many entries as flow control allows, or begins to read them back. True if anything was sent.
+    fn send_entries(&mut self, progress: &mut Progress, fetches: &mut u64, out: &mut Outbox<Out>) -> bool {
+        let mut sent = false;
+        while progress.may_send() && progress.next <= self.log.last_index() {
+            let entries = self.entries_from(progress.next);
+            if entries.is_empty() {
+                self.fetch(progress, fetches, out);
+                break;
+            }
+            self.send(progress, progress.next.previous(), entries, out);
+            sent = true;
+        }
+        sent
+    }
+
+    /// The entries from `first` on that are in memory, up to the limits of one append.
+    fn entries_from(&self, first: Index) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let mut size = 0;
+        let mut index = first;
+        while entries.len() < APPEND_ENTRIES_MAX && size < APPEND_BYTES_MAX {
+            let Some(entry) = self.log.entry(index) else { break };
+            size += entry.fact.size();
+            entries.push(entry);
+            index = index.next();
+        }
+        entries
+    }
+
+    fn fetch(&self, progress: &mut Progress, fetches: &mut u64, out: &mut Outbox<Out>) {
+        *fetches += 1;
+        let first = progress.next;
+        let mut count = 0u64;
+        let mut size = 0;
+        while count < FETCH_ENTRIES_MAX as u64 && size < APPEND_BYTES_MAX {
+            let index = Index(first.0 + count);
+            let Some(place) = self.log.place_of(index).filter(|_| count == 0 || self.log.entry(index).is_none()) else { break };
+            out.push(Out::ReadEntry(*fetches * FETCH_ENTRIES_MAX as u64 + count, place));
+            size += place.length as usize;
+            count += 1;
+        }
+        progress.fetch = Some(Fetch { number: *fetches, first, entries: vec![None; count as usize] });
+        progress.sent_at = self.now;
+    }
+
+    fn send_empty(&mut self, progress: &mut Progress, out: &mut Outbox<Out>) {
+        // While the match is not known, an empty append asks for it; else it stands on what is matched, and cannot conflict.
+        let previous = match progress.pace {
+            Pace::Probe { waiting: false } => progress.next.previous(),
+            _ => progress.matched,
+        };
+        self.send(progress, previous, Vec::new(), out);
+    }
+
+    fn send(&mut self, progress: &mut Progress, previous: Index, entries: Vec<Entry>, out: &mut Outbox<Out>) {
+        let last = Index(previous.0 + entries.len() as u64);
+        if !entries.is_empty() {
+            progress.sent(last, entries.iter().map(|e| e.fact.size()).sum());
+        }
+        progress.sent_at = self.now;
+        progress.round_sent = self.round;
+        progress.commit_sent = progress.commit_sent.max(self.commit.min(last));
+        let previous_term = self.log.term_at(previous).expect("what is sent follows an entry of the log");
+        let append =
+            Append { term: self.term, previous_index: previous, previous_term, entries, commit: self.commit, round: self.round };
+        out.push(Out::Send(progress.node, ReplicaMessage::Append(append)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quorum_th;
+
+    /// For every small set of values: exactly those values are at most the result that a quorum reaches.
+    #[test]
+    fn the_quorum_th_value_is_reached_by_a_quorum_and_none_higher_is() {
+        for size in 1..=5usize {
+            let quorum = size / 2 + 1;
+            for code in 0..4u32.pow(size as u32) {
+                let values: Vec<u32> = (0..size).map(|at| code / 4u32.pow(at as u32) % 4).collect();
+                let found = quorum_th(values.iter().copied(), quorum);
+                assert!(values.iter().filter(|v| **v >= found).count() >= quorum);
+                assert!(values.iter().filter(|v| **v > found).count() < quorum);
+            }
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Consensus for one group on one node: Raft (Ongaro & Ousterhout, 2014; Ongaro's dissertation), with leases by liveness.
+//!
+//! - this file: the states, what goes in and out, timers;
+//! - [`election`](self): `election.rs`: votes, pre-votes, campaigns, acceptance, stepping down, releasing;
+//! - `follower.rs`: appends as a follower takes them; `leader.rs`: appends as a leader sends them, commit, reads, transfer;
+//! - [`log`]: the entries; [`progress`]: one follower as its leader sees it.
+//!
+//! # States
+//!
+//! `Follower -> PreCandidate -> Candidate -> Leader`, and back to `Follower` from each. A pre-candidate asks whether it *would* be elected and changes no
+//! term (dissertation, 9.6). Only a candidate raises the term.
+//!
+//! # What must be durable before what
+//!
+//! The node's gate holds every message until this node's log is durable up to what was appended before the message was made. So a vote is durable
+//! before its reply leaves, a candidate's own vote before it counts (it is a reply sent to itself), an append's entries before the
+//! acknowledgement, and a leader counts its own copy only when told `Durable`. Appends themselves wait for nothing.
+//!
+//! # Leases, and why they are safe
+//!
+//! A follower that takes an append of leader L in term T *accepts* L: it notes (L, T, promise), where the promise is the one by which its node
+//! supports L's at that moment. While its node keeps *that* promise, it ignores vote requests, does not adopt their terms, and does not campaign. The leader holds a lease
+//! while a quorum, itself included, has accepted it under promises that, by its own more cautious clock, still hold. Any election needs a
+//! vote from that quorum; so no other leader exists during a lease.
+//!
+//! 1. *A lapse between two promises.* L's support from F lapses and returns. F may have voted meanwhile. The new promise has another number, so the
+//!    old acceptance is void on both sides; L has to be accepted anew, by an append in its term, which F refuses if it voted.
+//! 2. *A restart.* F forgets whom it accepted. So a node grants no vote, its own included, until D after its boot: by then every promise of its former
+//!    life has ended.
+//! 3. *A transfer.* L gives up its lease for the rest of T before it asks the target to campaign. Only then may the request say "released (L, T)",
+//!    which overrides an acceptance of exactly that. A later leader's acceptance is not overridden by a late copy of the request.
+//! 4. *A leader that steps down, while its node lives on*: followers would go on supporting the node and so hold their acceptance for ever.
+//!    It tells each voter "released (L, T)" until acknowledged, or until the voter is in a new epoch.
+//! 5. *A late append after the release* makes the follower accept (L, T) once more, with nobody left to release it. L answers such an acceptance with
+//!    another release; and an acceptance of (L, T) never binds against L's own campaign for a later term, which proves that it is over.
+//!
+//! A read needs a lease, or a quorum round begun after it, *and* a committed entry of the leader's own term (dissertation, 6.4): before that the leader
+//! does not know what is committed.
+//!
+//! # Relaxed syncing
+//!
+//! After an unclean start in relaxed mode a replica may have lost entries it acknowledged. It is *lossy*: it does not campaign unless it hears of no leader, its
+//! votes say so, and count only when every voter votes. It ends when a leader has brought it up to its commit index.
+//!
+//! # Left out on purpose, for now
+//!
+//! Changes of membership (learners, joint configurations) and snapshot transfer: a follower that lags is fed from the leader's log, which is whole since nothing
+//! compacts it yet. They belong in `membership.rs` and `snapshot.rs` here.
+
+mod election;
+mod follower;
+mod leader;
+pub mod log;
+pub mod progress;
+
+use crate::actor::{Actor, Committed, Context, Outbox, TimerKind};
+use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Place, Term, Time};
+use crate::msg::log::{Entry, Fact, HardState, Placed};
+use crate::msg::peer::{Promise, ReplicaMessage};
+use leader::Leader;
+use log::GroupLog;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Clone)]
+pub struct ReplicaOptions {
+    pub group: GroupId,
+    /// All voters, this node among them, the preferred leader first.
+    pub voters: Vec<NodeId>,
+    /// D.
+    pub support: Duration,
+    /// Before this no vote is granted, not even its own: promises of an earlier life may still hold.
+    pub no_vote_until: Time,
+    /// Acknowledged entries may be missing (relaxed syncing and an unclean start).
+    pub lossy: bool,
+}
+
+#[derive(Debug)]
+pub enum In {
+    /// The node is let in by the cluster: take part from now on.
+    Start,
+    /// From a peer, in this epoch of it. A candidate's own vote comes this way too.
+    Message(NodeId, Epoch, ReplicaMessage),
+    /// An entry of this leader's term, which must be the next.
+    Propose {
+        index: Index,
+        term: Term,
+        fact: Fact,
+    },
+    /// Say so when it is certain that this node led beyond this moment.
+    Confirm(u64),
+    /// Say so when every voter has the entry, durably.
+    WatchAll(Index),
+    Placed(Placed),
+    /// This node's own copy of the entry, and all before, may be counted.
+    Durable(Index, Term),
+    SupportGained(NodeId),
+    SupportLost(NodeId),
+    Withdrawn(NodeId),
+    Restarted(NodeId),
+    /// An entry that was asked for by `Out::ReadEntry`; `None` if it cannot be read.
+    Entry(u64, Option<Entry>),
+    /// Hand the leadership to another, if there is one that can take it.
+    Transfer,
+    /// The end of a round of steps: send what was proposed.
+    Flush,
+    Timer,
+}
+
+#[derive(Debug)]
+pub enum Out {
+    Send(NodeId, ReplicaMessage),
+    LogState(HardState),
+    /// An entry, and the commit index known with it.
+    LogEntry(Entry, Index),
+    Apply(Committed),
+    /// This node leads in this term; proposals go on from this index.
+    Led(Term, Index),
+    /// This node does not lead any more.
+    Deposed,
+    /// Proposals are not taken (`true`) while the leadership is handed over, or taken again.
+    Paused(bool),
+    /// Who leads, as far as this replica knows, and in which term.
+    Leader(Option<NodeId>, Term),
+    Confirmed(u64),
+    /// Every voter has everything up to here, durably.
+    AllMatched(Index),
+    ReadEntry(u64, Place),
+}
+
+#[derive(Debug)]
+pub struct Replica {
+    options: ReplicaOptions,
+    started: bool,
+    state: HardState,
+    role: Role,
+    log: GroupLog,
+    /// What consensus has handed to the store. Never above `state.commit`.
+    applied: Index,
+    /// This node's own copy is durable up to here, in the term that was durable with it.
+    durable: Index,
+    /// The leader that this follower accepted, and under which promise.
+    accepted: Option<Acceptance>,
+    /// When to campaign; `None` while a leader is accepted.
+    election_at: Option<Time>,
+    /// Terms in which this node led, and that these voters have not yet confirmed to be over.
+    releasing: BTreeMap<NodeId, Term>,
+    release_at: Option<Time>,
+    /// How long the next wait for confirmations is.
+    release_wait: Duration,
+    /// What this replica last said about who leads.
+    announced: (Option<NodeId>, Term),
+    lossy: bool,
+    /// Elections won here.
+    pub elections_won: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Acceptance {
+    leader: NodeId,
+    term: Term,
+    promise: Promise,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// `leader`: who was heard of in this term.
+    Follower {
+        leader: Option<NodeId>,
+    },
+    PreCandidate {
+        votes: Votes,
+    },
+    Candidate {
+        votes: Votes,
+    },
+    Leader(Box<Leader>),
+}
+
+#[derive(Debug, Default)]
+struct Votes {
+    sound: BTreeSet<NodeId>,
+    lossy: BTreeSet<NodeId>,
+}
+
+impl Replica {
+    /// A replica as recovery found it. What is up to `log`'s recovered commit index counts as applied by the store already.
+    pub fn new(options: ReplicaOptions, state: HardState, log: GroupLog) -> Replica {
+        let commit = Index(state.commit.0.min(log.last_index().0));
+        let durable = log.last_index();
+        let lossy = options.lossy;
+        Replica {
+            options,
+            started: false,
+            state: HardState { commit, ..state },
+            role: Role::Follower { leader: None },
+            log,
+            applied: commit,
+            durable,
+            accepted: None,
+            election_at: None,
+            releasing: BTreeMap::new(),
+            release_at: None,
+            release_wait: Duration::ZERO,
+            announced: (None, Term::ZERO),
+            lossy,
+            elections_won: 0,
+        }
+    }
+
+    pub fn term(&self) -> Term {
+        self.state.term
+    }
+
+    pub fn commit(&self) -> Index {
+        self.state.commit
+    }
+
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    pub fn leads(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    pub fn log(&self) -> &GroupLog {
+        &self.log
+    }
+
+    pub fn voters(&self) -> &[NodeId] {
+        &self.options.voters
+    }
+
+    /// Who leads, as far as this replica knows, and in which term.
+    pub fn known_leader(&self) -> (Option<NodeId>, Term) {
+        self.announced
+    }
+
+    fn quorum(&self) -> usize {
+        self.options.voters.len() / 2 + 1
+    }
+
+    fn others(&self, me: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        self.options.voters.iter().copied().filter(move |node| *node != me)
+    }
+
+    /// Hands what is committed to the store.
+    fn apply(&mut self, out: &mut Outbox<Out>) {
+        // An entry that came committed is applied once the log has placed it, within the same step.
+        while self.applied < self.state.commit && self.log.is_placed(self.applied.next()) {
+            self.applied = self.applied.next();
+            out.push(Out::Apply(self.log.committed(self.applied)));
+        }
+        if !self.leads() {
+            self.log.trim(self.applied, self.applied, 0);
+        }
+    }
+
+    fn announce(&mut self, leader: Option<NodeId>, out: &mut Outbox<Out>) {
+        if self.announced != (leader, self.state.term) {
+            self.announced = (leader, self.state.term);
+            out.push(Out::Leader(leader, self.state.term));
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: NodeId, epoch: Epoch, message: ReplicaMessage, out: &mut Outbox<Out>) {
+        if !self.options.voters.contains(&from) {
+            return;
+        }
+        match message {
+            ReplicaMessage::PreVote(request) => self.on_pre_vote(cx, from, request, out),
+            ReplicaMessage::PreVoteReply(reply) => self.on_pre_vote_reply(cx, from, reply, out),
+            ReplicaMessage::Vote(request) => self.on_vote(cx, from, request, out),
+            ReplicaMessage::VoteReply(reply) => self.on_vote_reply(cx, from, reply, out),
+            ReplicaMessage::Append(append) => self.on_append(cx, from, epoch, append, out),
+            ReplicaMessage::AppendReply(reply) => self.on_append_reply(cx, from, reply, out),
+            ReplicaMessage::TimeoutNow { term } => self.on_timeout_now(cx, from, term, out),
+            ReplicaMessage::Released { term } => self.on_released(cx, from, term, out),
+            ReplicaMessage::ReleasedReply { term } => self.on_released_reply(from, term),
+        }
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        if self.release_at.is_some_and(|at| at <= cx.now) {
+            self.send_releases(cx, out);
+        }
+        if self.election_at.is_some_and(|at| at <= cx.now) {
+            self.campaign(cx, out);
+        }
+        self.on_leader_timer(cx, out);
+    }
+}
+
+impl Actor for Replica {
+    type In = In;
+    type Out = Out;
+
+    fn handle(&mut self, cx: &mut Context<'_>, input: In, out: &mut Outbox<Out>) {
+        match input {
+            In::Start => self.start(cx, out),
+            _ if !self.started => {}
+            In::Message(from, epoch, message) => self.on_message(cx, from, epoch, message, out),
+            In::Propose { index, term, fact } => self.on_propose(index, term, fact, out),
+            In::Confirm(tag) => self.on_confirm(cx, tag, out),
+            In::WatchAll(index) => self.on_watch_all(cx, index, out),
+            In::Placed(placed) => {
+                self.log.placed(&placed);
+                self.apply(out);
+            }
+            In::Durable(index, term) => self.on_durable(cx, index, term, out),
+            In::SupportGained(peer) => self.on_support_gained(cx, peer, out),
+            In::SupportLost(_) => self.on_support_lost(cx),
+            In::Withdrawn(peer) => self.on_withdrawn(cx, peer, out),
+            In::Restarted(peer) => self.on_restarted(cx, peer, out),
+            In::Entry(tag, entry) => self.on_entry_read(cx, tag, entry, out),
+            In::Transfer => self.on_transfer(cx, out),
+            In::Flush => self.send_appends(cx, out),
+            In::Timer => self.on_timer(cx, out),
+        }
+    }
+
+    fn deadline(&self) -> Option<(Time, TimerKind)> {
+        let leader = match &self.role {
+            Role::Leader(leader) => leader.deadline(),
+            _ => None,
+        };
+        let at = [self.election_at, self.release_at, leader].into_iter().flatten().min()?;
+        Some((at, TimerKind::Replica(self.options.group)))
+    }
+
+    fn check(&self) {
+        self.log.check();
+        assert!(self.applied <= self.state.commit, "only what is committed is applied");
+        assert!(self.state.commit <= self.log.last_index(), "only what is in the log is committed");
+        assert!(self.durable <= self.log.last_index(), "only what is in the log is durable");
+        assert!(self.log.last_term() <= self.state.term, "no entry is of a later term than the replica's");
+        if let Some(accepted) = &self.accepted {
+            assert!(accepted.term <= self.state.term, "no leader is accepted in a later term");
+        }
+        match &self.role {
+            Role::Leader(leader) => leader.check(&self.log, self.state.commit, &self.options.voters),
+            Role::Follower { .. } => {}
+            Role::PreCandidate { .. } | Role::Candidate { .. } => assert!(self.election_at.is_some(), "a campaign ends in time"),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! How far one follower's log is known to equal the leader's, and how fast the leader may send (Ongaro's dissertation, section 10.2.1).
+//!
+//! States: `Probe` (the match is not known: one append at a time) -> `Stream` (appends are pipelined within limits); any conflict, timeout or
+//! restart of the follower leads back to `Probe`.
+
+use crate::base::limits::{APPEND_BYTES_IN_FLIGHT_MAX, APPENDS_IN_FLIGHT_MAX};
+use crate::base::{Index, NodeId, Time};
+use crate::msg::log::Entry;
+use crate::msg::peer::Promise;
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+pub struct Progress {
+    pub node: NodeId,
+    /// The follower's log equals ours up to here, durably. Never decreases within an epoch of the follower.
+    pub matched: Index,
+    /// The next entry to send. Always above `matched`.
+    pub next: Index,
+    pub pace: Pace,
+    /// Appends with entries that were not answered yet: their last index, and their bytes.
+    in_flight: VecDeque<(Index, usize)>,
+    in_flight_size: usize,
+    /// The promise under which the follower accepted this leader in this term.
+    pub acceptance: Option<Promise>,
+    /// The commit index that the follower confirmed.
+    pub commit_acked: Index,
+    /// The commit index last sent.
+    pub commit_sent: Index,
+    /// The last quorum round that the follower confirmed.
+    pub round_acked: u64,
+    /// The last quorum round sent.
+    pub round_sent: u64,
+    /// When anything was last sent.
+    pub sent_at: Time,
+    /// Entries that are being read back from the log to be sent.
+    pub fetch: Option<Fetch>,
+    /// The follower said that its disk is full: it is tried again at the pace of retries.
+    pub full: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Where the logs part is not known. `waiting`: an append is out.
+    Probe {
+        waiting: bool,
+    },
+    Stream,
+}
+
+/// A run of entries on its way from the disk.
+#[derive(Debug)]
+pub struct Fetch {
+    /// Tells this fetch from earlier ones.
+    pub number: u64,
+    pub first: Index,
+    pub entries: Vec<Option<Entry>>,
+}
+
+impl Progress {
+    pub fn new(node: NodeId, last: Index) -> Progress {
+        Progress {
+            node,
+            matched: Index::ZERO,
+            next: last.next(),
+            pace: Pace::Probe { waiting: false },
+            in_flight: VecDeque::new(),
+            in_flight_size: 0,
+            acceptance: None,
+            commit_acked: Index::ZERO,
+            commit_sent: Index::ZERO,
+            round_acked: 0,
+            round_sent: 0,
+            sent_at: Time::ZERO,
+            fetch: None,
+            full: false,
+        }
+    }
+
+    /// Whether entries may be sent now.
+    pub fn may_send(&self) -> bool {
+        match self.pace {
+            Pace::Probe { waiting } => !waiting && self.fetch.is_none(),
+            Pace::Stream => {
+                self.fetch.is_none()
+                    && self.in_flight.len() < APPENDS_IN_FLIGHT_MAX
+                    && self.in_flight_size < APPEND_BYTES_IN_FLIGHT_MAX
+            }
+        }
+    }
+
+    /// An append of entries up to `last` is sent.
+    pub fn sent(&mut self, last: Index, size: usize) {
+        match &mut self.pace {
+            Pace::Probe { waiting } => *waiting = true,
+            Pace::Stream => {
+                self.in_flight.push_back((last, size));
+                self.in_flight_size += size;
+                self.next = last.next();
+            }
+        }
+    }
+
+    /// The follower's log equals ours up to `index`.
+    pub fn match_up_to(&mut self, index: Index) {
+        self.full = false;
+        if index > self.matched {
+            self.matched = index;
+        }
+        let probed = index >= self.next.previous();
+        self.next = self.next.max(self.matched.next());
+        while let Some((last, size)) = self.in_flight.front().copied() {
+            if last > self.matched {
+                break;
+            }
+            self.in_flight_size -= size;
+            self.in_flight.pop_front();
+        }
+        // An empty append on what was matched long ago says nothing about where the logs part now.
+        if matches!(self.pace, Pace::Probe { .. }) && probed {
+            self.pace = Pace::Stream;
+            self.next = self.matched.next();
+        }
+    }
+
+    /// Back to probing from `next`.
+    pub fn probe_from(&mut self, next: Index) {
+        self.pace = Pace::Probe { waiting: false };
+        self.next = next.max(self.matched.next());
+        self.in_flight.clear();
+        self.in_flight_size = 0;
+        self.fetch = None;
+    }
+
+    /// The follower lives anew: what it matched is asked again.
+    pub fn restart(&mut self, last: Index) {
+        *self = Progress::new(self.node, last);
+    }
+
+    pub fn check(&self, last: Index) {
+        assert!(self.matched < self.next, "what is matched is not sent again");
+        assert!(self.matched <= last && self.next <= last.next(), "nothing beyond the log is sent or matched");
+        assert_eq!(self.in_flight.iter().map(|(_, size)| size).sum::<usize>(), self.in_flight_size);
+        assert!(self.in_flight.len() <= APPENDS_IN_FLIGHT_MAX, "appends in flight are bounded");
+    }
+}

@@ -1,0 +1,368 @@
+//! How a cluster forms, and who is let in.
+//!
+//! # Formation
+//!
+//! Every node with an empty directory greets the other initial members until a formation is known. The member with the lowest id, once *all* others
+//! have greeted it in this life with the same initial members and options, draws a cluster id, and logs a [`Formation`]: every member's node id
+//! bound to its directory. When that is durable it tells the others, who log it too; a member hears it again whenever it greets one that has it.
+//! An emptied directory has another id than the bound one, so it can neither join again nor form a second cluster while any other member
+//! remembers the first.
+//!
+//! # Who is let in
+//!
+//! Every envelope is checked against the formation: cluster, node id, directory, epoch. Besides, heartbeats carry the highest durable position of
+//! the sender's log, and peers remember the highest they saw (lazily in their own logs too): a new life that begins below it runs on an old
+//! copy of the disk. What is refused is told so, in the epoch that is refused; a refused node neither votes nor acknowledges.
+//!
+//! A node takes part in its groups only when a majority of the members has answered its heartbeats in this life, which they do after these checks.
+//! What this cannot notice: an old copy that comes back while every node that saw more of it is away or has forgotten (marks are
+//! logged with other records, at most once a second). An old copy is an operator's mistake beyond what promise P3 covers; noticing it is best effort.
+
+use crate::actor::{Actor, Context, Outbox, TimerKind};
+use crate::base::random::Rng;
+use crate::base::{ClusterId, DirectoryId, Duration, Epoch, Lsn, NodeId, Time};
+use crate::msg::client::Membership as Standing;
+use crate::msg::cluster::{ClusterOptions, Formation, Member};
+use crate::msg::peer::{Envelope, Greeting, PeerMessage, Refusal};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Clone)]
+pub struct MembershipOptions {
+    pub directory: DirectoryId,
+    pub address: String,
+    pub zone: String,
+    pub weight: u16,
+    /// Ascending; holds this node.
+    pub initial: Vec<NodeId>,
+    pub cluster: ClusterOptions,
+    /// How often an unformed node greets.
+    pub greeting_interval: Duration,
+}
+
+#[derive(Debug)]
+pub enum In {
+    Start,
+    /// From whom, in which epoch, with which directory.
+    Greeting(NodeId, Epoch, DirectoryId, Greeting),
+    Formed(Formation),
+    /// The formation that was handed out for logging is durable.
+    FormationDurable,
+    Refused(NodeId, Refusal),
+    /// A peer answered this node's heartbeat: it lets it in.
+    Welcomed(NodeId),
+    Timer,
+}
+
+#[derive(Debug)]
+pub enum Out {
+    Send(NodeId, PeerMessage),
+    LogFormation(Formation),
+    /// The cluster has formed, durably here.
+    Joined(Formation),
+    /// A majority lets this node in: it may take part in its groups.
+    Admitted,
+    /// A peer refuses this node, for this reason.
+    Refused(String),
+}
+
+#[derive(Debug)]
+pub struct Membership {
+    options: MembershipOptions,
+    formation: Option<Formation>,
+    /// A formation that is being logged.
+    pending: Option<Formation>,
+    /// The members that have greeted this one in this life, while it is unformed.
+    greeted: BTreeMap<NodeId, Member>,
+    greet_at: Option<Time>,
+    welcomed: BTreeSet<NodeId>,
+    admitted: bool,
+    refused: Option<String>,
+    marks: BTreeMap<NodeId, Mark>,
+}
+
+/// How far a peer's log has been seen to be durable.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mark {
+    /// The peer's latest life seen.
+    epoch: Epoch,
+    /// The highest position seen in lives before `epoch`: where `epoch` must have begun, at least.
+    baseline: Lsn,
+    /// The highest position seen. Never decreases.
+    highest: Lsn,
+    /// What was last written to this node's log.
+    logged: Lsn,
+    /// `epoch` began below `baseline`.
+    old_copy: bool,
+}
+
+impl Membership {
+    pub fn new(options: MembershipOptions, formation: Option<Formation>, marks: &BTreeMap<NodeId, Lsn>) -> Membership {
+        let marks = marks
+            .iter()
+            .map(|(node, lsn)| (*node, Mark { baseline: *lsn, highest: *lsn, logged: *lsn, ..Mark::default() }))
+            .collect();
+        Membership {
+            options,
+            formation,
+            pending: None,
+            greeted: BTreeMap::new(),
+            greet_at: None,
+            welcomed: BTreeSet::new(),
+            admitted: false,
+            refused: None,
+            marks,
+        }
+    }
+
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.formation.as_ref().map(|f| f.cluster)
+    }
+
+    pub fn formation(&self) -> Option<&Formation> {
+        self.formation.as_ref()
+    }
+
+    pub fn directory(&self) -> DirectoryId {
+        self.options.directory
+    }
+
+    /// Whether this node may vote, lead and acknowledge.
+    pub fn is_admitted(&self) -> bool {
+        self.admitted && self.refused.is_none()
+    }
+
+    pub fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    pub fn standing(&self) -> Standing {
+        match (&self.refused, &self.formation) {
+            (Some(why), _) => Standing::Refused(why.clone()),
+            (None, Some(_)) => Standing::Member,
+            (None, None) => Standing::Forming,
+        }
+    }
+
+    /// Whether an envelope may be handled. `Err(Some)`: the sender is told why not. `Err(None)`: it is dropped.
+    pub fn admit(&mut self, envelope: &Envelope) -> Result<(), Option<Refusal>> {
+        let Some(formation) = &self.formation else {
+            // Nothing is known yet: only what leads to a formation is listened to.
+            let harmless = envelope
+                .messages
+                .iter()
+                .all(|m| matches!(m, PeerMessage::Greeting(_) | PeerMessage::Formed(_) | PeerMessage::Refused(..)));
+            return if harmless { Ok(()) } else { Err(None) };
+        };
+        if let Some(cluster) = envelope.cluster
+            && cluster != formation.cluster
+        {
+            return Err(Some(Refusal::OtherCluster { ours: formation.cluster }));
+        }
+        let Some(member) = formation.members.iter().find(|m| m.node == envelope.from) else {
+            return Err(Some(Refusal::NotAMember));
+        };
+        if member.directory != envelope.directory {
+            return Err(Some(Refusal::OtherDirectory { bound: member.directory }));
+        }
+        if envelope.cluster.is_none() {
+            let greeting = envelope.messages.iter().all(|m| matches!(m, PeerMessage::Greeting(_) | PeerMessage::Refused(..)));
+            return if greeting { Ok(()) } else { Err(None) };
+        }
+        let mark = self.marks.entry(envelope.from).or_default();
+        if envelope.epoch < mark.epoch {
+            return Err(Some(Refusal::OldDirectory { seen: mark.highest }));
+        }
+        if envelope.epoch > mark.epoch {
+            mark.epoch = envelope.epoch;
+            mark.baseline = mark.highest;
+            mark.old_copy = false;
+        }
+        for message in &envelope.messages {
+            if let PeerMessage::Heartbeat(heartbeat) = message {
+                mark.old_copy |= heartbeat.durable < mark.baseline;
+                mark.highest = mark.highest.max(heartbeat.durable);
+            }
+        }
+        if mark.old_copy { Err(Some(Refusal::OldDirectory { seen: mark.highest })) } else { Ok(()) }
+    }
+
+    /// The marks that have grown since they were last logged, which are to be logged now.
+    pub fn take_grown_marks(&mut self) -> Vec<(NodeId, Lsn)> {
+        let mut grown = Vec::new();
+        for (node, mark) in &mut self.marks {
+            if mark.highest > mark.logged && !mark.old_copy {
+                mark.logged = mark.highest;
+                grown.push((*node, mark.highest));
+            }
+        }
+        grown
+    }
+
+    fn greet(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let greeting = Greeting {
+            address: self.options.address.clone(),
+            zone: self.options.zone.clone(),
+            weight: self.options.weight,
+            initial: self.options.initial.clone(),
+            options: self.options.cluster,
+        };
+        for node in self.options.initial.iter().filter(|node| **node != cx.me) {
+            out.push(Out::Send(*node, PeerMessage::Greeting(greeting.clone())));
+        }
+        self.greet_at = Some(cx.now + self.options.greeting_interval);
+    }
+
+    fn on_greeting(
+        &mut self,
+        cx: &mut Context<'_>,
+        sender: (NodeId, Epoch, DirectoryId),
+        greeting: Greeting,
+        out: &mut Outbox<Out>,
+    ) {
+        let (from, epoch, directory) = sender;
+        if let Some(formation) = &self.formation {
+            // The envelope was admitted, so the directory is the bound one.
+            out.push(Out::Send(from, PeerMessage::Formed(formation.clone())));
+            return;
+        }
+        if greeting.initial != self.options.initial || greeting.options != self.options.cluster {
+            out.push(Out::Send(from, PeerMessage::Refused(epoch, Refusal::OtherOptions)));
+            return;
+        }
+        let member = Member { node: from, directory, address: greeting.address, zone: greeting.zone, weight: greeting.weight };
+        self.greeted.insert(from, member);
+        self.form(cx, out);
+    }
+
+    /// The lowest member forms the cluster once all others have greeted it.
+    fn form(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        let lowest = self.options.initial.first() == Some(&cx.me);
+        let complete = self.options.initial.iter().all(|node| *node == cx.me || self.greeted.contains_key(node));
+        if !lowest || !complete || self.pending.is_some() || self.formation.is_some() || self.refused.is_some() {
+            return;
+        }
+        let me = Member {
+            node: cx.me,
+            directory: self.options.directory,
+            address: self.options.address.clone(),
+            zone: self.options.zone.clone(),
+            weight: self.options.weight,
+        };
+        let mut members: Vec<Member> = self.greeted.values().cloned().collect();
+        members.push(me);
+        members.sort_by_key(|m| m.node);
+        let cluster = ClusterId(u128::from(cx.random.next_u64()) << 64 | u128::from(cx.random.next_u64()));
+        self.log(Formation { cluster, members, options: self.options.cluster }, out);
+    }
+
+    fn log(&mut self, formation: Formation, out: &mut Outbox<Out>) {
+        self.pending = Some(formation.clone());
+        out.push(Out::LogFormation(formation));
+    }
+
+    fn on_formed(&mut self, cx: &Context<'_>, formation: Formation, out: &mut Outbox<Out>) {
+        if self.formation.is_some() || self.pending.is_some() {
+            return;
+        }
+        let bound = formation.members.iter().find(|m| m.node == cx.me).map(|m| m.directory);
+        if bound == Some(self.options.directory) {
+            self.log(formation, out);
+        }
+    }
+
+    fn on_durable(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let Some(formation) = self.pending.take() else { return };
+        for member in formation.members.iter().filter(|m| m.node != cx.me) {
+            out.push(Out::Send(member.node, PeerMessage::Formed(formation.clone())));
+        }
+        self.join(cx, formation, out);
+    }
+
+    fn join(&mut self, cx: &Context<'_>, formation: Formation, out: &mut Outbox<Out>) {
+        self.greet_at = None;
+        self.greeted.clear();
+        out.push(Out::Joined(formation.clone()));
+        self.formation = Some(formation);
+        self.on_welcomed(cx, cx.me, out);
+    }
+
+    fn on_welcomed(&mut self, cx: &Context<'_>, from: NodeId, out: &mut Outbox<Out>) {
+        let Some(formation) = &self.formation else { return };
+        self.welcomed.insert(from);
+        self.welcomed.insert(cx.me);
+        if !self.admitted && self.welcomed.len() > formation.members.len() / 2 {
+            self.admitted = true;
+            out.push(Out::Admitted);
+        }
+    }
+
+    fn on_refused(&mut self, from: NodeId, refusal: &Refusal, out: &mut Outbox<Out>) {
+        let ours = self.options.directory;
+        let why = match refusal {
+            Refusal::OtherDirectory { bound } => format!(
+                "node {from} says that this node id is bound to data directory {bound}, but this one is {ours}: it was emptied or exchanged, or two nodes run with one id"
+            ),
+            Refusal::OldDirectory { seen } => format!(
+                "node {from} has seen this node's log durable up to position {seen}, which the log no longer holds: the data directory is an old copy"
+            ),
+            Refusal::OtherCluster { ours } => format!("node {from} is a member of another cluster ({ours})"),
+            Refusal::NotAMember => format!("node {from} does not know this node id as a member"),
+            Refusal::OtherOptions => {
+                format!(
+                    "node {from} was started with other initial members, partitions, replication factor, support duration or drift bound"
+                )
+            }
+        };
+        // Two nodes that disagree about options before there is a cluster may be restarted with better ones: said, not final.
+        if self.formation.is_none() && matches!(refusal, Refusal::OtherOptions) {
+            out.push(Out::Refused(why));
+            return;
+        }
+        if self.refused.is_none() {
+            self.refused = Some(why.clone());
+            out.push(Out::Refused(why));
+        }
+    }
+}
+
+impl Actor for Membership {
+    type In = In;
+    type Out = Out;
+
+    fn handle(&mut self, cx: &mut Context<'_>, input: In, out: &mut Outbox<Out>) {
+        match input {
+            In::Start => match self.formation.take() {
+                Some(formation) => self.join(cx, formation, out),
+                None => {
+                    self.greet(cx, out);
+                    self.form(cx, out);
+                }
+            },
+            In::Greeting(from, epoch, directory, greeting) => self.on_greeting(cx, (from, epoch, directory), greeting, out),
+            In::Formed(formation) => self.on_formed(cx, formation, out),
+            In::FormationDurable => self.on_durable(cx, out),
+            In::Refused(from, refusal) => self.on_refused(from, &refusal, out),
+            In::Welcomed(from) => self.on_welcomed(cx, from, out),
+            In::Timer => {
+                if self.greet_at.is_some_and(|at| at <= cx.now) {
+                    self.greet(cx, out);
+                }
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<(Time, TimerKind)> {
+        self.greet_at.map(|at| (at, TimerKind::Formation))
+    }
+
+    fn check(&self) {
+        assert!(self.formation.is_none() || self.pending.is_none(), "a cluster forms once");
+        if let Some(formation) = &self.formation {
+            assert!(self.greet_at.is_none(), "a formed node greets nobody");
+            assert!(formation.members.is_sorted_by_key(|m| m.node), "members are in order");
+        }
+        for mark in self.marks.values() {
+            assert!(mark.baseline <= mark.highest && mark.logged <= mark.highest, "marks only grow");
+        }
+    }
+}
