@@ -1,1 +1,3 @@
+//! The simulator of Ringseed.
 
+pub mod check;

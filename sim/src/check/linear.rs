@@ -1,0 +1,593 @@
+//! Operations on one key are linearizable (P1): Herlihy and Wing, "Linearizability" (1990). Each key is judged by itself, which
+//! is sound because linearizability is local (section 3.3 there).
+//!
+//! Judged twice. First by versions ([`super::versioned`]): they say in which order the operations must have taken effect, so it only
+//! remains to be shown that this order respects real time and that each operation saw what the one before it left; this takes
+//! seconds for a million operations. Then by values alone ([`super::search`]), which does not trust the versions and searches for an order.
+//!
+//! What counts:
+//!
+//! - A rejected operation never takes effect. An unknown write takes effect at any time after its start, or never. An unknown read says nothing.
+//! - A failed condition is a read of version and presence.
+//! - An item of a strong scan is a strong read of its key (that a scan is atomic is judged by [`super::scan`]).
+//! - An eventual read may show any past state, but only one that was, or may have been, written, and under its own version.
+
+use super::{Initial, Options, Report, Violation, render, search, versioned};
+use bytes::Bytes;
+use ringseed::msg::history::{Action, Condition, Data, Outcome, Record};
+use std::collections::BTreeMap;
+
+/// Judges every key of a history.
+///
+/// # Errors
+/// The first violation, in order of keys.
+pub fn check(history: &[Record], options: &Options) -> Result<Report, Violation> {
+    let mut keys: BTreeMap<&Bytes, Calls<'_>> = BTreeMap::new();
+    for record in history {
+        add_record(&mut keys, record)?;
+    }
+    let mut report = Report { keys: keys.len(), ..Report::default() };
+    for (key, mut calls) in keys {
+        report.operations += calls.definite.len() + calls.unknown.len() + calls.eventual.len();
+        calls.unknown.sort_by_key(|call| call.start);
+        check_eventual(key, &calls, options.initial)?;
+        if !versioned::check(key, &calls, options)? {
+            report.undecided.push(format!("{} by versions", key.escape_ascii()));
+        }
+        if options.values && !search::check(key, &mut calls, options)? {
+            report.undecided.push(format!("{} by values", key.escape_ascii()));
+        }
+    }
+    Ok(report)
+}
+
+/// All that was said about one key.
+#[derive(Default)]
+pub(super) struct Calls<'a> {
+    pub(super) table: Table,
+    /// Those whose outcome is known.
+    pub(super) definite: Vec<Call<'a>>,
+    /// Writes whose outcome is not.
+    pub(super) unknown: Vec<Call<'a>>,
+    pub(super) eventual: Vec<Call<'a>>,
+    /// Kept to explain what else cannot be.
+    pub(super) rejected: Vec<&'a Record>,
+}
+
+/// One operation as it concerns one key.
+pub(super) struct Call<'a> {
+    pub(super) record: &'a Record,
+    pub(super) start: u64,
+    /// `u64::MAX` for an unknown write: it may take effect at any time.
+    pub(super) end: u64,
+    pub(super) step: Step,
+}
+
+/// What the operation did, with the versions it was told.
+pub(super) enum Step {
+    Read {
+        value: Value,
+        version: u64,
+    },
+    Failed {
+        condition: When,
+        version: u64,
+        present: bool,
+    },
+    Write {
+        change: Change,
+        version: u64,
+        result: Value,
+    },
+    /// A write whose outcome is unknown.
+    Maybe {
+        change: Change,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Change {
+    Put(Id, When),
+    Delete(When),
+    Increment(i64),
+}
+
+/// A condition.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum When {
+    Always,
+    Value(Id),
+    Version(u64),
+    Absent,
+    Present,
+}
+
+/// An item's value; `None` when it is absent.
+pub(super) type Value = Option<Id>;
+
+/// A value of this key's history, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Id(u32);
+
+/// The values that occur in one key's history.
+#[derive(Default)]
+pub(super) struct Table {
+    ids: BTreeMap<Data, Id>,
+    values: Vec<(Data, Option<i64>)>,
+}
+
+impl Table {
+    pub(super) fn id(&mut self, data: &Data) -> Id {
+        if let Some(id) = self.ids.get(data) {
+            return *id;
+        }
+        let id = Id(u32::try_from(self.values.len()).expect("a key has fewer than 2^32 values"));
+        self.values.push((data.clone(), data.number()));
+        self.ids.insert(data.clone(), id);
+        id
+    }
+
+    pub(super) fn number(&self, id: Id) -> Option<i64> {
+        self.values[id.0 as usize].1
+    }
+
+    pub(super) fn data(&self, id: Id) -> &Data {
+        &self.values[id.0 as usize].0
+    }
+
+    pub(super) fn show(&self, value: Value) -> String {
+        value.map_or("absent".into(), |id| self.data(id).to_string())
+    }
+}
+
+impl Call<'_> {
+    pub(super) fn version(&self) -> Option<u64> {
+        match self.step {
+            Step::Read { version, .. } | Step::Failed { version, .. } | Step::Write { version, .. } => Some(version),
+            Step::Maybe { .. } => None,
+        }
+    }
+
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self.step, Step::Write { .. })
+    }
+}
+
+fn add_record<'a>(keys: &mut BTreeMap<&'a Bytes, Calls<'a>>, record: &'a Record) -> Result<(), Violation> {
+    if let Outcome::Scanned { items, .. } = &record.outcome {
+        let Action::Scan { eventual, .. } = record.action else { return Err(wrong_kind(record)) };
+        for item in items {
+            let calls = keys.entry(&item.key).or_default();
+            let value = Some(calls.table.id(&item.value));
+            let call = call(record, Step::Read { value, version: item.version })?;
+            if eventual { calls.eventual.push(call) } else { calls.definite.push(call) }
+        }
+        return Ok(());
+    }
+    let Some(key) = record.action.key() else {
+        return match record.outcome {
+            Outcome::Rejected { .. } | Outcome::Unknown { .. } => Ok(()),
+            _ => Err(wrong_kind(record)),
+        };
+    };
+    let calls = keys.entry(key).or_default();
+    match (&record.action, &record.outcome) {
+        (_, Outcome::Rejected { .. }) => calls.rejected.push(record),
+        (Action::Get { .. }, Outcome::Unknown { .. }) => {}
+        (_, Outcome::Unknown { .. }) => {
+            let change = change(&mut calls.table, &record.action);
+            calls.unknown.push(Call { record, start: record.start, end: u64::MAX, step: Step::Maybe { change } });
+        }
+        (Action::Get { eventual, .. }, Outcome::Value { value, version }) => {
+            let value = value.as_ref().map(|value| calls.table.id(value));
+            let call = call(record, Step::Read { value, version: *version })?;
+            if *eventual { calls.eventual.push(call) } else { calls.definite.push(call) }
+        }
+        (Action::Put { condition, .. } | Action::Delete { condition, .. }, Outcome::ConditionFailed { version, present })
+            if !condition.is_none() =>
+        {
+            let condition = when(&mut calls.table, condition);
+            calls.definite.push(call(record, Step::Failed { condition, version: *version, present: *present })?);
+        }
+        (Action::Put { .. } | Action::Delete { .. } | Action::Increment { .. }, Outcome::Written { version, number }) => {
+            let change = change(&mut calls.table, &record.action);
+            let result = match (change, number) {
+                (Change::Put(id, _), None) => Some(id),
+                (Change::Delete(_), None) => None,
+                (Change::Increment(_), Some(number)) => Some(calls.table.id(&Data::of_number(*number))),
+                _ => return Err(wrong_kind(record)),
+            };
+            calls.definite.push(call(record, Step::Write { change, version: *version, result })?);
+        }
+        _ => return Err(wrong_kind(record)),
+    }
+    Ok(())
+}
+
+fn call(record: &Record, step: Step) -> Result<Call<'_>, Violation> {
+    match record.end {
+        Some(end) if end >= record.start => Ok(Call { record, start: record.start, end, step }),
+        _ => Err(violation("P1", "the history itself is wrong: an answer without an end, or from before its question", [record])),
+    }
+}
+
+fn change(table: &mut Table, action: &Action) -> Change {
+    match action {
+        Action::Put { value, condition, .. } => Change::Put(table.id(value), when(table, condition)),
+        Action::Delete { condition, .. } => Change::Delete(when(table, condition)),
+        Action::Increment { by, .. } => Change::Increment(*by),
+        Action::Get { .. } | Action::Scan { .. } => unreachable!("not a write"),
+    }
+}
+
+fn when(table: &mut Table, condition: &Condition) -> When {
+    match condition {
+        Condition::None => When::Always,
+        Condition::Value(value) => When::Value(table.id(value)),
+        Condition::Version(version) => When::Version(*version),
+        Condition::Absent => When::Absent,
+        Condition::Present => When::Present,
+    }
+}
+
+fn wrong_kind(record: &Record) -> Violation {
+    violation("P1", "an answer of a kind that does not belong to the question", [record])
+}
+
+pub(super) fn violation<'a>(promise: &'static str, what: &str, records: impl IntoIterator<Item = &'a Record>) -> Violation {
+    Violation { promise, checker: "linear", what: format!("{what}{}", render::records(records)) }
+}
+
+/// An eventual read shows a state that was, or may have been, and that had begun to be written when the read ended.
+fn check_eventual(key: &Bytes, calls: &Calls<'_>, initial: Initial) -> Result<(), Violation> {
+    if calls.eventual.is_empty() {
+        return Ok(());
+    }
+    // What each version is known to be, and by whom.
+    let mut known: BTreeMap<u64, (Value, &Call<'_>)> = BTreeMap::new();
+    for call in &calls.definite {
+        match call.step {
+            Step::Write { version, result, .. } => _ = known.insert(version, (result, call)),
+            Step::Read { value, version } => _ = known.entry(version).or_insert((value, call)),
+            Step::Failed { .. } | Step::Maybe { .. } => {}
+        }
+    }
+    for read in &calls.eventual {
+        let Step::Read { value, version } = read.step else { unreachable!("eventual calls are reads") };
+        if let Some((expected, by)) = known.get(&version) {
+            if *expected != value {
+                let what = format!(
+                    "key {}: version {version} was {}, and an eventual read shows it as {}",
+                    key.escape_ascii(),
+                    calls.table.show(*expected),
+                    calls.table.show(value)
+                );
+                return Err(violation("P4", &what, [by.record, read.record]));
+            }
+            if by.is_write() && by.start > read.end {
+                let what = format!("key {}: an eventual read shows a write that had not begun", key.escape_ascii());
+                return Err(violation("P1", &what, [by.record, read.record]));
+            }
+            continue;
+        }
+        let maybe = calls.unknown.iter().any(|write| write.start <= read.end && may_result_in(calls, write, value));
+        let before = match initial {
+            Initial::Empty => version == 0 && value.is_none(),
+            Initial::Anything => true,
+        };
+        if !maybe && !before {
+            return Err(unwritten(key, calls, value, version, read));
+        }
+        known.insert(version, (value, read));
+    }
+    Ok(())
+}
+
+fn may_result_in(calls: &Calls<'_>, write: &Call<'_>, value: Value) -> bool {
+    let Step::Maybe { change } = write.step else { return false };
+    match (change, value) {
+        (Change::Put(written, _), Some(seen)) => written == seen,
+        (Change::Delete(_), None) => true,
+        (Change::Increment(_), Some(seen)) => calls.table.number(seen).is_some(),
+        _ => false,
+    }
+}
+
+/// A value was seen that nothing can have written: says so, and whose it may be.
+pub(super) fn unwritten(key: &Bytes, calls: &Calls<'_>, value: Value, version: u64, read: &Call<'_>) -> Violation {
+    let what = format!("key {}: {} at version {version} was seen", key.escape_ascii(), calls.table.show(value));
+    if let Some(id) = value {
+        let data = calls.table.data(id);
+        let writes = |record: &Record| matches!(&record.action, Action::Put { value, .. } if value == data);
+        if let Some(rejected) = calls.rejected.iter().find(|record| writes(record)) {
+            return violation("P6", &format!("{what}, but the write of it was rejected"), [*rejected, read.record]);
+        }
+        let same = |call: &&Call<'_>| matches!(call.step, Step::Write { result, .. } if result == value);
+        if let Some(other) = calls.definite.iter().find(same) {
+            return violation("P1", &format!("{what}, but it was written at another version"), [other.record, read.record]);
+        }
+    }
+    violation("P1", &format!("{what}, and nothing can have written that"), [read.record])
+}
+
+/// For the tests of the checkers: short ways to write a history.
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::check::check_history;
+    use ringseed::msg::history::Acknowledge;
+
+    pub(crate) fn data(text: &str) -> Data {
+        Data::of(&Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// One operation on key "k", by process `start`, from `start` to `end`.
+    pub(crate) fn op(start: u64, end: u64, action: Action, outcome: Outcome) -> Record {
+        Record { process: start, start, end: Some(end), action, outcome }
+    }
+
+    pub(crate) fn key(name: &str) -> Bytes {
+        Bytes::copy_from_slice(name.as_bytes())
+    }
+
+    pub(crate) fn get() -> Action {
+        Action::Get { key: key("k"), eventual: false }
+    }
+
+    pub(crate) fn put(value: &str) -> Action {
+        put_if(value, Condition::None)
+    }
+
+    pub(crate) fn put_if(value: &str, condition: Condition) -> Action {
+        Action::Put { key: key("k"), value: data(value), condition, acknowledge: Acknowledge::Quorum }
+    }
+
+    pub(crate) fn delete() -> Action {
+        Action::Delete { key: key("k"), condition: Condition::None, acknowledge: Acknowledge::Quorum }
+    }
+
+    pub(crate) fn increment(by: i64) -> Action {
+        Action::Increment { key: key("k"), by, acknowledge: Acknowledge::Quorum }
+    }
+
+    pub(crate) fn saw(value: &str, version: u64) -> Outcome {
+        Outcome::Value { value: Some(data(value)), version }
+    }
+
+    pub(crate) fn absent(version: u64) -> Outcome {
+        Outcome::Value { value: None, version }
+    }
+
+    pub(crate) fn done(version: u64) -> Outcome {
+        Outcome::Written { version, number: None }
+    }
+
+    pub(crate) fn sum(number: i64, version: u64) -> Outcome {
+        Outcome::Written { version, number: Some(number) }
+    }
+
+    pub(crate) fn failed(version: u64, present: bool) -> Outcome {
+        Outcome::ConditionFailed { version, present }
+    }
+
+    pub(crate) fn unknown() -> Outcome {
+        Outcome::Unknown { reason: "lost".into() }
+    }
+
+    pub(crate) fn rejected() -> Outcome {
+        Outcome::Rejected { reason: "overloaded".into() }
+    }
+
+    /// Judges by versions and by values apart: (by versions, by values).
+    fn both(history: &[Record]) -> (Result<Report, Violation>, Result<Report, Violation>) {
+        let by_versions = check_history(history, &Options { values: false, ..Options::default() });
+        let mut keys = BTreeMap::new();
+        history.iter().for_each(|record| add_record(&mut keys, record).unwrap());
+        let mut by_values = Ok(Report::default());
+        for (key, mut calls) in keys {
+            calls.unknown.sort_by_key(|call| call.start);
+            match search::check(key, &mut calls, &Options::default()) {
+                Ok(decided) => assert!(decided),
+                Err(violation) => by_values = Err(violation),
+            }
+        }
+        (by_versions, by_values)
+    }
+
+    #[track_caller]
+    fn passes(history: &[Record]) {
+        let (versions, values) = both(history);
+        assert_eq!(versions.unwrap().undecided, Vec::<String>::new());
+        values.unwrap();
+    }
+
+    #[track_caller]
+    fn fails(history: &[Record]) -> Violation {
+        let (versions, values) = both(history);
+        values.unwrap_err();
+        versions.unwrap_err()
+    }
+
+    /// Wrong in its versions, while its values alone are fine.
+    #[track_caller]
+    fn fails_by_version(history: &[Record]) -> Violation {
+        let (versions, values) = both(history);
+        values.unwrap();
+        versions.unwrap_err()
+    }
+
+    #[test]
+    fn good_histories_pass() {
+        passes(&[]);
+        passes(&[op(0, 1, get(), absent(0))]);
+        passes(&[
+            op(0, 1, put("a"), done(3)),
+            op(2, 3, get(), saw("a", 3)),
+            op(4, 5, delete(), done(4)),
+            op(6, 7, get(), absent(4)),
+        ]);
+        // Two writes at once: either order.
+        passes(&[op(0, 10, put("a"), done(5)), op(1, 9, put("b"), done(4)), op(11, 12, get(), saw("a", 5))]);
+        // A read at the same time as a write sees the old or the new.
+        passes(&[op(0, 10, put("a"), done(5)), op(1, 2, get(), absent(0)), op(3, 4, get(), saw("a", 5))]);
+        passes(&[op(0, 1, put("a"), rejected()), op(2, 3, get(), absent(0))]);
+        passes(&[op(0, 1, get(), unknown()), op(0, 1, get(), rejected())]);
+    }
+
+    #[test]
+    fn an_unknown_write_takes_effect_late_or_never() {
+        passes(&[
+            op(0, 1, put("a"), unknown()),
+            op(2, 3, get(), absent(0)),
+            op(4, 5, get(), saw("a", 1)),
+            op(6, 7, get(), saw("a", 1)),
+        ]);
+        passes(&[
+            op(0, 1, put("a"), unknown()),
+            op(2, 3, put("b"), done(1)),
+            op(4, 5, get(), saw("b", 1)),
+            op(6, 7, get(), saw("a", 9)),
+        ]);
+        passes(&[op(0, 1, put("a"), unknown()), op(2, 3, get(), absent(0))]);
+        passes(&[op(0, 1, increment(1), unknown()), op(2, 3, increment(1), unknown()), op(4, 5, increment(1), sum(3, 9))]);
+        passes(&[op(0, 1, increment(2), unknown()), op(2, 3, increment(1), unknown()), op(4, 5, increment(1), sum(2, 9))]);
+        passes(&[
+            op(0, 1, put_if("a", Condition::Absent), unknown()),
+            op(0, 1, put_if("b", Condition::Value(data("a"))), unknown()),
+            op(4, 5, get(), saw("b", 2)),
+        ]);
+        // But not before its start, not twice, and not under a version that leaves no room.
+        fails(&[op(4, 5, put("a"), unknown()), op(0, 1, get(), saw("a", 1))]);
+        fails(&[op(0, 1, increment(1), unknown()), op(4, 5, increment(1), sum(3, 9))]);
+        fails(&[
+            op(0, 1, put("a"), unknown()),
+            op(4, 5, get(), saw("a", 1)),
+            op(6, 7, put("b"), done(2)),
+            op(8, 9, get(), saw("a", 3)),
+        ]);
+        fails_by_version(&[
+            op(0, 1, put("b"), done(1)),
+            op(0, 1, increment(1), unknown()),
+            op(0, 9, put("1"), unknown()),
+            op(10, 11, increment(1), sum(3, 3)),
+        ]);
+    }
+
+    #[test]
+    fn stale_reads_fail() {
+        let what = fails(&[op(0, 1, put("a"), done(1)), op(2, 3, put("b"), done(2)), op(4, 5, get(), saw("a", 1))]).what;
+        assert!(what.contains("process 2") && what.contains("process 4") && !what.contains("process 0"), "{what}");
+        fails(&[op(0, 1, put("a"), done(1)), op(2, 3, get(), absent(0))]);
+        // New, then old, while the write is in progress.
+        fails(&[op(0, 9, put("a"), done(1)), op(1, 2, get(), saw("a", 1)), op(3, 4, get(), absent(0))]);
+    }
+
+    #[test]
+    fn lost_and_repeated_writes_fail() {
+        fails(&[op(0, 1, increment(1), sum(1, 1)), op(2, 3, increment(1), sum(1, 2))]);
+        fails(&[op(0, 1, increment(1), sum(1, 1)), op(2, 3, increment(1), sum(3, 3))]);
+        fails(&[op(0, 9, put_if("a", Condition::Absent), done(1)), op(0, 9, put_if("b", Condition::Absent), done(2))]);
+        fails(&[op(0, 1, put("a"), done(1)), op(2, 3, delete(), done(2)), op(4, 5, get(), saw("a", 3))]);
+    }
+
+    #[test]
+    fn a_rejected_write_that_took_effect_fails() {
+        assert_eq!(fails(&[op(0, 1, put("a"), rejected()), op(2, 3, get(), saw("a", 1))]).promise, "P6");
+        fails(&[op(0, 1, increment(1), rejected()), op(2, 3, increment(1), sum(2, 2))]);
+        fails(&[op(0, 1, put("a"), done(1)), op(1, 2, delete(), rejected()), op(3, 4, get(), absent(2))]);
+    }
+
+    #[test]
+    fn conditions_are_held_against_the_state() {
+        passes(&[
+            op(0, 1, put("a"), done(1)),
+            op(2, 3, put_if("b", Condition::Value(data("x"))), failed(1, true)),
+            op(2, 3, put_if("b", Condition::Absent), failed(1, true)),
+            op(4, 5, put_if("b", Condition::Version(1)), done(2)),
+            op(6, 7, delete(), done(3)),
+            op(8, 9, put_if("c", Condition::Present), failed(3, false)),
+        ]);
+        fails(&[op(0, 1, put("a"), done(1)), op(2, 3, put_if("b", Condition::Value(data("a"))), failed(1, true))]);
+        fails(&[op(0, 1, put("a"), done(1)), op(2, 3, put_if("b", Condition::Value(data("x"))), done(2))]);
+        fails(&[op(0, 1, put_if("b", Condition::Present), done(2))]);
+        fails(&[op(0, 1, put("a"), done(1)), op(2, 3, put_if("b", Condition::Present), failed(1, false))]);
+        fails_by_version(&[op(0, 1, put("a"), done(1)), op(2, 3, put_if("b", Condition::Version(7)), done(8))]);
+        fails_by_version(&[op(0, 1, put("a"), done(1)), op(2, 3, put_if("b", Condition::Version(1)), failed(1, true))]);
+        fails_by_version(&[op(0, 1, put("a"), done(2)), op(2, 3, put_if("b", Condition::Version(1)), failed(1, true))]);
+    }
+
+    #[test]
+    fn versions_that_are_wrong_fail() {
+        // Backwards.
+        fails_by_version(&[op(0, 1, put("a"), done(5)), op(2, 3, put("b"), done(4))]);
+        // Twice.
+        fails_by_version(&[op(0, 9, put("a"), done(5)), op(0, 9, put("b"), done(5))]);
+        // The value of one under the version of another.
+        fails_by_version(&[op(0, 1, put("a"), done(5)), op(2, 3, get(), saw("a", 6))]);
+        fails_by_version(&[op(0, 3, put("a"), done(5)), op(0, 3, put("b"), done(6)), op(4, 5, get(), saw("a", 6))]);
+        // A tombstone has the delete's version.
+        fails_by_version(&[op(0, 1, put("a"), done(5)), op(2, 3, delete(), done(6)), op(4, 5, get(), absent(0))]);
+    }
+
+    #[test]
+    fn eventual_reads_show_something_that_was() {
+        let eventual = || Action::Get { key: key("k"), eventual: true };
+        let writes = [op(0, 1, put("a"), done(1)), op(2, 3, put("b"), done(2)), op(4, 5, put("c"), unknown())];
+        let with = |outcome| [&writes[..], &[op(6, 7, eventual(), outcome)]].concat();
+        for fine in [absent(0), saw("a", 1), saw("b", 2), saw("c", 3), saw("c", 9)] {
+            passes(&with(fine));
+        }
+        for wrong in [saw("a", 2), saw("x", 3), absent(1), saw("a", 4), absent(7)] {
+            check_history(&with(wrong), &Options::default()).unwrap_err();
+        }
+        let early = [op(4, 5, put("a"), done(1)), op(2, 3, eventual(), saw("a", 1))];
+        check_history(&early, &Options::default()).unwrap_err();
+        let two = [with(saw("c", 3)), vec![op(8, 9, eventual(), absent(3))]].concat();
+        check_history(&two, &Options::default()).unwrap_err();
+    }
+
+    #[test]
+    fn what_was_there_before_may_be_anything() {
+        let history = [op(0, 1, get(), saw("old", 77)), op(2, 3, put("a"), done(78)), op(4, 5, get(), saw("a", 78))];
+        check_history(&history, &Options::default()).unwrap_err();
+        let anything = Options { initial: Initial::Anything, ..Options::default() };
+        check_history(&history, &anything).unwrap();
+        check_history(&[op(0, 1, increment(3), sum(45, 7))], &anything).unwrap();
+        check_history(&[op(0, 1, get(), saw("old", 77)), op(2, 3, get(), saw("older", 76))], &anything).unwrap_err();
+    }
+
+    #[test]
+    fn an_answer_of_the_wrong_kind_fails() {
+        check_history(&[op(0, 1, put("a"), saw("a", 1))], &Options::default()).unwrap_err();
+        check_history(&[op(0, 1, put("a"), failed(1, true))], &Options::default()).unwrap_err();
+        check_history(&[Record { end: None, ..op(0, 1, get(), absent(0)) }], &Options::default()).unwrap_err();
+    }
+
+    /// Many operations at once on one key, made from an order that was: passes. With one read changed: fails.
+    #[test]
+    fn long_histories_are_decided() {
+        let mut history = Vec::new();
+        let mut value = 0;
+        for n in 0..20_000_u64 {
+            let version = n + 1;
+            let (start, end) = (n * 10, n * 10 + 95);
+            history.push(match n % 4 {
+                0 => {
+                    value += 1;
+                    op(start, end, increment(1), sum(value, version))
+                }
+                // One in three of these took effect.
+                1 if n % 12 == 1 => {
+                    value += 1;
+                    op(start, end, increment(1), unknown())
+                }
+                1 => op(start, end, increment(1), unknown()),
+                _ => op(start, end, get(), saw(&value.to_string(), if n % 12 < 4 { n / 4 * 4 + 2 } else { n / 4 * 4 + 1 })),
+            });
+        }
+        let report = check_history(&history, &Options { values: false, ..Options::default() }).unwrap();
+        assert!(report.undecided.is_empty());
+        history[10_002].outcome = saw("1", 10_001);
+        check_history(&history, &Options { values: false, ..Options::default() }).unwrap_err();
+    }
+}

@@ -1,0 +1,83 @@
+//! The checkers: each judges one promise from what clients saw or from what the replicas hold, and trusts nothing else.
+//!
+//! - [`linear`]: operations on one key are linearizable (P1), by versions and, apart from them, by values alone.
+//! - [`scan`]: a page of a scan is atomic in each group (P2).
+//!
+//! Two kinds of checker: those over a whole history ([`check_history`]), and those that are fed while the run goes on, by `observe`,
+//! and complain at once. A checker that cannot decide within its bound says so; it never passes what it has not judged.
+
+pub mod linear;
+mod render;
+pub mod scan;
+mod search;
+mod versioned;
+
+use ringseed::msg::history::Record;
+use std::fmt;
+
+/// A broken promise, and how it was noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// "P1" to "P8", as in the README.
+    pub promise: &'static str,
+    pub checker: &'static str,
+    /// For people: what conflicts with what, operations in order of time.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} broken, says the checker `{}`: {}", self.promise, self.checker, self.what)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// What held before the history began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Initial {
+    /// Nothing was ever written.
+    Empty,
+    /// Anything.
+    Anything,
+}
+
+/// How to judge a history.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    pub initial: Initial,
+    /// Partitions of the cluster, a power of two. `None`: scans are judged item by item, not for atomicity.
+    pub partitions: Option<u32>,
+    /// Whether to also judge by values alone, so that the versions themselves are not trusted.
+    pub values: bool,
+    /// Bounds the search for one key, in steps; a step takes well under a microsecond times the operations in progress at once.
+    pub steps_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { initial: Initial::Empty, partitions: None, values: true, steps_max: 2_000_000 }
+    }
+}
+
+/// What was judged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    pub keys: usize,
+    /// Operations on one key, and strong scans, that had a say.
+    pub operations: usize,
+    /// Keys that the search could not decide within its bound, and by which checker. Neither passed nor failed.
+    pub undecided: Vec<String>,
+}
+
+/// Runs every checker of histories.
+///
+/// # Errors
+/// The first violation found.
+pub fn check_history(history: &[Record], options: &Options) -> Result<Report, Violation> {
+    let report = linear::check(history, options)?;
+    if let Some(partitions) = options.partitions {
+        scan::check(history, partitions)?;
+    }
+    Ok(report)
+}

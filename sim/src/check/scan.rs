@@ -1,0 +1,324 @@
+//! A page of a scan is atomic in each group (P2).
+//!
+//! A scan says at which index of each group its part was read ([`Outcome::Scanned`]). So nothing has to be searched. For each group of
+//! the page, with A the index read at, and over the keys of the group within the page's range:
+//!
+//! 1. the page shows each key as the last write up to A left it, and nothing above A;
+//! 2. a strong scan: whatever was acknowledged or seen before the scan began is at or below A;
+//! 3. whatever write began after the scan ended is above A.
+//!
+//! Writes are known by acknowledgement, or because a read saw them. A write whose outcome is unknown and that nobody else saw may be shown
+//! too; that its value was ever written is judged by [`super::linear`], for which each item is a read.
+//!
+//! Beyond scans, the versions of one group are judged over all its keys: no two keys share one (they are the indices of one log).
+
+use super::{Violation, render};
+use bytes::Bytes;
+use ringseed::base::{GroupId, PartitionId, hash};
+use ringseed::msg::history::{Action, Item, Outcome, Record};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Judges every scan of a history of a cluster with so many partitions (a power of two).
+///
+/// # Errors
+/// The first violation, in the order of the history.
+pub fn check(history: &[Record], partitions: u32) -> Result<(), Violation> {
+    assert!(partitions.is_power_of_two(), "the number of partitions is a power of two");
+    let known = Known::of(history, partitions)?;
+    for record in history {
+        if let (Action::Scan { prefix, from, limit, eventual }, Outcome::Scanned { items, next, read_at }) =
+            (&record.action, &record.outcome)
+        {
+            let page = Page { record, prefix, from, limit: *limit, eventual: *eventual, items, next: next.as_ref() };
+            page.shape()?;
+            known.judge(&page, read_at)?;
+        }
+    }
+    Ok(())
+}
+
+/// The consensus group of a key, in a cluster of so many partitions (a power of two).
+pub fn group_of(key: &[u8], partitions: u32) -> GroupId {
+    let token = hash::token(0, key).0;
+    // Shifting by all 64 bits is no shift: with one partition there is no bit to look at.
+    let partition = token.checked_shr(64 - partitions.trailing_zeros()).unwrap_or(0);
+    PartitionId(u32::try_from(partition).expect("a partition's number has fewer bits than the count of them")).group()
+}
+
+/// One page that a scan was given.
+struct Page<'a> {
+    record: &'a Record,
+    prefix: &'a Bytes,
+    from: &'a Bytes,
+    limit: u32,
+    eventual: bool,
+    items: &'a [Item],
+    next: Option<&'a Bytes>,
+}
+
+impl Page<'_> {
+    fn covers(&self, key: &Bytes) -> bool {
+        key.starts_with(self.prefix) && key >= self.from && self.next.is_none_or(|next| key < next)
+    }
+
+    fn shape(&self) -> Result<(), Violation> {
+        let ascending = self.items.windows(2).all(|pair| pair[0].key < pair[1].key);
+        if !ascending || !self.items.iter().all(|item| self.covers(&item.key)) || self.items.len() > self.limit as usize {
+            return Err(violation("the items are not in order, or beyond the page's range or limit", [self.record]));
+        }
+        match self.next {
+            Some(next) if next <= self.from && !self.from.is_empty() => {
+                Err(violation("the next page does not go on", [self.record]))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A write that is known to have taken effect.
+#[derive(Clone, Copy)]
+struct Fact<'a> {
+    present: bool,
+    /// The earliest end of an operation that wrote or saw it: from then on it is certain.
+    certain: u64,
+    /// The start of the write; 0 when only reads know of it.
+    start: u64,
+    by: &'a Record,
+}
+
+/// Per key, its group and its writes by version.
+struct Known<'a> {
+    keys: BTreeMap<&'a Bytes, (GroupId, BTreeMap<u64, Fact<'a>>)>,
+    /// Keys that may have been deleted by a write whose outcome is unknown, and since when.
+    maybe_deleted: BTreeMap<&'a Bytes, u64>,
+}
+
+impl<'a> Known<'a> {
+    fn of(history: &'a [Record], partitions: u32) -> Result<Known<'a>, Violation> {
+        let mut known = Known { keys: BTreeMap::new(), maybe_deleted: BTreeMap::new() };
+        let mut owners: BTreeMap<(GroupId, u64), (&Bytes, &Record)> = BTreeMap::new();
+        for record in history {
+            for (key, version, present, is_write) in facts(record) {
+                let group = known.keys.entry(key).or_insert_with(|| (group_of(key, partitions), BTreeMap::new())).0;
+                if version == 0 {
+                    continue;
+                }
+                let (owner, other) = *owners.entry((group, version)).or_insert((key, record));
+                if owner != key {
+                    return Err(violation(
+                        &format!("two keys of group {group} have the same version {version}"),
+                        [other, record],
+                    ));
+                }
+                known.add(
+                    key,
+                    version,
+                    Fact {
+                        present,
+                        certain: record.end.unwrap_or(u64::MAX),
+                        start: if is_write { record.start } else { 0 },
+                        by: record,
+                    },
+                );
+            }
+            if let (Action::Delete { key, .. }, Outcome::Unknown { .. }) = (&record.action, &record.outcome) {
+                let since = known.maybe_deleted.entry(key).or_insert(record.start);
+                *since = record.start.min(*since);
+            }
+        }
+        Ok(known)
+    }
+
+    fn add(&mut self, key: &'a Bytes, version: u64, fact: Fact<'a>) {
+        let writes = &mut self.keys.get_mut(key).expect("the key was just entered").1;
+        let entry = writes.entry(version).or_insert(fact);
+        if fact.start > 0 {
+            *entry = Fact { certain: entry.certain, ..fact };
+        }
+        entry.certain = entry.certain.min(fact.certain);
+    }
+
+    fn judge(&self, page: &Page<'_>, read_at: &[(u32, u64)]) -> Result<(), Violation> {
+        let read_at: BTreeMap<GroupId, u64> = read_at.iter().map(|(group, index)| (GroupId(*group), *index)).collect();
+        let shown: BTreeMap<&Bytes, u64> = page.items.iter().map(|item| (&item.key, item.version)).collect();
+        let mut missing = BTreeSet::new();
+        let range = self.keys.range::<Bytes, _>(page.prefix.max(page.from)..);
+        for (key, (group, writes)) in range.take_while(|(key, _)| key.starts_with(page.prefix) || key.as_ref() < page.prefix) {
+            if !page.covers(key) {
+                continue;
+            }
+            match read_at.get(group) {
+                Some(at) => self.judge_key(page, key, *at, shown.get(key).copied(), writes)?,
+                None if writes.is_empty() => {}
+                None => _ = missing.insert(*group),
+            }
+        }
+        match missing.first() {
+            Some(group) => Err(violation(&format!("the scan does not say at which index it read group {group}"), [page.record])),
+            None => Ok(()),
+        }
+    }
+
+    fn judge_key(
+        &self,
+        page: &Page<'_>,
+        key: &Bytes,
+        at: u64,
+        shown: Option<u64>,
+        writes: &BTreeMap<u64, Fact<'_>>,
+    ) -> Result<(), Violation> {
+        let (start, end) = (page.record.start, page.record.end.unwrap_or(u64::MAX));
+        let name = key.escape_ascii();
+        if let Some(version) = shown.filter(|version| *version > at) {
+            return Err(violation(&format!("{name} is shown at version {version}, above the index {at} read at"), [page.record]));
+        }
+        let last = writes.range(..=at).next_back();
+        match (last, shown) {
+            (Some((version, fact)), Some(seen)) if seen < *version => {
+                let what =
+                    format!("{name} is shown at version {seen}, though version {version} is within the index {at} read at");
+                return Err(violation(&what, [fact.by, page.record]));
+            }
+            (Some((version, fact)), None) if fact.present && self.maybe_deleted.get(key).is_none_or(|since| *since > end) => {
+                let what = format!("{name} is not shown, though its version {version} is within the index {at} read at");
+                return Err(violation(&what, [fact.by, page.record]));
+            }
+            _ => {}
+        }
+        for (version, fact) in writes.range(at.saturating_add(1)..) {
+            if !page.eventual && fact.certain < start {
+                let what =
+                    format!("{name}: version {version} was certain before the scan began, but is above the index {at} read at");
+                return Err(violation(&what, [fact.by, page.record]));
+            }
+        }
+        for (version, fact) in writes.range(..=at) {
+            if fact.start > end {
+                let what = format!(
+                    "{name}: the write of version {version} began after the scan ended, but is within the index {at} read at"
+                );
+                return Err(violation(&what, [fact.by, page.record]));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an operation makes certain: key, version, whether the item was present then, and whether the operation wrote it.
+fn facts(record: &Record) -> Vec<(&Bytes, u64, bool, bool)> {
+    match (&record.action, &record.outcome) {
+        (Action::Get { key, eventual: false }, Outcome::Value { value, version }) => {
+            vec![(key, *version, value.is_some(), false)]
+        }
+        // An eventual read saw a state that was: a write that is certain, even if it need not be the last.
+        (Action::Get { key, eventual: true }, Outcome::Value { value, version }) => vec![(key, *version, value.is_some(), false)],
+        (Action::Put { key, .. } | Action::Increment { key, .. }, Outcome::Written { version, .. }) => {
+            vec![(key, *version, true, true)]
+        }
+        (Action::Delete { key, .. }, Outcome::Written { version, .. }) => vec![(key, *version, false, true)],
+        (Action::Put { key, .. } | Action::Delete { key, .. }, Outcome::ConditionFailed { version, present }) => {
+            vec![(key, *version, *present, false)]
+        }
+        (Action::Scan { .. }, Outcome::Scanned { items, .. }) => {
+            items.iter().map(|item| (&item.key, item.version, true, false)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn violation<'a>(what: &str, records: impl IntoIterator<Item = &'a Record>) -> Violation {
+    Violation { promise: "P2", checker: "scan", what: format!("{what}{}", render::records(records)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::linear::tests::{data, done, key, op, unknown};
+    use super::*;
+    use ringseed::msg::history::{Acknowledge, Condition};
+
+    /// With one partition every key is of group 1.
+    const ONE: u32 = 1;
+
+    fn put(name: &str, value: &str) -> Action {
+        Action::Put { key: key(name), value: data(value), condition: Condition::None, acknowledge: Acknowledge::Quorum }
+    }
+
+    fn delete(name: &str) -> Action {
+        Action::Delete { key: key(name), condition: Condition::None, acknowledge: Acknowledge::Quorum }
+    }
+
+    fn scan(prefix: &str, from: &str, limit: u32) -> Action {
+        Action::Scan { prefix: key(prefix), from: key(from), limit, eventual: false }
+    }
+
+    fn page(items: &[(&str, u64)], next: Option<&str>, at: u64) -> Outcome {
+        let items = items.iter().map(|(name, version)| Item { key: key(name), value: data("x"), version: *version }).collect();
+        Outcome::Scanned { items, next: next.map(key), read_at: vec![(1, at)] }
+    }
+
+    /// a at 1, b at 2, a again at 3, b deleted at 4, c at 9 after any scan at 100.
+    fn writes() -> Vec<Record> {
+        vec![
+            op(1, 2, put("a", "x"), done(1)),
+            op(3, 4, put("b", "x"), done(2)),
+            op(50, 150, put("a", "x"), done(3)),
+            op(50, 160, delete("b"), done(4)),
+            op(200, 210, put("c", "x"), done(9)),
+        ]
+    }
+
+    fn judge(action: Action, outcome: Outcome) -> Result<(), Violation> {
+        check(&[writes(), vec![op(100, 120, action, outcome)]].concat(), ONE)
+    }
+
+    #[test]
+    fn atomic_pages_pass() {
+        judge(scan("", "", 9), page(&[("a", 1), ("b", 2)], None, 2)).unwrap();
+        judge(scan("", "", 9), page(&[("a", 3), ("b", 2)], None, 3)).unwrap();
+        judge(scan("", "", 9), page(&[("a", 3)], None, 4)).unwrap();
+        judge(scan("", "", 9), page(&[("a", 3)], None, 8)).unwrap();
+        judge(scan("", "", 1), page(&[("a", 3)], Some("a\0"), 3)).unwrap();
+        judge(scan("b", "", 9), page(&[("b", 2)], None, 3)).unwrap();
+        judge(scan("", "b", 9), page(&[("b", 2)], None, 3)).unwrap();
+    }
+
+    #[test]
+    fn half_pages_fail() {
+        // The new a with the old b, at an index that has both changes; and the other way about.
+        judge(scan("", "", 9), page(&[("a", 3), ("b", 2)], None, 4)).unwrap_err();
+        judge(scan("", "", 9), page(&[("a", 1)], None, 4)).unwrap_err();
+        judge(scan("", "", 9), page(&[("a", 1), ("b", 2)], None, 3)).unwrap_err();
+        judge(scan("", "", 9), page(&[("a", 3), ("b", 2)], None, 2)).unwrap_err();
+        // Something is missing; something acknowledged before the scan is not within.
+        judge(scan("", "", 9), page(&[("b", 2)], None, 2)).unwrap_err();
+        judge(scan("", "", 9), page(&[("a", 1)], None, 1)).unwrap_err();
+        // From the future.
+        judge(scan("", "", 9), page(&[("a", 3), ("c", 9)], None, 9)).unwrap_err();
+        judge(scan("", "", 9), page(&[("a", 3)], None, 9)).unwrap_err();
+    }
+
+    #[test]
+    fn pages_of_the_wrong_shape_fail() {
+        judge(scan("", "", 9), page(&[("b", 2), ("a", 1)], None, 2)).unwrap_err();
+        judge(scan("", "", 1), page(&[("a", 1), ("b", 2)], None, 2)).unwrap_err();
+        judge(scan("b", "", 9), page(&[("a", 1), ("b", 2)], None, 2)).unwrap_err();
+        judge(scan("", "", 9), Outcome::Scanned { items: vec![], next: None, read_at: vec![] }).unwrap_err();
+    }
+
+    #[test]
+    fn unknown_writes_may_show() {
+        let with =
+            |unknown: Record, outcome| check(&[writes(), vec![unknown, op(100, 120, scan("", "", 9), outcome)]].concat(), ONE);
+        with(op(5, 6, delete("b"), unknown()), page(&[("a", 3)], None, 3)).unwrap();
+        with(op(130, 131, delete("b"), unknown()), page(&[("a", 3)], None, 3)).unwrap_err();
+        with(op(5, 6, put("d", "x"), unknown()), page(&[("a", 3), ("d", 7)], None, 8)).unwrap();
+    }
+
+    #[test]
+    fn one_version_is_one_keys() {
+        check(&[op(0, 1, put("a", "x"), done(5)), op(0, 1, put("b", "x"), done(5))], ONE).unwrap_err();
+        assert_eq!(group_of(b"a", 1), GroupId(1));
+        let groups: BTreeSet<GroupId> = (0..100_u8).map(|n| group_of(&[n], 8)).collect();
+        assert_eq!(groups, (1..=8).map(GroupId).collect());
+    }
+}

@@ -1,0 +1,373 @@
+//! Linearizability of one key, by values alone.
+//!
+//! The search of Wing and Gong, "Testing and Verifying Concurrent Objects" (1993), with the memoised states of Lowe, "Testing for
+//! Linearizability" (2017): pick an operation that began before every remaining one has ended, let it take effect if the state allows,
+//! go on; go back when stuck; never try the same set of operations with the same state twice.
+//!
+//! What keeps it short:
+//!
+//! - An operation that changes nothing and may take effect now does so at once: later would be no better.
+//! - Unknown writes come last among the candidates, and are never waited for. Of those that do exactly the same only the earliest is tried.
+//! - A set of operations is remembered as the exclusive or of a 128-bit hash per operation (Zobrist). Two sets that should collide would hide a
+//!   branch of the search, at odds of about 2^-80.
+
+use super::linear::{Call, Calls, Change, Id, Step, Table, Value, When, violation};
+use super::{Initial, Options, Violation};
+use bytes::Bytes;
+use ringseed::base::hash::checksum;
+use ringseed::msg::history::Data;
+use std::collections::BTreeSet;
+
+/// Whether the key was decided; `false` when the bound on steps was reached first.
+///
+/// # Errors
+/// No order explains what was seen.
+pub(super) fn check(key: &Bytes, calls: &mut Calls<'_>, options: &Options) -> Result<bool, Violation> {
+    calls.definite.sort_by_key(|call| call.start);
+    let state = match options.initial {
+        Initial::Empty => Item::Is(None),
+        Initial::Anything => Item::Anything,
+    };
+    let mut search = Search::new(calls, options.steps_max);
+    match search.run(state) {
+        Some(true) => Ok(true),
+        Some(false) => Err(search.explain(key)),
+        None => Ok(false),
+    }
+}
+
+/// The state of the item. `Anything` only before it is first seen or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    Anything,
+    Is(Value),
+}
+
+/// A begin or an end of a definite operation, in a doubly linked list in order of time. Place 0 is before the first.
+struct Event {
+    call: usize,
+    /// The place of the operation's end, at its begin; `None` at its end.
+    end: Option<usize>,
+    previous: usize,
+    next: usize,
+}
+
+/// One operation that has taken effect in the current attempt.
+struct Taken {
+    choice: Choice,
+    /// The state before it.
+    state: Item,
+    /// It changed nothing: there is no other choice to go back to.
+    forced: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Choice {
+    /// The place of its begin.
+    Definite(usize),
+    Unknown(usize),
+}
+
+struct Search<'c, 'a> {
+    definite: &'c [Call<'a>],
+    unknown: &'c [Call<'a>],
+    table: &'c mut Table,
+    events: Vec<Event>,
+    used: Vec<bool>,
+    twin: Vec<Option<usize>>,
+    taken: Vec<Taken>,
+    /// Of what is taken.
+    hash: u128,
+    seen: BTreeSet<(u128, Item)>,
+    steps: u64,
+    /// The longest attempt: how many definite operations it placed, the state it reached, its last operations, and what was left.
+    furthest: Option<Furthest>,
+    placed: usize,
+}
+
+struct Furthest {
+    placed: usize,
+    state: Item,
+    last: Vec<usize>,
+    stuck: Vec<usize>,
+}
+
+const HEAD: usize = 0;
+
+impl<'c, 'a> Search<'c, 'a> {
+    fn new(calls: &'c mut Calls<'a>, steps: u64) -> Search<'c, 'a> {
+        let mut times: Vec<(u64, bool, usize)> = Vec::with_capacity(calls.definite.len() * 2);
+        for (at, call) in calls.definite.iter().enumerate() {
+            times.push((call.start, false, at));
+            times.push((call.end, true, at));
+        }
+        // At one instant begins come before ends: operations that touch may have overlapped.
+        times.sort_unstable();
+        let mut events = vec![Event { call: usize::MAX, end: None, previous: HEAD, next: 1 }];
+        let mut begins = vec![0; calls.definite.len()];
+        for (at, (_, is_end, call)) in times.iter().enumerate() {
+            let place = at + 1;
+            if *is_end {
+                events[begins[*call]].end = Some(place);
+            } else {
+                begins[*call] = place;
+            }
+            events.push(Event { call: *call, end: None, previous: at, next: place + 1 });
+        }
+        let count = events.len();
+        events[count - 1].next = HEAD;
+        let mut last = std::collections::BTreeMap::new();
+        let twin = calls.unknown.iter().enumerate().map(|(at, call)| last.insert(change(call), at)).collect();
+        Search {
+            definite: &calls.definite,
+            unknown: &calls.unknown,
+            table: &mut calls.table,
+            events,
+            used: vec![false; calls.unknown.len()],
+            twin,
+            taken: Vec::new(),
+            hash: 0,
+            seen: BTreeSet::new(),
+            steps,
+            furthest: None,
+            placed: 0,
+        }
+    }
+
+    /// `None` when the bound on steps was reached.
+    fn run(&mut self, mut state: Item) -> Option<bool> {
+        let mut from = None;
+        while self.events[HEAD].next != HEAD {
+            self.steps = self.steps.checked_sub(1)?;
+            if let Some((choice, next, forced)) = self.choose(state, from) {
+                self.take(choice, state, forced);
+                state = next;
+                from = None;
+                continue;
+            }
+            if from.is_none() {
+                self.remember(state);
+            }
+            loop {
+                let Some(last) = self.taken.pop() else { return Some(false) };
+                self.undo(last.choice);
+                state = last.state;
+                if !last.forced {
+                    from = Some(last.choice);
+                    break;
+                }
+            }
+        }
+        Some(true)
+    }
+
+    /// The next operation to let take effect, behind the choice `from`; the state after it; and whether it is the only sensible one.
+    fn choose(&mut self, state: Item, from: Option<Choice>) -> Option<(Choice, Item, bool)> {
+        if from.is_none()
+            && let Some(place) = self.silent(state)
+        {
+            return Some((Choice::Definite(place), state, true));
+        }
+        let mut unknown_from = 0;
+        let mut place = match from {
+            None => self.events[HEAD].next,
+            Some(Choice::Definite(place)) => self.events[place].next,
+            Some(Choice::Unknown(at)) => {
+                unknown_from = at + 1;
+                HEAD
+            }
+        };
+        while place != HEAD && self.events[place].end.is_some() {
+            if let Some(next) = effect(&self.definite[self.events[place].call].step, state, self.table)
+                && self.is_new(Choice::Definite(place), next)
+            {
+                return Some((Choice::Definite(place), next, false));
+            }
+            place = self.events[place].next;
+        }
+        let limit = self.first_end();
+        for at in unknown_from..self.unknown.len() {
+            if self.unknown[at].start > limit {
+                break;
+            }
+            if self.used[at] || self.twin[at].is_some_and(|twin| !self.used[twin]) {
+                continue;
+            }
+            if let Some(next) = effect(&self.unknown[at].step, state, self.table)
+                && next != state
+                && self.is_new(Choice::Unknown(at), next)
+            {
+                return Some((Choice::Unknown(at), next, false));
+            }
+        }
+        None
+    }
+
+    /// An operation that may take effect now and changes nothing.
+    fn silent(&mut self, state: Item) -> Option<usize> {
+        let mut place = self.events[HEAD].next;
+        while place != HEAD && self.events[place].end.is_some() {
+            let step = &self.definite[self.events[place].call].step;
+            if !matches!(step, Step::Write { .. }) && state != Item::Anything && effect(step, state, self.table).is_some() {
+                return Some(place);
+            }
+            place = self.events[place].next;
+        }
+        None
+    }
+
+    /// When the first of the remaining operations ends.
+    fn first_end(&self) -> u64 {
+        let mut place = self.events[HEAD].next;
+        while self.events[place].end.is_some() {
+            place = self.events[place].next;
+        }
+        self.definite[self.events[place].call].end
+    }
+
+    fn is_new(&mut self, choice: Choice, state: Item) -> bool {
+        let hash = self.hash ^ self.mark(choice);
+        self.seen.insert((hash, state))
+    }
+
+    fn mark(&self, choice: Choice) -> u128 {
+        let (kind, at) = match choice {
+            Choice::Definite(place) => (0_u8, self.events[place].call),
+            Choice::Unknown(at) => (1, at),
+        };
+        let mut bytes = [kind; 9];
+        bytes[1..].copy_from_slice(&(at as u64).to_le_bytes());
+        u128::from(checksum(1, &bytes)) << 64 | u128::from(checksum(2, &bytes))
+    }
+
+    fn take(&mut self, choice: Choice, state: Item, forced: bool) {
+        self.hash ^= self.mark(choice);
+        match choice {
+            Choice::Definite(place) => {
+                let end = self.events[place].end.expect("a choice is a begin");
+                self.unlink(place);
+                self.unlink(end);
+                self.placed += 1;
+            }
+            Choice::Unknown(at) => self.used[at] = true,
+        }
+        self.taken.push(Taken { choice, state, forced });
+    }
+
+    fn undo(&mut self, choice: Choice) {
+        self.hash ^= self.mark(choice);
+        match choice {
+            Choice::Definite(place) => {
+                let end = self.events[place].end.expect("a choice is a begin");
+                self.relink(end);
+                self.relink(place);
+                self.placed -= 1;
+            }
+            Choice::Unknown(at) => self.used[at] = false,
+        }
+    }
+
+    fn unlink(&mut self, place: usize) {
+        let (previous, next) = (self.events[place].previous, self.events[place].next);
+        self.events[previous].next = next;
+        self.events[next].previous = previous;
+    }
+
+    fn relink(&mut self, place: usize) {
+        let (previous, next) = (self.events[place].previous, self.events[place].next);
+        self.events[previous].next = place;
+        self.events[next].previous = place;
+    }
+
+    /// Keeps the longest attempt, for the message.
+    fn remember(&mut self, state: Item) {
+        if self.furthest.as_ref().is_some_and(|furthest| furthest.placed >= self.placed) {
+            return;
+        }
+        let call = |step: &Taken| match step.choice {
+            Choice::Definite(place) => Some(self.events[place].call),
+            Choice::Unknown(_) => None,
+        };
+        let last = self.taken.iter().rev().filter_map(call).take(LAST_SHOWN).collect();
+        let mut stuck = Vec::new();
+        let mut place = self.events[HEAD].next;
+        while place != HEAD && self.events[place].end.is_some() {
+            stuck.push(self.events[place].call);
+            place = self.events[place].next;
+        }
+        self.furthest = Some(Furthest { placed: self.placed, state, last, stuck });
+    }
+
+    fn explain(&self, key: &Bytes) -> Violation {
+        let Some(furthest) = &self.furthest else { unreachable!("a search that fails was stuck somewhere") };
+        let state = match furthest.state {
+            Item::Anything => "not known".into(),
+            Item::Is(value) => self.table.show(value),
+        };
+        let stuck = furthest.stuck.len();
+        let what = format!(
+            "key {}: by values alone, no order explains these operations; at best the item was {state}, and none of the {stuck} in progress could be next",
+            key.escape_ascii()
+        );
+        let limit = furthest.stuck.iter().map(|at| self.definite[*at].end).min().unwrap_or(u64::MAX);
+        let unknown = self.unknown.iter().filter(|call| call.start <= limit).map(|call| call.record);
+        let shown = furthest.last.iter().chain(&furthest.stuck).map(|at| self.definite[*at].record);
+        violation("P1", &what, unknown.chain(shown))
+    }
+}
+
+/// How many of the operations before the conflict are shown.
+const LAST_SHOWN: usize = 6;
+
+fn change(call: &Call<'_>) -> Change {
+    match call.step {
+        Step::Maybe { change } | Step::Write { change, .. } => change,
+        Step::Read { .. } | Step::Failed { .. } => unreachable!("not a write"),
+    }
+}
+
+/// The state after the operation, when it may take effect in `state`. Versions have no say.
+fn effect(step: &Step, state: Item, table: &mut Table) -> Option<Item> {
+    match step {
+        Step::Read { value, .. } => (state == Item::Anything || state == Item::Is(*value)).then_some(Item::Is(*value)),
+        Step::Failed { condition, present, .. } => {
+            let Item::Is(value) = state else { return Some(state) };
+            let failed = match condition {
+                When::Always => false,
+                When::Value(id) => value != Some(*id),
+                When::Version(_) => true,
+                When::Absent => value.is_some(),
+                When::Present => value.is_none(),
+            };
+            (failed && value.is_some() == *present).then_some(state)
+        }
+        Step::Write { change, result, .. } => apply(*change, state, table, Some(*result)),
+        Step::Maybe { change } => apply(*change, state, table, None),
+    }
+}
+
+fn apply(change: Change, state: Item, table: &mut Table, result: Option<Value>) -> Option<Item> {
+    match change {
+        Change::Put(id, when) => holds(when, state).then_some(Item::Is(Some(id))),
+        Change::Delete(when) => holds(when, state).then_some(Item::Is(None)),
+        Change::Increment(by) => {
+            let value = match state {
+                Item::Anything => return Some(result.map_or(Item::Anything, Item::Is)),
+                Item::Is(value) => value,
+            };
+            let number = value.map_or(Some(0), |id| table.number(id))?;
+            let sum: Id = table.id(&Data::of_number(number.checked_add(by)?));
+            (result.is_none() || result == Some(Some(sum))).then_some(Item::Is(Some(sum)))
+        }
+    }
+}
+
+fn holds(when: When, state: Item) -> bool {
+    let Item::Is(value) = state else { return true };
+    match when {
+        When::Always => true,
+        When::Value(id) => value == Some(id),
+        When::Version(_) | When::Present => value.is_some(),
+        When::Absent => value.is_none(),
+    }
+}

@@ -1,0 +1,341 @@
+//! Linearizability of one key, given the versions.
+//!
+//! Every operation with a known outcome was told a version, and versions grow in the order in which writes take effect. So these
+//! operations have one possible order: by version, the write first, then those that saw it. Three things remain to be shown.
+//!
+//! 1. The order respects real time: nothing ended before something began that the order puts before it.
+//! 2. Each operation saw, or was evaluated against, what the one before it left;
+//! 3. or else unknown writes took effect between the two. Which ones is found backwards from what is needed: a read of "x" needs an
+//!    unknown write of "x", an increment to 7 by 2 needs a 5, and so on. An unknown write is used once at most, and only where
+//!    it has begun before everything later in the order has ended. No more of them fit between two versions than there are versions.
+//!
+//! Unknown writes that nobody saw can be left out: after every operation with a known outcome the state is known, whatever came before. So the
+//! search branches only where several unknown writes would explain the same sight.
+
+use super::linear::{Call, Calls, Change, Id, Step, Table, Value, When, unwritten, violation};
+use super::{Initial, Options, Violation};
+use bytes::Bytes;
+
+/// Whether the key was decided; `false` when the bound on steps was reached first.
+///
+/// # Errors
+/// No order by versions explains what was seen.
+pub(super) fn check(key: &Bytes, calls: &Calls<'_>, options: &Options) -> Result<bool, Violation> {
+    let mut order: Vec<&Call<'_>> = calls.definite.iter().collect();
+    order.sort_by_key(|call| (call.version(), !call.is_write(), call.start));
+    unique(key, &order)?;
+    let limits = real_time(key, &order)?;
+    let mut search = Search::new(calls, order, limits, options.steps_max);
+    let state = match options.initial {
+        Initial::Empty => State { value: Seen::Exactly(None), version: Some(0) },
+        Initial::Anything => State { value: Seen::Anything, version: None },
+    };
+    match search.solve(0, state) {
+        Ok(true) => Ok(true),
+        Ok(false) => Err(search.explain(key)),
+        Err(OutOfSteps) => Ok(false),
+    }
+}
+
+/// No two writes have one version, and no write has version 0.
+fn unique(key: &Bytes, order: &[&Call<'_>]) -> Result<(), Violation> {
+    let writes: Vec<&&Call<'_>> = order.iter().filter(|call| call.is_write()).collect();
+    if let Some(pair) = writes.windows(2).find(|pair| pair[0].version() == pair[1].version()) {
+        let what = format!("key {}: two writes have the same version", key.escape_ascii());
+        return Err(violation("P1", &what, [pair[0].record, pair[1].record]));
+    }
+    match writes.first() {
+        Some(first) if first.version() == Some(0) => {
+            Err(violation("P1", &format!("key {}: a write has version 0", key.escape_ascii()), [first.record]))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// For each place in the order, the earliest end from there on: what takes effect before that place has begun by then.
+fn real_time(key: &Bytes, order: &[&Call<'_>]) -> Result<Vec<u64>, Violation> {
+    let mut limits = vec![u64::MAX; order.len()];
+    let mut first: Option<&Call<'_>> = None;
+    for (at, call) in order.iter().enumerate().rev() {
+        if let Some(later) = first.filter(|later| later.end < call.start) {
+            let (low, high) = (call.version().unwrap_or(0), later.version().unwrap_or(0));
+            let what = if call.is_write() {
+                format!("versions went backwards: a write got version {low} after version {high} had been seen")
+            } else {
+                format!("a stale read: version {low} was seen after version {high} had been")
+            };
+            return Err(violation("P1", &format!("key {}: {what}", key.escape_ascii()), [later.record, call.record]));
+        }
+        if first.is_none_or(|first| call.end < first.end) {
+            first = Some(call);
+        }
+        limits[at] = first.map_or(u64::MAX, |first| first.end);
+    }
+    Ok(limits)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    value: Seen,
+    /// `None`: any.
+    version: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Seen {
+    Exactly(Value),
+    /// Not known; whatever is needed, it may be.
+    Anything,
+}
+
+/// What must hold of the item where an operation takes effect.
+#[derive(Debug, Clone, Copy)]
+enum Need {
+    Nothing,
+    Exactly(Value),
+    /// Its number, or absent for 0.
+    Number(i64),
+    /// A number, or absent.
+    AnyNumber,
+    Present,
+    Absent,
+    /// Present, with this version.
+    Version(u64),
+    /// Present, and not this.
+    Other(Id),
+    /// What the operation was told contradicts itself.
+    Impossible,
+}
+
+struct OutOfSteps;
+
+struct Search<'c, 'a> {
+    calls: &'c Calls<'a>,
+    order: Vec<&'c Call<'a>>,
+    /// Per place in `order`.
+    limits: Vec<u64>,
+    /// Per unknown write: whether it has been placed, and the one before it that does exactly the same.
+    used: Vec<bool>,
+    twin: Vec<Option<usize>>,
+    steps: u64,
+    /// The furthest place that could not be explained, and the state that the one before it left.
+    furthest: Option<(usize, State)>,
+}
+
+impl<'c, 'a> Search<'c, 'a> {
+    fn new(calls: &'c Calls<'a>, order: Vec<&'c Call<'a>>, limits: Vec<u64>, steps: u64) -> Search<'c, 'a> {
+        let mut last = std::collections::BTreeMap::new();
+        let twin = calls.unknown.iter().enumerate().map(|(at, call)| last.insert(change(call), at)).collect();
+        Search { calls, order, limits, used: vec![false; calls.unknown.len()], twin, steps, furthest: None }
+    }
+
+    /// Whether the order from `at` on can be explained, beginning in `state`.
+    fn solve(&mut self, mut at: usize, mut state: State) -> Result<bool, OutOfSteps> {
+        while let Some(call) = self.order.get(at) {
+            let (need, version) = need(call, &self.calls.table);
+            let same = !call.is_write() && state.version == Some(version);
+            if (same || call.is_write() || state.version.is_none()) && satisfies(&state, need, &self.calls.table) {
+                state = after(call, state.value);
+                at += 1;
+                continue;
+            }
+            if self.furthest.is_none_or(|(furthest, _)| at > furthest) {
+                self.furthest = Some((at, state));
+            }
+            let gone = matches!(need, Need::Version(expected) if state.version.is_some_and(|now| expected <= now) || expected >= version);
+            if same || gone {
+                return Ok(false);
+            }
+            let room = version.saturating_sub(state.version.unwrap_or(0)).saturating_sub(u64::from(call.is_write()));
+            return self.chain(at, state, need, room, None);
+        }
+        Ok(true)
+    }
+
+    /// Whether the place `at` and all behind it can be explained by putting unknown writes before it, the last of which is `last`, and the
+    /// earliest of which (so far) has `need`. `room`: how many more fit.
+    fn chain(&mut self, at: usize, state: State, need: Need, room: u64, last: Option<usize>) -> Result<bool, OutOfSteps> {
+        self.steps = self.steps.checked_sub(1).ok_or(OutOfSteps)?;
+        let call = self.order[at];
+        if last.is_some() && satisfies(&state, need, &self.calls.table) {
+            let left = last.map_or(Seen::Anything, |last| result(change(&self.calls.unknown[last])));
+            let next = after(call, left);
+            if self.solve(at + 1, next)? {
+                return Ok(true);
+            }
+        }
+        if room == 0 || (last.is_some() && matches!(need, Need::Nothing)) {
+            return Ok(false);
+        }
+        for candidate in 0..self.calls.unknown.len() {
+            let write = &self.calls.unknown[candidate];
+            if write.start > self.limits[at] {
+                break;
+            }
+            if self.used[candidate] || self.twin[candidate].is_some_and(|twin| !self.used[twin]) {
+                continue;
+            }
+            let Some(before) = before(change(write), need, &self.calls.table) else { continue };
+            self.used[candidate] = true;
+            let solved = self.chain(at, state, before, room - 1, last.or(Some(candidate)))?;
+            if solved {
+                return Ok(true);
+            }
+            self.used[candidate] = false;
+        }
+        Ok(false)
+    }
+
+    fn explain(&self, key: &Bytes) -> Violation {
+        let (at, state) = self.furthest.expect("a search that fails fails somewhere");
+        let call = self.order[at];
+        if let Step::Read { value, version } = call.step {
+            let written = state.version == Some(version);
+            let possible =
+                self.calls.unknown.iter().any(|write| before(change(write), Need::Exactly(value), &self.calls.table).is_some());
+            if !written && !possible {
+                return unwritten(key, self.calls, value, version, call);
+            }
+        }
+        let table = &self.calls.table;
+        let was = match state.value {
+            Seen::Exactly(value) => table.show(value),
+            Seen::Anything => "not known".into(),
+        };
+        let what = format!(
+            "key {}: the last of these operations cannot have found what was there: the item was {was} at version {}, and no unknown write explains the change",
+            key.escape_ascii(),
+            state.version.unwrap_or(0),
+        );
+        let unknown = self.calls.unknown.iter().filter(|write| write.start <= self.limits[at]).map(|write| write.record);
+        let earlier = self.order[..at].last().map(|call| call.record);
+        let version = call.version();
+        let same = self.order[..at].iter().filter(|other| other.version() == version).map(|call| call.record);
+        violation("P1", &what, unknown.chain(earlier).chain(same).chain([call.record]))
+    }
+}
+
+fn change(call: &Call<'_>) -> Change {
+    match call.step {
+        Step::Maybe { change } | Step::Write { change, .. } => change,
+        Step::Read { .. } | Step::Failed { .. } => unreachable!("not a write"),
+    }
+}
+
+/// What an operation with a known outcome needs where it takes effect, and its version.
+fn need(call: &Call<'_>, table: &Table) -> (Need, u64) {
+    match call.step {
+        Step::Read { value, version } => (Need::Exactly(value), version),
+        Step::Failed { condition, version, present } => {
+            let need = match (condition, present) {
+                (When::Absent, true) => Need::Present,
+                (When::Value(id), true) => Need::Other(id),
+                (When::Version(expected), true) if expected != version => Need::Present,
+                (When::Value(_) | When::Version(_) | When::Present, false) => Need::Absent,
+                (When::Always | When::Present | When::Version(_), true) | (When::Always | When::Absent, false) => {
+                    Need::Impossible
+                }
+            };
+            (need, version)
+        }
+        Step::Write { change, version, result } => (condition(change, result, table), version),
+        Step::Maybe { .. } => unreachable!("the outcome is known"),
+    }
+}
+
+fn condition(change: Change, result: Value, table: &Table) -> Need {
+    match change {
+        Change::Put(_, when) | Change::Delete(when) => held(when),
+        Change::Increment(by) => {
+            let sum = result.and_then(|id| table.number(id)).expect("an increment's result is a number");
+            sum.checked_sub(by).map_or(Need::Impossible, Need::Number)
+        }
+    }
+}
+
+fn held(when: When) -> Need {
+    match when {
+        When::Always => Need::Nothing,
+        When::Value(id) => Need::Exactly(Some(id)),
+        When::Version(version) => Need::Version(version),
+        When::Absent => Need::Absent,
+        When::Present => Need::Present,
+    }
+}
+
+fn satisfies(state: &State, need: Need, table: &Table) -> bool {
+    let version = |expected: u64| state.version.is_none_or(|version| version == expected);
+    let value = match state.value {
+        Seen::Exactly(value) => value,
+        Seen::Anything => {
+            return match need {
+                Need::Version(expected) => version(expected),
+                Need::Impossible => false,
+                _ => true,
+            };
+        }
+    };
+    match need {
+        Need::Nothing => true,
+        Need::Exactly(expected) => value == expected,
+        Need::Number(number) => value.map_or(Some(0), |id| table.number(id)) == Some(number),
+        Need::AnyNumber => value.is_none_or(|id| table.number(id).is_some()),
+        Need::Present => value.is_some(),
+        Need::Absent => value.is_none(),
+        Need::Version(expected) => value.is_some() && version(expected),
+        Need::Other(id) => value.is_some_and(|value| value != id),
+        Need::Impossible => false,
+    }
+}
+
+/// What an unknown write needs in turn, for the item to be as needed after it; `None` when it cannot make it so.
+fn before(change: Change, need: Need, table: &Table) -> Option<Need> {
+    let makes = match change {
+        Change::Put(id, _) => match need {
+            Need::Exactly(value) => value == Some(id),
+            Need::Number(number) => table.number(id) == Some(number),
+            Need::AnyNumber => table.number(id).is_some(),
+            Need::Other(other) => id != other,
+            Need::Present | Need::Version(_) => true,
+            Need::Absent | Need::Nothing | Need::Impossible => false,
+        },
+        Change::Delete(_) => matches!(need, Need::Exactly(None) | Need::Absent | Need::Number(0) | Need::AnyNumber),
+        Change::Increment(_) => matches!(
+            need,
+            Need::Exactly(Some(_)) | Need::Number(_) | Need::AnyNumber | Need::Other(_) | Need::Present | Need::Version(_)
+        ),
+    };
+    if !makes {
+        return None;
+    }
+    match (change, need) {
+        (Change::Put(_, when) | Change::Delete(when), _) => Some(held(when)),
+        // A put could have left the number in another form than an increment does, such as "+7".
+        (Change::Increment(by), Need::Exactly(Some(id))) => {
+            let sum = table.number(id).filter(|sum| *table.data(id) == ringseed::msg::history::Data::of_number(*sum))?;
+            sum.checked_sub(by).map(Need::Number)
+        }
+        (Change::Increment(by), Need::Number(sum)) => sum.checked_sub(by).map(Need::Number),
+        (Change::Increment(_), _) => Some(Need::AnyNumber),
+    }
+}
+
+/// The state that an operation leaves, which found `value`.
+fn after(call: &Call<'_>, value: Seen) -> State {
+    match call.step {
+        Step::Read { value, version } => State { value: Seen::Exactly(value), version: Some(version) },
+        Step::Write { result, version, .. } => State { value: Seen::Exactly(result), version: Some(version) },
+        Step::Failed { version, present: false, .. } => State { value: Seen::Exactly(None), version: Some(version) },
+        Step::Failed { version, .. } => State { value, version: Some(version) },
+        Step::Maybe { .. } => unreachable!("the outcome is known"),
+    }
+}
+
+/// What an unknown write leaves.
+fn result(change: Change) -> Seen {
+    match change {
+        Change::Put(id, _) => Seen::Exactly(Some(id)),
+        Change::Delete(_) => Seen::Exactly(None),
+        Change::Increment(_) => Seen::Anything,
+    }
+}
