@@ -2,11 +2,19 @@
 //!
 //! - [`linear`]: operations on one key are linearizable (P1), by versions and, apart from them, by values alone.
 //! - [`scan`]: a page of a scan is atomic in each group (P2).
+//! - [`durability`]: what was acknowledged is held at the end (P3).
+//! - [`leaders`]: one leader a term, one lease at an instant (P1).
+//! - [`prefix`]: what is committed stays, and every leader has it (P3).
+//! - [`agreement`]: logs match; replicas hold the same at the end (P3).
 //!
 //! Two kinds of checker: those over a whole history ([`check_history`]), and those that are fed while the run goes on, by `observe`,
 //! and complain at once. A checker that cannot decide within its bound says so; it never passes what it has not judged.
 
+pub mod agreement;
+pub mod durability;
+pub mod leaders;
 pub mod linear;
+pub mod prefix;
 mod render;
 pub mod scan;
 mod search;
