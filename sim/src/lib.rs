@@ -1,3 +1,4 @@
 //! The simulator of Ringseed.
 
 pub mod check;
+pub mod seeds;
