@@ -1,4 +1,5 @@
 //! The simulator of Ringseed.
 
 pub mod check;
+pub mod mutants;
 pub mod seeds;
