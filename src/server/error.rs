@@ -1,0 +1,45 @@
+//! Why a server does not start: each says what, where, and what would help.
+
+use crate::msg::disk::DiskError;
+use core::fmt;
+use std::io;
+use std::path::PathBuf;
+
+#[derive(Debug)]
+pub enum StartError {
+    /// The list of peers, the node id, or an address makes no sense.
+    Peers(String),
+    /// The listen address cannot be taken.
+    Listen { address: String, error: io::Error },
+    /// The data directory cannot be made, read or written.
+    Directory { path: PathBuf, error: io::Error },
+    /// Another process has the data directory.
+    Locked { path: PathBuf, holder: String },
+    /// The disk failed during recovery.
+    Disk { path: PathBuf, error: DiskError },
+    /// The log cannot be recovered: damaged, of a newer format, or of another node.
+    Recovery { path: PathBuf, why: String },
+    /// The operating system gave no thread, no entropy or no event loop.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Peers(why) => write!(f, "{why}"),
+            StartError::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "cannot listen on {address}: another process listens there; choose another port or end that process")
+            }
+            StartError::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            StartError::Directory { path, error } => write!(f, "cannot use the data directory {}: {error}", path.display()),
+            StartError::Locked { path, holder } => {
+                write!(f, "the data directory {} is in use by another process{holder}", path.display())
+            }
+            StartError::Disk { path, error } => write!(f, "cannot read the log in {}: {error}", path.display()),
+            StartError::Recovery { path, why } => write!(f, "cannot recover the log in {}: {why}", path.display()),
+            StartError::System(error) => write!(f, "the operating system refused a resource: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
