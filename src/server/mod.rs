@@ -1,5 +1,6 @@
 //! The production driver: a [`Node`](crate::node::Node) over TCP and real files.
 
+pub mod config;
 mod error;
 mod settings;
 
