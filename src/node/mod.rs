@@ -31,7 +31,7 @@ use crate::ring::placement;
 use crate::store::Store;
 use crate::wal::{self, Log, LogOptions, Record, Recovered, RecoveredGroup};
 use gate::Gate;
-use router::Work;
+use router::{Outboxes, Work};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a node is told when it boots.
@@ -150,6 +150,7 @@ pub struct Node {
     /// Leaders with proposals to send at the next flush.
     dirty: BTreeSet<GroupId>,
     work: VecDeque<Work>,
+    outboxes: Outboxes,
     gate: Gate,
     outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
     effects: Vec<Effect>,
@@ -233,6 +234,7 @@ impl Node {
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
             work: VecDeque::new(),
+            outboxes: Outboxes::default(),
             gate: Gate::default(),
             outgoing: BTreeMap::new(),
             effects: Vec::new(),

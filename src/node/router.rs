@@ -20,6 +20,17 @@ pub enum Work {
     Store(GroupId, store::In),
 }
 
+/// An outbox for each kind of actor, empty between steps: kept so that a step need not allocate one.
+#[derive(Debug, Default)]
+pub struct Outboxes {
+    log: Outbox<wal::Out>,
+    membership: Outbox<membership::Out>,
+    liveness: Outbox<liveness::Out>,
+    gateway: Outbox<gateway::Out>,
+    replica: Outbox<replica::Out>,
+    store: Outbox<store::Out>,
+}
+
 /// A read of the log that a replica asked for, as told from the store's by the lowest bit of its tag.
 const FOR_REPLICA: u64 = 1;
 
@@ -138,7 +149,7 @@ impl Node {
     }
 
     fn run_log(&mut self, now: Time, input: wal::In) {
-        let mut out = Outbox::default();
+        let mut out = std::mem::take(&mut self.outboxes.log);
         let mut cx = Context {
             now,
             me: self.options.me,
@@ -177,6 +188,7 @@ impl Node {
                 wal::Out::Halt(why) => self.effects.push(Effect::Halt(Fatal(why))),
             }
         }
+        self.outboxes.log = out;
     }
 
     fn on_read_error(&mut self, error: ReadError) -> Rejection {
@@ -190,7 +202,7 @@ impl Node {
     }
 
     fn run_membership(&mut self, now: Time, input: membership::In) {
-        let mut out = Outbox::default();
+        let mut out = std::mem::take(&mut self.outboxes.membership);
         let mut cx = context!(self, now, self.liveness.view());
         self.membership.handle(&mut cx, input, &mut out);
         while let Some(output) = out.pop() {
@@ -210,10 +222,11 @@ impl Node {
                 membership::Out::Refused(why) => self.counters.refusal = Some(why),
             }
         }
+        self.outboxes.membership = out;
     }
 
     fn run_liveness(&mut self, now: Time, input: liveness::In) {
-        let mut out = Outbox::default();
+        let mut out = std::mem::take(&mut self.outboxes.liveness);
         let mut cx = context!(self, now, &crate::actor::LivenessView::EMPTY);
         self.liveness.handle(&mut cx, input, &mut out);
         while let Some(output) = out.pop() {
@@ -228,6 +241,7 @@ impl Node {
                 }
             }
         }
+        self.outboxes.liveness = out;
     }
 
     /// Tells every group that the peer has a replica of.
@@ -240,7 +254,7 @@ impl Node {
     }
 
     fn run_gateway(&mut self, now: Time, input: gateway::In) {
-        let mut out = Outbox::default();
+        let mut out = std::mem::take(&mut self.outboxes.gateway);
         let mut cx = context!(self, now, self.liveness.view());
         self.gateway.handle(&mut cx, input, &mut out);
         while let Some(output) = out.pop() {
@@ -256,11 +270,12 @@ impl Node {
                 }
             }
         }
+        self.outboxes.gateway = out;
     }
 
     fn run_replica(&mut self, now: Time, id: GroupId, input: replica::In) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let mut out = Outbox::default();
+        let mut out = std::mem::take(&mut self.outboxes.replica);
         let mut cx = context!(self, now, self.liveness.view());
         if matches!(input, replica::In::Propose { .. } | replica::In::Confirm(_)) {
             self.dirty.insert(id);
@@ -292,11 +307,12 @@ impl Node {
                 work => self.work.push_back(work),
             }
         }
+        self.outboxes.replica = out;
     }
 
     fn run_store(&mut self, now: Time, id: GroupId, input: store::In) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let mut out = Outbox::default();
+        let mut out = std::mem::take(&mut self.outboxes.store);
         let mut cx = context!(self, now, self.liveness.view());
         group.store.handle(&mut cx, input, &mut out);
         self.arm(id);
@@ -317,6 +333,7 @@ impl Node {
                 store::Out::WatchAll(index) => self.work.push_back(Work::Replica(id, replica::In::WatchAll(index))),
             }
         }
+        self.outboxes.store = out;
     }
 
     fn lacking(&self, id: GroupId, index: Index) -> Vec<NodeId> {
