@@ -1,0 +1,264 @@
+//! A sequence of events into one node, its invariants checked after each: messages of peers (well-formed in type, arbitrary in content), requests, time, disk
+//! completions and failures, stops.
+//!
+//! The disk keeps what is written and answers in order; a byte of the input says how much of it is answered when.
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use ringseed::base::{ClusterId, ConnId, DirectoryId, Epoch, GroupId, Index, IoId, Lsn, NodeId, SegmentId, Term, Time, Version};
+use ringseed::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Scan};
+use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
+use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
+use ringseed::msg::log::{Entry, Fact};
+use ringseed::msg::peer::*;
+use ringseed::node::{Effect, Event, Node, NodeOptions};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Numbers drawn from the input; zeros once it is used up.
+struct Dice<'a>(&'a [u8]);
+
+impl Dice<'_> {
+    fn byte(&mut self) -> u8 {
+        match self.0.split_first() {
+            Some((first, rest)) => {
+                self.0 = rest;
+                *first
+            }
+            None => 0,
+        }
+    }
+
+    /// Small numbers mostly, and now and then an extreme one.
+    fn number(&mut self) -> u64 {
+        match self.byte() {
+            255 => u64::MAX,
+            254 => u64::MAX / 2,
+            small => u64::from(small % 32),
+        }
+    }
+
+    fn flag(&mut self) -> bool {
+        self.byte() % 2 == 1
+    }
+
+    fn key(&mut self) -> Bytes {
+        Bytes::from(vec![b'k', self.byte() % 4])
+    }
+
+    fn value(&mut self) -> Bytes {
+        let size = usize::from(self.byte());
+        Bytes::from(vec![b'0' + self.byte() % 12; if size > 250 { 300_000 } else { size }])
+    }
+}
+
+#[derive(Default)]
+struct Disk {
+    segments: BTreeMap<SegmentId, Vec<u8>>,
+    queue: VecDeque<(IoId, DiskOp)>,
+}
+
+impl Disk {
+    fn execute(&mut self, operation: DiskOp) -> DiskResult {
+        match operation {
+            DiskOp::Create { segment, size } => {
+                self.segments.insert(segment, vec![0; size as usize]);
+            }
+            DiskOp::Write { segment, offset, data } => {
+                let file = self.segments.get_mut(&segment).expect("segments are created before they are written");
+                let mut at = offset as usize;
+                for part in data {
+                    file[at..at + part.len()].copy_from_slice(&part);
+                    at += part.len();
+                }
+            }
+            DiskOp::SyncDirectory | DiskOp::Sync { .. } => {}
+            DiskOp::Read { place } => {
+                let file = &self.segments[&place.segment];
+                let end = (place.offset as usize + place.length as usize).min(file.len());
+                return DiskResult::Data(Bytes::copy_from_slice(&file[(place.offset as usize).min(end)..end]));
+            }
+        }
+        DiskResult::Done
+    }
+}
+
+impl LogDevice for Disk {
+    fn list(&mut self) -> Result<Vec<(SegmentId, u64)>, DiskError> {
+        Ok(self.segments.iter().map(|(id, file)| (*id, file.len() as u64)).collect())
+    }
+
+    fn read(&mut self, segment: SegmentId, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
+        let file = &self.segments[&segment];
+        let start = (offset as usize).min(file.len());
+        Ok(file[start..(start + length).min(file.len())].to_vec())
+    }
+
+    fn sync(&mut self) -> Result<(), DiskError> {
+        Ok(())
+    }
+}
+
+fn options() -> NodeOptions {
+    NodeOptions {
+        me: NodeId(1),
+        directory: DirectoryId(1),
+        address: String::new(),
+        zone: String::new(),
+        weight: 1,
+        initial_members: vec![NodeId(1), NodeId(2), NodeId(3)],
+        cluster: ClusterOptions { partitions: 2, ..ClusterOptions::default() },
+        heartbeat_interval: Duration::from_millis(50),
+        wal_sync_interval: Duration::ZERO,
+        segment_size: 1 << 20,
+        cache_size: 4096,
+        seed: 7,
+    }
+}
+
+fn formation() -> Formation {
+    let member = |n: u16| Member { node: NodeId(n), directory: DirectoryId(u128::from(n)), address: String::new(), zone: String::new(), weight: 1 };
+    Formation { cluster: ClusterId(9), members: vec![member(1), member(2), member(3)], options: options().cluster }
+}
+
+fn entry(dice: &mut Dice<'_>, index: u64) -> Entry {
+    let fact = if dice.flag() { Fact::Noop } else { Fact::Write { key: dice.key(), value: dice.flag().then(|| dice.value()) } };
+    Entry { index: Index(index), term: Term(dice.number()), fact }
+}
+
+fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
+    let term = Term(dice.number());
+    let released = dice.flag().then(|| Released { leader: NodeId(dice.number() as u16), term: Term(dice.number()) });
+    let request = VoteRequest { term, last_index: Index(dice.number()), last_term: Term(dice.number()), released };
+    let reply = VoteReply { term, granted: dice.flag(), lossy: dice.flag() };
+    match dice.byte() % 10 {
+        0 => ReplicaMessage::PreVote(request),
+        1 => ReplicaMessage::PreVoteReply(reply),
+        2 => ReplicaMessage::Vote(request),
+        3 => ReplicaMessage::VoteReply(reply),
+        4 | 5 => {
+            let previous = dice.number();
+            let skew = dice.byte() % 8 / 7;
+            let entries = (0..u64::from(dice.byte() % 4)).map(|n| entry(dice, previous.wrapping_add(1 + n + u64::from(skew)))).collect();
+            ReplicaMessage::Append(Append {
+                term,
+                previous_index: Index(previous),
+                previous_term: Term(dice.number()),
+                entries,
+                commit: Index(dice.number()),
+                round: dice.number(),
+            })
+        }
+        6 | 7 => {
+            let outcome = match dice.byte() % 4 {
+                0 | 1 => AppendOutcome::Matched(Index(dice.number())),
+                2 => AppendOutcome::Conflict { index: Index(dice.number()), term: Term(dice.number()), previous: Index(dice.number()) },
+                _ => AppendOutcome::Full,
+            };
+            let acceptance = dice.flag().then(|| Promise { leader: epoch, supporter: Epoch(1 << 24), number: dice.number() });
+            ReplicaMessage::AppendReply(AppendReply { term, outcome, round: dice.number(), acceptance, commit: Index(dice.number()) })
+        }
+        8 => ReplicaMessage::TimeoutNow { term },
+        _ if dice.flag() => ReplicaMessage::Released { term },
+        _ => ReplicaMessage::ReleasedReply { term },
+    }
+}
+
+fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
+    match dice.byte() % 8 {
+        0 => PeerMessage::Heartbeat(Heartbeat { sent: dice.number(), durable: Lsn(dice.number()) }),
+        1 => {
+            let sent = now.0.saturating_sub(dice.number() * 1_000_000);
+            let promise = Promise { leader: epoch, supporter: Epoch(1 << 24), number: dice.number() };
+            PeerMessage::HeartbeatReply(HeartbeatReply { sent, promise })
+        }
+        2 => {
+            let leader = dice.flag().then(|| (epoch, Term(dice.number())));
+            let task = Task::Operation(operation(dice));
+            PeerMessage::Forward(Forward { sequence: dice.number(), group: GroupId(dice.number() as u32), leader, remaining_ms: 1000, task })
+        }
+        3 => {
+            let outcome = Outcome::NotLeader {
+                leader: dice.flag().then(|| LeaderHint { node: NodeId(dice.number() as u16), epoch, term: Term(dice.number()) }),
+            };
+            PeerMessage::ForwardReply(ForwardReply { sequence: dice.number(), outcome })
+        }
+        _ => PeerMessage::Replica(GroupId(u32::from(dice.byte() % 4)), replica_message(dice, epoch)),
+    }
+}
+
+fn operation(dice: &mut Dice<'_>) -> Operation {
+    let key = dice.key();
+    let acknowledge = if dice.flag() { Acknowledge::All } else { Acknowledge::Quorum };
+    let condition = match dice.byte() % 5 {
+        0 => Condition::None,
+        1 => Condition::Absent,
+        2 => Condition::Present,
+        3 => Condition::Version(Version(dice.number())),
+        _ => Condition::Value(dice.value()),
+    };
+    let consistency = if dice.flag() { Consistency::Eventual } else { Consistency::Strong };
+    let action = match dice.byte() % 4 {
+        0 => Action::Get { consistency },
+        1 => Action::Put { value: dice.value(), condition, acknowledge },
+        2 => Action::Delete { condition, acknowledge },
+        _ => Action::Increment { by: dice.number() as i64, acknowledge },
+    };
+    Operation { key, action }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut dice = Dice(input);
+    let mut disk = Disk::default();
+    let recovered = ringseed::wal::recover(&mut disk, NodeId(1)).expect("an empty disk recovers");
+    let mut node = Node::boot(options(), recovered, Time::ZERO);
+    let mut now = Time::ZERO;
+    let mut effects = Vec::new();
+    let mut request = 0;
+    let formed = PeerMessage::Formed(formation());
+    let envelope = |messages| Envelope { cluster: None, from: NodeId(2), directory: DirectoryId(2), epoch: Epoch(1 << 24), messages };
+    node.step(now, Event::Net(NodeId(2), envelope(vec![formed])));
+    for _ in 0..400 {
+        if dice.0.is_empty() {
+            break;
+        }
+        match dice.byte() % 8 {
+            0 => now = now + Duration::from_millis(dice.number().min(1000)),
+            1 => node.step(now, Event::Timer),
+            2 => {
+                request += 1;
+                let body = if dice.byte() % 8 == 0 {
+                    RequestBody::Scan(Scan { prefix: Bytes::new(), from: dice.key(), limit: 10, consistency: Consistency::Strong })
+                } else {
+                    RequestBody::Operation(operation(&mut dice))
+                };
+                node.step(now, Event::Client(ConnId(1), Request { id: request, timeout_ms: 500, body }));
+            }
+            3 if dice.byte() == 77 => node.step(now, Event::Stop),
+            3 => {}
+            _ => {
+                let from = NodeId(2 + u16::from(dice.flag()));
+                let message = message(&mut dice, node.epoch(), now);
+                let directory = DirectoryId(u128::from(from.0));
+                let envelope = Envelope { cluster: Some(ClusterId(9)), from, directory, epoch: Epoch(1 << 24), messages: vec![message] };
+                node.step(now, Event::Net(from, envelope));
+            }
+        }
+        node.flush(now, &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Disk(io, operation) => disk.queue.push_back((io, operation)),
+                Effect::Halt(_) | Effect::Stopped => return,
+                Effect::Send(..) | Effect::Reply(..) => {}
+            }
+        }
+        for _ in 0..dice.byte() % 8 {
+            if let Some((io, operation)) = disk.queue.pop_front() {
+                let result = disk.execute(operation);
+                node.step(now, Event::Disk(io, result));
+            }
+        }
+        node.check();
+    }
+});
