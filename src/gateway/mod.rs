@@ -362,8 +362,7 @@ impl Gateway {
             out.push(Out::Send(from, PeerMessage::ForwardReply(reply)));
             return;
         }
-        // A little less than the caller's, so that a clear answer is still in time.
-        let deadline = cx.now + Duration::from_millis(u64::from(forward.remaining_ms)).min(TIMEOUT_MAX) * 9 / 10;
+        let deadline = cx.now + begin_within(Duration::from_millis(u64::from(forward.remaining_ms)).min(TIMEOUT_MAX));
         let term = forward.leader.map(|(_, term)| term);
         let origin = Origin::Peer(from, epoch, forward.sequence);
         out.push(Out::Task { group: forward.group, origin, task: forward.task, term, deadline });
@@ -417,6 +416,11 @@ impl Gateway {
             }
         }
     }
+}
+
+/// How long a replica may take of what is left to the caller: a little less, so that a clear answer is still in time.
+fn begin_within(remaining: Duration) -> Duration {
+    remaining * 9 / 10
 }
 
 fn is_eventual(task: &Task) -> bool {

@@ -314,7 +314,15 @@ mod tests {
         cache: &'a mut crate::base::cache::ValueCache,
         millis: u64,
     ) -> Context<'a> {
-        Context { now: Time::from_millis(millis), me: NodeId(1), epoch: Epoch(7), random, liveness: view, cache }
+        Context {
+            now: Time::from_millis(millis),
+            me: NodeId(1),
+            epoch: Epoch(7),
+            random,
+            liveness: view,
+            cache,
+            disk_full: false,
+        }
     }
 
     fn run(liveness: &mut Liveness, millis: u64, input: In) -> Vec<Out> {

@@ -1,0 +1,294 @@
+//! Whole nodes on a kind network and in-memory disks: the main job, end to end. Unkind ones are the simulator's.
+
+use super::{Effect, Event, Node, NodeOptions};
+use crate::base::{ConnId, DirectoryId, IoId, NodeId, SegmentId, Time, Version};
+use crate::msg::client::{
+    Acknowledge, Action, Condition, Consistency, Doubt, Item, Operation, Rejection, Request, RequestBody, ResponseBody, Scan,
+};
+use crate::msg::cluster::ClusterOptions;
+use crate::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
+use crate::msg::peer::Envelope;
+use bytes::Bytes;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Default)]
+struct Disk(BTreeMap<SegmentId, Vec<u8>>);
+
+impl Disk {
+    fn execute(&mut self, operation: DiskOp) -> DiskResult {
+        match operation {
+            DiskOp::Create { segment, size } => {
+                self.0.insert(segment, vec![0; size as usize]);
+            }
+            DiskOp::Write { segment, offset, data } => {
+                let file = self.0.get_mut(&segment).expect("created before it is written");
+                let mut at = offset as usize;
+                for part in data {
+                    file[at..at + part.len()].copy_from_slice(&part);
+                    at += part.len();
+                }
+            }
+            DiskOp::Sync { .. } | DiskOp::SyncDirectory => {}
+            DiskOp::Read { place } => {
+                let file = &self.0[&place.segment];
+                return DiskResult::Data(Bytes::copy_from_slice(&file[place.offset as usize..][..place.length as usize]));
+            }
+        }
+        DiskResult::Done
+    }
+}
+
+impl LogDevice for Disk {
+    fn list(&mut self) -> Result<Vec<(SegmentId, u64)>, DiskError> {
+        Ok(self.0.iter().map(|(id, file)| (*id, file.len() as u64)).collect())
+    }
+
+    fn read(&mut self, segment: SegmentId, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
+        let file = &self.0[&segment];
+        let start = (offset as usize).min(file.len());
+        Ok(file[start..(start + length).min(file.len())].to_vec())
+    }
+
+    fn sync(&mut self) -> Result<(), DiskError> {
+        Ok(())
+    }
+}
+
+enum Arrival {
+    Net(NodeId, Envelope),
+    Disk(IoId, DiskResult),
+}
+
+struct Cluster {
+    now: Time,
+    disks: BTreeMap<NodeId, Disk>,
+    nodes: BTreeMap<NodeId, Node>,
+    queue: VecDeque<(NodeId, Arrival)>,
+    answers: BTreeMap<u64, ResponseBody>,
+    stopped: Vec<NodeId>,
+    next: u64,
+    cache_size: usize,
+}
+
+impl Cluster {
+    fn new(nodes: u16) -> Cluster {
+        let mut cluster = Cluster {
+            now: Time::ZERO,
+            disks: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            queue: VecDeque::new(),
+            answers: BTreeMap::new(),
+            stopped: Vec::new(),
+            next: 0,
+            cache_size: 1 << 20,
+        };
+        (1..=nodes).for_each(|n| cluster.boot(n, nodes));
+        cluster.run(2_000);
+        cluster
+    }
+
+    fn boot(&mut self, n: u16, nodes: u16) {
+        let me = NodeId(n);
+        let disk = self.disks.entry(me).or_default();
+        let recovered = crate::wal::recover(disk, me).expect("the disk is sound");
+        let options = NodeOptions {
+            me,
+            directory: DirectoryId(u128::from(n)),
+            address: format!("host{n}:1"),
+            zone: String::new(),
+            weight: 1,
+            initial_members: (1..=nodes).map(NodeId).collect(),
+            cluster: ClusterOptions { partitions: 4, ..ClusterOptions::default() },
+            heartbeat_interval: Duration::from_millis(50),
+            wal_sync_interval: Duration::ZERO,
+            segment_size: 1 << 20,
+            cache_size: self.cache_size,
+            seed: u64::from(n),
+        };
+        self.nodes.insert(me, Node::boot(options, recovered, self.now));
+    }
+
+    fn kill(&mut self, n: u16) {
+        self.nodes.remove(&NodeId(n));
+        self.queue.retain(|(to, _)| *to != NodeId(n));
+    }
+
+    /// Runs for some milliseconds, in steps of one.
+    fn run(&mut self, millis: u64) {
+        for _ in 0..millis {
+            self.now = self.now + Duration::from_millis(1);
+            let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+            for id in &ids {
+                self.step(*id, Event::Timer);
+            }
+            while let Some((to, arrival)) = self.queue.pop_front() {
+                match arrival {
+                    Arrival::Net(from, envelope) => self.step(to, Event::Net(from, envelope)),
+                    Arrival::Disk(io, result) => self.step(to, Event::Disk(io, result)),
+                }
+            }
+        }
+        self.nodes.values().for_each(Node::check);
+    }
+
+    fn step(&mut self, id: NodeId, event: Event) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let mut effects = Vec::new();
+        node.step(self.now, event);
+        node.flush(self.now, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Send(to, envelope) if self.nodes.contains_key(&to) => {
+                    self.queue.push_back((to, Arrival::Net(id, envelope)))
+                }
+                Effect::Send(..) => {}
+                Effect::Disk(io, operation) => {
+                    let result = self.disks.get_mut(&id).expect("a node has a disk").execute(operation);
+                    self.queue.push_back((id, Arrival::Disk(io, result)));
+                }
+                Effect::Reply(_, response) => {
+                    self.answers.insert(response.id, response.body);
+                }
+                Effect::Stopped => self.stopped.push(id),
+                Effect::Halt(why) => panic!("{why:?}"),
+            }
+        }
+    }
+
+    fn ask(&mut self, n: u16, body: RequestBody) -> u64 {
+        self.next += 1;
+        self.step(NodeId(n), Event::Client(ConnId(1), Request { id: self.next, timeout_ms: 2_000, body }));
+        self.next
+    }
+
+    fn call(&mut self, n: u16, body: RequestBody) -> ResponseBody {
+        let id = self.ask(n, body);
+        for _ in 0..3_000 {
+            if let Some(answer) = self.answers.remove(&id) {
+                return answer;
+            }
+            self.run(1);
+        }
+        panic!("no answer");
+    }
+
+    fn get(&mut self, n: u16, key: &str) -> Option<Bytes> {
+        match self.call(n, operation(key, Action::Get { consistency: Consistency::Strong })) {
+            ResponseBody::Value { value, .. } => value,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn put(&mut self, n: u16, key: &str, value: &str) -> Version {
+        match self.call(n, put(key, value, Condition::None)) {
+            ResponseBody::Written { version, .. } => version,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn operation(key: &str, action: Action) -> RequestBody {
+    RequestBody::Operation(Operation { key: Bytes::from(key.to_string()), action })
+}
+
+fn put(key: &str, value: &str, condition: Condition) -> RequestBody {
+    operation(key, Action::Put { value: Bytes::from(value.to_string()), condition, acknowledge: Acknowledge::Quorum })
+}
+
+#[test]
+fn a_cluster_forms_and_does_its_job_from_any_node() {
+    let mut cluster = Cluster::new(3);
+    let first = cluster.put(1, "a", "1");
+    assert_eq!(cluster.get(2, "a").as_deref(), Some(&b"1"[..]));
+    assert_eq!(cluster.get(3, "nothing"), None);
+    let failed = cluster.call(3, put("a", "2", Condition::Absent));
+    assert_eq!(failed, ResponseBody::ConditionFailed { version: first, present: true });
+    let done = cluster.call(3, put("a", "2", Condition::Version(first)));
+    assert!(matches!(done, ResponseBody::Written { version, .. } if version > first));
+    let sum = cluster.call(2, operation("n", Action::Increment { by: 5, acknowledge: Acknowledge::All }));
+    assert!(matches!(sum, ResponseBody::Written { number: Some(5), .. }));
+    let wrong = cluster.call(2, operation("", Action::Increment { by: 5, acknowledge: Acknowledge::Quorum }));
+    assert_eq!(wrong, ResponseBody::Rejected(Rejection::KeyEmpty));
+    let all = Scan { prefix: Bytes::new(), from: Bytes::new(), limit: 10, consistency: Consistency::Strong };
+    let ResponseBody::Scanned(page) = cluster.call(1, RequestBody::Scan(all)) else { panic!("a scan is answered") };
+    let keys: Vec<&[u8]> = page.items.iter().map(|Item { key, .. }| &**key).collect();
+    assert_eq!((keys, page.next, page.read_at.len()), (vec![&b"a"[..], b"n"], None, 4));
+}
+
+#[test]
+fn a_node_that_dies_is_replaced_and_comes_back() {
+    let mut cluster = Cluster::new(3);
+    for n in 0..20 {
+        cluster.put(1, &format!("k{n}"), "before");
+    }
+    cluster.kill(2);
+    cluster.run(600);
+    for n in 0..20 {
+        cluster.put(3, &format!("k{n}"), "after");
+    }
+    let unsure = cluster.call(1, operation("k1", Action::Increment { by: 1, acknowledge: Acknowledge::Quorum }));
+    assert_eq!(unsure, ResponseBody::Rejected(Rejection::NotANumber));
+    let write = Action::Put { value: Bytes::new(), condition: Condition::None, acknowledge: Acknowledge::All };
+    let away = cluster.call(1, operation("k2", write));
+    assert!(matches!(away, ResponseBody::Unknown(Doubt::ReplicasAway(nodes)) if nodes == [NodeId(2)]));
+    cluster.boot(2, 3);
+    cluster.run(6_000);
+    for n in 3..20 {
+        assert_eq!(cluster.get(2, &format!("k{n}")).as_deref(), Some(&b"after"[..]));
+    }
+    let probes: Vec<_> = cluster.nodes.values_mut().map(|node| node.replicas(cluster.now)).collect();
+    for group in 0..4 {
+        assert!(
+            probes.iter().all(|p| p[group].applied == probes[0][group].applied && p[group].idle),
+            "all replicas agree and are idle: {probes:?}"
+        );
+    }
+    let led: Vec<usize> = probes.iter().map(|p| p.iter().filter(|r| r.leads).count()).collect();
+    assert!(led.iter().all(|count| *count >= 1), "leaderships have come back to everyone: {led:?}");
+}
+
+#[test]
+fn everything_is_there_after_all_nodes_died_at_once_even_with_no_cache() {
+    let mut cluster = Cluster::new(3);
+    cluster.cache_size = 0;
+    for n in 0..50 {
+        cluster.put(1, &format!("k{n}"), &format!("v{n}"));
+    }
+    cluster.call(1, operation("k7", Action::Delete { condition: Condition::Present, acknowledge: Acknowledge::Quorum }));
+    (1..=3).for_each(|n| cluster.kill(n));
+    (1..=3).for_each(|n| cluster.boot(n, 3));
+    cluster.run(2_000);
+    for n in 0..50 {
+        let expected = (n != 7).then(|| Bytes::from(format!("v{n}")));
+        assert_eq!(cluster.get(1 + n % 3, &format!("k{n}")), expected);
+    }
+    let sum = cluster.call(2, put("k8", "new", Condition::Value(Bytes::from("v8"))));
+    assert!(matches!(sum, ResponseBody::Written { .. }), "a value on the disk is read to be compared: {sum:?}");
+}
+
+#[test]
+fn a_stop_hands_leaderships_over() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(1, "a", "1");
+    cluster.step(NodeId(1), Event::Stop);
+    cluster.run(60);
+    assert_eq!(cluster.stopped, [NodeId(1)]);
+    cluster.kill(1);
+    let before = cluster.now;
+    cluster.put(2, "a", "2");
+    assert!(cluster.now.since(before) < Duration::from_millis(50), "nobody waits for a lease to end");
+}
+
+#[test]
+fn one_node_is_a_cluster_too() {
+    let mut cluster = Cluster::new(1);
+    cluster.put(1, "a", "1");
+    cluster.kill(1);
+    cluster.boot(1, 1);
+    cluster.run(1_000);
+    assert_eq!(cluster.get(1, "a").as_deref(), Some(&b"1"[..]));
+    cluster.step(NodeId(1), Event::Stop);
+    cluster.run(50);
+    assert_eq!(cluster.stopped, [NodeId(1)]);
+}
