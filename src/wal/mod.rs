@@ -1,4 +1,42 @@
-//! The log actor: one log per node, for all its groups.
+//! The log actor: one write-ahead log per node, for all its groups.
+//!
+//! **What for.** Everything that a node must remember goes through here: entries, votes, terms, epochs, the cluster's formation. A record is
+//! written once and stays where it is; the groups' indexes point at the values in it (Bitcask, Sheehy and Smith 2010; WiscKey,
+//! Lu and others 2016, section 3). Group commit as in DeWitt and others 1984, section 5.2: one batch in flight, one filling.
+//!
+//! **States.** A record is *appended* (it has its LSN and its place), *written* (the write was answered) and *durable* (a sync begun after that was
+//! answered), in this order, each a prefix of the one before: `durable <= written <= last`. A batch is *sealed* when a later one says
+//! that it was durable. After a failed write or sync the log is *halted*: it acknowledges nothing any more, and tries nothing again.
+//!
+//! **What must be durable before what.**
+//! 1. A segment's name and its zeros, before anything is written into it.
+//! 2. All of a segment, before the header of the next one, which names its end.
+//! 3. A batch, before the next batch is written (strict). In relaxed syncing only a batch with an epoch, a hard state, a formation or a
+//!    clean end in it; the others say in their header how far the log was durable.
+//! 4. What recovery believed of the last life and no batch has sealed, before the first batch of this life: it is written once
+//!    more as it is, and synced. (After a failed sync the page cache may show what the medium never got.)
+//!
+//! **Left out on purpose**, for later: compaction, index checkpoints, repair of rot from a peer. Recovery replays
+//! the whole log, and damage that is not a torn tail stops the boot.
+//!
+//! - `format`: the bytes; `FORMAT.md` beside this file has the tables and the arguments.
+//! - `batch`: a batch being filled. - `log`: the actor. - `segments`: preallocation. - `reads`: values and entries read back.
+//! - `recover`: from the disk to a [`Recovered`]. - `evidence`: telling a torn tail from damage.
+
+mod batch;
+mod evidence;
+mod format;
+mod log;
+mod reads;
+mod recover;
+mod segments;
+#[cfg(test)]
+mod test_disk;
+#[cfg(test)]
+mod tests;
+
+pub use log::{Log, LogCounters};
+pub use recover::{RecoverError, Tail, recover};
 
 use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, Term};
 use crate::msg::cluster::Formation;
@@ -10,8 +48,9 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone)]
 pub struct LogOptions {
     pub me: NodeId,
+    /// The data directory's id: written into every segment. When the directory had one already, recovery says it, and it wins.
     pub directory: DirectoryId,
-    /// Bytes of one segment's file.
+    /// Bytes of one segment's file; taken as at least 8 KiB and at most 1 GiB.
     pub segment_size: u32,
     /// Zero: acknowledge only what is synced. Above: acknowledge what is written, sync at this interval.
     pub sync_interval: Duration,
@@ -19,7 +58,7 @@ pub struct LogOptions {
     pub seal_after: Duration,
 }
 
-/// What is written to the log.
+/// What is written to the log. Later kinds: prepare, decision, checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     /// The first record of a life.
@@ -30,7 +69,8 @@ pub enum Record {
     HardState(GroupId, HardState),
     /// An entry, with the group's commit index as known when it was appended.
     Entry(GroupId, Entry, Index),
-    /// The clean end of a life: nothing that was acknowledged is missing.
+    /// Nothing that was acknowledged is missing up to here: the last record of a clean end. A node whose last life was not lossless writes it
+    /// only once it has caught up.
     Clean,
 }
 
@@ -46,7 +86,7 @@ pub enum In {
     Append(Record),
     /// Read a value back and verify it.
     ReadValue(ReadFor, ValuePlace),
-    /// Read an entry back and verify it.
+    /// Read an entry back and verify it. Whether it is the index and term that was meant is for the reader to compare.
     ReadEntry(ReadFor, Place),
     Disk(IoId, DiskResult),
     /// The end of a round of steps: cut a batch.
@@ -73,10 +113,8 @@ pub enum Out {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadError {
     /// The bytes fail their checksum, or the disk cannot read them.
-    Corrupt {
-        place: Place,
-        why: String,
-    },
+    Corrupt { place: Place, why: String },
+    /// Too many reads wait for the disk already.
     Overloaded,
 }
 
@@ -90,57 +128,15 @@ pub struct Recovered {
     pub formation: Option<Formation>,
     pub peer_marks: BTreeMap<NodeId, Lsn>,
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
-    /// Whether the last life was cleanly ended, or always acknowledged after syncing.
+    /// Whether the last life was cleanly ended, or always acknowledged after syncing (and itself began so).
     pub lossless: bool,
     pub tail: Tail,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct RecoveredGroup {
+    /// The last one written; its commit index is the highest that any record of the group knew.
     pub state: HardState,
     /// In order of index, without holes, from 1.
     pub entries: Vec<EntrySummary>,
-}
-
-/// Where the log goes on (private to the log).
-#[derive(Debug, Default)]
-pub struct Tail {}
-
-#[derive(Debug)]
-pub struct Log {}
-
-impl Log {
-    pub fn new(_: LogOptions, _: Tail) -> Log {
-        Log {}
-    }
-    pub fn last_lsn(&self) -> Lsn {
-        Lsn(0)
-    }
-    pub fn durable_lsn(&self) -> Lsn {
-        Lsn(0)
-    }
-    pub fn acknowledgeable_lsn(&self) -> Lsn {
-        Lsn(0)
-    }
-    pub fn has_unflushed(&self) -> bool {
-        false
-    }
-    pub fn is_full(&self) -> bool {
-        false
-    }
-    pub fn bytes_allocated(&self) -> u64 {
-        0
-    }
-    pub fn bytes_written(&self) -> u64 {
-        0
-    }
-}
-impl crate::actor::Actor for Log {
-    type In = In;
-    type Out = Out;
-    fn handle(&mut self, _: &mut crate::actor::Context<'_>, _: In, _: &mut crate::actor::Outbox<Out>) {}
-    fn deadline(&self) -> Option<(crate::base::Time, crate::actor::TimerKind)> {
-        None
-    }
-    fn check(&self) {}
 }

@@ -1,0 +1,111 @@
+//! Telling a torn tail from damage: looking behind bad bytes for a batch that says they were durable.
+//!
+//! A batch says how far the log was durable when it was cut ([`BatchHeader::seals`]). Bad bytes where batch `n` should be are a torn tail,
+//! unless some header behind them seals `n`. What earlier lives left behind a cut cannot say so: whatever they wrote
+//! there, batch `n` was not durable then.
+
+use super::format::{
+    BATCH_HEADER_SIZE, BATCH_MAGIC, BatchHeader, DIRECTORY_ENTRY_SIZE, RECORD_HEADER_SIZE, RecordHeader, TRAILER_SIZE, Trailer,
+    directory_entry_group, footer_size, salt,
+};
+use super::recover::Window;
+use crate::base::{GroupId, SegmentId};
+use crate::msg::disk::DiskError;
+use std::collections::BTreeSet;
+
+/// Bytes looked through at a time.
+const SCAN_CHUNK: usize = 1024 * 1024;
+
+/// The first batch header at `from` or behind it that `accept`s, and where it is. Only the header is known to be whole.
+pub fn find_header(
+    window: &mut Window<'_>,
+    from: u32,
+    mut accept: impl FnMut(&BatchHeader) -> bool,
+) -> Result<Option<(u32, BatchHeader)>, DiskError> {
+    let segment = window.segment();
+    let mut at = u64::from(from);
+    while let Some(length) = window.left(at).filter(|left| *left >= BATCH_HEADER_SIZE as u64) {
+        let length = length.min(SCAN_CHUNK as u64) as usize;
+        let Some(chunk) = window.get(at, length)? else { return Ok(None) };
+        for start in magics(chunk) {
+            let offset = at + start as u64;
+            let Ok(offset) = u32::try_from(offset) else { return Ok(None) };
+            if let Some((header, _)) = BatchHeader::decode(segment, offset, &chunk[start..])
+                && accept(&header)
+            {
+                return Ok(Some((offset, header)));
+            }
+        }
+        // A header may lie across the chunk's end.
+        at += (length - BATCH_HEADER_SIZE + 1) as u64;
+    }
+    Ok(None)
+}
+
+/// Where the magic number of a batch stands in `bytes`.
+fn magics(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    const BLOCK: usize = 4096;
+    bytes.chunks(BLOCK).enumerate().filter(|(_, block)| !is_zero(block)).flat_map(move |(number, block)| {
+        let base = number * BLOCK;
+        let first = block.iter().enumerate().filter(|(_, byte)| **byte == BATCH_MAGIC[0]);
+        first.map(move |(at, _)| base + at).filter(|at| bytes[*at..].starts_with(&BATCH_MAGIC))
+    })
+}
+
+/// Most of a segment that is scanned was never written to.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0u8, |all, byte| all | byte) == 0
+}
+
+/// The groups that records between `from` and `until` are about, as far as one of the two directories of the damaged batch tells: the
+/// footer's, or else the records' own headers. `None`: it may be any group.
+pub fn groups_between(
+    window: &mut Window<'_>,
+    nonce: u64,
+    from: u32,
+    until: Option<u32>,
+) -> Result<Option<BTreeSet<GroupId>>, DiskError> {
+    let segment = window.segment();
+    let header = match window.get(u64::from(from), BATCH_HEADER_SIZE)? {
+        Some(bytes) => BatchHeader::decode(segment, from, bytes).filter(|(header, _)| header.nonce == nonce),
+        None => None,
+    };
+    let length = match (&header, until) {
+        (Some((header, _)), _) => u64::from(header.length),
+        (None, Some(until)) => u64::from(until.saturating_sub(from)),
+        (None, None) => return Ok(None),
+    };
+    if until.is_some_and(|until| u64::from(from) + length != u64::from(until)) || length > u64::from(super::format::BATCH_LENGTH_MAX) {
+        return Ok(None);
+    }
+    let Some(batch) = window.get(u64::from(from), length as usize)? else { return Ok(None) };
+    Ok(by_footer(batch, nonce, segment, from).or_else(|| header.and_then(|(header, _)| by_records(batch, &header, segment, from))))
+}
+
+/// The groups in a batch's footer, when the footer is whole.
+fn by_footer(batch: &[u8], nonce: u64, segment: SegmentId, offset: u32) -> Option<BTreeSet<GroupId>> {
+    let size = footer_size(Trailer::peek_count(batch)?);
+    let at = (batch.len() as u64).checked_sub(size)? as usize;
+    let footer = &batch[at..];
+    let (trailer, _) = Trailer::decode(salt(nonce, segment, offset.checked_add(at as u32)?), footer)?;
+    if trailer.length as usize != batch.len() {
+        return None;
+    }
+    Some(footer[..footer.len() - TRAILER_SIZE].chunks_exact(DIRECTORY_ENTRY_SIZE).filter_map(directory_entry_group).collect())
+}
+
+/// The groups in a batch's records, when all their headers are whole.
+fn by_records(batch: &[u8], header: &BatchHeader, segment: SegmentId, offset: u32) -> Option<BTreeSet<GroupId>> {
+    let end = (batch.len() as u64).checked_sub(footer_size(header.count))? as usize;
+    let mut at = BATCH_HEADER_SIZE;
+    let mut groups = BTreeSet::new();
+    while at < end {
+        let place = offset.checked_add(at as u32)?;
+        let (record, _) = RecordHeader::decode(salt(header.nonce, segment, place), &batch[at..end])?;
+        let mut entry = Vec::with_capacity(DIRECTORY_ENTRY_SIZE);
+        record.encode_directory_entry(0, &mut entry);
+        groups.extend(directory_entry_group(&entry));
+        at += (record.length as usize).max(RECORD_HEADER_SIZE);
+    }
+    Some(groups)
+}

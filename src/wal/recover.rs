@@ -1,0 +1,540 @@
+//! From the disk to what the node knew: the segments in order, batch by batch, record by record.
+//!
+//! 1. Sync the device: what is read below must stay what it is.
+//! 2. Read every segment's header. Segments at the end of the list without a valid one were made ahead of time, or their first batch was torn.
+//! 3. Walk the batches. Each must continue the chain, and be whole to the last byte, before any record of it is believed.
+//! 4. Where the walk stops short: a torn tail if nothing behind says that the batch was durable, and the boot goes on from the
+//!    cut; else [`RecoverError::Damaged`].
+//!
+//! Values are verified and let go; keys stay. Bytes of any kind give a result or an error, and are read in bounded chunks.
+
+use super::evidence::{find_header, groups_between};
+use super::format::{
+    BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_LOSSY, BatchHeader, COUNTER_MAX, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE, FORMAT_VERSION,
+    Kind, RECORD_HEADER_SIZE, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader, TRAILER_SIZE, Trailer, directory_nonce,
+    fold_body, footer_size, salt,
+};
+use super::segments::Segment;
+use super::{Recovered, RecoveredGroup};
+use crate::base::hash::checksum;
+use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Place, SegmentId, Term};
+use crate::msg::codec;
+use crate::msg::disk::{DiskError, LogDevice};
+use crate::msg::log::{EntrySummary, FactSummary, HardState, ValuePlace};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+
+/// Bytes read at a time, at least.
+const READ_CHUNK: usize = 4 * 1024 * 1024;
+
+/// Why a node cannot boot from its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecoverError {
+    /// The log was written by another node.
+    WrongNode { segment: SegmentId, found: NodeId, expected: NodeId },
+    /// The log was written by a newer program.
+    NewerFormat { segment: SegmentId, offset: u32, found: String },
+    /// Bytes that were durable are not what was written, and this is no torn tail.
+    Damaged {
+        segment: SegmentId,
+        /// In bytes from the segment's start.
+        offset: u32,
+        what: String,
+        /// The groups whose records are touched, if what is left tells; `None`: it may be any.
+        groups: Option<BTreeSet<GroupId>>,
+    },
+    /// The disk could not read, list or sync.
+    Device(DiskError),
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecoverError::WrongNode { segment, found, expected } => {
+                write!(f, "the log is of another node: segment {segment} was written by node {found}, this is node {expected}")
+            }
+            RecoverError::NewerFormat { segment, offset, found } => {
+                write!(f, "the log is of a newer format: {found} in segment {segment} at byte {offset}; this program reads version {FORMAT_VERSION}")
+            }
+            RecoverError::Damaged { segment, offset, what, groups } => {
+                write!(f, "the log is damaged: {what}, in segment {segment} at byte {offset}; ")?;
+                match groups {
+                    Some(groups) => write!(f, "groups touched: {groups:?}"),
+                    None => write!(f, "any group may be touched"),
+                }
+            }
+            RecoverError::Device(error) => write!(f, "the log could not be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RecoverError {}
+
+impl From<DiskError> for RecoverError {
+    fn from(error: DiskError) -> Self {
+        RecoverError::Device(error)
+    }
+}
+
+/// Where the log goes on: made by recovery, for [`super::Log::new`]. The default is an empty directory's.
+#[derive(Debug)]
+pub struct Tail {
+    pub(super) directory: Option<DirectoryId>,
+    /// The last segment with a valid header; `None` before the first.
+    pub(super) segment: Option<Segment>,
+    /// Where the next batch begins in it.
+    pub(super) end: u32,
+    pub(super) chain: u64,
+    pub(super) next_sequence: u64,
+    pub(super) next_lsn: Lsn,
+    pub(super) epoch: Epoch,
+    /// The last life may have lost what it had acknowledged.
+    pub(super) lossy: bool,
+    /// The valid end of the log that no batch seals yet.
+    pub(super) unsealed: Option<(Place, Bytes)>,
+    /// Of every segment's file.
+    pub(super) sizes: BTreeMap<SegmentId, u64>,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Tail {
+            directory: None,
+            segment: None,
+            end: 0,
+            chain: 0,
+            next_sequence: 1,
+            next_lsn: Lsn(1),
+            epoch: Epoch::ZERO,
+            lossy: false,
+            unsealed: None,
+            sizes: BTreeMap::new(),
+        }
+    }
+}
+
+/// Reads the log of node `me`. Blocking; the node is not alive yet.
+pub fn recover(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, RecoverError> {
+    device.sync()?;
+    let mut files = device.list()?;
+    files.sort_unstable();
+    let mut replay = Replay::default();
+    replay.tail.sizes = files.iter().copied().collect();
+    let (segments, empty) = read_headers(device, me, &files)?;
+    replay.tail.directory = segments.first().map(|found| found.header.directory);
+    for (at, found) in segments.iter().enumerate() {
+        let next = segments.get(at + 1).map(|next| &next.header);
+        walk_segment(device, &mut replay, found, next, &empty)?;
+    }
+    if segments.is_empty() {
+        // Either never written to, or the first write was torn; unless a batch behind the bad header says that it was durable.
+        look_for_damage(device, &empty, None, 1, SegmentId(1), 0, "no segment has a valid header")?;
+    }
+    Ok(replay.finish())
+}
+
+#[derive(Debug, Clone, Copy)]
+struct File {
+    id: SegmentId,
+    size: u64,
+}
+
+#[derive(Debug)]
+struct Found {
+    file: File,
+    header: SegmentHeader,
+}
+
+/// The segments with a valid header, and the files behind them without.
+fn read_headers(
+    device: &mut dyn LogDevice,
+    me: NodeId,
+    files: &[(SegmentId, u64)],
+) -> Result<(Vec<Found>, Vec<File>), RecoverError> {
+    let (mut segments, mut empty) = (Vec::<Found>::new(), Vec::<File>::new());
+    for &(id, size) in files {
+        let file = File { id, size };
+        let bytes = device.read(id, 0, SEGMENT_HEADER_SIZE as usize)?;
+        let Some(header) = SegmentHeader::decode(id, &bytes) else {
+            empty.push(file);
+            continue;
+        };
+        if header.version > FORMAT_VERSION {
+            return Err(RecoverError::NewerFormat { segment: id, offset: 0, found: format!("version {}", header.version) });
+        }
+        if segments.first().is_some_and(|first| first.header.directory != header.directory) {
+            // Old blocks of a directory that was here before.
+            empty.push(file);
+            continue;
+        }
+        if header.node != me {
+            return Err(RecoverError::WrongNode { segment: id, found: header.node, expected: me });
+        }
+        if let Some(bad) = empty.first() {
+            return Err(damaged(bad.id, 0, format!("the segment's header is bad, and segment {id} follows it")));
+        }
+        let expected = segments.last().map_or(SegmentId(1), |last| last.file.id.next());
+        if id != expected {
+            return Err(damaged(expected, 0, format!("the segment is missing, and segment {id} is there")));
+        }
+        if size < u64::from(header.size) {
+            let what = format!("the file has {size} bytes of the {} that its header says", header.size);
+            return Err(damaged(id, u32::try_from(size).unwrap_or(0), what));
+        }
+        segments.push(Found { file, header });
+    }
+    Ok((segments, empty))
+}
+
+fn damaged(segment: SegmentId, offset: u32, what: String) -> RecoverError {
+    RecoverError::Damaged { segment, offset, what, groups: None }
+}
+
+/// Replays one segment; `next` is the header of the one behind it, which names its end; `empty` are the files behind the last one.
+fn walk_segment(
+    device: &mut dyn LogDevice,
+    replay: &mut Replay,
+    found: &Found,
+    next: Option<&SegmentHeader>,
+    empty: &[File],
+) -> Result<(), RecoverError> {
+    let (id, header) = (found.file.id, &found.header);
+    replay.enter(found)?;
+    let limit = next.map_or(header.size, |next| next.previous_length.min(header.size));
+    let mut window = Window::new(device, id, u64::from(header.size).min(found.file.size));
+    let why = loop {
+        if next.is_some() && replay.tail.end == limit {
+            break None;
+        }
+        match check_batch(&mut window, replay, limit)? {
+            Ok(batch) => replay.apply(id, &batch, window.held(batch.offset, batch.header.length))?,
+            Err(why) => break Some(why),
+        }
+    };
+    let (end, sequence) = (replay.tail.end, replay.tail.next_sequence);
+    let nonce = directory_nonce(header.directory);
+    let Some(why) = why else {
+        return check_end(&mut window, replay, found, next.expect("only the end of a sealed segment has no reason"));
+    };
+    // Nothing behind a batch that seals this one can be accepted as evidence for less.
+    let later = find_header(&mut window, end.saturating_add(1), |later| later.nonce == nonce && later.sequence > sequence)?;
+    let sealed = next.is_some()
+        || find_header(&mut window, end.saturating_add(1), |later| later.nonce == nonce && later.seals() >= sequence)?.is_some();
+    if sealed {
+        let until = later.map(|(offset, _)| offset).or(next.map(|next| next.previous_length));
+        let groups = groups_between(&mut window, nonce, end, until)?;
+        return Err(RecoverError::Damaged { segment: id, offset: end, what: why, groups });
+    }
+    look_for_damage(device, empty, Some(nonce), sequence, id, end, &why)?;
+    replay.keep_unsealed(device, id)
+}
+
+/// A sealed segment ends where the next one says: the chain must be the one it names, and nothing newer may continue it here.
+fn check_end(window: &mut Window<'_>, replay: &Replay, found: &Found, next: &SegmentHeader) -> Result<(), RecoverError> {
+    let tail = &replay.tail;
+    if next.previous_chain != tail.chain || next.first_sequence != tail.next_sequence || next.first_lsn != tail.next_lsn {
+        let what = format!("segment {} names another end of this one than it has", next.segment);
+        return Err(damaged(found.file.id, tail.end, what));
+    }
+    if let Some(bytes) = window.get(u64::from(tail.end), BATCH_HEADER_SIZE)?
+        && let Some((header, _)) = BatchHeader::decode(found.file.id, tail.end, bytes)
+        && (header.previous, header.sequence) == (tail.chain, tail.next_sequence)
+        && header.epoch > next.epoch
+    {
+        let what = format!("a batch of life {} continues the segment, but segment {} of life {} says it ends", header.epoch, next.segment, next.epoch);
+        return Err(damaged(found.file.id, tail.end, what));
+    }
+    Ok(())
+}
+
+/// Looks through files without a valid header for a batch that says that batch `sequence` was durable.
+fn look_for_damage(
+    device: &mut dyn LogDevice,
+    empty: &[File],
+    nonce: Option<u64>,
+    sequence: u64,
+    segment: SegmentId,
+    offset: u32,
+    why: &str,
+) -> Result<(), RecoverError> {
+    for file in empty {
+        let mut window = Window::new(device, file.id, file.size);
+        let seals = |later: &BatchHeader| nonce.is_none_or(|nonce| nonce == later.nonce) && later.seals() >= sequence;
+        if let Some((at, _)) = find_header(&mut window, 0, seals)? {
+            let what = format!("{why}, and a batch in segment {} at byte {at} says that there was one", file.id);
+            return Err(damaged(segment, offset, what));
+        }
+    }
+    Ok(())
+}
+
+/// A batch of which every byte was checked.
+#[derive(Debug)]
+struct Checked {
+    offset: u32,
+    header: BatchHeader,
+    chain: u64,
+}
+
+/// Checks the batch that should stand at the end of what was replayed. The inner error says what is wrong with it.
+fn check_batch(window: &mut Window<'_>, replay: &Replay, limit: u32) -> Result<Result<Checked, String>, RecoverError> {
+    let (segment, tail) = (window.segment(), &replay.tail);
+    let offset = tail.end;
+    let room = limit.saturating_sub(offset);
+    if room < EMPTY_BATCH_SIZE {
+        return Ok(Err("there is no room for a batch".to_string()));
+    }
+    let Some(bytes) = window.get(u64::from(offset), BATCH_HEADER_SIZE)? else {
+        return Ok(Err("the file ends".to_string()));
+    };
+    let Some((header, header_sum)) = BatchHeader::decode(segment, offset, bytes) else {
+        return Ok(Err("there is no whole batch header".to_string()));
+    };
+    if header.nonce != replay.nonce || header.sequence != tail.next_sequence || header.previous != tail.chain {
+        return Ok(Err("the batch does not continue the one before it".to_string()));
+    }
+    if header.version > FORMAT_VERSION {
+        return Err(RecoverError::NewerFormat { segment, offset, found: format!("version {}", header.version) });
+    }
+    let right = header.first_lsn == tail.next_lsn && header.epoch >= tail.epoch && header.epoch.0 <= COUNTER_MAX;
+    if !right || header.length > room.min(BATCH_LENGTH_MAX) || u64::from(header.length) < BATCH_HEADER_SIZE as u64 + footer_size(header.count) {
+        return Ok(Err("the batch's header contradicts itself".to_string()));
+    }
+    let Some(batch) = window.get(u64::from(offset), header.length as usize)? else {
+        return Ok(Err("the file ends within the batch".to_string()));
+    };
+    match check_body(batch, segment, offset, &header, header_sum) {
+        Ok(chain) => Ok(Ok(Checked { offset, header, chain })),
+        Err(BodyError::Bad(why)) => Ok(Err(why)),
+        Err(BodyError::Newer(found)) => Err(RecoverError::NewerFormat { segment, offset, found }),
+    }
+}
+
+enum BodyError {
+    Bad(String),
+    Newer(String),
+}
+
+/// Checks footer and records of a batch whose header is whole; answers the chain behind it.
+fn check_body(batch: &[u8], segment: SegmentId, offset: u32, header: &BatchHeader, header_sum: u64) -> Result<u64, BodyError> {
+    let bad = |why: String| BodyError::Bad(why);
+    let end = batch.len() - footer_size(header.count) as usize;
+    let (trailer, chain) = Trailer::decode(salt(header.nonce, segment, offset + end as u32), &batch[end..])
+        .ok_or_else(|| bad("the batch's footer fails its checksum".to_string()))?;
+    if trailer.count != header.count || trailer.length != header.length {
+        return Err(bad("the batch's header and footer disagree".to_string()));
+    }
+    let directory = batch[end..batch.len() - TRAILER_SIZE].chunks_exact(DIRECTORY_ENTRY_SIZE);
+    let (mut at, mut body, mut newer) = (BATCH_HEADER_SIZE, 0, None);
+    for (position, entry) in directory.enumerate() {
+        let (record, sum) = RecordHeader::decode(salt(header.nonce, segment, offset + at as u32), &batch[at..end])
+            .ok_or_else(|| bad(format!("the header of record {position} of the batch fails its checksum")))?;
+        if record.position as usize != position || !record.agrees_with(sum, entry) {
+            return Err(bad(format!("record {position} of the batch and the directory disagree")));
+        }
+        let value_hash = checksum(0, &batch[at + record.value_at()..at + record.length as usize]);
+        if value_hash as u32 != record.value_checksum {
+            return Err(bad(format!("the value of record {position} of the batch fails its checksum")));
+        }
+        body = fold_body(body, value_hash);
+        if Kind::from_number(record.kind).is_none() {
+            newer = Some(format!("a record of kind {}", record.kind));
+        }
+        at += record.length as usize;
+    }
+    if at != end {
+        return Err(bad("the batch's records do not fill it".to_string()));
+    }
+    if trailer.body != checksum(header_sum, &body.to_le_bytes()) {
+        return Err(bad("the batch fails its checksum".to_string()));
+    }
+    newer.map_or(Ok(chain), |found| Err(BodyError::Newer(found)))
+}
+
+/// What was replayed so far.
+#[derive(Debug, Default)]
+struct Replay {
+    recovered: RecoveredState,
+    nonce: u64,
+    tail: Tail,
+    /// Batches that no later one seals: sequence and offset, all in the last segment.
+    unsealed: VecDeque<(u64, u32)>,
+}
+
+#[derive(Debug, Default)]
+struct RecoveredState {
+    epoch: Epoch,
+    formation: Option<crate::msg::cluster::Formation>,
+    peer_marks: BTreeMap<NodeId, Lsn>,
+    groups: BTreeMap<GroupId, RecoveredGroup>,
+}
+
+impl Replay {
+    /// Begins with a segment; its header must be what the log so far asks for.
+    fn enter(&mut self, found: &Found) -> Result<(), RecoverError> {
+        let header = &found.header;
+        let right = match self.tail.segment {
+            None => (header.previous_length, header.previous_chain, header.first_sequence, header.first_lsn) == (0, 0, 1, Lsn(1)),
+            Some(_) => header.epoch >= self.tail.epoch,
+        };
+        if !right || header.size < SEGMENT_HEADER_SIZE + EMPTY_BATCH_SIZE {
+            return Err(damaged(found.file.id, 0, "the segment's header contradicts the log before it".to_string()));
+        }
+        self.nonce = directory_nonce(header.directory);
+        self.tail.chain = header.chain();
+        self.tail.segment = Some(Segment { id: found.file.id, size: header.size });
+        self.tail.end = SEGMENT_HEADER_SIZE;
+        self.unsealed.clear();
+        Ok(())
+    }
+
+    /// Believes a batch.
+    fn apply(&mut self, segment: SegmentId, batch: &Checked, bytes: &[u8]) -> Result<(), RecoverError> {
+        let header = &batch.header;
+        while self.unsealed.pop_front_if(|(sequence, _)| *sequence <= header.seals()).is_some() {}
+        self.unsealed.push_back((header.sequence, batch.offset));
+        let mut at = BATCH_HEADER_SIZE;
+        for _ in 0..header.count {
+            let record = RecordHeader::decode_fields(&bytes[at..]);
+            let offset = batch.offset + at as u32;
+            self.apply_record(segment, offset, &record, &bytes[at..at + record.length as usize])?;
+            at += record.length as usize;
+        }
+        let tail = &mut self.tail;
+        tail.epoch = header.epoch;
+        tail.lossy = header.flags & BATCH_LOSSY != 0;
+        tail.chain = batch.chain;
+        tail.end = batch.offset + header.length;
+        tail.next_sequence = header.sequence + 1;
+        tail.next_lsn = Lsn(header.first_lsn.0 + u64::from(header.count));
+        Ok(())
+    }
+
+    fn apply_record(&mut self, segment: SegmentId, offset: u32, record: &RecordHeader, bytes: &[u8]) -> Result<(), RecoverError> {
+        let bad = |what: &str| Err(damaged(segment, offset, what.to_string()));
+        if record.term > COUNTER_MAX || record.index > COUNTER_MAX {
+            return bad("a record's numbers are beyond reason");
+        }
+        let state = &mut self.recovered;
+        match Kind::from_number(record.kind).expect("checked with the batch") {
+            Kind::Epoch => state.epoch = state.epoch.max(Epoch(record.index)),
+            Kind::PeerMark => {
+                let mark = state.peer_marks.entry(NodeId(record.node)).or_default();
+                *mark = Lsn(record.index).max(*mark);
+            }
+            Kind::Formation => match codec::decode(&Bytes::copy_from_slice(&bytes[record.value_at()..])) {
+                Ok(formation) => state.formation = Some(formation),
+                Err(error) => return bad(&format!("the cluster's formation cannot be read: {error}")),
+            },
+            Kind::HardState => {
+                let group = state.groups.entry(record.group()).or_default();
+                let vote = (record.flags & RECORD_PRESENT != 0).then_some(NodeId(record.node));
+                let commit = group.state.commit.max(Index(record.commit));
+                group.state = HardState { term: Term(record.term), vote, commit };
+            }
+            Kind::Clean => {}
+            Kind::Noop | Kind::Write => return self.apply_entry(segment, offset, record, bytes),
+        }
+        Ok(())
+    }
+
+    /// An entry at an index discards the group's entries from that index on: they were written earlier, and were replaced.
+    fn apply_entry(&mut self, segment: SegmentId, offset: u32, record: &RecordHeader, bytes: &[u8]) -> Result<(), RecoverError> {
+        let group = self.recovered.groups.entry(record.group()).or_default();
+        let length = group.entries.len() as u64;
+        if record.index == 0 || record.index > length + 1 {
+            let what = format!("entry {} of group {} follows entry {length}", record.index, record.group);
+            return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
+        }
+        group.entries.truncate(record.index as usize - 1);
+        group.state.commit = group.state.commit.max(Index(record.commit));
+        let fact = if record.kind == Kind::Noop.number() {
+            FactSummary::Noop
+        } else {
+            let value_at = record.value_at();
+            let value = (record.flags & RECORD_PRESENT != 0).then(|| ValuePlace {
+                place: Place { segment, offset: offset + value_at as u32, length: record.length - value_at as u32 },
+                checksum: record.value_checksum,
+            });
+            FactSummary::Write { key: Bytes::copy_from_slice(&bytes[RECORD_HEADER_SIZE..value_at]), value }
+        };
+        let place = Place { segment, offset, length: record.length };
+        group.entries.push(EntrySummary { index: record.index(), term: record.term(), record: place, fact });
+        Ok(())
+    }
+
+    /// Reads what no batch seals: the log writes it once more. A segment's header belongs to its first batch.
+    fn keep_unsealed(&mut self, device: &mut dyn LogDevice, segment: SegmentId) -> Result<(), RecoverError> {
+        let from = match self.unsealed.front() {
+            Some((_, offset)) if *offset > SEGMENT_HEADER_SIZE => *offset,
+            _ => 0,
+        };
+        let length = self.tail.end - from;
+        let bytes = device.read(segment, u64::from(from), length as usize)?;
+        if bytes.len() != length as usize {
+            return Err(RecoverError::Device(DiskError::Io(format!("segment {segment} became shorter while it was read"))));
+        }
+        self.tail.unsealed = Some((Place { segment, offset: from, length }, Bytes::from(bytes)));
+        Ok(())
+    }
+
+    fn finish(mut self) -> Recovered {
+        for group in self.recovered.groups.values_mut() {
+            // What was committed was appended before; this is only a bound on what the next layer may rely on.
+            group.state.commit = group.state.commit.min(Index(group.entries.len() as u64));
+        }
+        let RecoveredState { epoch, formation, peer_marks, groups } = self.recovered;
+        let lossless = !self.tail.lossy;
+        Recovered { directory: self.tail.directory, epoch, formation, peer_marks, groups, lossless, tail: self.tail }
+    }
+}
+
+/// A segment as recovery reads it: a chunk at a time, and one batch whole.
+pub(super) struct Window<'d> {
+    device: &'d mut dyn LogDevice,
+    segment: SegmentId,
+    size: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'d> Window<'d> {
+    fn new(device: &'d mut dyn LogDevice, segment: SegmentId, size: u64) -> Window<'d> {
+        Window { device, segment, size, start: 0, bytes: Vec::new() }
+    }
+
+    pub fn segment(&self) -> SegmentId {
+        self.segment
+    }
+
+    /// Bytes from `at` to the segment's end; `None` beyond it.
+    pub fn left(&self, at: u64) -> Option<u64> {
+        self.size.checked_sub(at)
+    }
+
+    /// `length` bytes from `at`; `None` when the segment ends before.
+    pub fn get(&mut self, at: u64, length: usize) -> Result<Option<&[u8]>, DiskError> {
+        if self.left(at).is_none_or(|left| left < length as u64) {
+            return Ok(None);
+        }
+        let held = self.start..self.start + self.bytes.len() as u64;
+        if at < held.start || at + length as u64 > held.end {
+            let wanted = (length.max(READ_CHUNK) as u64).min(self.size - at) as usize;
+            self.bytes = self.device.read(self.segment, at, wanted)?;
+            self.start = at;
+            if self.bytes.len() < length {
+                // The file is shorter than it was listed.
+                return Ok(None);
+            }
+        }
+        let from = (at - self.start) as usize;
+        Ok(Some(&self.bytes[from..from + length]))
+    }
+
+    /// What [`Window::get`] just answered.
+    fn held(&self, at: u32, length: u32) -> &[u8] {
+        let from = (u64::from(at) - self.start) as usize;
+        &self.bytes[from..from + length as usize]
+    }
+}

@@ -1,0 +1,148 @@
+//! Segments made ahead of time: created with their zeros, and their names made durable, before anything is written into them.
+//!
+//! States: none -> creating -> ready -> taken. A full disk leads from creating back to none, to be tried again each
+//! second; any other failure halts the node.
+
+use crate::base::{Duration, IoId, SegmentId, Time};
+use crate::msg::disk::{DiskError, DiskOp, DiskResult};
+use std::collections::BTreeMap;
+
+/// How long a full disk is left alone before the next try.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    pub id: SegmentId,
+    /// In bytes.
+    pub size: u32,
+}
+
+#[derive(Debug)]
+enum Spare {
+    None,
+    /// `None` in place of an id: that operation was answered.
+    Creating {
+        segment: Segment,
+        create: Option<IoId>,
+        sync: Option<IoId>,
+        failed: bool,
+    },
+    Ready(Segment),
+}
+
+/// The next segment, and how much the files take together.
+#[derive(Debug)]
+pub struct Segments {
+    spare: Spare,
+    /// Since when the disk is full, as the time of the next try.
+    retry_at: Option<Time>,
+    /// Sizes of the files that are there, those not yet written to included.
+    sizes: BTreeMap<SegmentId, u64>,
+    created: u64,
+}
+
+/// What an answer of the disk meant.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    NotMine,
+    Noted,
+    Halt(String),
+}
+
+impl Segments {
+    pub fn new(sizes: BTreeMap<SegmentId, u64>) -> Segments {
+        Segments { spare: Spare::None, retry_at: None, sizes, created: 0 }
+    }
+
+    pub fn bytes_allocated(&self) -> u64 {
+        self.sizes.values().sum()
+    }
+
+    pub fn created(&self) -> u64 {
+        self.created
+    }
+
+    /// The segment `id` with at least `size` bytes, if it is ready.
+    pub fn ready(&self, id: SegmentId, size: u32) -> Option<Segment> {
+        match self.spare {
+            Spare::Ready(segment) if segment.id == id && segment.size >= size => Some(segment),
+            _ => None,
+        }
+    }
+
+    pub fn has_spare(&self) -> bool {
+        matches!(self.spare, Spare::Ready(_))
+    }
+
+    /// Takes the segment that is ready: it is written to from now on.
+    pub fn take(&mut self) -> Segment {
+        match std::mem::replace(&mut self.spare, Spare::None) {
+            Spare::Ready(segment) => segment,
+            other => panic!("no segment is ready: {other:?}"),
+        }
+    }
+
+    /// The last try to make a segment failed for want of room.
+    pub fn disk_is_full(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
+    /// When to try again; `None` while a try is under way, or none is needed.
+    pub fn deadline(&self) -> Option<Time> {
+        self.retry_at.filter(|_| matches!(self.spare, Spare::None))
+    }
+
+    /// Asks for the segment `id` with `size` bytes, unless it is there, being made, or the disk was full a moment ago.
+    pub fn want(&mut self, now: Time, id: SegmentId, size: u32, mut next_io: impl FnMut() -> IoId, mut emit: impl FnMut(IoId, DiskOp)) {
+        match &self.spare {
+            Spare::Creating { .. } => return,
+            Spare::Ready(segment) if segment.id == id && segment.size >= size => return,
+            Spare::Ready(_) | Spare::None => {}
+        }
+        if self.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let (create, sync) = (next_io(), next_io());
+        self.spare = Spare::Creating { segment: Segment { id, size }, create: Some(create), sync: Some(sync), failed: false };
+        emit(create, DiskOp::Create { segment: id, size });
+        emit(sync, DiskOp::SyncDirectory);
+    }
+
+    pub fn on_disk(&mut self, now: Time, io: IoId, result: &DiskResult) -> Answer {
+        let Spare::Creating { segment, create, sync, failed } = &mut self.spare else { return Answer::NotMine };
+        if *create == Some(io) {
+            *create = None;
+            match result {
+                DiskResult::Failed(DiskError::Full) => *failed = true,
+                DiskResult::Failed(error) => return Answer::Halt(format!("segment {} could not be made: {error}", segment.id)),
+                DiskResult::Done | DiskResult::Data(_) => {}
+            }
+        } else if *sync == Some(io) {
+            *sync = None;
+            if let DiskResult::Failed(error) = result {
+                return Answer::Halt(format!("the directory of the log could not be synced: {error}"));
+            }
+        } else {
+            return Answer::NotMine;
+        }
+        if create.is_none() && sync.is_none() {
+            if *failed {
+                self.retry_at = Some(now + RETRY_AFTER);
+                self.spare = Spare::None;
+            } else {
+                let segment = *segment;
+                self.retry_at = None;
+                self.created += 1;
+                self.sizes.insert(segment.id, u64::from(segment.size));
+                self.spare = Spare::Ready(segment);
+            }
+        }
+        Answer::Noted
+    }
+
+    pub fn check(&self) {
+        if let Spare::Ready(segment) = &self.spare {
+            assert!(self.sizes.contains_key(&segment.id), "a segment that is ready has a size");
+        }
+    }
+}
