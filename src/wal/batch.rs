@@ -6,8 +6,8 @@
 
 use super::Record;
 use super::format::{
-    BATCH_HEADER_SIZE, BatchHeader, DIRECTORY_ENTRY_SIZE, Kind, RECORD_HEADER_SIZE, RECORD_LENGTH_MAX, RECORD_PRESENT, RecordHeader,
-    TRAILER_SIZE, Trailer, fold_body, salt,
+    BATCH_HEADER_SIZE, BatchHeader, DIRECTORY_ENTRY_SIZE, Kind, RECORD_HEADER_SIZE, RECORD_LENGTH_MAX, RECORD_PRESENT,
+    RecordHeader, TRAILER_SIZE, Trailer, fold_body, salt,
 };
 use crate::base::hash::checksum;
 use crate::base::{GroupId, Index, Lsn, Place, SegmentId, Term};
@@ -41,7 +41,12 @@ impl Parts {
                 let flags = if state.vote.is_some() { RECORD_PRESENT } else { 0 };
                 let node = state.vote.map_or(0, |node| node.0);
                 let (term, index, commit) = (state.term.0, state.commit.0, state.commit.0);
-                (Kind::HardState, RecordHeader { flags, node, group: group.0, index, term, commit, ..empty }, Bytes::new(), Bytes::new())
+                (
+                    Kind::HardState,
+                    RecordHeader { flags, node, group: group.0, index, term, commit, ..empty },
+                    Bytes::new(),
+                    Bytes::new(),
+                )
             }
             Record::Entry(group, Entry { index, term, fact }, commit) => {
                 let header = RecordHeader { group: group.0, index: index.0, term: term.0, commit: commit.0, ..empty };

@@ -75,11 +75,14 @@ pub fn groups_between(
         (None, Some(until)) => u64::from(until.saturating_sub(from)),
         (None, None) => return Ok(None),
     };
-    if until.is_some_and(|until| u64::from(from) + length != u64::from(until)) || length > u64::from(super::format::BATCH_LENGTH_MAX) {
+    if until.is_some_and(|until| u64::from(from) + length != u64::from(until))
+        || length > u64::from(super::format::BATCH_LENGTH_MAX)
+    {
         return Ok(None);
     }
     let Some(batch) = window.get(u64::from(from), length as usize)? else { return Ok(None) };
-    Ok(by_footer(batch, nonce, segment, from).or_else(|| header.and_then(|(header, _)| by_records(batch, &header, segment, from))))
+    Ok(by_footer(batch, nonce, segment, from)
+        .or_else(|| header.and_then(|(header, _)| by_records(batch, &header, segment, from))))
 }
 
 /// The groups in a batch's footer, when the footer is whole.

@@ -5,7 +5,9 @@
 //! not exist yet; a batch whose segment is not there waits, and all behind it.
 
 use super::batch::{Batch, Finished, Parts, batch_length_alone};
-use super::format::{BATCH_LOSSY, BatchHeader, EMPTY_BATCH_SIZE, FORMAT_VERSION, SEGMENT_HEADER_SIZE, SegmentHeader, directory_nonce};
+use super::format::{
+    BATCH_LOSSY, BatchHeader, EMPTY_BATCH_SIZE, FORMAT_VERSION, SEGMENT_HEADER_SIZE, SegmentHeader, directory_nonce,
+};
 use super::reads::{Reads, Wanted, answer, refuse};
 use super::recover::Tail;
 use super::segments::{Answer, Segment, Segments};
@@ -601,7 +603,8 @@ impl Log {
     /// The bytes at `place`, when they are in a batch whose write was not answered yet.
     fn read_unwritten(&self, place: Place) -> Option<Bytes> {
         let in_flight = self.write.as_ref().and_then(|write| write.batch.as_ref());
-        let newer = (place.segment, place.offset) >= (self.current.map_or(SegmentId::ZERO, |current| current.id), self.current_end);
+        let newer =
+            (place.segment, place.offset) >= (self.current.map_or(SegmentId::ZERO, |current| current.id), self.current_end);
         if !newer {
             return in_flight.and_then(|batch| batch.read(place));
         }

@@ -45,7 +45,9 @@ impl Reads {
         let (read, wanted) = self.waiting.remove(&io)?;
         Some(match result {
             DiskResult::Data(bytes) => answer(nonce, read, wanted, bytes),
-            DiskResult::Failed(error) => refuse(read, wanted, ReadError::Corrupt { place: wanted.place(), why: error.to_string() }),
+            DiskResult::Failed(error) => {
+                refuse(read, wanted, ReadError::Corrupt { place: wanted.place(), why: error.to_string() })
+            }
             DiskResult::Done => {
                 let why = "the disk answered a read without data".to_string();
                 refuse(read, wanted, ReadError::Corrupt { place: wanted.place(), why })

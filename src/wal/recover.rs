@@ -10,9 +10,9 @@
 
 use super::evidence::{find_header, groups_between};
 use super::format::{
-    BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_LOSSY, BatchHeader, COUNTER_MAX, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE, FORMAT_VERSION,
-    Kind, RECORD_HEADER_SIZE, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader, TRAILER_SIZE, Trailer, directory_nonce,
-    fold_body, footer_size, salt,
+    BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_LOSSY, BatchHeader, COUNTER_MAX, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE,
+    FORMAT_VERSION, Kind, RECORD_HEADER_SIZE, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader, TRAILER_SIZE,
+    Trailer, directory_nonce, fold_body, footer_size, salt,
 };
 use super::segments::Segment;
 use super::{Recovered, RecoveredGroup};
@@ -55,7 +55,10 @@ impl fmt::Display for RecoverError {
                 write!(f, "the log is of another node: segment {segment} was written by node {found}, this is node {expected}")
             }
             RecoverError::NewerFormat { segment, offset, found } => {
-                write!(f, "the log is of a newer format: {found} in segment {segment} at byte {offset}; this program reads version {FORMAT_VERSION}")
+                write!(
+                    f,
+                    "the log is of a newer format: {found} in segment {segment} at byte {offset}; this program reads version {FORMAT_VERSION}"
+                )
             }
             RecoverError::Damaged { segment, offset, what, groups } => {
                 write!(f, "the log is damaged: {what}, in segment {segment} at byte {offset}; ")?;
@@ -242,7 +245,10 @@ fn check_end(window: &mut Window<'_>, replay: &Replay, found: &Found, next: &Seg
         && (header.previous, header.sequence) == (tail.chain, tail.next_sequence)
         && header.epoch > next.epoch
     {
-        let what = format!("a batch of life {} continues the segment, but segment {} of life {} says it ends", header.epoch, next.segment, next.epoch);
+        let what = format!(
+            "a batch of life {} continues the segment, but segment {} of life {} says it ends",
+            header.epoch, next.segment, next.epoch
+        );
         return Err(damaged(found.file.id, tail.end, what));
     }
     Ok(())
@@ -298,7 +304,10 @@ fn check_batch(window: &mut Window<'_>, replay: &Replay, limit: u32) -> Result<R
         return Err(RecoverError::NewerFormat { segment, offset, found: format!("version {}", header.version) });
     }
     let right = header.first_lsn == tail.next_lsn && header.epoch >= tail.epoch && header.epoch.0 <= COUNTER_MAX;
-    if !right || header.length > room.min(BATCH_LENGTH_MAX) || u64::from(header.length) < BATCH_HEADER_SIZE as u64 + footer_size(header.count) {
+    if !right
+        || header.length > room.min(BATCH_LENGTH_MAX)
+        || u64::from(header.length) < BATCH_HEADER_SIZE as u64 + footer_size(header.count)
+    {
         return Ok(Err("the batch's header contradicts itself".to_string()));
     }
     let Some(batch) = window.get(u64::from(offset), header.length as usize)? else {

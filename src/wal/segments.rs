@@ -93,7 +93,14 @@ impl Segments {
     }
 
     /// Asks for the segment `id` with `size` bytes, unless it is there, being made, or the disk was full a moment ago.
-    pub fn want(&mut self, now: Time, id: SegmentId, size: u32, mut next_io: impl FnMut() -> IoId, mut emit: impl FnMut(IoId, DiskOp)) {
+    pub fn want(
+        &mut self,
+        now: Time,
+        id: SegmentId,
+        size: u32,
+        mut next_io: impl FnMut() -> IoId,
+        mut emit: impl FnMut(IoId, DiskOp),
+    ) {
         match &self.spare {
             Spare::Creating { .. } => return,
             Spare::Ready(segment) if segment.id == id && segment.size >= size => return,

@@ -169,7 +169,9 @@ impl Model {
                     entries.truncate(entry.index.0 as usize - 1);
                     let (key, value) = match &entry.fact {
                         Fact::Noop => (None, None),
-                        Fact::Write { key, value } => (Some(key.clone()), value.as_ref().map(|v| crate::base::hash::value_checksum(v))),
+                        Fact::Write { key, value } => {
+                            (Some(key.clone()), value.as_ref().map(|v| crate::base::hash::value_checksum(v)))
+                        }
                     };
                     entries.push((entry.term, key, value));
                 }
@@ -366,7 +368,10 @@ fn an_idle_log_seals_its_tail_once() {
     let value = rig.placed[0].value.unwrap().place;
     rig.disk.segment(SegmentId(1))[value.offset as usize] ^= 1;
     let error = recover(&mut rig.disk, ME).unwrap_err();
-    assert!(matches!(&error, RecoverError::Damaged { groups: Some(groups), .. } if *groups == BTreeSet::from([GroupId(1)])), "{error}");
+    assert!(
+        matches!(&error, RecoverError::Damaged { groups: Some(groups), .. } if *groups == BTreeSet::from([GroupId(1)])),
+        "{error}"
+    );
 }
 
 #[test]
@@ -567,7 +572,11 @@ fn run_lives(seed: u64) {
         // Power loss, or only the process; a failed sync must not be believed in the next life either.
         let (durable, acknowledgeable, last) = (rig.durable, rig.acknowledgeable, rig.log.last_lsn());
         let machine = below(&mut random, 3) > 0;
-        if machine { rig.disk.crash_machine(&mut random) } else { rig.disk.crash_process() }
+        if machine {
+            rig.disk.crash_machine(&mut random)
+        } else {
+            rig.disk.crash_process()
+        }
         let recovered = recover(&mut rig.disk, ME).unwrap_or_else(|error| panic!("seed {seed} life {life}: {error}"));
         let found = Lsn(recovered.tail.next_lsn.0 - 1);
         assert!(found >= durable && found <= last, "seed {seed} life {life}: {durable:?} <= {found:?} <= {last:?}");
