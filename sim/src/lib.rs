@@ -1,5 +1,32 @@
-//! The simulator of Ringseed.
+//! The simulator: the real node in a world of crashes, partitions and disk faults.
+//!
+//! `seed -> plan -> run`. [`Plan::generate`] expands a seed into plain data, [`run_plan`] executes it, and the checkers judge what happened.
+//! A run is a function of its plan: the same plan gives the same trace, byte by byte (promise P7).
+//!
+//! - [`plan`]: what a run does. [`shrink`]: the smallest part of it that still fails.
+//! - [`world`]: the event heap; machines, faults, the phases of a run. [`network`], [`disk`], [`clock`]: what surrounds a node.
+//! - [`workload`]: the clients. [`check`]: the judges of their history. [`counters`]: whether the faults bite.
+//! - [`runner`]: many seeds at once. [`mutants`]: planted bugs. [`seeds`]: the seeds that found something.
 
 pub mod check;
+pub mod clock;
+pub mod counters;
+mod dice;
+pub mod disk;
 pub mod mutants;
+pub mod network;
+pub mod plan;
+mod run;
+pub mod runner;
 pub mod seeds;
+pub mod shrink;
+pub mod trace;
+pub mod workload;
+pub mod world;
+
+pub use plan::Plan;
+pub use run::{Outcome, RunOptions, Verdict, run_plan, run_seed};
+pub use runner::{Summary, run_many};
+
+/// Nanoseconds of the world, from the start of a run. No node sees them.
+pub type WorldTime = u64;

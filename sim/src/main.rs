@@ -1,1 +1,258 @@
-fn main() {}
+//! The simulator's command line.
+
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use ringseed_sim::counters::{Counters, Kind};
+use ringseed_sim::plan::Plan;
+use ringseed_sim::{Outcome, RunOptions, Summary, Verdict, run_many, run_plan, shrink};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  every run was clean
+   2  the command line, or a file named by it, is wrong
+  10  safety: a promise about what is correct was broken
+  11  liveness: something did not finish in bounded time after the faults (P5)
+  12  panic: an assertion failed
+  13  nondeterminism: two runs of one plan differ (P7)
+  14  all clean, but in 1,000 seeds or more some kind of fault never fired or never mattered
+When runs of a batch fail in different ways, the first failing seed decides.";
+
+/// Runs the real Ringseed node in a seeded world of crashes, partitions and disk faults.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Run one seed: print its options, a timeline, the fault counters and the verdict.
+    #[arg(long, conflicts_with_all = ["seeds", "plan"])]
+    seed: Option<u64>,
+    /// Run many seeds: from A up to, not including, B.
+    #[arg(long, value_name = "A..B", value_parser = parse_range, conflicts_with = "plan")]
+    seeds: Option<Range<u64>>,
+    /// Run a saved plan.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Threads for --seeds [default: one per core].
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// With --seeds: stop after this many failures.
+    #[arg(long, default_value_t = 10)]
+    failures: usize,
+    /// With --seeds: stop after the first failure, and say in one line how many seeds it took.
+    #[arg(long)]
+    stop_at_failure: bool,
+    /// Run every plan twice, and compare the traces. Without it, one seed in 50 of --seeds.
+    #[arg(long)]
+    check_determinism: bool,
+    /// Write the plan, as JSON, and with --shrink the shrunk plan.
+    #[arg(long, value_name = "FILE")]
+    save_plan: Option<PathBuf>,
+    /// Write what the clients asked and were told, as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Write every event, as text.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// If the run fails, look for a smaller plan that fails in the same way.
+    #[arg(long)]
+    shrink: bool,
+    /// The most plans that --shrink runs.
+    #[arg(long, default_value_t = 300)]
+    shrink_tries: u32,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Plant each bug of sim/mutants in a copy of the source, and run seeds until it is caught.
+    Mutants(ringseed_sim::mutants::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(Command::Mutants(mutants)) = &arguments.command {
+        return ExitCode::from(ringseed_sim::mutants::run(mutants));
+    }
+    match run(&arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(what) => {
+            eprintln!("error: {what}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<u8, String> {
+    if let Some(seeds) = &arguments.seeds {
+        return Ok(run_seeds(arguments, seeds.clone()));
+    }
+    let (plan, command) = match (&arguments.plan, arguments.seed) {
+        (Some(file), _) => (read_plan(file)?, format!("--plan {}", file.display())),
+        (None, Some(seed)) => (Plan::generate(seed), format!("--seed {seed}")),
+        (None, None) => return Err("give --seed N, --seeds A..B or --plan FILE; see --help".into()),
+    };
+    run_one(arguments, &plan, &command)
+}
+
+fn run_one(arguments: &Arguments, plan: &Plan, command: &str) -> Result<u8, String> {
+    print_options(plan);
+    let options =
+        RunOptions { trace: arguments.trace.is_some(), history: arguments.history.is_some(), twice: arguments.check_determinism };
+    let outcome = run_plan(plan, options);
+    println!("\nTimeline (simulated seconds)");
+    outcome.timeline.iter().for_each(|line| println!("{line}"));
+    println!();
+    print_counters(&outcome.counters, false);
+    let stats = outcome.stats;
+    println!(
+        "{} operations: {} done, {} conditions failed, {} rejected, {} unknown; {} events, {} rounds, {:.1} simulated seconds, trace {:016x}",
+        stats.done + stats.conditions_failed + stats.rejected + stats.unknown,
+        stats.done,
+        stats.conditions_failed,
+        stats.rejected,
+        stats.unknown,
+        outcome.events,
+        outcome.rounds,
+        outcome.simulated as f64 / 1e9,
+        outcome.trace_hash
+    );
+    if outcome.undecided > 0 {
+        println!("{} keys could not be judged within the checkers' bound", outcome.undecided);
+    }
+    save(arguments, plan, &outcome)?;
+    println!("\nVerdict: {}", outcome.verdict);
+    println!("Reproduce: cargo run --release -p ringseed-sim -- {command}");
+    if arguments.shrink && !outcome.verdict.is_clean() {
+        shrink_it(arguments, plan, &outcome.verdict)?;
+    }
+    Ok(outcome.verdict.exit_code())
+}
+
+fn save(arguments: &Arguments, plan: &Plan, outcome: &Outcome) -> Result<(), String> {
+    if let Some(file) = &arguments.save_plan {
+        write_plan(file, plan)?;
+    }
+    if let (Some(file), Some(text)) = (&arguments.trace, &outcome.trace) {
+        write(file, text.as_bytes())?;
+    }
+    if let (Some(file), Some(history)) = (&arguments.history, &outcome.history) {
+        let mut writer = ringseed::msg::history::Writer::new(Vec::new());
+        for record in history {
+            writer.write(record).map_err(|e| e.to_string())?;
+        }
+        write(file, &writer.finish().map_err(|e| e.to_string())?)?;
+    }
+    Ok(())
+}
+
+fn shrink_it(arguments: &Arguments, plan: &Plan, verdict: &Verdict) -> Result<(), String> {
+    let name = verdict.name();
+    println!("\nShrinking ({name}) ...");
+    let shrunk = shrink::shrink(plan, &name, arguments.shrink_tries);
+    let file = arguments.save_plan.clone().unwrap_or_else(|| PathBuf::from("shrunk-plan.json"));
+    write_plan(&file, &shrunk.plan)?;
+    println!("{} faults are left of {}, after {} runs:", shrunk.plan.faults.len(), plan.faults.len(), shrunk.tries);
+    print_options(&shrunk.plan);
+    let outcome = run_plan(&shrunk.plan, RunOptions::default());
+    outcome.timeline.iter().for_each(|line| println!("{line}"));
+    println!("Reproduce: cargo run --release -p ringseed-sim -- --plan {}", file.display());
+    Ok(())
+}
+
+fn run_seeds(arguments: &Arguments, seeds: Range<u64>) -> u8 {
+    let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let bar = ProgressBar::new(seeds.end.saturating_sub(seeds.start));
+    let style =
+        ProgressStyle::with_template("{bar:30} {pos}/{len} seeds, {per_sec}, {eta} left  {msg}").expect("the template is right");
+    bar.set_style(style);
+    let twice_every = if arguments.check_determinism { 1 } else { 50 };
+    let failures_max = if arguments.stop_at_failure { 1 } else { arguments.failures.max(1) };
+    let first = seeds.start;
+    let summary = run_many(seeds, jobs, twice_every, failures_max, |seed, outcome| {
+        bar.inc(1);
+        if !outcome.verdict.is_clean() {
+            bar.suspend(|| {
+                println!("seed {seed}: {}", outcome.verdict);
+                println!("  reproduce: cargo run --release -p ringseed-sim -- --seed {seed}");
+            });
+        }
+    });
+    bar.finish_and_clear();
+    print_summary(&summary);
+    if arguments.stop_at_failure
+        && let Some((seed, verdict)) = summary.failures.first()
+    {
+        println!("first failure: seed {seed}, after {} seeds: {}", seed - first + 1, verdict.name());
+    }
+    summary.exit_code()
+}
+
+fn print_summary(summary: &Summary) {
+    print_counters(&summary.counters, true);
+    let took = summary.took.as_secs_f64();
+    let simulated = summary.simulated.as_secs_f64();
+    println!(
+        "{} seeds in {took:.1} s ({:.0} a second), {simulated:.0} simulated seconds ({:.0} a second), {} events",
+        summary.seeds,
+        summary.seeds as f64 / took,
+        simulated / took,
+        summary.events
+    );
+    let stats = summary.stats;
+    println!(
+        "operations: {} done, {} conditions failed, {} rejected, {} unknown; {} keys undecided",
+        stats.done, stats.conditions_failed, stats.rejected, stats.unknown, summary.undecided
+    );
+    if summary.failures.is_empty() {
+        println!("clean");
+    } else {
+        println!("{} seeds failed:", summary.failures.len());
+        summary.failures.iter().for_each(|(seed, verdict)| println!("  {seed}: {}", verdict.name()));
+    }
+}
+
+/// A table of how often each kind of fault fired and mattered; `all`: also those that never did.
+fn print_counters(counters: &Counters, all: bool) {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(["fault", "fired", "mattered"]);
+    for &kind in Kind::ALL {
+        let count = counters.get(kind);
+        if all || count.fired > 0 {
+            table.add_row([kind.name().to_owned(), count.fired.to_string(), count.mattered.to_string()]);
+        }
+    }
+    println!("{table}");
+}
+
+fn print_options(plan: &Plan) {
+    println!("Seed {}: {}, ending {:?} after {} ms", plan.seed, plan.scenario, plan.ending, plan.faults_ms);
+    println!("  {:?}", plan.cluster);
+    plan.nodes.iter().enumerate().for_each(|(number, node)| println!("  n{}: {node:?}", number + 1));
+    println!("  {:?}\n  {:?}\n  {:?}", plan.workload, plan.network, plan.disk);
+    for fault in &plan.faults {
+        let when = fault.when.map_or(String::new(), |trigger| format!(", when a node {trigger:?}"));
+        println!("  {:>6} ms{when}, for {} ms: {:?}", fault.at_ms, fault.for_ms, fault.kind);
+    }
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let (from, to) = text.split_once("..").ok_or("expected A..B, for example 0..1000")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|e| format!("\"{text}\": {e}"));
+    let range = number(from)?..number(to)?;
+    if range.is_empty() { Err("the range is empty: A must be less than B".into()) } else { Ok(range) }
+}
+
+fn read_plan(file: &Path) -> Result<Plan, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    serde_json::from_str(&text).map_err(|e| format!("{} holds no plan: {e}", file.display()))
+}
+
+fn write_plan(file: &Path, plan: &Plan) -> Result<(), String> {
+    write(file, serde_json::to_string_pretty(plan).expect("a plan is plain data").as_bytes())
+}
+
+fn write(file: &Path, bytes: &[u8]) -> Result<(), String> {
+    std::fs::write(file, bytes).map_err(|e| format!("{}: {e}", file.display()))
+}

@@ -35,11 +35,12 @@ impl Slices for Frame {
 }
 
 /// Encodes `message` behind what `out` already holds.
-pub fn encode_into<T: minicbor::Encode<()>>(message: &T, out: &mut Vec<u8>) {
-    minicbor::encode(message, out).expect("encoding into memory does not fail");
+pub fn encode_into<T: minicbor::Encode<Frame>>(message: &T, out: &mut Vec<u8>) {
+    // Derived encoders name the decoders' context as their bound, too; they do not use it.
+    minicbor::encode_with(message, out, &mut Frame(Bytes::new())).expect("encoding into memory does not fail");
 }
 
-pub fn encode<T: minicbor::Encode<()>>(message: &T) -> Vec<u8> {
+pub fn encode<T: minicbor::Encode<Frame>>(message: &T) -> Vec<u8> {
     let mut out = Vec::new();
     encode_into(message, &mut out);
     out

@@ -1,0 +1,124 @@
+//! Evidence that the faults bite: how often each kind *fired*, and how often it *mattered*.
+//!
+//! A fault that fires and changes nothing (a partition over which nobody sends, a power loss with nothing unsynced) tests
+//! nothing. A batch of seeds in which a kind never fired, or never mattered, fails.
+
+use std::collections::BTreeMap;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Every kind of fault that is counted. The comment says when it matters.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Kind { $($(#[$doc])* $name,)* }
+
+        impl Kind {
+            pub const ALL: &[Kind] = &[$(Kind::$name,)*];
+
+            pub const fn name(self) -> &'static str {
+                match self { $(Kind::$name => $text,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// An operation of the disk, an event or a request was in progress.
+    Crash = "crash",
+    /// Something unsynced was lost or torn.
+    PowerLoss = "power loss",
+    /// Something unsynced was lost or torn, on any node.
+    PowerLossOfAll = "power loss of all",
+    /// The node led something.
+    Stop = "clean stop",
+    /// The node had applied or logged something before.
+    Restart = "restart",
+    /// Events were kept waiting.
+    Pause = "pause",
+    /// A message was dropped.
+    Isolation = "partition: isolation",
+    Split = "partition: split",
+    OneWay = "partition: one-way",
+    Partial = "partition: partial",
+    Flapping = "partition: flapping",
+    /// A message was dropped.
+    Loss = "loss",
+    /// A message was delivered twice.
+    Duplication = "duplication",
+    /// A message arrived behind one that was sent later.
+    Reordering = "reordering",
+    /// A message was delayed.
+    Delay = "delay",
+    /// A message was delayed.
+    SlowLink = "slow link",
+    /// The node's clock ran at another rate for some time.
+    ClockRate = "clock rate, within the bound",
+    /// As above; mattered: a lease was held by two nodes, or an answer that rested on a lease was stale.
+    ClockBeyond = "clock beyond the bound",
+    /// The clock of a node jumped forward.
+    ClockJump = "clock jump",
+    /// A read was answered with an error.
+    ReadError = "disk: read error",
+    /// A write was answered with an error.
+    WriteError = "disk: write error",
+    /// A sync was answered with an error, after part was made durable.
+    SyncError = "disk: sync error",
+    /// An operation of the disk was kept waiting.
+    Stall = "disk: stall",
+    /// A segment could not be made.
+    Full = "disk: full",
+    /// Unsynced sectors did not survive.
+    LostWrite = "disk: unsynced write lost",
+    /// Of one write, some sectors survived and others did not.
+    TornWrite = "disk: write torn at a sector",
+    /// A later write survived, an earlier one did not.
+    ReorderedWrite = "disk: writes persisted out of order",
+    /// A file whose name was not synced is gone.
+    LostName = "disk: unsynced name lost",
+    /// A file that was being made shows another file's bytes.
+    OldBytes = "disk: old bytes in new space",
+    /// The node was refused by the cluster.
+    Wipe = "wiped directory",
+    /// The node was refused by the cluster.
+    OldDirectory = "old directory",
+    /// A request was in progress on the connection.
+    ConnectionBreak = "client connection broken",
+}
+
+/// Counts by kind of fault.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    counts: BTreeMap<Kind, Count>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    pub fired: u64,
+    pub mattered: u64,
+}
+
+impl Counters {
+    pub fn fired(&mut self, kind: Kind) {
+        self.counts.entry(kind).or_default().fired += 1;
+    }
+
+    pub fn mattered(&mut self, kind: Kind) {
+        self.counts.entry(kind).or_default().mattered += 1;
+    }
+
+    pub fn get(&self, kind: Kind) -> Count {
+        self.counts.get(&kind).copied().unwrap_or_default()
+    }
+
+    pub fn add(&mut self, other: &Counters) {
+        for (&kind, count) in &other.counts {
+            let sum = self.counts.entry(kind).or_default();
+            sum.fired += count.fired;
+            sum.mattered += count.mattered;
+        }
+    }
+
+    /// The kinds that never fired, or never mattered.
+    pub fn idle(&self) -> Vec<Kind> {
+        Kind::ALL.iter().copied().filter(|&k| self.get(k).fired == 0 || self.get(k).mattered == 0).collect()
+    }
+}

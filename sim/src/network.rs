@@ -1,0 +1,203 @@
+//! The network between nodes: what becomes of each message.
+//!
+//! Without faults, messages between two nodes arrive in order, each after a latency of its own. Faults that are active together add up:
+//! the state of every directed pair is computed anew whenever one begins or ends. What is lost is lost, as over a broken connection.
+
+use crate::WorldTime;
+use crate::counters::{Counters, Kind};
+use crate::dice::Dice;
+use crate::plan::NetworkPlan;
+
+const MS: u64 = 1_000_000;
+
+/// One directed pair of nodes.
+#[derive(Debug, Clone, Default)]
+struct Link {
+    /// The faults that cut it now.
+    cuts: Vec<Cut>,
+    slow_ms: u64,
+    /// The latest arrival of a message that was not reordered.
+    last_arrival: WorldTime,
+    /// The latest arrival of any.
+    latest: WorldTime,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    kind: Kind,
+    /// For flapping: cut only in every other period from `since`.
+    period: u64,
+    since: WorldTime,
+}
+
+impl Cut {
+    fn holds(&self, now: WorldTime) -> bool {
+        self.period == 0 || ((now - self.since) / self.period).is_multiple_of(2)
+    }
+}
+
+#[derive(Debug)]
+pub struct Network {
+    base: NetworkPlan,
+    nodes: usize,
+    links: Vec<Link>,
+    loss_permille: u32,
+    duplication: (u32, u64),
+    reordering: (u32, u64),
+    delay_ms: u64,
+    dice: Dice,
+}
+
+/// When a message arrives: never, once, or twice.
+pub type Arrivals = [Option<WorldTime>; 2];
+
+impl Network {
+    pub fn new(base: NetworkPlan, nodes: usize, dice: Dice) -> Network {
+        let links = vec![Link::default(); nodes * nodes];
+        let mut network =
+            Network { base, nodes, links, loss_permille: 0, duplication: (0, 0), reordering: (0, 0), delay_ms: 0, dice };
+        network.clear();
+        network
+    }
+
+    /// As if no fault were active.
+    pub fn clear(&mut self) {
+        for link in &mut self.links {
+            link.cuts.clear();
+            link.slow_ms = 0;
+        }
+        self.loss_permille = self.base.loss_permille;
+        self.duplication = (self.base.duplication_permille, 5);
+        self.reordering = (self.base.reordering_permille, 5);
+        self.delay_ms = 0;
+    }
+
+    /// As [`Network::clear`], and from now on without what the plan does all the time.
+    pub fn heal(&mut self) {
+        self.base.loss_permille = 0;
+        self.base.duplication_permille = 0;
+        self.base.reordering_permille = 0;
+        self.clear();
+    }
+
+    /// Cuts what `from` sends to `to` (both from 0). `period_ms`: for flapping, else 0.
+    pub fn cut(&mut self, from: usize, to: usize, kind: Kind, period_ms: u64, since: WorldTime) {
+        self.link(from, to).cuts.push(Cut { kind, period: period_ms * MS, since });
+    }
+
+    pub fn slow(&mut self, from: usize, to: usize, by_ms: u64) {
+        self.link(from, to).slow_ms += by_ms;
+    }
+
+    pub fn lose(&mut self, permille: u32) {
+        self.loss_permille = (self.loss_permille + permille).min(900);
+    }
+
+    pub fn duplicate(&mut self, permille: u32, delay_ms: u64) {
+        self.duplication = (self.duplication.0.max(permille), self.duplication.1.max(delay_ms));
+    }
+
+    pub fn reorder(&mut self, permille: u32, delay_ms: u64) {
+        self.reordering = (self.reordering.0.max(permille), self.reordering.1.max(delay_ms));
+    }
+
+    pub fn delay(&mut self, by_ms: u64) {
+        self.delay_ms += by_ms;
+    }
+
+    pub fn is_cut(&self, from: usize, to: usize, now: WorldTime) -> bool {
+        self.links[from * self.nodes + to].cuts.iter().any(|cut| cut.holds(now))
+    }
+
+    /// A message is sent now.
+    pub fn send(&mut self, from: usize, to: usize, now: WorldTime, counters: &mut Counters) -> Arrivals {
+        let at = from * self.nodes + to;
+        if let Some(cut) = self.links[at].cuts.iter().find(|cut| cut.holds(now)) {
+            counters.mattered(cut.kind);
+            return [None, None];
+        }
+        if self.dice.chance(self.loss_permille) {
+            counters.fired(Kind::Loss);
+            counters.mattered(Kind::Loss);
+            return [None, None];
+        }
+        let mut latency = self.base.latency_us * 1000 + self.dice.below(self.base.jitter_us * 1000 + 1);
+        if self.delay_ms > 0 {
+            latency += self.dice.between(self.delay_ms * MS / 2, self.delay_ms * MS);
+            counters.mattered(Kind::Delay);
+        }
+        if self.links[at].slow_ms > 0 {
+            latency += self.links[at].slow_ms * MS;
+            counters.mattered(Kind::SlowLink);
+        }
+        let arrival = if self.dice.chance(self.reordering.0) {
+            counters.fired(Kind::Reordering);
+            now + latency + self.dice.below(self.reordering.1 * MS + 1)
+        } else {
+            let arrival = (now + latency).max(self.links[at].last_arrival + 1);
+            self.links[at].last_arrival = arrival;
+            arrival
+        };
+        if arrival < self.links[at].latest {
+            counters.mattered(Kind::Reordering);
+        }
+        self.links[at].latest = self.links[at].latest.max(arrival);
+        let again = self.dice.chance(self.duplication.0).then(|| {
+            counters.fired(Kind::Duplication);
+            counters.mattered(Kind::Duplication);
+            // Mostly soon; now and then much later, into another term or another life.
+            let late = self.dice.spread(1, (self.duplication.1 * MS).max(2));
+            arrival + late
+        });
+        [Some(arrival), again]
+    }
+
+    fn link(&mut self, from: usize, to: usize) -> &mut Link {
+        &mut self.links[from * self.nodes + to]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> Network {
+        let base =
+            NetworkPlan { latency_us: 100, jitter_us: 50, loss_permille: 0, duplication_permille: 0, reordering_permille: 0 };
+        Network::new(base, 3, Dice::new(1, "network"))
+    }
+
+    #[test]
+    fn messages_arrive_once_and_in_order_unless_told_otherwise() {
+        let (mut network, mut counters) = (network(), Counters::default());
+        let mut last = 0;
+        for now in 0..1000 {
+            let [Some(arrival), None] = network.send(0, 1, now, &mut counters) else { panic!("once") };
+            assert!(arrival > last && arrival >= now + 100_000);
+            last = arrival;
+        }
+        network.reorder(500, 3);
+        network.duplicate(300, 100);
+        network.lose(100);
+        for now in 1000..2000 {
+            network.send(0, 1, now, &mut counters);
+        }
+        for kind in [Kind::Reordering, Kind::Duplication, Kind::Loss] {
+            assert!(counters.get(kind).mattered > 20, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_is_one_way_and_flapping_comes_and_goes() {
+        let (mut network, mut counters) = (network(), Counters::default());
+        network.cut(0, 1, Kind::OneWay, 0, 0);
+        network.cut(1, 2, Kind::Flapping, 10, 5 * MS);
+        assert_eq!(network.send(0, 1, 7, &mut counters), [None, None]);
+        assert!(network.send(1, 0, 7, &mut counters)[0].is_some());
+        assert!(network.send(1, 2, 6 * MS, &mut counters)[0].is_none());
+        assert!(network.send(1, 2, 16 * MS, &mut counters)[0].is_some());
+        assert!(network.send(1, 2, 26 * MS, &mut counters)[0].is_none());
+        network.clear();
+        assert!(network.send(0, 1, 30 * MS, &mut counters)[0].is_some());
+    }
+}

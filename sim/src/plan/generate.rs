@@ -1,0 +1,286 @@
+//! From a seed to a plan: the swarm.
+//!
+//! Each seed first draws the cluster and its surroundings, then *which* kinds of fault it uses at all, then how often and how hard. A seed that
+//! uses three kinds a lot reaches states that one which uses all of them a little never does.
+
+use super::{
+    ClusterPlan, DiskPlan, Ending, Fault, FaultKind, LossStyle, NetworkPlan, NodePlan, Plan, Target, Trigger, WorkloadPlan,
+    scenarios,
+};
+use crate::dice::Dice;
+
+impl Plan {
+    /// The plan of a seed. One in four follows a scenario of [`scenarios::TABLE`].
+    pub fn generate(seed: u64) -> Plan {
+        let mut dice = Dice::new(seed, "plan");
+        let mut plan = surroundings(seed, &mut dice);
+        if dice.chance(250) {
+            let scenario = dice.pick(scenarios::TABLE);
+            plan.scenario = scenario.name.to_owned();
+            (scenario.draw)(&mut plan, &mut dice);
+        } else {
+            swarm(&mut plan, &mut dice);
+        }
+        keep_the_promises_keepable(&mut plan, &mut dice);
+        plan.faults.sort_by_key(|fault| fault.at_ms);
+        plan
+    }
+}
+
+/// A cluster, its machines, network, disks and clients; no faults yet.
+fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
+    let nodes = *dice.pick(&[3, 3, 3, 3, 4, 5, 5]);
+    let support_ms = *dice.pick(&[200, 300, 400, 400, 600, 1000, 2000, 4000]);
+    let drift = *dice.pick(&[1_000, 20_000, 20_000, 50_000]);
+    let cluster = ClusterPlan {
+        partitions: *dice.pick(&[1, 1, 2, 4, 4, 8, 16]),
+        replication_factor: 3,
+        support_ms,
+        clock_drift_ppm_max: drift,
+    };
+    let sync_ms = if dice.chance(100) { dice.between(5, 200) } else { 0 };
+    let skewed = dice.chance(500);
+    let nodes = (0..nodes).map(|number| node_plan(number, nodes, &cluster, sync_ms, skewed, dice)).collect();
+    let latency_us = dice.spread(50, 5_000);
+    Plan {
+        seed,
+        scenario: "swarm".into(),
+        cluster,
+        nodes,
+        workload: workload(dice),
+        network: NetworkPlan {
+            latency_us,
+            jitter_us: latency_us * dice.between(0, 2),
+            loss_permille: if dice.chance(300) { dice.spread(1, 50) as u32 } else { 0 },
+            duplication_permille: if dice.chance(300) { dice.spread(1, 100) as u32 } else { 0 },
+            reordering_permille: if dice.chance(300) { dice.spread(1, 200) as u32 } else { 0 },
+        },
+        disk: DiskPlan {
+            write_us: dice.spread(5, 300),
+            sync_us: dice.spread(50, 8_000),
+            read_us: dice.spread(20, 1_000),
+            jitter_us: dice.spread(1, 3_000),
+        },
+        faults_ms: dice.between(5_000, 12_000),
+        ending: *dice.pick(&[Ending::HealAll, Ending::HealAll, Ending::HealAll, Ending::HealMajority, Ending::NeverHeal]),
+        faults: Vec::new(),
+    }
+}
+
+fn node_plan(number: usize, nodes: usize, cluster: &ClusterPlan, sync_ms: u64, skewed: bool, dice: &mut Dice) -> NodePlan {
+    let support_ms = u64::from(cluster.support_ms);
+    // Rates of all nodes together stay within the bound: any two differ by less than the bound.
+    let ppm = i64::from(cluster.clock_drift_ppm_max) * 9 / 20;
+    let clock_ppm = match (skewed, number % 2) {
+        (false, _) => 0,
+        (true, 0) => ppm - dice.below(ppm as u64 / 8 + 1) as i64,
+        (true, _) => dice.below(ppm as u64 / 8 + 1) as i64 - ppm,
+    };
+    NodePlan {
+        boot_ms: dice.spread(1, 400),
+        heartbeat_ms: (support_ms / dice.between(3, 6)).max(20),
+        wal_sync_ms: sync_ms,
+        segment_kib: *dice.pick(&[64, 64, 128, 256, 512]),
+        cache_kib: *dice.pick(&[1, 16, 256, 4096]),
+        zone: if dice.chance(200) { "z1".into() } else { format!("z{}", number % nodes) },
+        clock_offset_ms: dice.spread(0, 1_000_000),
+        clock_ppm,
+        steps_max: dice.spread(1, 32) as u32,
+    }
+}
+
+pub(super) fn workload(dice: &mut Dice) -> WorkloadPlan {
+    let large = dice.chance(150);
+    WorkloadPlan {
+        clients: dice.between(2, 10) as u32,
+        think_ms: dice.spread(8, 60),
+        timeout_ms: dice.spread(200, 3_000) as u32,
+        keys: dice.spread(1, 24) as u32,
+        counters: dice.between(0, 3) as u32,
+        hot_permille: *dice.pick(&[0, 0, 200, 600]),
+        value_size_max: if large { dice.spread(4_000, 60_000) as u32 } else { dice.spread(8, 600) as u32 },
+        get_permille: dice.between(150, 600) as u32,
+        eventual_permille: *dice.pick(&[0, 0, 100, 400]),
+        compare_permille: *dice.pick(&[0, 200, 500, 900]),
+        delete_permille: *dice.pick(&[0, 50, 200]),
+        scan_permille: *dice.pick(&[0, 0, 30, 100]),
+        counter_permille: *dice.pick(&[0, 200, 500]),
+        all_permille: *dice.pick(&[0, 0, 50, 300]),
+        wander_permille: *dice.pick(&[0, 20, 200]),
+    }
+}
+
+/// Draws the kinds of fault, then faults of these kinds over the whole phase.
+fn swarm(plan: &mut Plan, dice: &mut Dice) {
+    let kinds: Vec<Draw> = DRAWS.iter().copied().filter(|_| dice.chance(220)).collect();
+    if kinds.is_empty() {
+        return;
+    }
+    let number = dice.spread(2, 24);
+    for _ in 0..number {
+        let kind = dice.pick(&kinds);
+        let at_ms = if dice.chance(60) { dice.below(800) } else { dice.between(800, plan.faults_ms) };
+        let for_ms = dice.spread(30, 4_000);
+        let mut fault = Fault { at_ms, for_ms, when: None, kind: kind(plan, dice) };
+        if fault.kind.target().is_some() && dice.chance(350) {
+            fault.when = Some(*dice.pick(TRIGGERS));
+            if dice.chance(600) {
+                fault.kind = aimed_there(fault.kind);
+            }
+        }
+        plan.faults.push(fault);
+    }
+}
+
+type Draw = fn(&Plan, &mut Dice) -> FaultKind;
+
+const DRAWS: &[Draw] = &[
+    |plan, dice| FaultKind::Crash { target: target(plan, dice) },
+    |plan, dice| FaultKind::PowerLoss { target: target(plan, dice), style: style(dice) },
+    |_, dice| FaultKind::PowerLossOfAll { within_ms: dice.spread(1, 50), style: style(dice) },
+    |plan, dice| FaultKind::Stop { target: target(plan, dice) },
+    |plan, dice| FaultKind::Pause { target: target(plan, dice) },
+    |plan, dice| FaultKind::Wipe { target: target(plan, dice) },
+    |plan, dice| FaultKind::OldDirectory { target: target(plan, dice) },
+    clock_rate,
+    |plan, dice| FaultKind::Isolate { target: target(plan, dice) },
+    |plan, dice| FaultKind::Split { side: side(plan, dice) },
+    |plan, dice| FaultKind::OneWay { target: target(plan, dice), outward: dice.chance(500) },
+    |plan, dice| FaultKind::Partial { pairs: pairs(plan, dice) },
+    |plan, dice| FaultKind::Flapping { target: target(plan, dice), period_ms: dice.spread(5, 700) },
+    |_, dice| FaultKind::Loss { permille: dice.spread(10, 500) as u32 },
+    |_, dice| FaultKind::Duplication { permille: dice.spread(20, 500) as u32, delay_ms: dice.spread(1, 3_000) },
+    |_, dice| FaultKind::Reordering { permille: dice.spread(20, 700) as u32, delay_ms: dice.spread(1, 200) },
+    |_, dice| FaultKind::Delay { by_ms: dice.spread(5, 500) },
+    |plan, dice| {
+        let (from, to) = pair(plan, dice);
+        FaultKind::SlowLink { from, to, by_ms: dice.spread(5, 800) }
+    },
+    |plan, dice| FaultKind::ReadErrors { target: target(plan, dice), permille: dice.spread(10, 600) as u32 },
+    |plan, dice| FaultKind::WriteErrors { target: target(plan, dice) },
+    |plan, dice| FaultKind::SyncErrors { target: target(plan, dice) },
+    |plan, dice| FaultKind::Stall { target: target(plan, dice) },
+    |plan, dice| FaultKind::Full { target: target(plan, dice) },
+    |plan, dice| FaultKind::Disconnect { target: target(plan, dice) },
+];
+
+const TRIGGERS: &[Trigger] = &[
+    Trigger::Votes,
+    Trigger::Campaigns,
+    Trigger::Leads,
+    Trigger::Acknowledges,
+    Trigger::Answers,
+    Trigger::Writes,
+    Trigger::Syncs,
+    Trigger::Creates,
+    Trigger::UsesNewSegment,
+    Trigger::Transfers,
+    Trigger::Releases,
+    Trigger::Conflicts,
+];
+
+pub(super) fn target(plan: &Plan, dice: &mut Dice) -> Target {
+    let group = 1 + dice.below(u64::from(plan.cluster.partitions)) as u32;
+    match dice.below(10) {
+        0..=3 => Target::LeaderOf(group),
+        4..=5 => Target::FollowerOf(group),
+        _ => Target::Node(1 + dice.below(plan.nodes.len() as u64) as u16),
+    }
+}
+
+pub(super) fn style(dice: &mut Dice) -> LossStyle {
+    *dice.pick(&[
+        LossStyle::Nothing,
+        LossStyle::Sectors,
+        LossStyle::Sectors,
+        LossStyle::Prefix,
+        LossStyle::Suffix,
+        LossStyle::Everything,
+    ])
+}
+
+fn pair(plan: &Plan, dice: &mut Dice) -> (u16, u16) {
+    let nodes = plan.nodes.len() as u64;
+    let from = dice.below(nodes);
+    let to = (from + 1 + dice.below(nodes - 1)) % nodes;
+    (from as u16 + 1, to as u16 + 1)
+}
+
+fn pairs(plan: &Plan, dice: &mut Dice) -> Vec<(u16, u16)> {
+    (0..dice.between(1, plan.nodes.len() as u64)).map(|_| pair(plan, dice)).collect()
+}
+
+fn side(plan: &Plan, dice: &mut Dice) -> Vec<u16> {
+    let all: Vec<u16> = (1..=plan.nodes.len() as u16).collect();
+    let some: Vec<u16> = all.iter().copied().filter(|_| dice.chance(500)).collect();
+    if some.is_empty() || some.len() == all.len() { vec![*dice.pick(&all)] } else { some }
+}
+
+/// Mostly another rate within the bound; now and then one beyond it, or a jump.
+fn clock_rate(plan: &Plan, dice: &mut Dice) -> FaultKind {
+    let target = target(plan, dice);
+    let within = i64::from(plan.cluster.clock_drift_ppm_max) * 9 / 20;
+    match dice.below(20) {
+        0 => FaultKind::ClockRate { target, ppm: *dice.pick(&[-800_000, -500_000, 500_000, 2_000_000]) },
+        1 => FaultKind::ClockJump { target, by_ms: dice.spread(100, 20_000) },
+        _ => FaultKind::ClockRate { target, ppm: dice.between(0, 2 * within as u64) as i64 - within },
+    }
+}
+
+/// The same fault, at the node where its trigger happens.
+pub(super) fn aimed_there(kind: FaultKind) -> FaultKind {
+    let target = Target::There;
+    match kind {
+        FaultKind::Crash { .. } => FaultKind::Crash { target },
+        FaultKind::PowerLoss { style, .. } => FaultKind::PowerLoss { target, style },
+        FaultKind::Stop { .. } => FaultKind::Stop { target },
+        FaultKind::Pause { .. } => FaultKind::Pause { target },
+        FaultKind::Isolate { .. } => FaultKind::Isolate { target },
+        FaultKind::OneWay { outward, .. } => FaultKind::OneWay { target, outward },
+        FaultKind::Flapping { period_ms, .. } => FaultKind::Flapping { target, period_ms },
+        FaultKind::WriteErrors { .. } => FaultKind::WriteErrors { target },
+        FaultKind::SyncErrors { .. } => FaultKind::SyncErrors { target },
+        FaultKind::Stall { .. } => FaultKind::Stall { target },
+        FaultKind::Disconnect { .. } => FaultKind::Disconnect { target },
+        other => other,
+    }
+}
+
+/// Takes out what no system could survive: the promises are about the loss of a minority, not of a majority.
+fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
+    let relaxed = plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
+    let mut lost_directories = 0;
+    let mut powerless: Option<u16> = None;
+    let nodes = plan.nodes.len() as u64;
+    let slowest = plan.nodes.iter().map(|node| node.heartbeat_ms).max().unwrap_or(0);
+    plan.faults.retain_mut(|fault| match &mut fault.kind {
+        // A majority of a group's replicas may have lost its directory when two nodes did.
+        FaultKind::Wipe { .. } => {
+            lost_directories += 1;
+            lost_directories == 1 && !relaxed
+        }
+        FaultKind::OldDirectory { .. } => {
+            lost_directories += 1;
+            // An old copy is told by what peers have heard since: they must have heard something.
+            fault.for_ms = fault.for_ms.max(2_000 + 4 * slowest);
+            fault.when = None;
+            lost_directories == 1 && !relaxed
+        }
+        // With relaxed syncing a power loss of a majority loses the last interval, by design.
+        FaultKind::PowerLossOfAll { .. } => !relaxed,
+        FaultKind::PowerLoss { target, .. } if relaxed => {
+            let node = *powerless.get_or_insert_with(|| 1 + dice.below(nodes) as u16);
+            *target = Target::Node(node);
+            true
+        }
+        // A clean stop may end in a power loss too, and finds nothing unsynced.
+        _ => true,
+    });
+    // A replica that may have lost something needs every voter to elect: with one dead for good there is no bound.
+    if relaxed && plan.ending == Ending::HealMajority {
+        plan.ending = Ending::HealAll;
+    }
+    if lost_directories > 0 && plan.ending == Ending::HealAll {
+        plan.ending = Ending::HealMajority;
+    }
+}

@@ -1,0 +1,363 @@
+//! What a run does, as plain data: `seed -> plan -> run`.
+//!
+//! A seed is expanded into a plan before anything runs. So a failing run can be shrunk by taking parts out of its plan, and a
+//! saved plan outlives changes to the generator. All times are simulated milliseconds from the start of the run.
+//!
+//! [`generate`](Plan::generate) draws most plans by *swarm* (Groce et al., 2012: each seed draws which kinds of fault it uses at all,
+//! and how hard), and one in four from the table of [`scenarios`], which aim at states that chance rarely reaches.
+
+mod generate;
+pub mod scenarios;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The random streams of the run are drawn from it: network, disks, clients, schedule.
+    pub seed: u64,
+    /// `swarm`, or the scenario's name.
+    pub scenario: String,
+    pub cluster: ClusterPlan,
+    /// Node `i + 1` is the `i`-th.
+    pub nodes: Vec<NodePlan>,
+    pub workload: WorkloadPlan,
+    pub network: NetworkPlan,
+    pub disk: DiskPlan,
+    /// The fault phase ends here.
+    pub faults_ms: u64,
+    pub ending: Ending,
+    pub faults: Vec<Fault>,
+}
+
+/// What all nodes agree on; see [`ringseed::msg::cluster::ClusterOptions`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterPlan {
+    pub partitions: u32,
+    pub replication_factor: u8,
+    pub support_ms: u32,
+    pub clock_drift_ppm_max: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// When it is first started.
+    pub boot_ms: u64,
+    pub heartbeat_ms: u64,
+    /// 0: acknowledge only what is synced.
+    pub wal_sync_ms: u64,
+    pub segment_kib: u32,
+    pub cache_kib: u32,
+    pub zone: String,
+    /// What its clock shows at boot, and how much faster than the world's it runs.
+    pub clock_offset_ms: u64,
+    pub clock_ppm: i64,
+    /// The most events that are handled before a flush.
+    pub steps_max: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadPlan {
+    pub clients: u32,
+    /// Mean pause of a client between two operations.
+    pub think_ms: u64,
+    /// How long the cluster may try, and how much longer a client waits.
+    pub timeout_ms: u32,
+    /// Keys of registers, and of counters.
+    pub keys: u32,
+    pub counters: u32,
+    /// Of a thousand operations, how many go to the first key.
+    pub hot_permille: u32,
+    pub value_size_max: u32,
+    /// Of a thousand operations on registers, how many are of each kind; what is left are plain puts.
+    pub get_permille: u32,
+    pub eventual_permille: u32,
+    pub compare_permille: u32,
+    pub delete_permille: u32,
+    pub scan_permille: u32,
+    /// Of a thousand operations, how many are on counters.
+    pub counter_permille: u32,
+    /// Of a thousand writes, how many ask for all replicas.
+    pub all_permille: u32,
+    /// Of a thousand operations, before how many the client goes to another node.
+    pub wander_permille: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetworkPlan {
+    /// A message takes this long ...
+    pub latency_us: u64,
+    /// ... and up to this much longer.
+    pub jitter_us: u64,
+    /// All the time, not only during a fault.
+    pub loss_permille: u32,
+    pub duplication_permille: u32,
+    pub reordering_permille: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DiskPlan {
+    pub write_us: u64,
+    pub sync_us: u64,
+    pub read_us: u64,
+    /// Up to this much is added to any of them.
+    pub jitter_us: u64,
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// Every fault ends, every node runs; all must finish, converge and be readable.
+    HealAll,
+    /// As above, but one node stays dead.
+    HealMajority,
+    /// Nothing heals; checked for safety alone.
+    NeverHeal,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    pub at_ms: u64,
+    /// How long it lasts; for a crash: how long the node stays down.
+    pub for_ms: u64,
+    /// If set, the fault is armed at `at_ms`, and begins when this happens at the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Trigger>,
+    pub kind: FaultKind,
+}
+
+/// Whom a fault hits. Leaders and followers are looked up when it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    Node(u16),
+    LeaderOf(u32),
+    FollowerOf(u32),
+    /// Where the trigger happened.
+    There,
+}
+
+/// What a node does that a fault may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Trigger {
+    /// It sends a vote.
+    Votes,
+    /// It sends a vote request of its own.
+    Campaigns,
+    /// It sends the first append of a term.
+    Leads,
+    /// It sends an acknowledgement of entries.
+    Acknowledges,
+    /// It tells a client that a write is done.
+    Answers,
+    /// A write of its log begins.
+    Writes,
+    /// A sync of its log begins.
+    Syncs,
+    /// A segment is being made.
+    Creates,
+    /// A write to a segment that was not written to before has been synced.
+    UsesNewSegment,
+    /// It hands a leadership away.
+    Transfers,
+    /// It took a leadership over, or a leader released it.
+    Releases,
+    /// It reports that a leader's entries conflict with its own.
+    Conflicts,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FaultKind {
+    /// The process ends; the page cache lives.
+    Crash {
+        target: Target,
+    },
+    /// The machine loses power: what is not synced may be lost, torn, persisted out of order.
+    PowerLoss {
+        target: Target,
+        style: LossStyle,
+    },
+    /// All machines lose power within `within_ms`.
+    PowerLossOfAll {
+        within_ms: u64,
+        style: LossStyle,
+    },
+    /// A clean stop. If it takes longer than the fault lasts, the process is ended.
+    Stop {
+        target: Target,
+    },
+    /// The process stands still; its clock does not.
+    Pause {
+        target: Target,
+    },
+    /// Ended, and started again with an empty directory.
+    Wipe {
+        target: Target,
+    },
+    /// A copy of the directory is taken when the fault begins and put back, under a crash, when it ends.
+    OldDirectory {
+        target: Target,
+    },
+    ClockRate {
+        target: Target,
+        ppm: i64,
+    },
+    ClockJump {
+        target: Target,
+        by_ms: u64,
+    },
+    Isolate {
+        target: Target,
+    },
+    Split {
+        side: Vec<u16>,
+    },
+    /// What the target sends (`outward`), or what is sent to it, is lost.
+    OneWay {
+        target: Target,
+        outward: bool,
+    },
+    /// These pairs cannot talk.
+    Partial {
+        pairs: Vec<(u16, u16)>,
+    },
+    /// The target is isolated every other `period_ms`.
+    Flapping {
+        target: Target,
+        period_ms: u64,
+    },
+    Loss {
+        permille: u32,
+    },
+    Duplication {
+        permille: u32,
+        delay_ms: u64,
+    },
+    Reordering {
+        permille: u32,
+        delay_ms: u64,
+    },
+    Delay {
+        by_ms: u64,
+    },
+    SlowLink {
+        from: u16,
+        to: u16,
+        by_ms: u64,
+    },
+    ReadErrors {
+        target: Target,
+        permille: u32,
+    },
+    WriteErrors {
+        target: Target,
+    },
+    SyncErrors {
+        target: Target,
+    },
+    Stall {
+        target: Target,
+    },
+    Full {
+        target: Target,
+    },
+    /// Clients' connections to the target break.
+    Disconnect {
+        target: Target,
+    },
+}
+
+/// What a power loss leaves of what was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LossStyle {
+    Nothing,
+    /// Each sector as a coin falls.
+    Sectors,
+    /// The earlier writes, torn in the last of them.
+    Prefix,
+    /// The later writes.
+    Suffix,
+    Everything,
+}
+
+impl Plan {
+    /// Whether two clocks may drift apart by more than the cluster allows for. Then an answer that rests on a lease may be stale.
+    pub fn beyond_drift_bound(&self) -> bool {
+        let bound = i64::from(self.cluster.clock_drift_ppm_max);
+        let mut fastest: Vec<i64> = self.nodes.iter().map(|n| n.clock_ppm).collect();
+        let mut slowest = fastest.clone();
+        for fault in &self.faults {
+            match fault.kind {
+                FaultKind::ClockJump { .. } => return true,
+                FaultKind::ClockRate { ppm, .. } => {
+                    fastest.push(ppm);
+                    slowest.push(ppm);
+                }
+                _ => {}
+            }
+        }
+        let spread = fastest.iter().max().unwrap_or(&0) - slowest.iter().min().unwrap_or(&0);
+        spread > bound
+    }
+}
+
+impl FaultKind {
+    /// One word for it, for the timeline.
+    pub fn name(&self) -> &'static str {
+        match self {
+            FaultKind::Crash { .. } => "crash",
+            FaultKind::PowerLoss { .. } => "power loss",
+            FaultKind::PowerLossOfAll { .. } => "power loss of all",
+            FaultKind::Stop { .. } => "clean stop",
+            FaultKind::Pause { .. } => "pause",
+            FaultKind::Wipe { .. } => "wiped directory",
+            FaultKind::OldDirectory { .. } => "old directory",
+            FaultKind::ClockRate { .. } => "clock rate",
+            FaultKind::ClockJump { .. } => "clock jump",
+            FaultKind::Isolate { .. } => "isolation",
+            FaultKind::Split { .. } => "split",
+            FaultKind::OneWay { .. } => "one-way partition",
+            FaultKind::Partial { .. } => "partial partition",
+            FaultKind::Flapping { .. } => "flapping partition",
+            FaultKind::Loss { .. } => "loss",
+            FaultKind::Duplication { .. } => "duplication",
+            FaultKind::Reordering { .. } => "reordering",
+            FaultKind::Delay { .. } => "delay",
+            FaultKind::SlowLink { .. } => "slow link",
+            FaultKind::ReadErrors { .. } => "read errors",
+            FaultKind::WriteErrors { .. } => "write errors",
+            FaultKind::SyncErrors { .. } => "sync errors",
+            FaultKind::Stall { .. } => "stall",
+            FaultKind::Full { .. } => "full disk",
+            FaultKind::Disconnect { .. } => "disconnection",
+        }
+    }
+
+    pub fn target(&self) -> Option<Target> {
+        match *self {
+            FaultKind::Crash { target }
+            | FaultKind::PowerLoss { target, .. }
+            | FaultKind::Stop { target }
+            | FaultKind::Pause { target }
+            | FaultKind::Wipe { target }
+            | FaultKind::OldDirectory { target }
+            | FaultKind::ClockRate { target, .. }
+            | FaultKind::ClockJump { target, .. }
+            | FaultKind::Isolate { target }
+            | FaultKind::OneWay { target, .. }
+            | FaultKind::Flapping { target, .. }
+            | FaultKind::ReadErrors { target, .. }
+            | FaultKind::WriteErrors { target }
+            | FaultKind::SyncErrors { target }
+            | FaultKind::Stall { target }
+            | FaultKind::Full { target }
+            | FaultKind::Disconnect { target } => Some(target),
+            FaultKind::PowerLossOfAll { .. }
+            | FaultKind::Split { .. }
+            | FaultKind::Partial { .. }
+            | FaultKind::Loss { .. }
+            | FaultKind::Duplication { .. }
+            | FaultKind::Reordering { .. }
+            | FaultKind::Delay { .. }
+            | FaultKind::SlowLink { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,507 @@
+//! Scenarios: plans that aim at dangerous states, which chance alone reaches too rarely.
+//!
+//! Each is drawn over the same surroundings as the swarm, and keeps much of them random: it says where to strike, not what to find.
+
+use super::generate::{aimed_there, style, target};
+use super::{Ending, Fault, FaultKind, LossStyle, Plan, Target, Trigger};
+use crate::dice::Dice;
+
+#[derive(Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub draw: fn(&mut Plan, &mut Dice),
+}
+
+/// Every scenario, by name.
+pub const TABLE: &[Scenario] = &[
+    Scenario { name: "transfers under load", draw: transfers },
+    Scenario { name: "a leader is cut off at the edge of its lease", draw: lease_boundary },
+    Scenario { name: "a leader is paused beyond its lease", draw: paused_leaders },
+    Scenario { name: "clocks beyond the bound", draw: clocks_beyond },
+    Scenario { name: "power goes right after a vote", draw: crash_after_vote },
+    Scenario { name: "power goes right after a leader's first append", draw: crash_after_leading },
+    Scenario { name: "power goes within a batch, again and again", draw: torn_tails },
+    Scenario { name: "power goes right after an answer", draw: crash_after_answer },
+    Scenario { name: "power goes right after an acknowledgement", draw: crash_after_acknowledging },
+    Scenario { name: "power goes while a segment is new", draw: new_segments },
+    Scenario { name: "leaders are cut off with writes in flight", draw: conflicting_suffixes },
+    Scenario { name: "old messages arrive in another term", draw: late_duplicates },
+    Scenario { name: "an old directory comes back", draw: old_directory },
+    Scenario { name: "a wiped directory comes back", draw: wiped_directory },
+    Scenario { name: "disks fill up", draw: full_disks },
+    Scenario { name: "disks fail", draw: failing_disks },
+    Scenario { name: "everything restarts", draw: restarts },
+    Scenario { name: "elections are contested", draw: contested_elections },
+    Scenario { name: "large values and lagging followers", draw: lagging_followers },
+    Scenario { name: "leaders change all the time", draw: leader_churn },
+    Scenario { name: "the cluster is struck while it forms", draw: formation },
+    Scenario { name: "requests outlive their leaders", draw: forwarded_requests },
+];
+
+/// Times spread over the phase: every `every_ms`, a little off.
+fn times(plan: &Plan, dice: &mut Dice, every_ms: u64) -> Vec<u64> {
+    let mut times = Vec::new();
+    let mut at = 1_000 + dice.below(every_ms);
+    while at < plan.faults_ms {
+        times.push(at);
+        at += dice.between(every_ms / 2, every_ms * 3 / 2).max(1);
+    }
+    times
+}
+
+fn add(plan: &mut Plan, at_ms: u64, for_ms: u64, kind: FaultKind) {
+    plan.faults.push(Fault { at_ms, for_ms, when: None, kind });
+}
+
+fn add_when(plan: &mut Plan, at_ms: u64, for_ms: u64, when: Trigger, kind: FaultKind) {
+    plan.faults.push(Fault { at_ms, for_ms, when: Some(when), kind: aimed_there(kind) });
+}
+
+fn group(plan: &Plan, dice: &mut Dice) -> u32 {
+    1 + dice.below(u64::from(plan.cluster.partitions)) as u32
+}
+
+fn leader(plan: &Plan, dice: &mut Dice) -> Target {
+    Target::LeaderOf(group(plan, dice))
+}
+
+/// Few partitions, few keys, quick clients: every operation meets others.
+fn focus(plan: &mut Plan, dice: &mut Dice) {
+    plan.cluster.partitions = *dice.pick(&[1, 1, 2]);
+    plan.workload.keys = dice.between(1, 5) as u32;
+    plan.workload.clients = dice.between(4, 10) as u32;
+    plan.workload.think_ms = dice.between(5, 20);
+    plan.workload.timeout_ms = dice.between(300, 1500) as u32;
+}
+
+/// Short promises, so that leaders change often; heartbeats to match.
+fn short_support(plan: &mut Plan, dice: &mut Dice) {
+    plan.cluster.support_ms = *dice.pick(&[200, 250, 400]);
+    let support = u64::from(plan.cluster.support_ms);
+    plan.nodes.iter_mut().for_each(|node| node.heartbeat_ms = support / 4);
+}
+
+fn strict_sync(plan: &mut Plan) {
+    plan.nodes.iter_mut().for_each(|node| node.wal_sync_ms = 0);
+}
+
+/// Clocks as far apart as the bound allows.
+fn widest_clocks(plan: &mut Plan, dice: &mut Dice) {
+    plan.cluster.clock_drift_ppm_max = *dice.pick(&[50_000, 100_000, 200_000]);
+    let half = i64::from(plan.cluster.clock_drift_ppm_max) * 49 / 100;
+    let slow_first = dice.chance(500);
+    for (number, node) in plan.nodes.iter_mut().enumerate() {
+        node.clock_ppm = if (number % 2 == 0) == slow_first { -half } else { half };
+    }
+    if dice.chance(500) {
+        let odd = dice.below(plan.nodes.len() as u64) as usize;
+        for (number, node) in plan.nodes.iter_mut().enumerate() {
+            node.clock_ppm = if number == odd { -half } else { half };
+        }
+    }
+}
+
+fn readers(plan: &mut Plan, dice: &mut Dice) {
+    plan.workload.get_permille = dice.between(450, 650) as u32;
+    plan.workload.eventual_permille = 0;
+    plan.workload.wander_permille = *dice.pick(&[0, 10, 50]);
+}
+
+fn transfers(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    readers(plan, dice);
+    strict_sync(plan);
+    for at in times(plan, dice, 900) {
+        let target = leader(plan, dice);
+        add(plan, at, dice.between(300, 3_000), FaultKind::Stop { target });
+        if dice.chance(500) {
+            let kind = if dice.chance(500) {
+                FaultKind::Isolate { target: Target::There }
+            } else {
+                FaultKind::OneWay { target: Target::There, outward: dice.chance(500) }
+            };
+            let span = dice.between(50, 1_500);
+            let when = *dice.pick(&[Trigger::Transfers, Trigger::Releases, Trigger::Leads, Trigger::Campaigns]);
+            add_when(plan, at, span, when, kind);
+        }
+    }
+    if dice.chance(500) {
+        let permille = dice.between(50, 300) as u32;
+        add(plan, 500, plan.faults_ms, FaultKind::Duplication { permille, delay_ms: dice.spread(10, 3_000) });
+    }
+}
+
+fn lease_boundary(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    readers(plan, dice);
+    short_support(plan, dice);
+    widest_clocks(plan, dice);
+    plan.workload.clients = 10;
+    let support = u64::from(plan.cluster.support_ms);
+    for at in times(plan, dice, 4 * support) {
+        let target = leader(plan, dice);
+        let kind = match dice.below(4) {
+            0 => FaultKind::OneWay { target, outward: true },
+            1 => FaultKind::OneWay { target, outward: false },
+            _ => FaultKind::Isolate { target },
+        };
+        add(plan, at, dice.between(support, 4 * support), kind);
+    }
+}
+
+fn paused_leaders(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    readers(plan, dice);
+    short_support(plan, dice);
+    let support = u64::from(plan.cluster.support_ms);
+    for at in times(plan, dice, 4 * support) {
+        let target = leader(plan, dice);
+        add(plan, at, dice.between(support / 2, 4 * support), FaultKind::Pause { target });
+    }
+}
+
+/// Only answers that rest on a lease may be wrong here; and in some seeds they are.
+fn clocks_beyond(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    readers(plan, dice);
+    short_support(plan, dice);
+    plan.workload.clients = 10;
+    let slow = 1 + dice.below(plan.nodes.len() as u64) as u16;
+    let ppm = *dice.pick(&[-500_000, -700_000, -900_000]);
+    for at in times(plan, dice, 2_500) {
+        add(plan, at, 2_400, FaultKind::ClockRate { target: Target::Node(slow), ppm });
+        add(plan, at + 300, dice.between(800, 2_000), FaultKind::Isolate { target: Target::Node(slow) });
+        if dice.chance(300) {
+            let target = target(plan, dice);
+            add(plan, at, 10, FaultKind::ClockJump { target, by_ms: dice.between(100, 3_000) });
+        }
+    }
+}
+
+fn crash_after_vote(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    short_support(plan, dice);
+    strict_sync(plan);
+    plan.disk.sync_us = dice.between(2_000, 20_000);
+    for at in times(plan, dice, 700) {
+        // Make an election happen, and strike who votes in it.
+        let target = leader(plan, dice);
+        let span = dice.between(200, 1_000);
+        if dice.chance(500) {
+            add(plan, at, span, FaultKind::Crash { target });
+        } else {
+            add(plan, at, span, FaultKind::Isolate { target });
+        }
+        let when = *dice.pick(&[Trigger::Votes, Trigger::Votes, Trigger::Campaigns]);
+        add_when(plan, at, dice.between(5, 200), when, power_loss(dice));
+    }
+}
+
+fn crash_after_leading(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    short_support(plan, dice);
+    strict_sync(plan);
+    plan.disk.sync_us = dice.between(1_000, 15_000);
+    for at in times(plan, dice, 600) {
+        let down = dice.between(5, 600);
+        let kind = if dice.chance(500) { power_loss(dice) } else { FaultKind::Isolate { target: Target::There } };
+        add_when(plan, at, down, Trigger::Leads, kind);
+        let target = leader(plan, dice);
+        add(plan, at, dice.between(100, 900), FaultKind::Isolate { target });
+    }
+}
+
+fn power_loss(dice: &mut Dice) -> FaultKind {
+    FaultKind::PowerLoss {
+        target: Target::There,
+        style: *dice.pick(&[LossStyle::Nothing, LossStyle::Nothing, LossStyle::Sectors]),
+    }
+}
+
+fn torn_tails(plan: &mut Plan, dice: &mut Dice) {
+    strict_sync(plan);
+    plan.workload.clients = 8;
+    plan.workload.think_ms = dice.between(5, 15);
+    plan.workload.value_size_max = dice.spread(200, 8_000) as u32;
+    plan.disk.write_us = dice.between(200, 2_000);
+    for at in times(plan, dice, 500) {
+        let down = dice.between(5, 150);
+        let when = *dice.pick(&[Trigger::Writes, Trigger::Syncs]);
+        let kind = FaultKind::PowerLoss { target: Target::There, style: style(dice) };
+        add_when(plan, at, down, when, kind);
+        if dice.chance(300) {
+            add(plan, at, down, FaultKind::PowerLossOfAll { within_ms: dice.spread(1, 20), style: style(dice) });
+        }
+    }
+}
+
+fn crash_after_answer(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    strict_sync(plan);
+    plan.disk.sync_us = dice.between(500, 10_000);
+    for at in times(plan, dice, 800) {
+        let style = *dice.pick(&[LossStyle::Nothing, LossStyle::Sectors]);
+        if dice.chance(500) {
+            plan.faults.push(Fault {
+                at_ms: at,
+                for_ms: dice.between(10, 300),
+                when: Some(Trigger::Answers),
+                kind: FaultKind::PowerLossOfAll { within_ms: 1, style },
+            });
+        } else {
+            let span = dice.between(500, 2_000);
+            add_when(plan, at, span, Trigger::Answers, FaultKind::PowerLoss { target: Target::There, style });
+        }
+    }
+}
+
+fn crash_after_acknowledging(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    strict_sync(plan);
+    plan.disk.sync_us = dice.between(1_000, 15_000);
+    for at in times(plan, dice, 700) {
+        let target = leader(plan, dice);
+        let down = dice.between(5, 100);
+        add_when(plan, at, down, Trigger::Acknowledges, power_loss(dice));
+        if dice.chance(700) {
+            add(plan, at + dice.between(1, 30), dice.between(400, 1_500), FaultKind::Isolate { target });
+        }
+    }
+}
+
+fn new_segments(plan: &mut Plan, dice: &mut Dice) {
+    strict_sync(plan);
+    plan.nodes.iter_mut().for_each(|node| node.segment_kib = 64);
+    plan.workload.clients = 10;
+    plan.workload.think_ms = 6;
+    plan.workload.value_size_max = dice.between(6_000, 24_000) as u32;
+    plan.workload.get_permille = 100;
+    for at in times(plan, dice, 600) {
+        let when = *dice.pick(&[Trigger::Creates, Trigger::UsesNewSegment, Trigger::UsesNewSegment]);
+        let style = *dice.pick(&[LossStyle::Nothing, LossStyle::Sectors, LossStyle::Everything]);
+        let down = dice.between(5, 150);
+        if dice.chance(400) {
+            let kind = FaultKind::PowerLossOfAll { within_ms: dice.spread(1, 10), style };
+            plan.faults.push(Fault { at_ms: at, for_ms: down, when: Some(when), kind });
+        } else {
+            add_when(plan, at, down, when, FaultKind::PowerLoss { target: Target::There, style });
+        }
+    }
+}
+
+fn conflicting_suffixes(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    short_support(plan, dice);
+    plan.workload.get_permille = 200;
+    plan.workload.think_ms = dice.between(3, 8);
+    let support = u64::from(plan.cluster.support_ms);
+    for at in times(plan, dice, 3 * support) {
+        let target = leader(plan, dice);
+        let span = dice.between(support, 5 * support);
+        add(plan, at, span, FaultKind::Isolate { target });
+        if dice.chance(400) {
+            let when = *dice.pick(&[Trigger::Conflicts, Trigger::Acknowledges, Trigger::Leads]);
+            add_when(plan, at + span, dice.between(10, 500), when, power_loss(dice));
+        }
+    }
+}
+
+fn late_duplicates(plan: &mut Plan, dice: &mut Dice) {
+    conflicting_suffixes(plan, dice);
+    let permille = dice.between(100, 500) as u32;
+    add(plan, 500, plan.faults_ms, FaultKind::Duplication { permille, delay_ms: dice.spread(50, 3_000) });
+    let permille = dice.between(100, 600) as u32;
+    add(plan, 500, plan.faults_ms, FaultKind::Reordering { permille, delay_ms: dice.spread(2, 400) });
+}
+
+fn gentle_heartbeats(plan: &mut Plan) {
+    plan.cluster.support_ms = plan.cluster.support_ms.min(1_000);
+    let support = u64::from(plan.cluster.support_ms);
+    plan.nodes.iter_mut().for_each(|node| node.heartbeat_ms = (support / 4).max(20));
+    plan.faults_ms = plan.faults_ms.max(8_000);
+    plan.ending = Ending::HealMajority;
+}
+
+fn old_directory(plan: &mut Plan, dice: &mut Dice) {
+    strict_sync(plan);
+    gentle_heartbeats(plan);
+    let node = Target::Node(1 + dice.below(plan.nodes.len() as u64) as u16);
+    add(plan, dice.between(1_500, 3_000), dice.between(2_500, 4_000), FaultKind::OldDirectory { target: node });
+    if dice.chance(500) {
+        let target = target(plan, dice);
+        add(plan, 6_500 + dice.below(500), dice.between(200, 1_000), FaultKind::Crash { target });
+    }
+}
+
+fn wiped_directory(plan: &mut Plan, dice: &mut Dice) {
+    strict_sync(plan);
+    gentle_heartbeats(plan);
+    let node = Target::Node(1 + dice.below(plan.nodes.len() as u64) as u16);
+    add(plan, dice.between(2_000, 4_000), dice.between(20, 800), FaultKind::Wipe { target: node });
+    if dice.chance(700) {
+        let other = leader(plan, dice);
+        add(plan, dice.between(4_000, 6_000), dice.between(200, 1_000), FaultKind::Isolate { target: other });
+    }
+}
+
+fn full_disks(plan: &mut Plan, dice: &mut Dice) {
+    plan.nodes.iter_mut().for_each(|node| node.segment_kib = 64);
+    plan.workload.value_size_max = dice.between(8_000, 40_000) as u32;
+    plan.workload.get_permille = 200;
+    plan.workload.think_ms = 8;
+    for at in times(plan, dice, 2_500) {
+        let target = target(plan, dice);
+        add(plan, at, dice.between(500, 3_000), FaultKind::Full { target });
+        if dice.chance(400) {
+            let target = leader(plan, dice);
+            add(plan, at + 500, dice.between(50, 500), FaultKind::Crash { target });
+        }
+    }
+}
+
+fn failing_disks(plan: &mut Plan, dice: &mut Dice) {
+    strict_sync(plan);
+    plan.nodes.iter_mut().for_each(|node| node.cache_kib = 1);
+    for at in times(plan, dice, 900) {
+        let target = target(plan, dice);
+        let span = dice.between(5, 300);
+        let kind = match dice.below(5) {
+            0 => FaultKind::WriteErrors { target },
+            1 => FaultKind::ReadErrors { target, permille: dice.spread(50, 800) as u32 },
+            2 => FaultKind::Stall { target },
+            _ => FaultKind::SyncErrors { target },
+        };
+        add(plan, at, span, kind);
+    }
+}
+
+fn restarts(plan: &mut Plan, dice: &mut Dice) {
+    strict_sync(plan);
+    plan.workload.compare_permille = 600;
+    for at in times(plan, dice, 1_500) {
+        match dice.below(3) {
+            0 => add(
+                plan,
+                at,
+                dice.between(5, 300),
+                FaultKind::PowerLossOfAll { within_ms: dice.spread(1, 500), style: style(dice) },
+            ),
+            1 => {
+                for node in 1..=plan.nodes.len() as u16 {
+                    let delay = dice.below(300);
+                    let span = dice.between(5, 500);
+                    add(plan, at + delay, span, FaultKind::Crash { target: Target::Node(node) });
+                }
+            }
+            _ => {
+                for node in 1..=plan.nodes.len() as u16 {
+                    let delay = dice.below(1_000);
+                    add(plan, at + delay, 3_000, FaultKind::Stop { target: Target::Node(node) });
+                }
+            }
+        }
+    }
+}
+
+fn contested_elections(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    short_support(plan, dice);
+    strict_sync(plan);
+    plan.network.latency_us = dice.between(2_000, 20_000);
+    plan.network.jitter_us = plan.network.latency_us * 2;
+    for at in times(plan, dice, 600) {
+        let target = leader(plan, dice);
+        let span = dice.between(200, 900);
+        match dice.below(3) {
+            0 => add(plan, at, span, FaultKind::Crash { target }),
+            1 => add(plan, at, span, FaultKind::Isolate { target }),
+            _ => add(plan, at, span, FaultKind::Pause { target }),
+        }
+        if dice.chance(500) {
+            let when = *dice.pick(&[Trigger::Votes, Trigger::Campaigns, Trigger::Leads]);
+            let kind = if dice.chance(500) { power_loss(dice) } else { FaultKind::Pause { target: Target::There } };
+            add_when(plan, at, dice.between(10, 500), when, kind);
+        }
+    }
+}
+
+fn lagging_followers(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    plan.workload.value_size_max = dice.between(50_000, 300_000) as u32;
+    plan.workload.think_ms = dice.between(20, 40);
+    plan.workload.get_permille = 200;
+    plan.nodes.iter_mut().for_each(|node| {
+        node.segment_kib = 512;
+        node.cache_kib = 16;
+    });
+    for at in times(plan, dice, 2_000) {
+        let group = group(plan, dice);
+        let target = if dice.chance(600) { Target::FollowerOf(group) } else { Target::LeaderOf(group) };
+        let span = dice.between(300, 2_500);
+        match dice.below(3) {
+            0 => add(plan, at, span, FaultKind::Crash { target }),
+            1 => add(plan, at, span, FaultKind::Stall { target }),
+            _ => add(plan, at, span, FaultKind::Isolate { target }),
+        }
+    }
+}
+
+fn leader_churn(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    short_support(plan, dice);
+    strict_sync(plan);
+    plan.disk.sync_us = dice.between(500, 8_000);
+    let support = u64::from(plan.cluster.support_ms);
+    for at in times(plan, dice, 2 * support) {
+        let when = *dice.pick(&[Trigger::Leads, Trigger::Answers, Trigger::Acknowledges, Trigger::Writes]);
+        let span = dice.between(support / 2, 3 * support);
+        let kind = match dice.below(4) {
+            0 => power_loss(dice),
+            1 => FaultKind::Crash { target: Target::There },
+            2 => FaultKind::OneWay { target: Target::There, outward: dice.chance(500) },
+            _ => FaultKind::Isolate { target: Target::There },
+        };
+        add_when(plan, at, span, when, kind);
+    }
+}
+
+fn formation(plan: &mut Plan, dice: &mut Dice) {
+    strict_sync(plan);
+    plan.nodes.iter_mut().for_each(|node| node.boot_ms = dice.below(1_000));
+    for _ in 0..dice.between(2, 8) {
+        let at = dice.below(1_500);
+        let target = Target::Node(1 + dice.below(plan.nodes.len() as u64) as u16);
+        let span = dice.between(10, 800);
+        match dice.below(4) {
+            0 => add(plan, at, span, FaultKind::Crash { target }),
+            1 => add(plan, at, span, FaultKind::Isolate { target }),
+            2 => add(plan, at, span, FaultKind::PowerLossOfAll { within_ms: dice.spread(1, 100), style: style(dice) }),
+            _ => {
+                let when = *dice.pick(&[Trigger::Writes, Trigger::Syncs, Trigger::Creates]);
+                let kind = FaultKind::PowerLoss { target: Target::There, style: style(dice) };
+                add_when(plan, at, span, when, kind);
+            }
+        }
+    }
+}
+
+fn forwarded_requests(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    short_support(plan, dice);
+    plan.workload.wander_permille = 300;
+    plan.workload.counters = 2;
+    plan.workload.counter_permille = 600;
+    plan.workload.timeout_ms = dice.between(200, 800) as u32;
+    let permille = dice.between(100, 500) as u32;
+    add(plan, 500, plan.faults_ms, FaultKind::Duplication { permille, delay_ms: dice.spread(5, 2_000) });
+    for at in times(plan, dice, 1_200) {
+        let target = leader(plan, dice);
+        let span = dice.between(100, 1_500);
+        match dice.below(4) {
+            0 => add(plan, at, span, FaultKind::OneWay { target, outward: true }),
+            1 => add(plan, at, span, FaultKind::Stop { target }),
+            2 => add(plan, at, span, FaultKind::Pause { target }),
+            _ => add(plan, at, span, FaultKind::Delay { by_ms: dice.between(50, 700) }),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! One run of one plan, and its verdict.
+
+use crate::WorldTime;
+use crate::check::{self, Violation};
+use crate::counters::{Counters, Kind};
+use crate::plan::Plan;
+use crate::workload::Stats;
+use crate::world::World;
+use ringseed::msg::history::{Action, Outcome as Answer, Record};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+/// What to keep of a run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// The full text of the trace.
+    pub trace: bool,
+    /// The clients' history.
+    pub history: bool,
+    /// Run twice, and compare the traces' hashes.
+    pub twice: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Clean,
+    /// A promise about what is correct was broken.
+    Safety(Violation),
+    /// Something did not finish in bounded time (promise P5).
+    Liveness(String),
+    /// An assertion failed, in the node or in the simulator.
+    Panic(String),
+    /// Two runs of the plan differ (promise P7).
+    Nondeterminism(String),
+}
+
+impl Verdict {
+    pub fn is_clean(&self) -> bool {
+        *self == Verdict::Clean
+    }
+
+    /// The process's exit code; [`FAULT_NEVER_FIRED`](crate::runner::FAULT_NEVER_FIRED) is another.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Verdict::Clean => 0,
+            Verdict::Safety(_) => 10,
+            Verdict::Liveness(_) => 11,
+            Verdict::Panic(_) => 12,
+            Verdict::Nondeterminism(_) => 13,
+        }
+    }
+
+    /// Two failures with the same name are taken for the same by the shrinker.
+    pub fn name(&self) -> String {
+        match self {
+            Verdict::Clean => "clean".into(),
+            Verdict::Safety(violation) => format!("{} by {}", violation.promise, violation.checker),
+            Verdict::Liveness(_) => "P5".into(),
+            Verdict::Panic(what) => format!("panic {}", what.split(" at ").last().unwrap_or_default()),
+            Verdict::Nondeterminism(_) => "P7".into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Verdict::Clean => write!(f, "clean"),
+            Verdict::Safety(violation) => write!(f, "SAFETY: {violation}"),
+            Verdict::Liveness(what) => write!(f, "LIVENESS: P5 broken: {what}"),
+            Verdict::Panic(what) => write!(f, "PANIC: {what}"),
+            Verdict::Nondeterminism(what) => write!(f, "NONDETERMINISM: P7 broken: {what}"),
+        }
+    }
+}
+
+/// What is left of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    pub counters: Counters,
+    pub stats: Stats,
+    pub simulated: WorldTime,
+    pub events: u64,
+    pub rounds: u64,
+    pub trace_hash: u64,
+    pub timeline: Vec<String>,
+    /// If asked for.
+    pub trace: Option<String>,
+    /// If asked for.
+    pub history: Option<Vec<Record>>,
+    /// Keys whose history no checker could decide within its bound.
+    pub undecided: usize,
+}
+
+/// Runs the plan that `seed` expands to.
+pub fn run_seed(seed: u64) -> Outcome {
+    run_plan(&Plan::generate(seed), RunOptions::default())
+}
+
+/// Runs a plan; never panics itself.
+pub fn run_plan(plan: &Plan, options: RunOptions) -> Outcome {
+    let mut outcome = run_once(plan, options);
+    if options.twice && outcome.verdict.is_clean() {
+        let again = run_once(plan, RunOptions::default());
+        if again.trace_hash != outcome.trace_hash {
+            let what = format!(
+                "one run has {} events with hash {:016x}, the other {} with {:016x}",
+                outcome.events, outcome.trace_hash, again.events, again.trace_hash
+            );
+            outcome.verdict = Verdict::Nondeterminism(what);
+        }
+    }
+    outcome
+}
+
+fn run_once(plan: &Plan, options: RunOptions) -> Outcome {
+    let mut world = match catching(|| World::new(plan, options.trace)) {
+        Ok(world) => world,
+        Err(what) => return unborn(what),
+    };
+    let mut verdict = catching(|| world.run()).unwrap_or_else(Verdict::Panic);
+    let mut undecided = 0;
+    let history = std::mem::take(&mut world.workload.history);
+    if verdict.is_clean() {
+        match catching(|| judge(plan, &history, &mut world.counters)) {
+            Ok(Ok(report)) => undecided = report.undecided.len(),
+            Ok(Err(violation)) => verdict = Verdict::Safety(violation),
+            Err(what) => verdict = Verdict::Panic(what),
+        }
+    }
+    Outcome {
+        verdict,
+        counters: std::mem::take(&mut world.counters),
+        stats: world.workload.stats,
+        simulated: world.now(),
+        events: world.trace.events(),
+        rounds: world.rounds,
+        trace_hash: world.trace.hash(),
+        timeline: world.timeline.take(),
+        trace: world.trace.take_text(),
+        history: options.history.then_some(history),
+        undecided,
+    }
+}
+
+/// A plan that not even begins.
+fn unborn(what: String) -> Outcome {
+    Outcome {
+        verdict: Verdict::Panic(what),
+        counters: Counters::default(),
+        stats: Stats::default(),
+        simulated: 0,
+        events: 0,
+        rounds: 0,
+        trace_hash: 0,
+        timeline: Vec::new(),
+        trace: None,
+        history: None,
+        undecided: 0,
+    }
+}
+
+/// Judges the clients' history. With clocks beyond the bound, answers that rest on a lease may be wrong: then the judges see the rest,
+/// and it is counted whether the whole would have failed.
+fn judge(plan: &Plan, history: &[Record], counters: &mut Counters) -> Result<check::Report, Violation> {
+    let options = check::Options { partitions: Some(plan.cluster.partitions), ..check::Options::default() };
+    if !plan.beyond_drift_bound() {
+        return check::check_history(history, &options);
+    }
+    counters.fired(Kind::ClockBeyond);
+    if check::check_history(history, &options).is_err() {
+        counters.mattered(Kind::ClockBeyond);
+    }
+    let firm: Vec<Record> = history.iter().filter(|record| !rests_on_a_lease(record)).cloned().collect();
+    check::check_history(&firm, &options)
+}
+
+/// Reads, and conditions that failed: they write nothing, and so no commit has confirmed them.
+fn rests_on_a_lease(record: &Record) -> bool {
+    !record.action.is_write()
+        || matches!(record.action, Action::Scan { .. })
+        || matches!(record.outcome, Answer::ConditionFailed { .. } | Answer::Rejected { .. })
+}
+
+thread_local! {
+    /// Set while this thread runs a plan: a panic is then a finding, and is kept instead of printed.
+    static CAUGHT: RefCell<Option<String>> = const { RefCell::new(None) };
+    static CATCHING: RefCell<bool> = const { RefCell::new(false) };
+}
+
+/// Runs `what`; a panic in it becomes its message and place.
+fn catching<T>(what: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !CATCHING.with_borrow(|catching| *catching) {
+                return others(info);
+            }
+            let payload = info.payload();
+            let message = payload.downcast_ref::<&str>().map(ToString::to_string);
+            let message = message.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            CAUGHT.set(Some(format!("{message} at {place}")));
+        }));
+    });
+    CATCHING.set(true);
+    let result = catch_unwind(AssertUnwindSafe(what));
+    CATCHING.set(false);
+    result.map_err(|_| CAUGHT.take().unwrap_or_else(|| "a panic that said nothing".into()))
+}

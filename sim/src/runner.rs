@@ -1,0 +1,99 @@
+//! Many seeds: spread over threads, summed up in order of seed.
+
+use crate::counters::{Counters, Kind};
+use crate::plan::Plan;
+use crate::run::{Outcome, RunOptions, Verdict, run_plan};
+use crate::workload::Stats;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The exit code when every seed was clean but some kind of fault never fired, or never mattered.
+pub const FAULT_NEVER_FIRED: u8 = 14;
+/// A batch of fewer seeds is too small to say that a kind never fires.
+pub const SEEDS_FOR_EVERY_KIND: u64 = 1_000;
+
+/// What many runs came to.
+#[derive(Debug, Default)]
+pub struct Summary {
+    pub seeds: u64,
+    /// In order of seed.
+    pub failures: Vec<(u64, Verdict)>,
+    pub counters: Counters,
+    pub stats: Stats,
+    /// Simulated time of all runs together.
+    pub simulated: Duration,
+    pub events: u64,
+    /// By the wall's clock.
+    pub took: Duration,
+    pub undecided: u64,
+}
+
+impl Summary {
+    /// Of the first failure; [`FAULT_NEVER_FIRED`] if there is none but the batch was large and a kind never fired or mattered.
+    pub fn exit_code(&self) -> u8 {
+        match self.failures.first() {
+            Some((_, verdict)) => verdict.exit_code(),
+            None if self.seeds >= SEEDS_FOR_EVERY_KIND && !self.idle_kinds().is_empty() => FAULT_NEVER_FIRED,
+            None => 0,
+        }
+    }
+
+    pub fn idle_kinds(&self) -> Vec<Kind> {
+        self.counters.idle()
+    }
+
+    fn add(&mut self, seed: u64, outcome: &Outcome) {
+        self.seeds += 1;
+        if !outcome.verdict.is_clean() {
+            self.failures.push((seed, outcome.verdict.clone()));
+        }
+        self.counters.add(&outcome.counters);
+        self.stats.done += outcome.stats.done;
+        self.stats.conditions_failed += outcome.stats.conditions_failed;
+        self.stats.rejected += outcome.stats.rejected;
+        self.stats.unknown += outcome.stats.unknown;
+        self.simulated += Duration::from_nanos(outcome.simulated);
+        self.events += outcome.events;
+        self.undecided += outcome.undecided as u64;
+    }
+}
+
+/// Runs the seeds on `jobs` threads. `on_done` is called after each, in no order. One seed in `twice_every` is run twice and its traces
+/// compared (0: none). After `failures_max` failures no new seed begins.
+pub fn run_many(
+    seeds: Range<u64>,
+    jobs: usize,
+    twice_every: u64,
+    failures_max: usize,
+    on_done: impl Fn(u64, &Outcome) + Sync,
+) -> Summary {
+    let began = Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let summary = Mutex::new(Summary::default());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let twice = twice_every > 0 && seed % twice_every == 0;
+                    let outcome = run_plan(&Plan::generate(seed), RunOptions { twice, ..RunOptions::default() });
+                    on_done(seed, &outcome);
+                    let mut summary = summary.lock().expect("no thread panics while it holds this");
+                    summary.add(seed, &outcome);
+                    if summary.failures.len() >= failures_max {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let mut summary = summary.into_inner().expect("no thread panics while it holds this");
+    summary.failures.sort_by_key(|(seed, _)| *seed);
+    summary.took = began.elapsed();
+    summary
+}

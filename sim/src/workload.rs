@@ -1,0 +1,333 @@
+//! The clients: what they ask, when, of whom, and what they make of the answer.
+//!
+//! A client has one operation in progress, waits for its answer longer than the cluster may try, and records what it asked and what it was told
+//! in the format of [`ringseed::msg::history`]. It knows what it last saw of each key, and so its conditions sometimes hold. What was
+//! in progress when a connection broke, or when the client lost patience, is *unknown*.
+//!
+//! After the faults, the same clients run *errands*: a fresh write and a strong read in every partition, and a last strong read of
+//! every key (which makes the durability of each acknowledged write a matter of linearizability). An errand is repeated until it is done.
+
+use crate::WorldTime;
+use crate::dice::Dice;
+use crate::plan::WorkloadPlan;
+use bytes::Bytes;
+use ringseed::base::{ConnId, NodeId, Version, hash};
+use ringseed::msg::client::{
+    Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Response, ResponseBody, Scan,
+};
+use ringseed::msg::history::{self, Outcome, Record};
+use std::collections::{BTreeMap, VecDeque};
+
+const MS: u64 = 1_000_000;
+/// How much longer than the cluster a client waits.
+const PATIENCE_MS: u64 = 300;
+
+#[derive(Debug)]
+pub struct Client {
+    dice: Dice,
+    /// Machine and connection.
+    pub connection: Option<(usize, ConnId)>,
+    pub pending: Option<Pending>,
+    hint: Option<NodeId>,
+    next_id: u64,
+    /// What was last seen of a key: value and version.
+    seen: BTreeMap<Bytes, (Option<Bytes>, Version)>,
+    errands: VecDeque<RequestBody>,
+    /// What the errand at the front was last told.
+    pub last_answer: String,
+}
+
+#[derive(Debug)]
+pub struct Pending {
+    pub request: Request,
+    start: WorldTime,
+}
+
+#[derive(Debug)]
+pub struct Workload {
+    plan: WorkloadPlan,
+    pub clients: Vec<Client>,
+    pub history: Vec<Record>,
+    pub stats: Stats,
+    /// Only errands from now on.
+    auditing: bool,
+}
+
+/// How many operations ended how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub done: u64,
+    pub conditions_failed: u64,
+    pub rejected: u64,
+    pub unknown: u64,
+}
+
+impl Workload {
+    pub fn new(plan: &WorkloadPlan, seed: u64) -> Workload {
+        let client = |number| Client {
+            dice: Dice::new(seed, &format!("client {number}")),
+            connection: None,
+            pending: None,
+            hint: None,
+            next_id: 1,
+            seen: BTreeMap::new(),
+            errands: VecDeque::new(),
+            last_answer: "nothing".into(),
+        };
+        Workload {
+            plan: plan.clone(),
+            clients: (0..plan.clients).map(client).collect(),
+            history: Vec::new(),
+            stats: Stats::default(),
+            auditing: false,
+        }
+    }
+
+    /// The client's pause before its next operation.
+    pub fn pause(&mut self, client: usize) -> WorldTime {
+        if self.auditing {
+            return MS;
+        }
+        let think = self.plan.think_ms * MS;
+        self.clients[client].dice.between(think / 4 + 1, think * 7 / 4 + 1)
+    }
+
+    /// How long a request or an answer takes between client and node.
+    pub fn latency(&mut self, client: usize) -> WorldTime {
+        self.clients[client].dice.between(20_000, 400_000)
+    }
+
+    /// Whom the client connects to next, of `machines`; and whether it leaves where it is.
+    pub fn wanders(&mut self, client: usize) -> bool {
+        let permille = self.plan.wander_permille;
+        self.clients[client].dice.chance(permille)
+    }
+
+    pub fn choose_machine(&mut self, client: usize, machines: usize) -> usize {
+        let client = &mut self.clients[client];
+        match client.hint.take() {
+            Some(node) if (1..=machines).contains(&usize::from(node.0)) && client.dice.chance(500) => usize::from(node.0) - 1,
+            _ => client.dice.below(machines as u64) as usize,
+        }
+    }
+
+    /// The next request of a client that has none in progress; `None` when it has nothing left to ask.
+    pub fn next_request(&mut self, client: usize, now: WorldTime) -> Option<Request> {
+        let body = if self.auditing {
+            self.clients[client].errands.front()?.clone()
+        } else {
+            let body = draw(&self.plan, client, &mut self.clients[client]);
+            self.clients[client].last_answer.clear();
+            body
+        };
+        let client = &mut self.clients[client];
+        let request = Request { id: client.next_id, timeout_ms: self.plan.timeout_ms, body };
+        client.next_id += 1;
+        client.pending = Some(Pending { request: request.clone(), start: now });
+        Some(request)
+    }
+
+    /// When the client stops waiting for what it asks now.
+    pub fn patience_end(&self, now: WorldTime) -> WorldTime {
+        now + (u64::from(self.plan.timeout_ms) + PATIENCE_MS) * MS
+    }
+
+    /// An answer came. Whether the client was still waiting for it.
+    pub fn answered(&mut self, client: usize, response: &Response, now: WorldTime) -> bool {
+        if self.clients[client].pending.as_ref().is_none_or(|pending| pending.request.id != response.id) {
+            return false;
+        }
+        self.clients[client].hint = response.leader;
+        let Some(outcome) = Outcome::of(&response.body) else { return false };
+        self.remember(client, &response.body);
+        self.finish(client, outcome, Some(now));
+        true
+    }
+
+    /// No answer will come: the connection broke, or patience ended. Whether something was in progress.
+    pub fn gave_up(&mut self, client: usize, reason: &str) -> bool {
+        if self.clients[client].pending.is_none() {
+            return false;
+        }
+        self.finish(client, Outcome::Unknown { reason: reason.into() }, None);
+        true
+    }
+
+    /// From now on the clients run these errands, which are dealt out among them, in order.
+    pub fn audit(&mut self, errands: Vec<RequestBody>) {
+        self.auditing = true;
+        let clients = self.clients.len();
+        for (nth, errand) in errands.into_iter().enumerate() {
+            self.clients[nth % clients].errands.push_back(errand);
+        }
+    }
+
+    /// Errands that are not done, and for one of them what the last answer was.
+    pub fn errands_left(&self) -> (usize, Option<String>) {
+        let left = self.clients.iter().map(|c| c.errands.len()).sum();
+        let example = self
+            .clients
+            .iter()
+            .find_map(|c| c.errands.front().map(|errand| format!("{}; it was last told: {}", describe(errand), c.last_answer)));
+        (left, example)
+    }
+
+    /// Every key that the clients may have written.
+    pub fn keys(&self) -> Vec<Bytes> {
+        (0..self.plan.keys).map(register).chain((0..self.plan.counters).map(counter)).collect()
+    }
+
+    fn finish(&mut self, number: usize, outcome: Outcome, end: Option<WorldTime>) {
+        let client = &mut self.clients[number];
+        let pending = client.pending.take().expect("asked for by the callers");
+        let action = match &pending.request.body {
+            RequestBody::Operation(operation) => history::Action::from(operation),
+            RequestBody::Scan(scan) => history::Action::from(scan),
+            RequestBody::Ring | RequestBody::Status => return,
+        };
+        let done = match &outcome {
+            Outcome::Value { .. } | Outcome::Written { .. } | Outcome::Scanned { .. } => {
+                self.stats.done += 1;
+                true
+            }
+            Outcome::ConditionFailed { .. } => {
+                self.stats.conditions_failed += 1;
+                true
+            }
+            Outcome::Rejected { reason } => {
+                self.stats.rejected += 1;
+                client.last_answer = format!("rejected: {reason}");
+                false
+            }
+            Outcome::Unknown { reason } => {
+                self.stats.unknown += 1;
+                client.last_answer = format!("unknown: {reason}");
+                false
+            }
+        };
+        if self.auditing && done && client.errands.front() == Some(&pending.request.body) {
+            client.errands.pop_front();
+        }
+        self.history.push(Record { process: number as u64, start: pending.start, end, action, outcome });
+    }
+
+    fn remember(&mut self, client: usize, body: &ResponseBody) {
+        let client = &mut self.clients[client];
+        let Some(RequestBody::Operation(operation)) = client.pending.as_ref().map(|pending| &pending.request.body) else {
+            return;
+        };
+        let seen = match (body, &operation.action) {
+            (ResponseBody::Value { value, version }, _) => (value.clone(), *version),
+            (ResponseBody::Written { version, .. }, Action::Put { value, .. }) => (Some(value.clone()), *version),
+            (ResponseBody::Written { version, .. }, Action::Delete { .. }) => (None, *version),
+            _ => return,
+        };
+        client.seen.insert(operation.key.clone(), seen);
+    }
+}
+
+/// Errands that show that every one of `partitions` (of `partitions_all`) takes a write and a strong read.
+pub fn partition_errands(partitions: &[u32], partitions_all: u32) -> Vec<RequestBody> {
+    let mut missing: Vec<u32> = partitions.to_vec();
+    let mut errands = Vec::new();
+    for number in 0_u32.. {
+        if missing.is_empty() {
+            break;
+        }
+        let key = Bytes::from(format!("audit{number}"));
+        let partition = partition_of(&key, partitions_all);
+        let Some(at) = missing.iter().position(|&p| p == partition) else { continue };
+        missing.swap_remove(at);
+        let put = Action::Put { value: Bytes::from("healed"), condition: Condition::None, acknowledge: Acknowledge::Quorum };
+        errands.push(RequestBody::Operation(Operation { key: key.clone(), action: put }));
+        errands.push(strong_read(key));
+    }
+    errands
+}
+
+pub fn strong_read(key: Bytes) -> RequestBody {
+    RequestBody::Operation(Operation { key, action: Action::Get { consistency: Consistency::Strong } })
+}
+
+/// The partition of a key: the highest bits of its token.
+pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
+    if partitions <= 1 { 0 } else { (hash::token(0, key).0 >> (64 - partitions.ilog2())) as u32 }
+}
+
+fn register(number: u32) -> Bytes {
+    Bytes::from(format!("r{number}"))
+}
+
+fn counter(number: u32) -> Bytes {
+    Bytes::from(format!("c{number}"))
+}
+
+fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody {
+    let dice = &mut client.dice;
+    let acknowledge = if dice.chance(plan.all_permille) { Acknowledge::All } else { Acknowledge::Quorum };
+    let consistency = if dice.chance(plan.eventual_permille) { Consistency::Eventual } else { Consistency::Strong };
+    if dice.chance(plan.scan_permille) {
+        let prefix = *dice.pick(&["", "r", "c", "r1"]);
+        let from = if dice.chance(300) { register(dice.below(u64::from(plan.keys)) as u32) } else { Bytes::new() };
+        let limit = dice.spread(1, 200) as u32;
+        return RequestBody::Scan(Scan { prefix: Bytes::from_static(prefix.as_bytes()), from, limit, consistency });
+    }
+    if plan.counters > 0 && dice.chance(plan.counter_permille) {
+        let key = counter(if dice.chance(plan.hot_permille) { 0 } else { dice.below(u64::from(plan.counters)) as u32 });
+        let action = if dice.chance(plan.get_permille / 2) {
+            Action::Get { consistency }
+        } else {
+            Action::Increment { by: dice.between(1, 5) as i64 - 2, acknowledge }
+        };
+        return RequestBody::Operation(Operation { key, action });
+    }
+    let key = register(if dice.chance(plan.hot_permille) { 0 } else { dice.below(u64::from(plan.keys)) as u32 });
+    if dice.chance(plan.get_permille) {
+        return RequestBody::Operation(Operation { key, action: Action::Get { consistency } });
+    }
+    let seen = client.seen.get(&key);
+    let condition = if dice.chance(plan.compare_permille) { draw_condition(dice, seen) } else { Condition::None };
+    let action = if dice.chance(plan.delete_permille) {
+        Action::Delete { condition, acknowledge }
+    } else {
+        let value = draw_value(plan, number, client.next_id, dice);
+        Action::Put { value, condition, acknowledge }
+    };
+    RequestBody::Operation(Operation { key, action })
+}
+
+fn draw_condition(dice: &mut Dice, seen: Option<&(Option<Bytes>, Version)>) -> Condition {
+    match (dice.below(5), seen) {
+        (0, _) => Condition::Absent,
+        (1, _) => Condition::Present,
+        (_, Some((None, _))) => Condition::Absent,
+        (2, Some((Some(value), _))) => Condition::Value(value.clone()),
+        (_, Some((Some(_), version))) => Condition::Version(*version),
+        (_, None) => Condition::Absent,
+    }
+}
+
+/// A value that no other operation writes.
+fn draw_value(plan: &WorkloadPlan, number: usize, id: u64, dice: &mut Dice) -> Bytes {
+    let mut value = format!("{number}-{id}").into_bytes();
+    let size = dice.spread(1, u64::from(plan.value_size_max).max(1)) as usize;
+    if size > value.len() {
+        let fill = b'a' + (id % 26) as u8;
+        value.push(b' ');
+        value.resize(size, fill);
+    }
+    Bytes::from(value)
+}
+
+fn describe(body: &RequestBody) -> String {
+    match body {
+        RequestBody::Operation(operation) => {
+            format!(
+                "{} of \"{}\"",
+                if operation.action.is_write() { "a write" } else { "a strong read" },
+                operation.key.escape_ascii()
+            )
+        }
+        other => format!("{other:?}"),
+    }
+}

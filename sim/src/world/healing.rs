@@ -1,0 +1,231 @@
+//! Looking at all nodes, and the second phase of a run: everything must finish, converge and be readable (promise P5).
+//!
+//! When the faults are over, every node runs again (but for one, in some plans) and the clients do errands: each partition that has a live majority
+//! must take a write and a strong read, and every key must be read. Then all replicas must have the same log, applied to the end, and be
+//! idle; and hold the same items, key by key, version by version. All within a bounded time of the world.
+
+use super::watch::View;
+use super::{Happening, MS, World};
+use crate::Verdict;
+use crate::WorldTime;
+use crate::check::Violation;
+use crate::check::agreement::{Agreement, Items};
+use crate::check::durability::Durability;
+use crate::counters::Kind;
+use crate::plan::{Ending, LossStyle};
+use crate::workload;
+use bytes::Bytes;
+use ringseed::base::{GroupId, NodeId, PartitionId};
+use ringseed::msg::client::{Consistency, Membership, RequestBody, Scan};
+use ringseed::node::ReplicaProbe;
+use std::collections::BTreeMap;
+
+#[derive(Debug)]
+pub(super) struct Healing {
+    began: WorldTime,
+    deadline: WorldTime,
+    /// Groups of which a majority lives.
+    live: Vec<GroupId>,
+    /// Errands that were not done at the last look.
+    errands: usize,
+}
+
+impl World {
+    pub(super) fn look(&mut self) {
+        let look_at = self.now + self.looks.between(3 * MS, 25 * MS);
+        self.at(look_at, Happening::Look);
+        let now = self.now;
+        let views: Vec<View<'_>> = self
+            .machines
+            .iter_mut()
+            .filter_map(|m| {
+                let node = m.node.as_mut()?;
+                let replicas = node.replicas(m.clock.read(now));
+                Some(View { id: m.id, node, replicas })
+            })
+            .collect();
+        if self.looks.chance(100) {
+            views.iter().for_each(|view| view.node.check());
+        }
+        let result = self.watch.look(now, &views, &mut self.looks);
+        drop(views);
+        if let Err(violation) = result {
+            return self.safety(violation);
+        }
+        if self.looks.chance(150) {
+            self.look_at_membership();
+        }
+        if self.healing.is_some() {
+            self.look_at_healing();
+        }
+    }
+
+    fn look_at_membership(&mut self) {
+        for machine in &mut self.machines {
+            let Some(node) = &machine.node else { continue };
+            if machine.was_member && !machine.disowned {
+                continue;
+            }
+            match node.status(machine.clock.read(self.now)).membership {
+                Membership::Member => machine.was_member |= !machine.disowned,
+                Membership::Forming | Membership::Refused(_) => {}
+            }
+        }
+    }
+
+    /// Faults end; what is dead starts again; errands are dealt out.
+    pub(super) fn heal(&mut self) {
+        self.timeline.note(self.now, || "== the faults end".to_owned());
+        self.end_all_faults();
+        if self.plan.ending == Ending::HealMajority {
+            let disowned = self.machines.iter().position(|m| m.disowned);
+            let dead = disowned.unwrap_or_else(|| self.looks.below(self.machines.len() as u64) as usize);
+            self.machines[dead].stays_down = true;
+            self.crash(dead, Some(LossStyle::Nothing), 0);
+            self.timeline.note(self.now, || format!("n{} stays dead", dead + 1));
+        }
+        for number in 0..self.machines.len() {
+            let machine = &mut self.machines[number];
+            machine.pauses = 0;
+            if self.beyond_drift_bound {
+                machine.plan.clock_ppm = 0;
+                machine.clock.set_rate(self.now, 0);
+            }
+            if machine.node.is_some() {
+                self.plan_wake(number);
+            } else if !machine.stays_down {
+                let (life, delay) = (machine.life, self.looks.below(300 * MS));
+                self.machines[number].boot_at = Some(self.now + delay);
+                self.after(delay, Happening::Boot(number, life));
+            }
+        }
+        let partitions = self.live_partitions();
+        let mut errands = workload::partition_errands(&partitions, self.plan.cluster.partitions);
+        let all = self.plan.cluster.partitions;
+        let keys = self.workload.keys().into_iter().filter(|key| partitions.contains(&workload::partition_of(key, all)));
+        errands.extend(keys.map(workload::strong_read));
+        if partitions.len() as u32 == all {
+            let scan = Scan { prefix: Bytes::new(), from: Bytes::new(), limit: 1000, consistency: Consistency::Strong };
+            errands.push(RequestBody::Scan(scan));
+        }
+        self.workload.audit(errands);
+        let slowest = self.plan.nodes.iter().map(|n| n.heartbeat_ms).max().unwrap_or(0);
+        let span = 20_000 + 10 * u64::from(self.plan.cluster.support_ms) + 20 * slowest;
+        let live = partitions.into_iter().map(|p| PartitionId(p).group()).collect();
+        self.healing = Some(Healing { began: self.now, deadline: self.now + span * MS, live, errands: usize::MAX });
+    }
+
+    /// Partitions of which a majority of the replicas lives and is in good standing.
+    fn live_partitions(&self) -> Vec<u32> {
+        let dead: Vec<NodeId> = self.machines.iter().filter(|m| m.stays_down || m.disowned).map(|m| m.id).collect();
+        let live = |partition: &u32| match self.watch.members(PartitionId(*partition).group()) {
+            Some(members) => members.iter().filter(|m| !dead.contains(m)).count() * 2 > members.len(),
+            None => dead.is_empty(),
+        };
+        (0..self.plan.cluster.partitions).filter(live).collect()
+    }
+
+    fn look_at_healing(&mut self) {
+        let healing = self.healing.as_mut().expect("asked for by the caller");
+        let (left, example) = self.workload.errands_left();
+        if left == 0 && healing.errands > 0 {
+            let took = (self.now - healing.began) / MS;
+            self.timeline.note(self.now, || format!("== all errands are done, {took} ms after the faults"));
+        }
+        healing.errands = left;
+        let late = self.now > healing.deadline;
+        if left > 0 {
+            if late {
+                let span = (self.now - healing.began) / MS;
+                self.liveness(format!(
+                    "{left} errands are not done {span} ms after the faults, among them {}",
+                    example.unwrap_or_default()
+                ));
+            }
+            return;
+        }
+        match self.unconverged() {
+            None => match self.disagreement() {
+                Err(violation) => self.safety(violation),
+                Ok(()) => {
+                    self.count_refusals();
+                    self.verdict.get_or_insert(Verdict::Clean);
+                }
+            },
+            Some(what) if late => self.liveness(format!("the replicas do not come to rest: {what}")),
+            Some(_) => {}
+        }
+    }
+
+    /// The replicas of each live group, on nodes in good standing.
+    fn live_replicas(&mut self) -> BTreeMap<GroupId, Vec<(usize, ReplicaProbe)>> {
+        let mut groups: BTreeMap<GroupId, Vec<(usize, ReplicaProbe)>> = BTreeMap::new();
+        let Some(healing) = &self.healing else { return groups };
+        for (number, machine) in self.machines.iter_mut().enumerate().filter(|(_, m)| !m.disowned) {
+            let Some(node) = &mut machine.node else { continue };
+            for replica in node.replicas(machine.clock.read(self.now)) {
+                if healing.live.contains(&replica.group) {
+                    groups.entry(replica.group).or_default().push((number, replica));
+                }
+            }
+        }
+        groups
+    }
+
+    /// What has not come to rest yet.
+    fn unconverged(&mut self) -> Option<String> {
+        if let Some(machine) = self.machines.iter().find(|m| m.node.is_none() && !m.stays_down) {
+            return Some(format!("{:?} is not up", machine.id));
+        }
+        let groups = self.live_replicas();
+        let healing = self.healing.as_ref()?;
+        for group in &healing.live {
+            let replicas = groups.get(group).map_or(&[][..], Vec::as_slice);
+            let leaders: Vec<_> = replicas.iter().filter(|(_, r)| r.leads).collect();
+            let [(_, leader)] = leaders[..] else { return Some(format!("{group:?} has {} leaders", leaders.len())) };
+            let whole = replicas.len() == usize::from(self.plan.cluster.replication_factor);
+            for (number, replica) in replicas {
+                let same = replica.last == leader.last && replica.commit == leader.last && replica.applied == leader.last;
+                if !same || (whole && !replica.idle) {
+                    return Some(format!("n{}: {replica:?}, while the leader's is {leader:?}", number + 1));
+                }
+            }
+        }
+        None
+    }
+
+    /// All replicas of a group hold the same, and every write that was acknowledged.
+    fn disagreement(&mut self) -> Result<(), Violation> {
+        let mut agreement = Agreement::default();
+        let groups = self.live_replicas();
+        for (&group, replicas) in &groups {
+            for (number, _) in replicas {
+                let machine = &self.machines[*number];
+                let mut items = Items::new();
+                let node = machine.node.as_ref().expect("it has replicas");
+                node.visit_applied(group, &mut |key, version, checksum| {
+                    items.insert(Bytes::copy_from_slice(key), (version, checksum));
+                });
+                agreement.observe(machine.id, group, items)?;
+            }
+        }
+        // With a partition dead there is nobody to ask for its keys.
+        if groups.len() as u32 == self.plan.cluster.partitions {
+            Durability::of(&self.workload.history).check(agreement.items().map(|(_, items)| items))?;
+        }
+        Ok(())
+    }
+
+    /// A directory that was wiped or put back is refused: that is when those faults mattered.
+    fn count_refusals(&mut self) {
+        for machine in self.machines.iter().filter(|m| m.disowned) {
+            let Some(node) = &machine.node else { continue };
+            let membership = node.status(machine.clock.read(self.now)).membership;
+            self.timeline.note(self.now, || format!("{:?}, whose directory was exchanged, is {membership:?}", machine.id));
+            if matches!(membership, Membership::Refused(_)) {
+                let wiped = self.plan.faults.iter().any(|f| matches!(f.kind, crate::plan::FaultKind::Wipe { .. }));
+                self.counters.mattered(if wiped { Kind::Wipe } else { Kind::OldDirectory });
+            }
+        }
+    }
+}

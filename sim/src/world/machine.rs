@@ -1,0 +1,127 @@
+//! One machine: its clock, its disk, and at most one node that runs on it.
+
+use crate::WorldTime;
+use crate::clock::Clock;
+use crate::dice::Dice;
+use crate::disk::{DirectoryCopy, Disk};
+use crate::plan::{NodePlan, Plan};
+use ringseed::base::{ConnId, DirectoryId, Duration, IoId, NodeId};
+use ringseed::msg::cluster::ClusterOptions;
+use ringseed::msg::disk::DiskOp;
+use ringseed::node::{Event, Node, NodeOptions};
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Debug)]
+pub struct Machine {
+    pub id: NodeId,
+    pub plan: NodePlan,
+    pub clock: Clock,
+    pub disk: Disk,
+    /// Runs now, or stands still.
+    pub node: Option<Node>,
+    /// Grows whenever a node ends, so that what was scheduled for it finds nobody.
+    pub life: u32,
+    pub inbox: VecDeque<Event>,
+    /// A round of steps is scheduled.
+    pub running: bool,
+    /// How many faults pause it.
+    pub pauses: u32,
+    /// Events that arrived while it was paused.
+    pub kept_waiting: u64,
+    /// When the scheduled wake-up comes.
+    pub wake: Option<WorldTime>,
+    /// Operations of the disk in order; the first is being executed.
+    pub queue: VecDeque<(IoId, DiskOp)>,
+    /// The completion of the first is scheduled.
+    pub disk_busy: bool,
+    /// Reads in progress.
+    pub reads: BTreeMap<IoId, DiskOp>,
+    /// Whose client a connection is.
+    pub connections: BTreeMap<ConnId, usize>,
+    /// When it may start again; `None`: it runs.
+    pub boot_at: Option<WorldTime>,
+    pub stays_down: bool,
+    pub stopping: bool,
+    /// A disk error was injected in this life: the node may halt.
+    pub may_halt: bool,
+    /// It was a member once.
+    pub was_member: bool,
+    /// Its directory was wiped, or exchanged for an old copy, after it had become a member.
+    pub disowned: bool,
+    /// The directory at an earlier time.
+    pub copy: Option<DirectoryCopy>,
+    dice: Dice,
+}
+
+impl Machine {
+    pub fn new(number: usize, plan: &Plan) -> Machine {
+        let own = plan.nodes[number].clone();
+        Machine {
+            id: NodeId(number as u16 + 1),
+            clock: Clock::new(0, own.clock_offset_ms * 1_000_000, own.clock_ppm),
+            disk: Disk::new(Dice::new(plan.seed, &format!("disk {number}"))),
+            node: None,
+            life: 0,
+            inbox: VecDeque::new(),
+            running: false,
+            pauses: 0,
+            kept_waiting: 0,
+            wake: None,
+            queue: VecDeque::new(),
+            disk_busy: false,
+            reads: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            boot_at: Some(own.boot_ms * 1_000_000),
+            stays_down: false,
+            stopping: false,
+            may_halt: false,
+            was_member: false,
+            disowned: false,
+            copy: None,
+            dice: Dice::new(plan.seed, &format!("node {number}")),
+            plan: own,
+        }
+    }
+
+    pub fn options(&mut self, plan: &Plan) -> NodeOptions {
+        let directory = u128::from(self.dice.bits()) << 64 | u128::from(self.dice.bits());
+        NodeOptions {
+            me: self.id,
+            directory: DirectoryId(directory),
+            address: format!("node-{}:7000", self.id),
+            zone: self.plan.zone.clone(),
+            weight: 1,
+            initial_members: (1..=plan.nodes.len() as u16).map(NodeId).collect(),
+            cluster: ClusterOptions {
+                partitions: plan.cluster.partitions,
+                replication_factor: plan.cluster.replication_factor,
+                support_ms: plan.cluster.support_ms,
+                clock_drift_ppm_max: plan.cluster.clock_drift_ppm_max,
+            },
+            heartbeat_interval: Duration::from_millis(self.plan.heartbeat_ms),
+            wal_sync_interval: Duration::from_millis(self.plan.wal_sync_ms),
+            segment_size: self.plan.segment_kib * 1024,
+            cache_size: self.plan.cache_kib as usize * 1024,
+            seed: self.dice.bits(),
+        }
+    }
+
+    /// Whether something was under way that a crash now interrupts.
+    pub fn is_busy(&self) -> bool {
+        !self.inbox.is_empty() || !self.queue.is_empty() || !self.reads.is_empty()
+    }
+
+    /// The node is gone, and all that was scheduled for it. The disk is left to the caller.
+    pub fn end_life(&mut self) {
+        self.node = None;
+        self.life += 1;
+        self.inbox.clear();
+        self.running = false;
+        self.wake = None;
+        self.queue.clear();
+        self.disk_busy = false;
+        self.reads.clear();
+        self.stopping = false;
+        self.may_halt = false;
+    }
+}

@@ -1,0 +1,359 @@
+//! The world: one heap of events, and the machines, network and clients they happen to.
+//!
+//! It drives the real [`ringseed::node::Node`] and re-writes none of its glue: an event is put into a machine's inbox; a round takes some
+//! of the inbox (how many is drawn), steps the node through them, flushes it once, and carries out its effects. All of a run follows from
+//! its plan: events are ordered by time and then by the order in which they were scheduled, and every concern draws from a stream of its own.
+//!
+//! A run has two phases. In the first, the plan's faults strike while clients work. In the second ([`healing`]), unless the plan
+//! never heals, everything must finish, converge and be readable within bounded time (promise P5).
+
+mod faults;
+mod healing;
+mod machine;
+mod rounds;
+mod watch;
+
+use crate::check::Violation;
+use crate::counters::Counters;
+use crate::dice::Dice;
+use crate::network::Network;
+use crate::plan::{Ending, Plan};
+use crate::trace::{Timeline, Trace};
+use crate::workload::Workload;
+use crate::{Verdict, WorldTime};
+use bytes::Bytes;
+use machine::Machine;
+use ringseed::base::{ConnId, IoId};
+use ringseed::msg::client::{Request, Response};
+use ringseed::node::Effect;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use watch::Watch;
+
+pub const MS: u64 = 1_000_000;
+
+/// What is scheduled. Machines, clients and faults by their position in the plan.
+#[derive(Debug)]
+enum Happening {
+    /// A machine starts its node, unless it has been struck again since (the number is its life).
+    Boot(usize, u32),
+    /// A round of steps.
+    Round(usize, u32),
+    Wake(usize, u32),
+    /// An envelope arrives, from another machine. It may have been sent to an earlier life.
+    Arrival {
+        to: usize,
+        from: usize,
+        envelope: Bytes,
+    },
+    /// The first operation of the disk's queue completes.
+    DiskDone(usize, u32),
+    ReadDone(usize, u32, IoId),
+    /// A client asks the next thing.
+    Think(usize),
+    Request {
+        machine: usize,
+        life: u32,
+        connection: ConnId,
+        request: Box<Request>,
+    },
+    Answer {
+        client: usize,
+        connection: ConnId,
+        response: Box<Response>,
+    },
+    /// The machine notices that a client has closed its connection.
+    Closed {
+        machine: usize,
+        life: u32,
+        connection: ConnId,
+    },
+    /// A client notices that its connection is broken.
+    Broken {
+        client: usize,
+        connection: ConnId,
+    },
+    /// A client loses patience with its request.
+    Patience {
+        client: usize,
+        request: u64,
+    },
+    /// A fault of the plan begins, or is armed.
+    FaultBegins(usize),
+    /// What a fault waited for has happened, at this machine.
+    FaultTriggered(usize, usize),
+    FaultEnds(usize),
+    /// A machine is struck by one of the outages of a longer fault.
+    Outage(usize, crate::plan::LossStyle, u64),
+    /// All nodes are looked at.
+    Look,
+    /// The fault phase ends.
+    FaultsEnd,
+}
+
+struct Scheduled {
+    at: WorldTime,
+    sequence: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
+        (self.at, self.sequence) == (other.at, other.sequence)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+pub struct World {
+    plan: Plan,
+    now: WorldTime,
+    sequence: u64,
+    heap: BinaryHeap<Reverse<Scheduled>>,
+    machines: Vec<Machine>,
+    network: Network,
+    pub workload: Workload,
+    watch: Watch,
+    faults: faults::Faults,
+    healing: Option<healing::Healing>,
+    pub counters: Counters,
+    pub trace: Trace,
+    pub timeline: Timeline,
+    /// How many steps go into a round, and when it comes.
+    schedule: Dice,
+    /// Which replicas are compared, and when.
+    looks: Dice,
+    disk_latency: Dice,
+    next_connection: u64,
+    effects: Vec<Effect>,
+    triggers: Vec<crate::plan::Trigger>,
+    beyond_drift_bound: bool,
+    verdict: Option<Verdict>,
+    pub rounds: u64,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "World at {}", crate::trace::clock_face(self.now))
+    }
+}
+
+/// A run of more events than this does not end: something spins.
+const EVENTS_MAX: u64 = 3_000_000;
+
+impl World {
+    pub fn new(plan: &Plan, with_trace: bool) -> World {
+        let seed = plan.seed;
+        let mut world = World {
+            now: 0,
+            sequence: 0,
+            heap: BinaryHeap::new(),
+            machines: (0..plan.nodes.len()).map(|number| Machine::new(number, plan)).collect(),
+            network: Network::new(plan.network.clone(), plan.nodes.len(), Dice::new(seed, "network")),
+            workload: Workload::new(&plan.workload, seed),
+            watch: Watch::new(!plan.beyond_drift_bound()),
+            faults: faults::Faults::default(),
+            healing: None,
+            counters: Counters::default(),
+            trace: Trace::new(with_trace),
+            timeline: Timeline::default(),
+            schedule: Dice::new(seed, "schedule"),
+            looks: Dice::new(seed, "looks"),
+            disk_latency: Dice::new(seed, "disk latency"),
+            next_connection: 1,
+            effects: Vec::new(),
+            triggers: Vec::new(),
+            beyond_drift_bound: plan.beyond_drift_bound(),
+            verdict: None,
+            rounds: 0,
+            plan: plan.clone(),
+        };
+        world.schedule_the_plan();
+        world
+    }
+
+    /// Runs to the end. The verdict is about what was seen on the way; the history is for the caller to judge.
+    pub fn run(&mut self) -> Verdict {
+        while self.verdict.is_none() {
+            let Some(Reverse(next)) = self.heap.pop() else {
+                self.verdict = Some(Verdict::Clean);
+                break;
+            };
+            assert!(next.at >= self.now, "time runs forward");
+            self.now = next.at;
+            self.happen(next.happening);
+            if self.trace.events() > EVENTS_MAX {
+                self.liveness(format!("over {EVENTS_MAX} events: something spins"));
+            }
+        }
+        self.verdict.clone().expect("the loop ends with one")
+    }
+
+    pub fn now(&self) -> WorldTime {
+        self.now
+    }
+
+    fn schedule_the_plan(&mut self) {
+        for machine in 0..self.machines.len() {
+            let at = self.machines[machine].boot_at.expect("none runs yet");
+            self.at(at, Happening::Boot(machine, 0));
+        }
+        for client in 0..self.workload.clients.len() {
+            let pause = self.workload.pause(client);
+            self.at(pause, Happening::Think(client));
+        }
+        for fault in 0..self.plan.faults.len() {
+            self.at(self.plan.faults[fault].at_ms * MS, Happening::FaultBegins(fault));
+        }
+        self.at(self.plan.faults_ms * MS, Happening::FaultsEnd);
+        self.at(5 * MS, Happening::Look);
+    }
+
+    fn at(&mut self, at: WorldTime, happening: Happening) {
+        self.sequence += 1;
+        self.heap.push(Reverse(Scheduled { at: at.max(self.now), sequence: self.sequence, happening }));
+    }
+
+    fn after(&mut self, span: u64, happening: Happening) {
+        self.at(self.now + span, happening);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Boot(machine, life) => self.boot(machine, life),
+            Happening::Round(machine, life) => self.round(machine, life),
+            Happening::Wake(machine, life) => self.wake(machine, life),
+            Happening::Arrival { to, from, envelope } => self.arrival(to, from, &envelope),
+            Happening::DiskDone(machine, life) => self.disk_done(machine, life),
+            Happening::ReadDone(machine, life, io) => self.read_done(machine, life, io),
+            Happening::Think(client) => self.think(client),
+            Happening::Request { machine, life, connection, request } => self.request(machine, life, connection, *request),
+            Happening::Answer { client, connection, response } => self.answer(client, connection, &response),
+            Happening::Closed { machine, life, connection } => self.closed(machine, life, connection),
+            Happening::Broken { client, connection } => self.connection_broke(client, connection),
+            Happening::Patience { client, request } => self.patience_ends(client, request),
+            Happening::FaultBegins(fault) => self.fault_begins(fault),
+            Happening::FaultTriggered(fault, machine) => self.fault_triggered(fault, machine),
+            Happening::FaultEnds(fault) => self.fault_ends(fault),
+            Happening::Outage(machine, style, down_ms) => self.power_loss(machine, style, down_ms),
+            Happening::Look => self.look(),
+            Happening::FaultsEnd => match self.plan.ending {
+                Ending::NeverHeal => self.verdict = Some(Verdict::Clean),
+                Ending::HealAll | Ending::HealMajority => self.heal(),
+            },
+        }
+    }
+
+    fn safety(&mut self, violation: Violation) {
+        self.timeline.note(self.now, || violation.to_string());
+        self.verdict.get_or_insert(Verdict::Safety(violation));
+    }
+
+    fn liveness(&mut self, what: String) {
+        self.timeline.note(self.now, || what.clone());
+        self.verdict.get_or_insert(Verdict::Liveness(what));
+    }
+}
+
+// Clients.
+impl World {
+    fn think(&mut self, client: usize) {
+        if self.workload.clients[client].pending.is_some() {
+            return;
+        }
+        if self.workload.wanders(client) {
+            self.disconnect(client);
+        }
+        if self.workload.clients[client].connection.is_none() && !self.connect(client) {
+            let pause = 20 * MS + self.workload.pause(client);
+            return self.after(pause, Happening::Think(client));
+        }
+        let (machine, connection) = self.workload.clients[client].connection.expect("connected above");
+        let Some(request) = self.workload.next_request(client, self.now) else { return };
+        self.trace.event(self.now, 1, client, &request.id.to_le_bytes(), || format!("client {client} -> {machine}: {request:?}"));
+        let patience = self.workload.patience_end(self.now);
+        self.at(patience, Happening::Patience { client, request: request.id });
+        let latency = self.workload.latency(client);
+        let life = self.machines[machine].life;
+        self.after(latency, Happening::Request { machine, life, connection, request: Box::new(request) });
+    }
+
+    /// Whether the chosen machine takes connections.
+    fn connect(&mut self, client: usize) -> bool {
+        let machine = self.workload.choose_machine(client, self.machines.len());
+        if self.machines[machine].node.is_none() {
+            return false;
+        }
+        let connection = ConnId(self.next_connection);
+        self.next_connection += 1;
+        self.machines[machine].connections.insert(connection, client);
+        self.workload.clients[client].connection = Some((machine, connection));
+        true
+    }
+
+    /// The client closes its connection, if it has one.
+    fn disconnect(&mut self, client: usize) {
+        let Some((machine, connection)) = self.workload.clients[client].connection.take() else { return };
+        self.machines[machine].connections.remove(&connection);
+        let latency = self.workload.latency(client);
+        let life = self.machines[machine].life;
+        self.after(latency, Happening::Closed { machine, life, connection });
+    }
+
+    fn answer(&mut self, client: usize, connection: ConnId, response: &Response) {
+        if self.workload.clients[client].connection.is_none_or(|(_, current)| current != connection) {
+            return;
+        }
+        self.trace.event(self.now, 2, client, &response.id.to_le_bytes(), || format!("client {client} <- {response:?}"));
+        if self.workload.answered(client, response, self.now) {
+            let pause = self.workload.pause(client);
+            self.after(pause, Happening::Think(client));
+        }
+    }
+
+    fn connection_broke(&mut self, client: usize, connection: ConnId) {
+        if self.workload.clients[client].connection.is_none_or(|(_, current)| current != connection) {
+            return;
+        }
+        self.workload.clients[client].connection = None;
+        if self.workload.gave_up(client, "the connection broke") {
+            let pause = self.workload.pause(client);
+            self.after(pause, Happening::Think(client));
+        }
+    }
+
+    fn patience_ends(&mut self, client: usize, request: u64) {
+        if self.workload.clients[client].pending.as_ref().is_none_or(|pending| pending.request.id != request) {
+            return;
+        }
+        self.disconnect(client);
+        self.workload.gave_up(client, "no answer in time");
+        let pause = self.workload.pause(client);
+        self.after(pause, Happening::Think(client));
+    }
+
+    /// Every connection to the machine breaks, after `delay` as seen by its client; the node, if it lives, notices too.
+    fn break_connections(&mut self, machine: usize, delay: u64) -> usize {
+        let connections = std::mem::take(&mut self.machines[machine].connections);
+        let mut in_progress = 0;
+        for (connection, client) in connections {
+            in_progress += usize::from(self.workload.clients[client].pending.is_some());
+            self.after(delay, Happening::Broken { client, connection });
+            let life = self.machines[machine].life;
+            self.after(delay, Happening::Closed { machine, life, connection });
+        }
+        in_progress
+    }
+}

@@ -1,0 +1,388 @@
+//! A node's life in the world: boot, rounds of steps, effects, the disk's answers, and the end.
+
+use super::{Happening, MS, World};
+use crate::WorldTime;
+use crate::check::Violation;
+use crate::counters::Kind;
+use crate::plan::{LossStyle, Trigger};
+use bytes::Bytes;
+use ringseed::base::{ConnId, IoId, NodeId};
+use ringseed::msg::client::{Request, Response, ResponseBody};
+use ringseed::msg::codec;
+use ringseed::msg::disk::{DiskOp, DiskResult};
+use ringseed::msg::peer::Envelope;
+use ringseed::node::{Effect, Event, LinkState, Node};
+use ringseed::wal;
+
+impl World {
+    pub(super) fn boot(&mut self, number: usize, life: u32) {
+        let machine = &mut self.machines[number];
+        if machine.node.is_some() || machine.life != life || machine.stays_down {
+            return;
+        }
+        if machine.boot_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        let anything = !machine.disk.is_empty();
+        let recovered = match wal::recover(&mut machine.disk, machine.id) {
+            Ok(recovered) => recovered,
+            Err(error) => return self.boot_failed(number, &error.to_string()),
+        };
+        let options = machine.options(&self.plan);
+        let shown = machine.plan.clock_offset_ms * MS;
+        machine.clock =
+            crate::clock::Clock::new(self.now, shown, self.faults.clock_ppm(number).unwrap_or(machine.plan.clock_ppm));
+        let now = machine.clock.read(self.now);
+        let node = Node::boot(options, recovered, now);
+        let epoch = node.epoch();
+        machine.node = Some(node);
+        machine.boot_at = None;
+        if life > 0 {
+            self.counters.fired(Kind::Restart);
+            if anything {
+                self.counters.mattered(Kind::Restart);
+            }
+        }
+        self.timeline.note(self.now, || format!("n{} boots, epoch {epoch}", number + 1));
+        self.trace.event(self.now, 3, number, &epoch.0.to_le_bytes(), || format!("n{} boots, epoch {epoch}", number + 1));
+        self.apply_disk_trouble(number);
+        let wall = 1_700_000_000_000 + self.now / MS;
+        self.put(number, Event::WallClock(wall));
+        self.links(number, LinkState::Up);
+    }
+
+    /// A directory that the simulator left intact must be read; one that cannot be read now is tried again.
+    fn boot_failed(&mut self, number: usize, error: &str) {
+        let text = error.to_owned();
+        self.timeline.note(self.now, || format!("n{} does not boot: {text}", number + 1));
+        if self.machines[number].disk.trouble.read_errors_permille == 0 {
+            let what = format!("n{} cannot read its own log, which only crashes have touched: {error}", number + 1);
+            return self.safety(Violation { promise: "P3", checker: "recovery", what });
+        }
+        self.machines[number].boot_at = Some(self.now + 100 * MS);
+        let life = self.machines[number].life;
+        self.after(100 * MS, Happening::Boot(number, life));
+    }
+
+    /// An event for the node, if there is one.
+    pub(super) fn put(&mut self, number: usize, event: Event) {
+        let machine = &mut self.machines[number];
+        if machine.node.is_none() {
+            return;
+        }
+        machine.inbox.push_back(event);
+        if machine.pauses > 0 {
+            machine.kept_waiting += 1;
+        } else if !machine.running {
+            machine.running = true;
+            let life = machine.life;
+            let delay = self.schedule.between(1_000, 30_000);
+            self.after(delay, Happening::Round(number, life));
+        }
+    }
+
+    pub(super) fn round(&mut self, number: usize, life: u32) {
+        let machine = &mut self.machines[number];
+        if machine.life != life || machine.pauses > 0 {
+            return;
+        }
+        let Some(node) = machine.node.as_mut() else { return };
+        let steps = self.schedule.between(1, u64::from(machine.plan.steps_max.max(1)));
+        let now = machine.clock.read(self.now);
+        for _ in 0..steps {
+            let Some(event) = machine.inbox.pop_front() else { break };
+            self.trace.event(self.now, 4, number, &now.0.to_le_bytes(), || format!("n{} {event:?}", number + 1));
+            node.step(now, event);
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        node.flush(now, &mut effects);
+        machine.running = !machine.inbox.is_empty();
+        if machine.running {
+            let delay = self.schedule.between(1_000, 20_000);
+            self.after(delay, Happening::Round(number, life));
+        }
+        self.rounds += 1;
+        for effect in effects.drain(..) {
+            self.effect(number, life, effect);
+        }
+        self.effects = effects;
+        self.pull_triggers(number);
+        self.plan_wake(number);
+    }
+
+    /// Schedules the wake-up that the node asks for, unless an earlier one is already.
+    pub(super) fn plan_wake(&mut self, number: usize) {
+        let machine = &mut self.machines[number];
+        let Some(node) = &machine.node else { return };
+        let Some((time, _)) = node.deadline() else { return };
+        let lateness = if self.schedule.chance(20) { self.schedule.below(5 * MS) } else { self.schedule.below(100_000) };
+        let at = machine.clock.when(time, self.now).saturating_add(lateness);
+        if at == WorldTime::MAX || machine.wake.is_some_and(|wake| wake <= at && wake >= self.now) {
+            return;
+        }
+        machine.wake = Some(at);
+        let life = machine.life;
+        self.at(at, Happening::Wake(number, life));
+    }
+
+    pub(super) fn wake(&mut self, number: usize, life: u32) {
+        let machine = &mut self.machines[number];
+        if machine.life != life || machine.wake != Some(self.now) {
+            return;
+        }
+        machine.wake = None;
+        self.put(number, Event::Timer);
+    }
+
+    fn effect(&mut self, number: usize, life: u32, effect: Effect) {
+        if self.machines[number].life != life {
+            return;
+        }
+        match effect {
+            Effect::Send(to, envelope) => self.send(number, to, &envelope),
+            Effect::Reply(connection, response) => self.reply(number, connection, response),
+            Effect::Disk(io, op) => self.disk_op(number, io, op),
+            Effect::Stopped => {
+                self.timeline.note(self.now, || format!("n{} has stopped", number + 1));
+                self.stopped(number);
+            }
+            Effect::Halt(fatal) => {
+                self.timeline.note(self.now, || format!("n{} halts: {}", number + 1, fatal.0));
+                if !self.machines[number].may_halt {
+                    let what = format!("n{} halts, and its disk had failed nothing: {}", number + 1, fatal.0);
+                    return self.safety(Violation { promise: "P8", checker: "halt", what });
+                }
+                let down_ms = self.schedule.between(50, 500);
+                self.crash(number, None, down_ms);
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, to: NodeId, envelope: &Envelope) {
+        let to_number = usize::from(to.0).wrapping_sub(1);
+        if to_number >= self.machines.len() || to_number == from {
+            let what = format!("n{} sends to {to:?}", from + 1);
+            return self.safety(Violation { promise: "P8", checker: "addressing", what });
+        }
+        if let Err(violation) = self.watch.sent(self.machines[from].id, to, envelope, &mut self.triggers) {
+            self.safety(violation);
+        }
+        let bytes = Bytes::from(codec::encode(envelope));
+        self.trace.event(self.now, 5, from, &bytes, || format!("n{} -> n{to}: {envelope:?}", from + 1));
+        for arrival in self.network.send(from, to_number, self.now, &mut self.counters).into_iter().flatten() {
+            self.at(arrival, Happening::Arrival { to: to_number, from, envelope: bytes.clone() });
+        }
+    }
+
+    pub(super) fn arrival(&mut self, to: usize, from: usize, envelope: &Bytes) {
+        if self.machines[to].node.is_none() {
+            return;
+        }
+        match codec::decode::<Envelope>(envelope) {
+            Ok(envelope) => {
+                let from = self.machines[from].id;
+                self.put(to, Event::Net(from, envelope));
+            }
+            Err(error) => {
+                let what = format!("an envelope of n{} does not decode: {error}", from + 1);
+                self.safety(Violation { promise: "P8", checker: "codec", what });
+            }
+        }
+    }
+
+    pub(super) fn request(&mut self, number: usize, life: u32, connection: ConnId, request: Request) {
+        if self.machines[number].life != life || !self.machines[number].connections.contains_key(&connection) {
+            return;
+        }
+        let bytes = Bytes::from(codec::encode(&request));
+        let decoded = codec::decode::<Request>(&bytes).expect("a request decodes");
+        assert_eq!(decoded, request, "a request means the same after its journey");
+        self.put(number, Event::Client(connection, decoded));
+    }
+
+    pub(super) fn closed(&mut self, number: usize, life: u32, connection: ConnId) {
+        if self.machines[number].life == life {
+            self.put(number, Event::ClientClosed(connection));
+        }
+    }
+
+    fn reply(&mut self, number: usize, connection: ConnId, response: Response) {
+        let bytes = Bytes::from(codec::encode(&response));
+        self.trace.event(self.now, 6, number, &bytes, || format!("n{} answers {connection:?}: {response:?}", number + 1));
+        if matches!(response.body, ResponseBody::Written { .. }) {
+            self.triggers.push(Trigger::Answers);
+        }
+        let Some(&client) = self.machines[number].connections.get(&connection) else { return };
+        match codec::decode::<Response>(&bytes) {
+            Ok(decoded) => {
+                let latency = self.workload.latency(client);
+                self.after(latency, Happening::Answer { client, connection, response: Box::new(decoded) });
+            }
+            Err(error) => {
+                let what = format!("an answer of n{} does not decode: {error}", number + 1);
+                self.safety(Violation { promise: "P8", checker: "codec", what });
+            }
+        }
+    }
+
+    fn disk_op(&mut self, number: usize, io: IoId, op: DiskOp) {
+        let digest = digest(&op);
+        self.trace.event(self.now, 7, number, &digest.to_le_bytes(), || format!("n{} {io:?} {}", number + 1, brief(&op)));
+        let machine = &mut self.machines[number];
+        if matches!(op, DiskOp::Read { .. }) {
+            machine.reads.insert(io, op);
+            if machine.disk.trouble.stalled {
+                self.counters.mattered(Kind::Stall);
+                return;
+            }
+            let (life, latency) = (machine.life, self.plan.disk.read_us * 1000);
+            let jitter = self.disk_latency.below(self.plan.disk.jitter_us * 1000 + 1);
+            return self.after(latency + jitter, Happening::ReadDone(number, life, io));
+        }
+        machine.queue.push_back((io, op));
+        self.start_disk(number);
+    }
+
+    /// Begins the first operation of the queue, if none is in progress and the disk does not stall.
+    pub(super) fn start_disk(&mut self, number: usize) {
+        let machine = &mut self.machines[number];
+        let Some((_, op)) = machine.queue.front() else { return };
+        if machine.disk_busy {
+            return;
+        }
+        if machine.disk.trouble.stalled {
+            self.counters.mattered(Kind::Stall);
+            return;
+        }
+        let us = match op {
+            DiskOp::Write { .. } => self.plan.disk.write_us,
+            DiskOp::Sync { .. } | DiskOp::SyncDirectory => self.plan.disk.sync_us,
+            DiskOp::Create { .. } => self.plan.disk.sync_us * 3,
+            DiskOp::Read { .. } => self.plan.disk.read_us,
+        };
+        let trigger = match op {
+            DiskOp::Write { .. } => Some(Trigger::Writes),
+            DiskOp::Sync { .. } => Some(Trigger::Syncs),
+            DiskOp::Create { .. } | DiskOp::SyncDirectory => Some(Trigger::Creates),
+            DiskOp::Read { .. } => None,
+        };
+        machine.disk_busy = true;
+        let life = machine.life;
+        let latency = us * 1000 + self.disk_latency.below(self.plan.disk.jitter_us * 1000 + 1);
+        self.after(latency, Happening::DiskDone(number, life));
+        if let Some(trigger) = trigger {
+            self.disk_trigger(number, trigger, latency);
+        }
+    }
+
+    pub(super) fn disk_done(&mut self, number: usize, life: u32) {
+        if self.machines[number].life != life {
+            return;
+        }
+        let machine = &mut self.machines[number];
+        let (io, op) = machine.queue.pop_front().expect("the operation in progress is the first");
+        machine.disk_busy = false;
+        let fresh = matches!(op, DiskOp::Sync { segment } if !machine.disk.is_used(segment));
+        let result = machine.disk.execute(&op, &mut self.counters);
+        self.note_failure(number, &op, &result);
+        self.put(number, Event::Disk(io, result));
+        if fresh {
+            self.disk_trigger(number, Trigger::UsesNewSegment, 2 * MS);
+        }
+        self.start_disk(number);
+    }
+
+    pub(super) fn read_done(&mut self, number: usize, life: u32, io: IoId) {
+        if self.machines[number].life != life {
+            return;
+        }
+        let Some(op) = self.machines[number].reads.remove(&io) else { return };
+        let result = self.machines[number].disk.execute(&op, &mut self.counters);
+        self.put(number, Event::Disk(io, result));
+    }
+
+    fn note_failure(&mut self, number: usize, op: &DiskOp, result: &DiskResult) {
+        if let DiskResult::Failed(error) = result {
+            self.timeline.note(self.now, || format!("n{}: {} fails: {error}", number + 1, brief(op)));
+            if *error != ringseed::msg::disk::DiskError::Full {
+                self.machines[number].may_halt = true;
+            }
+        }
+    }
+
+    /// The node stopped by itself: all that it acknowledged is durable.
+    fn stopped(&mut self, number: usize) {
+        let down_ms = self.schedule.between(20, 300);
+        let power = self.schedule.chance(400).then_some(LossStyle::Sectors);
+        self.crash(number, power, down_ms);
+    }
+
+    /// The process ends, or (`power`) the machine. It starts again after `down_ms`. Returns whether anything was in progress or lost.
+    pub(super) fn crash(&mut self, number: usize, power: Option<LossStyle>, down_ms: u64) -> bool {
+        if self.machines[number].node.is_none() {
+            let machine = &mut self.machines[number];
+            machine.boot_at = machine.boot_at.map(|at| at.max(self.now + down_ms * MS));
+            let (at, life) = (machine.boot_at.unwrap_or(self.now), machine.life);
+            self.at(at, Happening::Boot(number, life));
+            return power.is_some_and(|style| self.machines[number].disk.lose_power(style, &mut self.counters));
+        }
+        let machine = &mut self.machines[number];
+        let mut mattered = machine.is_busy();
+        if machine.disk_busy
+            && let Some((_, op)) = machine.queue.front()
+        {
+            machine.disk.interrupt(op, &mut self.counters);
+        }
+        if let Some(style) = power {
+            mattered = machine.disk.lose_power(style, &mut self.counters);
+        }
+        machine.end_life();
+        let life = machine.life;
+        let at = self.now + down_ms * MS;
+        machine.boot_at = Some(at);
+        // After the end of a process its connections are reset at once; after a power loss nobody says so.
+        if power.is_none() || self.schedule.chance(500) {
+            self.break_connections(number, MS);
+        } else {
+            self.machines[number].connections.clear();
+        }
+        self.links(number, LinkState::Down);
+        self.at(at, Happening::Boot(number, life));
+        self.trace.event(self.now, 8, number, &life.to_le_bytes(), || format!("n{} is down", number + 1));
+        mattered
+    }
+
+    /// The other nodes are told that the link to this one changed. A hint: it may not come.
+    pub(super) fn links(&mut self, number: usize, state: LinkState) {
+        for other in 0..self.machines.len() {
+            if other != number && self.machines[other].node.is_some() && self.schedule.chance(800) {
+                let node = self.machines[number].id;
+                self.put(other, Event::Link(node, state));
+            }
+        }
+    }
+}
+
+/// What tells operations of the disk apart, in a few bytes.
+fn digest(op: &DiskOp) -> u64 {
+    match op {
+        DiskOp::Write { segment, offset, data } => {
+            let mut hash = xxhash_rust::xxh3::Xxh3::with_seed(u64::from(segment.0) << 32 | u64::from(*offset));
+            data.iter().for_each(|part| hash.update(part));
+            hash.digest()
+        }
+        DiskOp::Create { segment, size } => u64::from(segment.0) << 32 | u64::from(*size),
+        DiskOp::SyncDirectory => 1,
+        DiskOp::Sync { segment } => u64::from(segment.0) << 8 | 2,
+        DiskOp::Read { place } => u64::from(place.segment.0) << 32 | u64::from(place.offset),
+    }
+}
+
+fn brief(op: &DiskOp) -> String {
+    match op {
+        DiskOp::Write { segment, offset, data } => {
+            format!("write of {} bytes to {segment:?}@{offset}", data.iter().map(Bytes::len).sum::<usize>())
+        }
+        other => format!("{other:?}"),
+    }
+}

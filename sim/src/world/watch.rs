@@ -1,0 +1,205 @@
+//! What is checked while the world runs, by someone who sees all nodes at once.
+//!
+//! - At most one leader per group and term, and one vote per node, group and term, over restarts: from what is *sent*, so that
+//!   no leadership is too short to be seen. And again from what the nodes say ([`Leaders`]), with leases.
+//! - What is committed anywhere never changes ([`Prefix`]), and is in the log of every leader of a later term.
+//! - Log matching: where two logs agree on an entry, they agree on all before it.
+
+use crate::WorldTime;
+use crate::check::Violation;
+use crate::check::leaders::Leaders;
+use crate::check::prefix::Prefix;
+use crate::dice::Dice;
+use crate::plan::Trigger;
+use ringseed::base::{GroupId, Index, NodeId, Term};
+use ringseed::msg::peer::{AppendOutcome, Envelope, PeerMessage, ReplicaMessage};
+use ringseed::node::{Node, ReplicaProbe};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug)]
+pub struct Watch {
+    elected: Leaders,
+    prefix: Prefix,
+    leaders: BTreeMap<(GroupId, Term), NodeId>,
+    votes: BTreeMap<(NodeId, GroupId, Term), NodeId>,
+    groups: BTreeMap<GroupId, Committed>,
+    /// Which nodes were seen to have a replica of each group.
+    members: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    /// The latest leader of each group.
+    latest: BTreeMap<GroupId, (Term, NodeId)>,
+}
+
+/// The last entry known to be committed in one group.
+#[derive(Debug, Default)]
+struct Committed {
+    last: Index,
+    fingerprint: Option<u64>,
+    /// The highest term of a node that knew it to be committed, so it was committed in this term or an earlier one.
+    term: Term,
+}
+
+/// One node as it is looked at.
+#[derive(Debug)]
+pub struct View<'a> {
+    pub id: NodeId,
+    pub node: &'a Node,
+    pub replicas: Vec<ReplicaProbe>,
+}
+
+impl Watch {
+    /// `leases_hold`: whether the clocks keep within the bound that leases rest on.
+    pub fn new(leases_hold: bool) -> Watch {
+        Watch {
+            elected: Leaders::new(leases_hold),
+            prefix: Prefix::default(),
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            members: BTreeMap::new(),
+            latest: BTreeMap::new(),
+        }
+    }
+
+    /// A node sends an envelope. `triggers` gets what the plan may wait for.
+    pub fn sent(&mut self, from: NodeId, to: NodeId, envelope: &Envelope, triggers: &mut Vec<Trigger>) -> Result<(), Violation> {
+        for message in &envelope.messages {
+            let PeerMessage::Replica(group, message) = message else { continue };
+            match message {
+                ReplicaMessage::Append(append) => {
+                    if let Some(&other) = self.leaders.get(&(*group, append.term)) {
+                        if other != from {
+                            let what = format!("{group:?} has two leaders in term {}: {other:?} and {from:?}", append.term);
+                            return Err(broken("election safety", what));
+                        }
+                    } else {
+                        self.leaders.insert((*group, append.term), from);
+                        triggers.push(Trigger::Leads);
+                        let latest = self.latest.entry(*group).or_insert((append.term, from));
+                        if latest.0 < append.term {
+                            *latest = (append.term, from);
+                        }
+                    }
+                }
+                ReplicaMessage::Vote(request) => {
+                    triggers.push(Trigger::Campaigns);
+                    self.vote(from, *group, request.term, from)?;
+                }
+                ReplicaMessage::VoteReply(reply) if reply.granted => {
+                    triggers.push(Trigger::Votes);
+                    self.vote(from, *group, reply.term, to)?;
+                }
+                ReplicaMessage::AppendReply(reply) => match reply.outcome {
+                    AppendOutcome::Matched(_) => triggers.push(Trigger::Acknowledges),
+                    AppendOutcome::Conflict { .. } => triggers.push(Trigger::Conflicts),
+                    AppendOutcome::StaleTerm | AppendOutcome::Full => {}
+                },
+                ReplicaMessage::TimeoutNow { .. } => triggers.push(Trigger::Transfers),
+                ReplicaMessage::Released { .. } => triggers.push(Trigger::Releases),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes that were seen to have a replica of the group; `None`: nobody was.
+    pub fn members(&self, group: GroupId) -> Option<&BTreeSet<NodeId>> {
+        self.members.get(&group)
+    }
+
+    /// The last node that was seen to lead the group.
+    pub fn leader_of(&self, group: GroupId) -> Option<NodeId> {
+        self.latest.get(&group).map(|&(_, node)| node)
+    }
+
+    fn vote(&mut self, voter: NodeId, group: GroupId, term: Term, candidate: NodeId) -> Result<(), Violation> {
+        let first = *self.votes.entry((voter, group, term)).or_insert(candidate);
+        if first == candidate {
+            return Ok(());
+        }
+        let what = format!("{voter:?} voted for {first:?} and for {candidate:?} in term {term} of {group:?}");
+        Err(broken("one vote per term", what))
+    }
+
+    /// Looks at all nodes that are alive.
+    pub fn look(&mut self, now: WorldTime, views: &[View<'_>], dice: &mut Dice) -> Result<(), Violation> {
+        for view in views {
+            for replica in &view.replicas {
+                self.members.entry(replica.group).or_default().insert(view.id);
+                self.replica(now, view, replica)?;
+            }
+        }
+        for view in views {
+            for replica in view.replicas.iter().filter(|r| r.leads) {
+                self.leader_completeness(view, replica)?;
+            }
+        }
+        if views.len() >= 2 {
+            let one = dice.below(views.len() as u64) as usize;
+            let other = (one + 1 + dice.below(views.len() as u64 - 1) as usize) % views.len();
+            log_matching(&views[one], &views[other], dice)?;
+        }
+        Ok(())
+    }
+
+    fn replica(&mut self, now: WorldTime, view: &View<'_>, replica: &ReplicaProbe) -> Result<(), Violation> {
+        let group = replica.group;
+        if !(replica.applied <= replica.commit && replica.commit <= replica.last) {
+            return Err(Violation { promise: "P3", checker: "positions", what: format!("{:?}: {replica:?}", view.id) });
+        }
+        self.elected.observe(now, view.id, view.node.epoch(), replica)?;
+        let fingerprint = |index| view.node.entry_fingerprint(group, index);
+        self.prefix.observe(view.id, view.node.epoch(), group, replica.commit, fingerprint)?;
+        let known = self.groups.entry(group).or_default();
+        if replica.commit > known.last {
+            known.last = replica.commit;
+            known.fingerprint = fingerprint(replica.commit);
+            known.term = known.term.max(replica.term);
+        }
+        Ok(())
+    }
+
+    fn leader_completeness(&self, view: &View<'_>, replica: &ReplicaProbe) -> Result<(), Violation> {
+        let Some(known) = self.groups.get(&replica.group) else { return Ok(()) };
+        let last = known.last;
+        if replica.term <= known.term || view.node.entry_fingerprint(replica.group, last) == known.fingerprint {
+            return Ok(());
+        }
+        let what = format!(
+            "{:?} leads {:?} in term {} and lacks entry {last:?}, committed by term {}",
+            view.id, replica.group, replica.term, known.term
+        );
+        Err(broken("leader completeness", what))
+    }
+}
+
+/// In one group of two nodes, going back from the shorter end: once entries agree, all before must.
+fn log_matching(one: &View<'_>, other: &View<'_>, dice: &mut Dice) -> Result<(), Violation> {
+    if one.replicas.is_empty() {
+        return Ok(());
+    }
+    let replica = dice.pick(&one.replicas);
+    let Some(twin) = other.replicas.iter().find(|r| r.group == replica.group) else { return Ok(()) };
+    let group = replica.group;
+    let last = replica.last.min(twin.last).0;
+    let mut agreed = None;
+    for index in (last.saturating_sub(64) + 1..=last).rev().map(Index) {
+        let equal = one.node.entry_fingerprint(group, index) == other.node.entry_fingerprint(group, index);
+        match (agreed, equal) {
+            (None, true) => agreed = Some(index),
+            (Some(later), false) => {
+                let what = format!("{:?} and {:?} agree on {later:?} of {group:?}, and not on {index:?}", one.id, other.id);
+                return Err(broken("log matching", what));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn broken(checker: &'static str, what: String) -> Violation {
+    let promise = match checker {
+        "leader completeness" | "log matching" => "P3",
+        _ => "P1",
+    };
+    Violation { promise, checker, what }
+}
