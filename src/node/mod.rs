@@ -252,6 +252,7 @@ impl Node {
         node.work.push_back(Work::Log(wal::In::Append(Record::Epoch(epoch))));
         node.drain(now);
         node.epoch_lsn = node.log.last_lsn();
+        node.liveness.set_durable(node.log.durable_lsn());
         node.work.push_back(Work::Membership(membership::In::Start));
         node.drain(now);
         node
