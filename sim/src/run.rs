@@ -123,6 +123,7 @@ fn run_once(plan: &Plan, options: RunOptions) -> Outcome {
     };
     let mut verdict = catching(|| world.run()).unwrap_or_else(Verdict::Panic);
     let mut undecided = 0;
+    world.workload.end();
     let history = std::mem::take(&mut world.workload.history);
     if verdict.is_clean() {
         match catching(|| judge(plan, &history, &mut world.counters)) {

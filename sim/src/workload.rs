@@ -153,6 +153,13 @@ impl Workload {
         true
     }
 
+    /// The run is over: what is in progress will not be answered.
+    pub fn end(&mut self) {
+        for client in 0..self.clients.len() {
+            self.gave_up(client, "the run ended");
+        }
+    }
+
     /// From now on the clients run these errands, which are dealt out among them, in order.
     pub fn audit(&mut self, errands: Vec<RequestBody>) {
         self.auditing = true;

@@ -30,7 +30,7 @@ impl Plan {
 /// A cluster, its machines, network, disks and clients; no faults yet.
 fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
     let nodes = *dice.pick(&[3, 3, 3, 3, 4, 5, 5]);
-    let support_ms = *dice.pick(&[200, 300, 400, 400, 600, 1000, 2000, 4000]);
+    let support_ms = *dice.pick(&[200, 250, 300, 300, 400, 400, 400, 600, 600, 1000, 2000, 4000]);
     let drift = *dice.pick(&[1_000, 20_000, 20_000, 50_000]);
     let cluster = ClusterPlan {
         partitions: *dice.pick(&[1, 1, 2, 4, 4, 8, 16]),
@@ -61,7 +61,7 @@ fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
             read_us: dice.spread(20, 1_000),
             jitter_us: dice.spread(1, 3_000),
         },
-        faults_ms: dice.between(5_000, 12_000),
+        faults_ms: dice.between(5_000, 12_000) + u64::from(support_ms),
         ending: *dice.pick(&[Ending::HealAll, Ending::HealAll, Ending::HealAll, Ending::HealMajority, Ending::NeverHeal]),
         faults: Vec::new(),
     }
@@ -119,7 +119,7 @@ fn swarm(plan: &mut Plan, dice: &mut Dice) {
     let number = dice.spread(2, 24);
     for _ in 0..number {
         let kind = dice.pick(&kinds);
-        let at_ms = if dice.chance(60) { dice.below(800) } else { dice.between(800, plan.faults_ms) };
+        let at_ms = if dice.chance(60) { dice.below(800) } else { dice.between(settled(plan), plan.faults_ms) };
         let for_ms = dice.spread(30, 4_000);
         let mut fault = Fault { at_ms, for_ms, when: None, kind: kind(plan, dice) };
         if fault.kind.target().is_some() && dice.chance(350) {
@@ -130,6 +130,11 @@ fn swarm(plan: &mut Plan, dice: &mut Dice) {
         }
         plan.faults.push(fault);
     }
+}
+
+/// When the cluster has formed and elected its leaders, mostly.
+pub(super) fn settled(plan: &Plan) -> u64 {
+    500 + u64::from(plan.cluster.support_ms)
 }
 
 type Draw = fn(&Plan, &mut Dice) -> FaultKind;

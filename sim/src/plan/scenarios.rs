@@ -2,7 +2,7 @@
 //!
 //! Each is drawn over the same surroundings as the swarm, and keeps much of them random: it says where to strike, not what to find.
 
-use super::generate::{aimed_there, style, target};
+use super::generate::{aimed_there, settled, style, target};
 use super::{Ending, Fault, FaultKind, LossStyle, Plan, Target, Trigger};
 use crate::dice::Dice;
 
@@ -41,7 +41,7 @@ pub const TABLE: &[Scenario] = &[
 /// Times spread over the phase: every `every_ms`, a little off.
 fn times(plan: &Plan, dice: &mut Dice, every_ms: u64) -> Vec<u64> {
     let mut times = Vec::new();
-    let mut at = 1_000 + dice.below(every_ms);
+    let mut at = settled(plan) + dice.below(every_ms);
     while at < plan.faults_ms {
         times.push(at);
         at += dice.between(every_ms / 2, every_ms * 3 / 2).max(1);
