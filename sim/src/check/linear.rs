@@ -378,6 +378,14 @@ pub(super) mod tests {
         Outcome::Rejected { reason: "overloaded".into() }
     }
 
+    pub(crate) fn calls_of_one_key(history: &[Record]) -> Calls<'_> {
+        let mut keys = BTreeMap::new();
+        history.iter().for_each(|record| add_record(&mut keys, record).unwrap());
+        let (_, mut calls) = keys.pop_first().unwrap();
+        calls.unknown.sort_by_key(|call| call.start);
+        calls
+    }
+
     /// Judges by versions and by values apart: (by versions, by values).
     fn both(history: &[Record]) -> (Result<Report, Violation>, Result<Report, Violation>) {
         let by_versions = check_history(history, &Options { values: false, ..Options::default() });

@@ -11,6 +11,8 @@
 //! and complain at once. A checker that cannot decide within its bound says so; it never passes what it has not judged.
 
 pub mod agreement;
+#[cfg(test)]
+mod compare;
 pub mod durability;
 pub mod leaders;
 pub mod linear;

@@ -15,6 +15,7 @@
 use super::linear::{Call, Calls, Change, Id, Step, Table, Value, When, unwritten, violation};
 use super::{Initial, Options, Violation};
 use bytes::Bytes;
+use ringseed::msg::history::Data;
 
 /// Whether the key was decided; `false` when the bound on steps was reached first.
 ///
@@ -84,6 +85,10 @@ struct State {
 #[derive(Debug, Clone, Copy)]
 enum Seen {
     Exactly(Value),
+    /// This number, as an unknown increment left it.
+    Number(i64),
+    /// A number, which one is not known.
+    SomeNumber,
     /// Not known; whatever is needed, it may be.
     Anything,
 }
@@ -114,6 +119,8 @@ struct Search<'c, 'a> {
     order: Vec<&'c Call<'a>>,
     /// Per place in `order`.
     limits: Vec<u64>,
+    /// The unknown writes that have been placed, the latest last. Of one gap they stand in reverse: the search goes backwards.
+    placed: Vec<usize>,
     /// Per unknown write: whether it has been placed, and the one before it that does exactly the same.
     used: Vec<bool>,
     twin: Vec<Option<usize>>,
@@ -126,7 +133,7 @@ impl<'c, 'a> Search<'c, 'a> {
     fn new(calls: &'c Calls<'a>, order: Vec<&'c Call<'a>>, limits: Vec<u64>, steps: u64) -> Search<'c, 'a> {
         let mut last = std::collections::BTreeMap::new();
         let twin = calls.unknown.iter().enumerate().map(|(at, call)| last.insert(change(call), at)).collect();
-        Search { calls, order, limits, used: vec![false; calls.unknown.len()], twin, steps, furthest: None }
+        Search { calls, order, limits, placed: Vec::new(), used: vec![false; calls.unknown.len()], twin, steps, furthest: None }
     }
 
     /// Whether the order from `at` on can be explained, beginning in `state`.
@@ -147,24 +154,24 @@ impl<'c, 'a> Search<'c, 'a> {
                 return Ok(false);
             }
             let room = version.saturating_sub(state.version.unwrap_or(0)).saturating_sub(u64::from(call.is_write()));
-            return self.chain(at, state, need, room, None);
+            return self.chain(at, state, need, room, self.placed.len());
         }
         Ok(true)
     }
 
-    /// Whether the place `at` and all behind it can be explained by putting unknown writes before it, the last of which is `last`, and the
-    /// earliest of which (so far) has `need`. `room`: how many more fit.
-    fn chain(&mut self, at: usize, state: State, need: Need, room: u64, last: Option<usize>) -> Result<bool, OutOfSteps> {
+    /// Whether the place `at` and all behind it can be explained by putting unknown writes before it, of which those from `base` on have been
+    /// placed, and the earliest so far has `need`. `room`: how many more fit.
+    fn chain(&mut self, at: usize, state: State, need: Need, room: u64, base: usize) -> Result<bool, OutOfSteps> {
         self.steps = self.steps.checked_sub(1).ok_or(OutOfSteps)?;
-        let call = self.order[at];
-        if last.is_some() && satisfies(&state, need, &self.calls.table) {
-            let left = last.map_or(Seen::Anything, |last| result(change(&self.calls.unknown[last])));
-            let next = after(call, left);
-            if self.solve(at + 1, next)? {
-                return Ok(true);
-            }
+        let begun = self.placed.len() > base;
+        if begun
+            && satisfies(&state, need, &self.calls.table)
+            && let Some(left) = self.forward(at, state, base)
+            && self.solve(at + 1, after(self.order[at], left))?
+        {
+            return Ok(true);
         }
-        if room == 0 || (last.is_some() && matches!(need, Need::Nothing)) {
+        if room == 0 || (begun && matches!(need, Need::Nothing)) {
             return Ok(false);
         }
         for candidate in 0..self.calls.unknown.len() {
@@ -177,13 +184,52 @@ impl<'c, 'a> Search<'c, 'a> {
             }
             let Some(before) = before(change(write), need, &self.calls.table) else { continue };
             self.used[candidate] = true;
-            let solved = self.chain(at, state, before, room - 1, last.or(Some(candidate)))?;
-            if solved {
+            self.placed.push(candidate);
+            if self.chain(at, state, before, room - 1, base)? {
                 return Ok(true);
             }
+            self.placed.pop();
             self.used[candidate] = false;
         }
         Ok(false)
+    }
+
+    /// What the writes placed from `base` on leave, before the place `at`. `None` when they cannot follow each other like this: a sum
+    /// overflows, or a condition on a version leaves no room for the versions around it.
+    fn forward(&self, at: usize, state: State, base: usize) -> Option<Seen> {
+        let mut value = state.value;
+        // The version so far, or the least that it can be behind an unknown write.
+        let (mut version, mut pinned) = (state.version.unwrap_or(0), state.version.is_some());
+        for write in self.placed[base..].iter().rev() {
+            let change = change(&self.calls.unknown[*write]);
+            if let Change::Put(_, When::Version(expected)) | Change::Delete(When::Version(expected)) = change {
+                if expected < version || (pinned && expected != version) {
+                    return None;
+                }
+                version = expected;
+            }
+            (version, pinned) = (version.checked_add(1)?, false);
+            value = match (change, value) {
+                (Change::Put(id, _), _) => Seen::Exactly(Some(id)),
+                (Change::Delete(_), _) => Seen::Exactly(None),
+                (Change::Increment(by), Seen::Exactly(value)) => {
+                    Seen::Number(value.map_or(Some(0), |id| self.calls.table.number(id))?.checked_add(by)?)
+                }
+                (Change::Increment(by), Seen::Number(number)) => Seen::Number(number.checked_add(by)?),
+                (Change::Increment(_), Seen::SomeNumber | Seen::Anything) => Seen::SomeNumber,
+            };
+        }
+        let call = self.order[at];
+        let (need, limit) = need(call, &self.calls.table);
+        let limit = if call.is_write() { limit - 1 } else { limit };
+        // A condition of the operation itself pins the version of what it found. Going backwards also loses what an increment adds up
+        // to, where only "another value" was needed.
+        let pinned = match need {
+            Need::Version(expected) => expected,
+            _ => version,
+        };
+        let fits = version <= pinned && pinned <= limit;
+        (fits && satisfies(&State { value, version: None }, need, &self.calls.table)).then_some(value)
     }
 
     fn explain(&self, key: &Bytes) -> Violation {
@@ -200,7 +246,8 @@ impl<'c, 'a> Search<'c, 'a> {
         let table = &self.calls.table;
         let was = match state.value {
             Seen::Exactly(value) => table.show(value),
-            Seen::Anything => "not known".into(),
+            Seen::Number(number) => number.to_string(),
+            Seen::SomeNumber | Seen::Anything => "not known".into(),
         };
         let what = format!(
             "key {}: the last of these operations cannot have found what was there: the item was {was} at version {}, and no unknown write explains the change",
@@ -267,6 +314,24 @@ fn satisfies(state: &State, need: Need, table: &Table) -> bool {
     let version = |expected: u64| state.version.is_none_or(|version| version == expected);
     let value = match state.value {
         Seen::Exactly(value) => value,
+        Seen::Number(number) => {
+            return match need {
+                Need::Exactly(value) => value.is_some_and(|id| *table.data(id) == Data::of_number(number)),
+                Need::Number(expected) => number == expected,
+                Need::Other(id) => *table.data(id) != Data::of_number(number),
+                Need::Version(expected) => version(expected),
+                Need::Absent | Need::Impossible => false,
+                Need::Nothing | Need::AnyNumber | Need::Present => true,
+            };
+        }
+        Seen::SomeNumber => {
+            return match need {
+                Need::Exactly(value) => value.is_some_and(|id| table.number(id).is_some()),
+                Need::Version(expected) => version(expected),
+                Need::Absent | Need::Impossible => false,
+                _ => true,
+            };
+        }
         Seen::Anything => {
             return match need {
                 Need::Version(expected) => version(expected),
@@ -312,7 +377,7 @@ fn before(change: Change, need: Need, table: &Table) -> Option<Need> {
         (Change::Put(_, when) | Change::Delete(when), _) => Some(held(when)),
         // A put could have left the number in another form than an increment does, such as "+7".
         (Change::Increment(by), Need::Exactly(Some(id))) => {
-            let sum = table.number(id).filter(|sum| *table.data(id) == ringseed::msg::history::Data::of_number(*sum))?;
+            let sum = table.number(id).filter(|sum| *table.data(id) == Data::of_number(*sum))?;
             sum.checked_sub(by).map(Need::Number)
         }
         (Change::Increment(by), Need::Number(sum)) => sum.checked_sub(by).map(Need::Number),
@@ -328,14 +393,5 @@ fn after(call: &Call<'_>, value: Seen) -> State {
         Step::Failed { version, present: false, .. } => State { value: Seen::Exactly(None), version: Some(version) },
         Step::Failed { version, .. } => State { value, version: Some(version) },
         Step::Maybe { .. } => unreachable!("the outcome is known"),
-    }
-}
-
-/// What an unknown write leaves.
-fn result(change: Change) -> Seen {
-    match change {
-        Change::Put(id, _) => Seen::Exactly(Some(id)),
-        Change::Delete(_) => Seen::Exactly(None),
-        Change::Increment(_) => Seen::Anything,
     }
 }
