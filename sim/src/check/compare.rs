@@ -220,10 +220,10 @@ fn outcomes(record: &Record, value: &Option<Data>, number: Number, versions: boo
                 let fits = !versions || expected.is_none_or(|expected| expected != *version || !present);
                 all.extend(see(number, *version, versions).filter(|_| fits).map(|n| (value.clone(), n)));
             }
-            (Some(Some(next)), Outcome::Written { version, number: sum }) if written(version) => {
-                if sum.is_none() || next.as_ref().and_then(Data::number) == *sum {
-                    all.push((next, Number::Is(*version)));
-                }
+            (Some(Some(next)), Outcome::Written { version, number: sum })
+                if written(version) && (sum.is_none() || next.as_ref().and_then(Data::number) == *sum) =>
+            {
+                all.push((next, Number::Is(*version)));
             }
             (Some(Some(next)), Outcome::Unknown { .. }) => all.push((next, Number::AtLeast(number.next()))),
             _ => {}
