@@ -217,11 +217,17 @@ impl Gateway {
         call.attempts += 1;
         let replicas = self.placement.replicas(call.group);
         let eventual = call.is_eventual();
+        let here = replicas.contains(&cx.me);
         let target = match self.leaders.get(&call.group) {
-            _ if eventual && replicas.contains(&cx.me) => Some((cx.me, None)),
+            _ if eventual && here => Some((cx.me, None)),
             _ if eventual => nearest(cx, replicas, call.attempts).map(|node| (node, None)),
-            Some(hint) => Some((hint.node, Some((hint.epoch, hint.term)))),
-            None => None,
+            Some(hint) if here || hint.node == cx.me || cx.liveness.supporting(hint.node, cx.now).is_some() => {
+                Some((hint.node, Some((hint.epoch, hint.term))))
+            }
+            // Without a replica here nobody tells who leads. Whoever is asked for term zero, which nobody leads, does not begin anything and
+            // says whom it believes in.
+            _ if !here => nearest(cx, replicas, call.attempts).map(|node| (node, Some((cx.liveness.epoch_of(node), Term::ZERO)))),
+            _ => None,
         };
         match target {
             None => self.wait(cx, id),

@@ -26,6 +26,7 @@ struct Rig {
     log: Log,
     disk: TestDisk,
     random: Random,
+    cache: crate::base::cache::ValueCache,
     now: Time,
     epoch: Epoch,
     /// What the log holds, in order: recovered, then appended.
@@ -46,6 +47,7 @@ impl Rig {
             log: Log::new(options, Tail::default()),
             disk: TestDisk::default(),
             random: stream(seed, "log"),
+            cache: crate::base::cache::ValueCache::new(0),
             now: Time::ZERO,
             epoch: Epoch(1),
             records: Vec::new(),
@@ -64,7 +66,15 @@ impl Rig {
     fn handle(&mut self, input: In) {
         let mut out = Outbox::default();
         let liveness = LivenessView::default();
-        let mut cx = Context { now: self.now, me: ME, epoch: self.epoch, random: &mut self.random, liveness: &liveness };
+        let mut cx = Context {
+            now: self.now,
+            me: ME,
+            epoch: self.epoch,
+            random: &mut self.random,
+            liveness: &liveness,
+            cache: &mut self.cache,
+            disk_full: false,
+        };
         self.log.handle(&mut cx, input, &mut out);
         self.log.check();
         while let Some(out) = out.pop() {
