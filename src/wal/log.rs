@@ -188,6 +188,11 @@ impl Log {
         self.queue_bytes
     }
 
+    /// Records wait for the next flush, or for a later one.
+    pub fn has_unflushed(&self) -> bool {
+        self.filling.is_some() || !self.closed.is_empty()
+    }
+
     /// There is no room for entries: only hard states, epochs and marks should be appended.
     pub fn is_full(&self) -> bool {
         if !self.segments.disk_is_full() || self.segments.has_spare() {

@@ -26,7 +26,6 @@ struct Rig {
     log: Log,
     disk: TestDisk,
     random: Random,
-    cache: crate::base::cache::ValueCache,
     now: Time,
     epoch: Epoch,
     /// What the log holds, in order: recovered, then appended.
@@ -47,7 +46,6 @@ impl Rig {
             log: Log::new(options, Tail::default()),
             disk: TestDisk::default(),
             random: stream(seed, "log"),
-            cache: crate::base::cache::ValueCache::new(0),
             now: Time::ZERO,
             epoch: Epoch(1),
             records: Vec::new(),
@@ -65,14 +63,14 @@ impl Rig {
 
     fn handle(&mut self, input: In) {
         let mut out = Outbox::default();
-        let liveness = LivenessView::default();
+        let (liveness, mut cache) = (LivenessView::default(), crate::base::cache::ValueCache::new(0));
         let mut cx = Context {
             now: self.now,
             me: ME,
             epoch: self.epoch,
             random: &mut self.random,
             liveness: &liveness,
-            cache: &mut self.cache,
+            cache: &mut cache,
             disk_full: false,
         };
         self.log.handle(&mut cx, input, &mut out);
@@ -133,7 +131,7 @@ impl Rig {
     /// Boots again from what the disk shows.
     fn boot(&mut self, options: LogOptions) -> Result<(), RecoverError> {
         let recovered = recover(&mut self.disk, ME)?;
-        self.epoch = recovered.epoch.next();
+        self.epoch = recovered.epoch.following(7);
         self.records.truncate(recovered.tail.next_lsn.0 as usize - 1);
         self.log = Log::new(options, recovered.tail);
         self.halted = None;
