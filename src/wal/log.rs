@@ -94,6 +94,7 @@ pub struct Log {
     next_io: u64,
     next_lsn: Lsn,
     written: Lsn,
+    acknowledgeable: Lsn,
     durable: Lsn,
     /// Of the next batch to be written.
     next_sequence: u64,
@@ -142,6 +143,7 @@ impl Log {
             next_io: 1,
             next_lsn: tail.next_lsn,
             written: last,
+            acknowledgeable: last,
             durable: last,
             next_sequence: tail.next_sequence,
             durable_sequence: tail.next_sequence - 1,
@@ -178,9 +180,10 @@ impl Log {
         self.durable
     }
 
-    /// The last record on whose strength an append may be acknowledged: durable; written, when syncing is relaxed.
+    /// The last record on whose strength an append may be acknowledged: durable; or written, when syncing is relaxed and the record's batch
+    /// holds nothing that must be synced at once. So a life acknowledges nothing before its epoch is durable.
     pub fn acknowledgeable_lsn(&self) -> Lsn {
-        if self.is_relaxed() { self.written } else { self.durable }
+        self.acknowledgeable
     }
 
     /// Bytes of records appended and not yet durable.
@@ -502,7 +505,8 @@ impl Log {
         }
         if let Some(batch) = write.batch {
             self.written = self.written.max(batch.last_lsn);
-            if self.is_relaxed() {
+            if !self.sync.as_ref().is_some_and(|sync| sync.blocks) {
+                self.acknowledgeable = self.written;
                 let entries = self.unsynced.back_mut().map(|unsynced| std::mem::take(&mut unsynced.entries));
                 self.progress(entries.unwrap_or_default(), out);
             }
@@ -534,6 +538,7 @@ impl Log {
             sealed = unsynced.last_lsn == self.durable;
             changed |= !sealed;
             self.durable = self.durable.max(unsynced.last_lsn);
+            self.acknowledgeable = self.acknowledgeable.max(self.durable);
             self.queue_bytes -= unsynced.bytes;
             if entries.is_empty() { entries = unsynced.entries } else { entries.extend(unsynced.entries) }
         }
@@ -547,7 +552,7 @@ impl Log {
     }
 
     fn progress(&mut self, entries: Vec<(GroupId, Index, Term)>, out: &mut Outbox<Out>) {
-        out.push(Out::Progress { acknowledgeable: self.acknowledgeable_lsn(), durable: self.durable, entries });
+        out.push(Out::Progress { acknowledgeable: self.acknowledgeable, durable: self.durable, entries });
     }
 
     /// Everything appended is durable.
@@ -642,7 +647,8 @@ impl Actor for Log {
 
     fn check(&self) {
         assert!(self.durable <= self.last_lsn(), "only what was appended is durable");
-        assert!(self.durable <= self.written || self.halted, "only what was written is durable");
+        assert!(self.durable <= self.acknowledgeable, "what is durable may be acknowledged");
+        assert!(self.acknowledgeable <= self.written || self.halted, "only what was written is acknowledged");
         assert!(self.durable_sequence < self.next_sequence, "only what was written is durable");
         assert!(self.cursor.offset <= self.cursor.capacity, "the next batch begins within its segment");
         let mut position = self.current.map(|current| (current.id, self.current_end));
