@@ -38,7 +38,7 @@ impl Window {
     }
 
     fn admit(&mut self, sequence: u64) -> bool {
-        if sequence + FORWARD_WINDOW <= self.highest || sequence == u64::MAX {
+        if self.highest.checked_sub(FORWARD_WINDOW).is_some_and(|oldest| sequence <= oldest) || sequence == u64::MAX {
             return false;
         }
         if sequence > self.highest {
@@ -79,5 +79,6 @@ mod tests {
         assert!(!admit(1, 100_000), "the old one does not come back");
         assert!(admit(2, 1 << 40) && !admit(2, 1 << 40) && !admit(2, 6));
         assert!(!admit(2, u64::MAX));
+        assert!(admit(2, u64::MAX - 1) && !admit(2, u64::MAX - 1), "an absurd sequence is counted like any other");
     }
 }

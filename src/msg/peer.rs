@@ -181,6 +181,19 @@ pub enum ReplicaMessage {
     },
 }
 
+impl ReplicaMessage {
+    /// The term it speaks of.
+    pub fn term(&self) -> Term {
+        match self {
+            ReplicaMessage::PreVote(request) | ReplicaMessage::Vote(request) => request.term,
+            ReplicaMessage::PreVoteReply(reply) | ReplicaMessage::VoteReply(reply) => reply.term,
+            ReplicaMessage::Append(append) => append.term,
+            ReplicaMessage::AppendReply(reply) => reply.term,
+            ReplicaMessage::TimeoutNow { term } | ReplicaMessage::Released { term } | ReplicaMessage::ReleasedReply { term } => *term,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct VoteRequest {
     /// The term that is campaigned for. A pre-vote's receiver does not adopt it.

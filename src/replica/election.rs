@@ -88,7 +88,7 @@ impl Replica {
 
     pub(super) fn on_pre_vote_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: VoteReply, out: &mut Outbox<Out>) {
         if !reply.granted {
-            self.adopt(cx, reply.term, out);
+            self.adopt_from_reply(cx, reply.term, out);
             return;
         }
         let all = self.options.voters.len();
@@ -140,7 +140,7 @@ impl Replica {
     }
 
     pub(super) fn on_vote_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: VoteReply, out: &mut Outbox<Out>) {
-        self.adopt(cx, reply.term, out);
+        self.adopt_from_reply(cx, reply.term, out);
         let all = self.options.voters.len();
         let quorum = self.quorum();
         let Role::Candidate { votes } = &mut self.role else { return };
@@ -162,6 +162,19 @@ impl Replica {
         self.announce(Some(cx.me), out);
         self.on_support_lost(cx);
         self.send_appends(cx, out);
+    }
+
+    /// Whether this follower accepted a leader under a promise that its node still keeps.
+    fn keeps_acceptance(&self, cx: &Context<'_>) -> bool {
+        self.accepted.is_some_and(|a| cx.liveness.supporting(a.leader, cx.now) == Some(a.promise))
+    }
+
+    /// Moves to the later term that a reply tells of, unless that would break an acceptance: the leader may hold a lease by it, and a late reply to
+    /// this replica's own campaign, or to its own leadership, proves no election.
+    pub(super) fn adopt_from_reply(&mut self, cx: &mut Context<'_>, term: Term, out: &mut Outbox<Out>) {
+        if !self.keeps_acceptance(cx) {
+            self.adopt(cx, term, out);
+        }
     }
 
     /// Moves to a later term, as a follower of nobody yet.
@@ -207,9 +220,9 @@ impl Replica {
         self.release_at = (!self.releasing.is_empty()).then(|| cx.now + self.release_wait);
     }
 
-    /// A leader says that it led no longer in `term`.
+    /// A leader says that it leads no longer in `term`, nor then in any earlier one, of which the release may have been replaced by this.
     pub(super) fn on_released(&mut self, cx: &mut Context<'_>, from: NodeId, term: Term, out: &mut Outbox<Out>) {
-        if self.accepted.is_some_and(|a| a.leader == from && a.term == term) {
+        if self.accepted.is_some_and(|a| a.leader == from && a.term <= term) {
             self.accepted = None;
             self.forget_leader(cx, out);
         }

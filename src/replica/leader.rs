@@ -235,7 +235,7 @@ impl Replica {
     }
 
     pub(super) fn on_append_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: AppendReply, out: &mut Outbox<Out>) {
-        self.adopt(cx, reply.term, out);
+        self.adopt_from_reply(cx, reply.term, out);
         let last = self.log.last_index();
         let leads = self.leads() && reply.term == self.state.term;
         let Some(progress) = self.leader_mut().filter(|_| leads).and_then(|l| l.progress.iter_mut().find(|p| p.node == from))
@@ -272,6 +272,10 @@ impl Replica {
 
     /// The follower's log parts from ours before `previous`: go back to where they may agree (Raft, section 5.3, the fast way).
     fn on_conflict(&mut self, from: NodeId, index: Index, term: Term, previous: Index) {
+        if previous > self.log.last_index() {
+            // Nothing was sent from there.
+            return;
+        }
         let same = self.log.last_at_or_before_term(term);
         let next = if term > Term::ZERO && self.log.term_at(same) == Some(term) { same.next() } else { index };
         let Some(progress) = self.leader_mut().and_then(|l| l.progress.iter_mut().find(|p| p.node == from)) else { return };

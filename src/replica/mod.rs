@@ -34,6 +34,9 @@
 //! 5. *A late append after the release* makes the follower accept (L, T) once more, with nobody left to release it. L answers such an acceptance with
 //!    another release; and an acceptance of (L, T) never binds against L's own campaign for a later term, which proves that it is over.
 //!
+//! 6. *A late reply with a later term.* F campaigned once, then accepted (L, T). G, which had won F's pre-vote earlier, is in T+1 and now answers F's old request.
+//!    Adopting T+1 would void the acceptance while L counts on it, and F would vote for G. So a bound follower takes no term from a reply either.
+//!
 //! A read needs a lease, or a quorum round begun after it, *and* a committed entry of the leader's own term (dissertation, 6.4): before that the leader
 //! does not know what is committed.
 //!
@@ -60,6 +63,9 @@ use crate::msg::peer::{Promise, ReplicaMessage};
 use leader::Leader;
 use log::GroupLog;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// No message of a later term is believed, so that the next term can always be counted: no honest group comes near it.
+const TERM_MAX: Term = Term(1 << 48);
 
 #[derive(Debug, Clone)]
 pub struct ReplicaOptions {
@@ -264,7 +270,7 @@ impl Replica {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: NodeId, epoch: Epoch, message: ReplicaMessage, out: &mut Outbox<Out>) {
-        if !self.options.voters.contains(&from) {
+        if !self.options.voters.contains(&from) || message.term() > TERM_MAX {
             return;
         }
         match message {
