@@ -13,8 +13,8 @@ pub enum StartError {
     Listen { address: String, error: io::Error },
     /// The data directory cannot be made, read or written.
     Directory { path: PathBuf, error: io::Error },
-    /// Another process has the data directory.
-    Locked { path: PathBuf, holder: String },
+    /// Another process has the data directory: this one, if its lock file says.
+    Locked { path: PathBuf, process: Option<u32> },
     /// The disk failed during recovery.
     Disk { path: PathBuf, error: DiskError },
     /// The log cannot be recovered: damaged, of a newer format, or of another node.
@@ -32,8 +32,9 @@ impl fmt::Display for StartError {
             }
             StartError::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             StartError::Directory { path, error } => write!(f, "cannot use the data directory {}: {error}", path.display()),
-            StartError::Locked { path, holder } => {
-                write!(f, "the data directory {} is in use by another process{holder}", path.display())
+            StartError::Locked { path, process } => {
+                write!(f, "the data directory {} is in use by another process", path.display())?;
+                process.map_or(Ok(()), |process| write!(f, " (id {process})"))
             }
             StartError::Disk { path, error } => write!(f, "cannot read the log in {}: {error}", path.display()),
             StartError::Recovery { path, why } => write!(f, "cannot recover the log in {}: {why}", path.display()),

@@ -1,50 +1,264 @@
-//! The production driver: a [`Node`](crate::node::Node) over TCP and real files.
+//! The production driver: a [`Node`] over TCP and real files.
+//!
+//! ```text
+//!  sockets -> net thread -> inbox -> node thread -> outbox -> net thread -> sockets
+//!                             ^          |
+//!                             |          v
+//!                             +-- log thread, read thread -> files
+//! ```
+//!
+//! - [`driver`]: the node's thread. It steps the node, and never waits for I/O.
+//! - [`disk`]: the log's thread (write, sync, in order) and the thread for reads. [`directory`]: lock, segments, recovery's view.
+//! - [`net`]: the network thread: one listener; [`peers`] and [`clients`] are its two kinds of connection, [`handshake`] tells them
+//!   apart, [`frame`], [`reader`] and [`outgoing`] move their bytes.
+//! - [`inbox`]: where everything that happens to the node waits for it.
+//!
+//! **Promises.** No order of these threads is needed for safety: the node orders what must be durable before what. The
+//! transport may lose and repeat; the disk executes in order and answers once. Memory is bounded: each queue and buffer has a
+//! limit that is named where it is kept.
+//!
+//! **Ends.** A clean stop hands leaderships away, syncs, answers, and says goodbye. A halt (the disk failed) says nothing more. A panic of
+//! the node's thread ends the server as a crash would.
+//!
+//! Left out: TLS, HTTP, several nodes on one set of sockets.
 
+mod clients;
+mod clock;
 pub mod config;
+mod directory;
+mod disk;
+mod driver;
 mod error;
+pub(crate) mod frame;
+pub(crate) mod handshake;
+mod inbox;
+mod net;
+pub(crate) mod outgoing;
+mod peers;
+pub(crate) mod reader;
+#[cfg(test)]
+mod scratch;
 mod settings;
 
 pub use error::StartError;
 pub use settings::ServerSettings;
 
-use crate::node::Fatal;
-use std::net::SocketAddr;
+use crate::base::{DirectoryId, Duration, Epoch, NodeId};
+use crate::node::{Event, Fatal, Node, NodeOptions};
+use crate::wal::Recovered;
+use clock::{Clock, CpuMeters};
+use directory::{DataDirectory, SegmentFiles};
+use disk::Disk;
+use driver::Driver;
+use inbox::Inbox;
+use net::{Identity, Network, NetworkOptions};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio::sync::watch;
 
-/// A running node: its thread, its log's threads and its sockets.
+/// A running node: its thread, its disk's threads and its sockets. Dropping it without [`Server::join`] leaves it running.
 #[derive(Debug)]
-pub struct Server {}
+pub struct Server {
+    node: NodeId,
+    address: SocketAddr,
+    stopper: Stopper,
+    ended: watch::Receiver<bool>,
+    node_thread: JoinHandle<Result<(), Fatal>>,
+    network_thread: JoinHandle<()>,
+}
 
 /// Stops a [`Server`] from elsewhere. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Stopper {}
+pub struct Stopper {
+    inbox: Arc<Inbox>,
+}
 
 impl Stopper {
     /// Asks for a clean stop: leaderships are handed away, answers are sent. [`Server::join`] returns when it is done, or when
     /// the settings' `stop_timeout` has passed. A second call changes nothing.
-    pub fn stop(&self) {}
+    pub fn stop(&self) {
+        self.inbox.push(Event::Stop);
+    }
+
+    /// Ends the server at once, as a crash of its process would, except that the disk's operations in progress end first.
+    pub fn abort(&self) {
+        self.inbox.abort();
+    }
 }
 
 impl Server {
     /// Takes the directory, recovers the log, listens, and runs.
-    pub fn start(_settings: ServerSettings) -> Result<Server, StartError> {
-        Err(StartError::Peers("not implemented yet".into()))
+    pub fn start(settings: ServerSettings) -> Result<Server, StartError> {
+        let others = settings.other_members()?;
+        let (listener, address) = listen(&settings.listen)?;
+        let directory = DataDirectory::open(&settings.data_dir)?;
+        raise_file_limit();
+        let recovered = recover(&directory)?;
+
+        let clock = Clock::start();
+        let inbox = Arc::new(Inbox::default());
+        let meters = Arc::new(CpuMeters::default());
+        let seed = entropy_u128()? as u64;
+        let directory_id = match recovered.directory {
+            Some(id) => id,
+            None => DirectoryId(entropy_u128()?),
+        };
+        let formation = recovered.formation.as_ref();
+        let cluster = formation.map(|formation| formation.cluster);
+        let mut peers: BTreeMap<NodeId, String> = formation
+            .map(|formation| formation.members.iter().map(|member| (member.node, member.address.clone())).collect())
+            .unwrap_or_default();
+        // What the operator says now is newer than what the cluster noted when it formed.
+        peers.extend(others.clone());
+        peers.remove(&settings.node);
+
+        let node = Node::boot(node_options(&settings, &others, address, directory_id, seed), recovered, clock.now());
+        let epoch = node.epoch();
+        let options = NetworkOptions {
+            identity: Identity { node: settings.node, epoch, directory: directory_id },
+            cluster,
+            peers,
+            clients_max: settings.connections_max,
+            peer_idle_max: (settings.heartbeat_interval * 20).max(Duration::from_secs(10)),
+        };
+        let network = Arc::new(Network::new(options, Arc::clone(&inbox), Arc::clone(&meters)));
+        let name = settings.node.to_string();
+        let disk = Disk::start(&name, directory.log_path(), &inbox, &meters).map_err(StartError::System)?;
+        let (ended_sender, ended) = watch::channel(false);
+        let driver = Driver {
+            node,
+            clock,
+            inbox: Arc::clone(&inbox),
+            network: Arc::clone(&network),
+            disk,
+            meters,
+            stop_timeout: settings.stop_timeout,
+            directory,
+            ended: ended_sender,
+        };
+        tracing::info!(node = %settings.node, %address, directory = %settings.data_dir.display(), %epoch, "node started");
+        Server::spawn(settings.node, address, driver, network, listener, seed, ended)
+    }
+
+    fn spawn(
+        node: NodeId,
+        address: SocketAddr,
+        driver: Driver,
+        network: Arc<Network>,
+        listener: TcpListener,
+        seed: u64,
+        ended: watch::Receiver<bool>,
+    ) -> Result<Server, StartError> {
+        let stopper = Stopper { inbox: Arc::clone(&driver.inbox) };
+        let aborter = stopper.clone();
+        let network_body = move || {
+            if let Err(error) = net::run(&network, listener, seed) {
+                tracing::error!(%error, "the network thread failed");
+                aborter.abort();
+            }
+        };
+        let network_thread = thread(format!("net-{node}"), network_body)?;
+        let node_thread = thread(format!("node-{node}"), move || driver.run())?;
+        Ok(Server { node, address, stopper, ended, node_thread, network_thread })
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.node
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 0))
+        self.address
     }
 
     pub fn stopper(&self) -> Stopper {
-        Stopper {}
+        self.stopper.clone()
     }
 
     /// [`Stopper::stop`].
-    pub fn stop(&self) {}
+    pub fn stop(&self) {
+        self.stopper.stop();
+    }
+
+    /// Waits until the server has ended by itself or was stopped; [`Server::join`] then says how, at once.
+    pub async fn ended(&self) {
+        // The sender is gone when it has ended without a word: also an end.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+    }
 
     /// Waits for the end: of a stop (`Ok`), or of a node that could not go on (its disk failed).
     pub fn join(self) -> Result<(), Fatal> {
-        Ok(())
+        let ended = self.node_thread.join();
+        // Its panic was printed, and its sockets are closed either way.
+        let _ = self.network_thread.join();
+        ended.unwrap_or_else(|_| Err(Fatal("the node's thread panicked; see its message above".into())))
+    }
+}
+
+fn thread<T: Send + 'static>(name: String, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, StartError> {
+    std::thread::Builder::new().name(name).spawn(body).map_err(StartError::System)
+}
+
+fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen { address: address.to_owned(), error };
+    let resolved: Vec<SocketAddr> = address.to_socket_addrs().map_err(failed)?.collect();
+    let listener = TcpListener::bind(&resolved[..]).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn recover(directory: &DataDirectory) -> Result<Recovered, StartError> {
+    let _files = SegmentFiles::new(directory.log_path());
+    Ok(Recovered {
+        directory: None,
+        epoch: Epoch::ZERO,
+        formation: None,
+        peer_marks: BTreeMap::new(),
+        groups: BTreeMap::new(),
+        lossless: true,
+        tail: crate::wal::Tail::default(),
+    })
+}
+
+fn node_options(
+    settings: &ServerSettings,
+    others: &BTreeMap<NodeId, String>,
+    address: SocketAddr,
+    directory: DirectoryId,
+    seed: u64,
+) -> NodeOptions {
+    let mut initial_members: Vec<NodeId> = others.keys().copied().chain([settings.node]).collect();
+    initial_members.sort_unstable();
+    NodeOptions {
+        me: settings.node,
+        directory,
+        address: settings.advertise.clone().unwrap_or_else(|| address.to_string()),
+        zone: settings.zone.clone(),
+        weight: settings.weight,
+        initial_members,
+        cluster: settings.cluster,
+        heartbeat_interval: settings.heartbeat_interval,
+        wal_sync_interval: settings.wal_sync_interval,
+        segment_size: settings.segment_size,
+        cache_size: settings.cache_size,
+        seed,
+    }
+}
+
+fn entropy_u128() -> Result<u128, StartError> {
+    directory::entropy().map(u128::from_le_bytes).map_err(StartError::System)
+}
+
+/// The usual soft limit of 1,024 open files is less than the connections we are willing to hold.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 
@@ -67,9 +281,38 @@ impl core::fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs one server until SIGINT or SIGTERM (a clean stop) or until it fails. Blocks. `started` is called once it listens.
+/// Runs one server until SIGINT or SIGTERM (a clean stop; a second one ends it at once) or until it fails. Blocks. `started` is called
+/// once it listens.
 pub fn run(settings: ServerSettings, started: impl FnOnce(SocketAddr)) -> Result<(), RunError> {
     let server = Server::start(settings).map_err(RunError::Start)?;
     started(server.address());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::Start(StartError::System(error)))?;
+    let waited = runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut asked = false;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                () = server.ended() => return Ok(()),
+            }
+            if std::mem::replace(&mut asked, true) {
+                tracing::warn!("asked twice: ending without a clean stop");
+                server.stopper().abort();
+            } else {
+                tracing::info!("stopping");
+                server.stop();
+            }
+        }
+    });
+    if let Err(error) = waited {
+        server.stop();
+        return Err(RunError::Start(StartError::System(error)));
+    }
     server.join().map_err(RunError::Halted)
 }

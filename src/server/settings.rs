@@ -1,7 +1,10 @@
 //! What a server is started with, as plain data. Where the values come from (file, environment, flags) is not its concern.
 
+use super::error::StartError;
+use crate::base::limits::{NODES_MAX, PARTITIONS_MAX};
 use crate::base::{Duration, NodeId};
 use crate::msg::cluster::ClusterOptions;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 #[derive(Debug, Clone)]
@@ -51,6 +54,92 @@ impl Default for ServerSettings {
             cache_size: 256 * 1024 * 1024,
             connections_max: 4096,
             stop_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ServerSettings {
+    /// The other initial members and their addresses. Refuses what makes no sense before anything is touched.
+    pub(super) fn other_members(&self) -> Result<BTreeMap<NodeId, String>, StartError> {
+        let wrong = |why: String| Err(StartError::Peers(why));
+        if self.node == NodeId::ZERO {
+            return wrong("the node id 0 is not allowed; ids begin at 1".into());
+        }
+        let mut others = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
+        for (node, address) in &self.peers {
+            if *node == NodeId::ZERO {
+                return wrong(format!("peers: the node id 0 (at {address}) is not allowed; ids begin at 1"));
+            }
+            check_address(address).map_err(|why| StartError::Peers(format!("peers: node {node}: {why}")))?;
+            if let Some(other) = addresses.insert(address, node) {
+                return wrong(format!("peers: nodes {other} and {node} have the same address, {address}"));
+            }
+            if others.insert(*node, address.clone()).is_some() {
+                return wrong(format!("peers: node {node} is listed twice"));
+            }
+        }
+        others.remove(&self.node);
+        if others.len() >= NODES_MAX {
+            return wrong(format!("peers: {} members; at most {NODES_MAX} are allowed", others.len() + 1));
+        }
+        self.check_options()?;
+        Ok(others)
+    }
+
+    fn check_options(&self) -> Result<(), StartError> {
+        let ClusterOptions { partitions, replication_factor, support_ms, .. } = self.cluster;
+        if !partitions.is_power_of_two() || partitions > PARTITIONS_MAX {
+            let why = format!("partitions: {partitions} is not a power of two between 1 and {PARTITIONS_MAX}");
+            return Err(StartError::Peers(why));
+        }
+        if replication_factor == 0 {
+            return Err(StartError::Peers("replication_factor: 0 is not allowed; 3 is usual".into()));
+        }
+        let heartbeat_ms = self.heartbeat_interval.as_millis();
+        if heartbeat_ms == 0 || heartbeat_ms * 2 > u128::from(support_ms) {
+            let why = format!(
+                "heartbeat_interval: {heartbeat_ms} ms; it must be above zero and at most half of the time that support holds ({support_ms} ms)"
+            );
+            return Err(StartError::Peers(why));
+        }
+        Ok(())
+    }
+}
+
+fn check_address(address: &str) -> Result<(), String> {
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0) => Ok(()),
+        _ => Err(format!("`{address}` is not an address; expected host:port, as in 10.0.0.1:7501")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_peers(peers: &[(u16, &str)]) -> Result<BTreeMap<NodeId, String>, String> {
+        let peers = peers.iter().map(|(node, address)| (NodeId(*node), (*address).to_owned())).collect();
+        ServerSettings { peers, ..ServerSettings::default() }.other_members().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn this_node_may_be_in_the_list_or_not() {
+        assert_eq!(with_peers(&[(1, "a:1"), (2, "b:1")]), with_peers(&[(2, "b:1")]));
+        assert_eq!(with_peers(&[]).map(|others| others.len()), Ok(0));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (peers, part) in [
+            (&[(0, "a:1")][..], "begin at 1"),
+            (&[(2, "a")], "node 2: `a` is not an address"),
+            (&[(2, "a:0")], "expected host:port"),
+            (&[(2, "a:1"), (2, "b:1")], "listed twice"),
+            (&[(2, "a:1"), (3, "a:1")], "same address"),
+        ] {
+            let error = with_peers(peers).expect_err("makes no sense");
+            assert!(error.contains(part), "{error}");
         }
     }
 }

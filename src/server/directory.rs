@@ -1,0 +1,210 @@
+//! The data directory: its lock, and its log as recovery reads it.
+//!
+//! ```text
+//! DIR/LOCK            held by flock(2) for as long as the process lives; says its process id
+//! DIR/log/NNNNNNNN.log   one segment each
+//! ```
+//!
+//! The lock goes with the process, however it ends, so a killed server leaves nothing to clean up.
+
+use super::error::StartError;
+use crate::base::SegmentId;
+use crate::msg::disk::{DiskError, LogDevice};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// A data directory that this process, and no other, has.
+#[derive(Debug)]
+pub struct DataDirectory {
+    path: PathBuf,
+    /// Held, not read: closing it gives the directory up.
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Makes the directory if it is not there, and takes its lock.
+    pub fn open(path: &Path) -> Result<DataDirectory, StartError> {
+        let failed = |error| StartError::Directory { path: path.to_owned(), error };
+        fs::create_dir_all(path.join("log")).map_err(failed)?;
+        let lock_path = path.join("LOCK");
+        let mut lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut process = String::new();
+                // What the file says only decorates the message.
+                let _ = (&lock).take(20).read_to_string(&mut process);
+                return Err(StartError::Locked { path: path.to_owned(), process: process.trim().parse().ok() });
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        lock.set_len(0).map_err(failed)?;
+        lock.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
+        // The directories' own names must survive a power loss, as the files in them will.
+        sync_directory(path).map_err(failed)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_directory(parent).map_err(failed)?;
+        }
+        Ok(DataDirectory { path: path.to_owned(), _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the segments are.
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join("log")
+    }
+}
+
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The segment's file in the log's directory.
+pub fn segment_path(log: &Path, segment: SegmentId) -> PathBuf {
+    log.join(format!("{:08}.log", segment.0))
+}
+
+/// The segment whose file has this name; `None`: it is no segment's.
+fn segment_of(name: &str) -> Option<SegmentId> {
+    let digits = name.strip_suffix(".log")?;
+    let number = digits.parse().ok()?;
+    (format!("{number:08}") == digits).then_some(SegmentId(number))
+}
+
+/// The kind of error that the log is told.
+pub fn disk_error(what: &str, path: &Path, error: &io::Error) -> DiskError {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => DiskError::Full,
+        _ => DiskError::Io(format!("cannot {what} {}: {error}", path.display())),
+    }
+}
+
+/// The log's directory, before the node runs.
+#[derive(Debug)]
+pub struct SegmentFiles {
+    log: PathBuf,
+    /// The file read last: recovery reads one after the other.
+    open: Option<(SegmentId, File)>,
+}
+
+impl SegmentFiles {
+    pub fn new(log: PathBuf) -> SegmentFiles {
+        SegmentFiles { log, open: None }
+    }
+
+    fn file(&mut self, segment: SegmentId) -> Result<&File, DiskError> {
+        if self.open.as_ref().is_none_or(|(open, _)| *open != segment) {
+            let path = segment_path(&self.log, segment);
+            let file = File::open(&path).map_err(|error| disk_error("open", &path, &error))?;
+            self.open = Some((segment, file));
+        }
+        Ok(&self.open.as_ref().expect("just opened").1)
+    }
+}
+
+impl LogDevice for SegmentFiles {
+    fn list(&mut self) -> Result<Vec<(SegmentId, u64)>, DiskError> {
+        let log = self.log.clone();
+        let failed = |error: io::Error| disk_error("list", &log, &error);
+        let mut segments = Vec::new();
+        for entry in fs::read_dir(&self.log).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            match name.to_str().and_then(segment_of) {
+                Some(segment) => segments.push((segment, entry.metadata().map_err(failed)?.len())),
+                None => tracing::warn!(file = %entry.path().display(), "not a segment of the log; ignored"),
+            }
+        }
+        segments.sort_unstable();
+        Ok(segments)
+    }
+
+    fn read(&mut self, segment: SegmentId, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
+        let path = segment_path(&self.log, segment);
+        let file = self.file(segment)?;
+        let failed = |error: io::Error| disk_error("read", &path, &error);
+        // Never more than the file has, whatever was asked for: the number may come from a damaged header.
+        let size = file.metadata().map_err(failed)?.len();
+        let length = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(length);
+        let mut bytes = vec![0; length];
+        let mut filled = 0;
+        while filled < length {
+            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    fn sync(&mut self) -> Result<(), DiskError> {
+        for (segment, _) in self.list()? {
+            let path = segment_path(&self.log, segment);
+            self.file(segment)?.sync_all().map_err(|error| disk_error("sync", &path, &error))?;
+        }
+        sync_directory(&self.log).map_err(|error| disk_error("sync", &self.log, &error))
+    }
+}
+
+/// Random bytes of the operating system: for the id of a new directory and the seed of a life.
+pub fn entropy() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::scratch::Scratch;
+
+    #[test]
+    fn only_one_has_a_directory_and_the_other_is_told_who() {
+        let scratch = Scratch::new("lock");
+        let first = DataDirectory::open(scratch.path()).expect("free");
+        let second = DataDirectory::open(scratch.path()).expect_err("taken");
+        let text = second.to_string();
+        assert!(matches!(second, StartError::Locked { process: Some(process), .. } if process == std::process::id()));
+        assert!(text.contains(&scratch.path().display().to_string()), "{text}");
+        drop(first);
+        DataDirectory::open(scratch.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let scratch = Scratch::new("file-in-the-way");
+        let path = scratch.path().join("file");
+        fs::write(&path, b"x").expect("a file");
+        let error = DataDirectory::open(&path.join("below")).expect_err("a file is in the way").to_string();
+        assert!(error.contains("below"), "{error}");
+    }
+
+    #[test]
+    fn segments_are_listed_in_order_and_read_by_position() {
+        let scratch = Scratch::new("segments");
+        let directory = DataDirectory::open(scratch.path()).expect("free");
+        for number in [10, 2, 1] {
+            fs::write(segment_path(&directory.log_path(), SegmentId(number)), format!("segment {number}")).expect("a file");
+        }
+        for foreign in ["x.log", "1.log", "00000001.tmp"] {
+            fs::write(directory.log_path().join(foreign), b"").expect("a file");
+        }
+        let mut files = SegmentFiles::new(directory.log_path());
+        assert_eq!(files.list().expect("readable"), [(SegmentId(1), 9), (SegmentId(2), 9), (SegmentId(10), 10)]);
+        assert_eq!(files.read(SegmentId(10), 8, 100).expect("readable"), b"10");
+        assert_eq!(files.read(SegmentId(2), 0, 7).expect("readable"), b"segment");
+        assert_eq!(files.read(SegmentId(2), 1 << 40, usize::MAX).expect("readable"), b"");
+        assert!(files.read(SegmentId(3), 0, 1).is_err());
+        files.sync().expect("syncs");
+    }
+}

@@ -1,0 +1,311 @@
+//! The disk's threads: what the log asks for, done with real files.
+//!
+//! One thread executes `Create`, `SyncDirectory`, `Write` and `Sync` in the order given; another executes `Read`, so that a slow read delays
+//! no sync. The results of a write and of the sync behind it reach the node together: one wake-up for both.
+//!
+//! A failed write or sync is reported once and never tried again here: after a failed fdatasync the kernel has marked the pages
+//! clean, and a second call would succeed without having written them (Rebello et al., "Can Applications Recover from fsync
+//! Failures?", 2020). What follows from it is the node's to decide: it halts.
+
+use super::clock::{CpuMeters, Thread};
+use super::directory::{disk_error, segment_path, sync_directory};
+use super::inbox::Inbox;
+use crate::base::{IoId, Place, SegmentId};
+use crate::msg::disk::{DiskError, DiskOp, DiskResult};
+use crate::node::Event;
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Bytes of zeros written at once into a new segment.
+const FILL_SIZE: usize = 1024 * 1024;
+/// The most parts that one system call writes (IOV_MAX).
+const PARTS_MAX: usize = 1024;
+/// Segments kept open by a thread. Beyond: the oldest is closed, and opened again when it is needed.
+const OPEN_FILES_MAX: usize = 128;
+
+/// The way to the disk's threads. They end when this is dropped, after what was given to them before.
+#[derive(Debug)]
+pub struct Disk {
+    log: Option<Sender<Vec<(IoId, DiskOp)>>>,
+    read: Option<Sender<(IoId, Place)>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Disk {
+    /// `log`: the directory of the segments.
+    pub fn start(name: &str, log: PathBuf, inbox: &Arc<Inbox>, meters: &Arc<CpuMeters>) -> io::Result<Disk> {
+        // Neither channel has a limit of its own: the log has one for bytes that are not durable and one for reads in progress.
+        let (log_sender, log_receiver) = unbounded();
+        let (read_sender, read_receiver) = unbounded();
+        let writer = Writer { files: Files::new(log.clone(), true), inbox: Arc::clone(inbox), meters: Arc::clone(meters) };
+        let reader = Reader { files: Files::new(log, false), inbox: Arc::clone(inbox), meters: Arc::clone(meters) };
+        let threads = vec![
+            std::thread::Builder::new().name(format!("log-{name}")).spawn(move || writer.run(&log_receiver))?,
+            std::thread::Builder::new().name(format!("read-{name}")).spawn(move || reader.run(&read_receiver))?,
+        ];
+        Ok(Disk { log: Some(log_sender), read: Some(read_sender), threads })
+    }
+
+    /// Executes `ops` in order, behind all that was given before. Leaves `ops` empty.
+    pub fn execute(&self, ops: &mut Vec<(IoId, DiskOp)>) {
+        if !ops.is_empty() {
+            let sender = self.log.as_ref().expect("not dropped");
+            sender.send(std::mem::take(ops)).expect("the thread lives as long as this");
+        }
+    }
+
+    pub fn read(&self, id: IoId, place: Place) {
+        let sender = self.read.as_ref().expect("not dropped");
+        sender.send((id, place)).expect("the thread lives as long as this");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.log = None;
+        self.read = None;
+        for thread in self.threads.drain(..) {
+            // Its panic was printed; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    files: Files,
+    inbox: Arc<Inbox>,
+    meters: Arc<CpuMeters>,
+}
+
+impl Writer {
+    fn run(mut self, ops: &Receiver<Vec<(IoId, DiskOp)>>) {
+        let mut done = Vec::new();
+        for batch in ops {
+            for (id, op) in batch {
+                if matches!(op, DiskOp::Create { .. } | DiskOp::SyncDirectory) {
+                    // Slow: what is done already does not wait for it.
+                    self.inbox.push_all(&mut done);
+                }
+                let synced = matches!(op, DiskOp::Sync { .. });
+                done.push(Event::Disk(id, self.execute(op)));
+                if synced {
+                    self.inbox.push_all(&mut done);
+                }
+            }
+            self.inbox.push_all(&mut done);
+            self.meters.sample(Thread::Log);
+        }
+    }
+
+    fn execute(&mut self, op: DiskOp) -> DiskResult {
+        let result = match op {
+            DiskOp::Create { segment, size } => self.create(segment, size),
+            DiskOp::SyncDirectory => sync_directory(&self.files.log).map_err(|error| disk_error("sync", &self.files.log, &error)),
+            DiskOp::Write { segment, offset, data } => {
+                self.files.with(segment, "write", |file| write_all_at(file, &data, u64::from(offset)))
+            }
+            DiskOp::Sync { segment } => self.files.with(segment, "sync", File::sync_data),
+            DiskOp::Read { place } => return read_place(&mut self.files, place),
+        };
+        match result {
+            Ok(()) => DiskResult::Done,
+            Err(error) => DiskResult::Failed(error),
+        }
+    }
+
+    /// Zeros are written, not allocated: the first sync of an unwritten extent has to change the file's metadata, and is slow.
+    fn create(&mut self, segment: SegmentId, size: u32) -> Result<(), DiskError> {
+        self.files.close(segment);
+        let path = segment_path(&self.files.log, segment);
+        let fill = || {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+            let zeros = vec![0; FILL_SIZE.min(size as usize)];
+            let mut offset = 0u64;
+            while offset < u64::from(size) {
+                let count = zeros.len().min((u64::from(size) - offset) as usize);
+                file.write_all_at(&zeros[..count], offset)?;
+                offset += count as u64;
+            }
+            file.sync_all()
+        };
+        fill().map_err(|error: io::Error| {
+            // Half a segment is of no use, and its room may be needed.
+            let _ = fs::remove_file(&path);
+            disk_error("create", &path, &error)
+        })
+    }
+}
+
+struct Reader {
+    files: Files,
+    inbox: Arc<Inbox>,
+    meters: Arc<CpuMeters>,
+}
+
+impl Reader {
+    fn run(mut self, reads: &Receiver<(IoId, Place)>) {
+        let mut done = Vec::new();
+        for (id, place) in reads {
+            done.push(Event::Disk(id, read_place(&mut self.files, place)));
+            if reads.is_empty() || done.len() == 64 {
+                self.inbox.push_all(&mut done);
+                self.meters.sample(Thread::Read);
+            }
+        }
+    }
+}
+
+fn read_place(files: &mut Files, place: Place) -> DiskResult {
+    let mut bytes = vec![0; place.length as usize];
+    match files.with(place.segment, "read", |file| file.read_exact_at(&mut bytes, u64::from(place.offset))) {
+        Ok(()) => DiskResult::Data(Bytes::from(bytes)),
+        Err(error) => DiskResult::Failed(error),
+    }
+}
+
+/// The segments that a thread has open.
+struct Files {
+    log: PathBuf,
+    writable: bool,
+    open: BTreeMap<SegmentId, File>,
+}
+
+impl Files {
+    fn new(log: PathBuf, writable: bool) -> Files {
+        Files { log, writable, open: BTreeMap::new() }
+    }
+
+    /// Calls `act` with the segment's file. `what`: for the error's text.
+    fn with(&mut self, segment: SegmentId, what: &str, act: impl FnOnce(&File) -> io::Result<()>) -> Result<(), DiskError> {
+        let path = segment_path(&self.log, segment);
+        let acted = self.file(segment, &path).and_then(act);
+        acted.map_err(|error| disk_error(what, &path, &error))
+    }
+
+    fn file(&mut self, segment: SegmentId, path: &Path) -> io::Result<&File> {
+        if !self.open.contains_key(&segment) {
+            if self.open.len() >= OPEN_FILES_MAX {
+                self.open.pop_first();
+            }
+            self.open.insert(segment, OpenOptions::new().read(true).write(self.writable).open(path)?);
+        }
+        Ok(&self.open[&segment])
+    }
+
+    fn close(&mut self, segment: SegmentId) {
+        self.open.remove(&segment);
+    }
+}
+
+fn write_all_at(file: &File, data: &[Bytes], offset: u64) -> io::Result<()> {
+    let mut offset = offset;
+    for parts in data.chunks(PARTS_MAX) {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut rest = &mut slices[..];
+        // An empty part at the front would look like a full disk to the loop.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match rustix::io::pwritev(file, rest, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    offset += count as u64;
+                    IoSlice::advance_slices(&mut rest, count);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Duration;
+    use crate::server::clock::Clock;
+    use crate::server::scratch::Scratch;
+
+    const S1: SegmentId = SegmentId(1);
+
+    fn wait_for(inbox: &Inbox, count: usize) -> Vec<(IoId, DiskResult)> {
+        let clock = Clock::start();
+        let (mut results, mut events) = (Vec::new(), Vec::new());
+        while results.len() < count {
+            inbox.take(&mut events, || clock.now(), Some(clock.now() + Duration::from_secs(10)));
+            assert!(!events.is_empty(), "an operation was not answered");
+            results.extend(events.drain(..).map(|event| match event {
+                Event::Disk(id, result) => (id, result),
+                other => panic!("not the disk's: {other:?}"),
+            }));
+        }
+        results
+    }
+
+    fn start(scratch: &Scratch) -> (Disk, Arc<Inbox>) {
+        let inbox = Arc::new(Inbox::default());
+        let disk = Disk::start("test", scratch.path().to_owned(), &inbox, &Arc::default()).expect("threads");
+        (disk, inbox)
+    }
+
+    #[test]
+    fn a_segment_is_made_written_synced_and_read() {
+        let scratch = Scratch::new("disk");
+        let (disk, inbox) = start(&scratch);
+        // More parts than one call takes, empty ones among them.
+        let data: Vec<Bytes> = (0..3_000u32).map(|i| Bytes::from(vec![i as u8; (i % 7) as usize])).collect();
+        let flat = data.concat();
+        let mut ops = vec![
+            (IoId(1), DiskOp::Create { segment: S1, size: 3 * 1024 * 1024 + 17 }),
+            (IoId(2), DiskOp::SyncDirectory),
+            (IoId(3), DiskOp::Write { segment: S1, offset: 100, data }),
+            (IoId(4), DiskOp::Sync { segment: S1 }),
+        ];
+        disk.execute(&mut ops);
+        let results = wait_for(&inbox, 4);
+        assert_eq!(results, (1..=4).map(|id| (IoId(id), DiskResult::Done)).collect::<Vec<_>>());
+        let file = fs::read(segment_path(scratch.path(), S1)).expect("there");
+        assert_eq!(file.len(), 3 * 1024 * 1024 + 17);
+        assert_eq!(&file[100..100 + flat.len()], &flat[..]);
+        assert!(file[100 + flat.len()..].iter().all(|byte| *byte == 0));
+
+        disk.read(IoId(5), Place { segment: S1, offset: 100, length: flat.len() as u32 });
+        assert_eq!(wait_for(&inbox, 1), [(IoId(5), DiskResult::Data(Bytes::from(flat)))]);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_answered_with_the_file_and_the_reason() {
+        let scratch = Scratch::new("disk-errors");
+        let (disk, inbox) = start(&scratch);
+        disk.execute(&mut vec![(IoId(1), DiskOp::Sync { segment: S1 })]);
+        disk.read(IoId(2), Place { segment: S1, offset: 0, length: 1 });
+        for (_, result) in wait_for(&inbox, 2) {
+            let DiskResult::Failed(DiskError::Io(why)) = result else { panic!("{result:?}") };
+            assert!(why.contains("00000001.log"), "{why}");
+        }
+        disk.execute(&mut vec![(IoId(3), DiskOp::Create { segment: S1, size: 10 })]);
+        wait_for(&inbox, 1);
+        disk.read(IoId(4), Place { segment: S1, offset: 5, length: 6 });
+        assert!(matches!(&wait_for(&inbox, 1)[0].1, DiskResult::Failed(_)), "a short read is no data");
+    }
+
+    #[test]
+    fn what_was_given_is_done_before_the_threads_end() {
+        let scratch = Scratch::new("disk-drop");
+        let (disk, inbox) = start(&scratch);
+        disk.execute(&mut vec![(IoId(1), DiskOp::Create { segment: S1, size: 4096 })]);
+        for id in 2..100 {
+            let data = vec![Bytes::from_static(b"x")];
+            disk.execute(&mut vec![(IoId(id), DiskOp::Write { segment: S1, offset: id as u32, data })]);
+        }
+        drop(disk);
+        assert_eq!(wait_for(&inbox, 99).len(), 99);
+    }
+}

@@ -1,0 +1,158 @@
+//! The node's thread: takes what happened, lets the node step, and hands out what the node wants done. It never waits for I/O.
+//!
+//! One turn: take all events there are (or wait for one until the node's deadline); step each, with the time sampled after it was
+//! taken; flush once; hand messages to the network thread, then disk operations to the disk's threads. Messages go first: an append
+//! leaves for the followers before the leader's own sync begins. What must not leave before a sync, the node keeps to itself.
+
+use super::clock::{Clock, CpuMeters, Thread, wall_clock_ms};
+use super::directory::DataDirectory;
+use super::disk::Disk;
+use super::inbox::{Inbox, Taken};
+use super::net::{End, Network, Outbound};
+use crate::base::{Duration, IoId, Time};
+use crate::msg::client::ResponseBody;
+use crate::msg::disk::DiskOp;
+use crate::node::{Effect, Event, Fatal, Node};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Events stepped before a flush. More: a flush in between, so that the first does not wait for the last.
+const STEPS_PER_FLUSH_MAX: usize = 1024;
+/// How often a node that is awake is told the wall-clock time. One that has nothing to do is not woken for it.
+const WALL_CLOCK_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub struct Driver {
+    pub node: Node,
+    pub clock: Clock,
+    pub inbox: Arc<Inbox>,
+    pub network: Arc<Network>,
+    pub disk: Disk,
+    pub meters: Arc<CpuMeters>,
+    /// How long a stop may take.
+    pub stop_timeout: Duration,
+    /// Kept until the node and its disk are gone.
+    pub directory: DataDirectory,
+    /// Told when it is over.
+    pub ended: watch::Sender<bool>,
+}
+
+/// What a turn is made of; kept, so that a turn allocates nothing.
+#[derive(Debug, Default)]
+struct Turn {
+    events: Vec<Event>,
+    effects: Vec<Effect>,
+    messages: Vec<Outbound>,
+    disk_ops: Vec<(IoId, DiskOp)>,
+}
+
+/// What the effects of a turn mean for the driver itself.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    GoOn,
+    Stopped,
+    Halt(Fatal),
+}
+
+/// However the thread ends, a panic of the node included: the sockets close, and whoever waits is told.
+#[derive(Debug)]
+struct Ending {
+    network: Arc<Network>,
+    ended: watch::Sender<bool>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.network.end(End::Abort);
+        self.ended.send_replace(true);
+    }
+}
+
+impl Driver {
+    /// Runs the node until it has stopped, halts, or is aborted.
+    pub fn run(mut self) -> Result<(), Fatal> {
+        let _ending = Ending { network: Arc::clone(&self.network), ended: self.ended.clone() };
+        let mut turn = Turn::default();
+        let mut wall_clock_due = Time::ZERO;
+        let mut stop_by: Option<Time> = None;
+        loop {
+            let deadline = [self.node.deadline().map(|(at, _)| at), stop_by].into_iter().flatten().min();
+            if self.inbox.take(&mut turn.events, || self.clock.now(), deadline) == Taken::Aborted {
+                return Ok(());
+            }
+            let now = self.clock.now();
+            if now >= wall_clock_due {
+                self.node.step(now, Event::WallClock(wall_clock_ms()));
+                wall_clock_due = now + WALL_CLOCK_EVERY;
+            }
+            if stop_by.is_none() && turn.events.iter().any(|event| matches!(event, Event::Stop)) {
+                stop_by = Some(now + self.stop_timeout);
+            }
+            match self.step_all(&mut turn) {
+                Verdict::GoOn => {}
+                Verdict::Stopped => {
+                    self.network.end(End::Drain);
+                    return Ok(());
+                }
+                Verdict::Halt(fatal) => {
+                    tracing::error!(directory = %self.directory.path().display(), reason = %fatal.0, "the node halts");
+                    return Err(fatal);
+                }
+            }
+            if stop_by.is_some_and(|by| self.clock.now() >= by) {
+                tracing::warn!("the stop took too long; ending without it");
+                return Ok(());
+            }
+        }
+    }
+
+    fn step_all(&mut self, turn: &mut Turn) -> Verdict {
+        let mut events = std::mem::take(&mut turn.events);
+        let mut waiting = events.drain(..);
+        let verdict = loop {
+            for event in waiting.by_ref().take(STEPS_PER_FLUSH_MAX) {
+                self.node.step(self.clock.now(), event);
+            }
+            let now = self.clock.now();
+            if self.node.deadline().is_some_and(|(at, _)| at <= now) {
+                self.node.step(now, Event::Timer);
+            }
+            self.node.flush(now, &mut turn.effects);
+            let verdict = self.hand_out(turn);
+            if verdict != Verdict::GoOn || waiting.len() == 0 {
+                break verdict;
+            }
+        };
+        drop(waiting);
+        turn.events = events;
+        verdict
+    }
+
+    fn hand_out(&mut self, turn: &mut Turn) -> Verdict {
+        let mut verdict = Verdict::GoOn;
+        for effect in turn.effects.drain(..) {
+            match effect {
+                Effect::Send(node, envelope) => turn.messages.push(Outbound::Send(node, envelope)),
+                Effect::Reply(connection, response) => {
+                    if matches!(response.body, ResponseBody::Status(_)) {
+                        self.meters.sample(Thread::Node);
+                    }
+                    turn.messages.push(Outbound::Reply(connection, response));
+                }
+                Effect::Disk(id, DiskOp::Read { place }) => self.disk.read(id, place),
+                Effect::Disk(id, op) => turn.disk_ops.push((id, op)),
+                Effect::Stopped => verdict = Verdict::Stopped,
+                Effect::Halt(fatal) => {
+                    verdict = Verdict::Halt(fatal);
+                    break;
+                }
+            }
+        }
+        // A node that halts says nothing more, not even what came before in the same flush: its disk is not to be trusted.
+        if !matches!(verdict, Verdict::Halt(_)) {
+            self.network.hand_over(&mut turn.messages);
+            self.disk.execute(&mut turn.disk_ops);
+        }
+        verdict
+    }
+}

@@ -1,0 +1,418 @@
+//! The network thread: one listener for peers and clients, links to the peers, and the way of what the node says to the right socket.
+//!
+//! A current-thread tokio runtime of its own runs here; everything in this module that is `async` runs on that thread. The node hands over
+//! all that one flush had to say at once, and messages are encoded here, off the node's thread. Nothing here blocks the
+//! node, whatever the sockets do: queues are bounded and drop (peers) or cut off (clients).
+
+use super::clients::{self, ClientLink};
+use super::clock::{CpuMeters, Thread};
+use super::handshake::{self, Goodbye, HandshakeError, Hello, Reason, Role};
+use super::inbox::Inbox;
+use super::outgoing::Total;
+use super::peers::{self, Inbound, PeerLink};
+use super::reader::Memory;
+use crate::base::{ClusterId, ConnId, DirectoryId, Duration, Epoch, NodeId};
+use crate::msg::client::{Request, RequestBody, Response, ResponseBody};
+use crate::msg::peer::Envelope;
+use crate::node::Event;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+/// Connections whose other end has not said hello yet. One more is told that there are too many.
+const HANDSHAKES_MAX: usize = 512;
+/// Connections that are being told why they are not wanted. One more is closed without a word.
+const REFUSALS_MAX: usize = 64;
+/// Envelopes that wait for this thread. One more is dropped and counted.
+const ENVELOPES_WAITING_MAX: usize = 16 * 1024;
+/// Bytes of receive buffers over all connections. At the limit: the connection that wants more is closed.
+const RECEIVE_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Bytes of answers that wait for their clients. At the limit: a client that holds more than its share is cut off.
+const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// How long a clean end waits for answers to be written.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// The stand-in for a connection by which the driver itself asks the node.
+const DRIVER: ConnId = ConnId(0);
+
+/// What the node says.
+#[derive(Debug)]
+pub enum Outbound {
+    Send(NodeId, Envelope),
+    Reply(ConnId, Response),
+}
+
+/// What one flush said, until the network thread takes it. Answers are bounded by the requests in progress.
+#[derive(Debug, Default)]
+struct Outbox {
+    state: Mutex<OutboxState>,
+    filled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct OutboxState {
+    messages: Vec<Outbound>,
+    envelopes: usize,
+    end: Option<End>,
+}
+
+/// How the network ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Answers are written first.
+    Drain,
+    Abort,
+}
+
+/// What happened on the wires, for logs and tests.
+#[derive(Debug, Default)]
+pub struct NetworkCounters {
+    pub envelopes_dropped: AtomicU64,
+    pub heartbeats_dropped: AtomicU64,
+    pub connections_refused: AtomicU64,
+    pub clients_cut_off: AtomicU64,
+    pub malformed: AtomicU64,
+}
+
+/// What every task of the network thread shares with the others, and with the node's thread.
+#[derive(Debug)]
+pub struct Network {
+    pub inbox: Arc<Inbox>,
+    pub meters: Arc<CpuMeters>,
+    pub counters: NetworkCounters,
+    pub memory: Arc<Memory>,
+    pub answers: Arc<Total>,
+    pub envelopes: Arc<Total>,
+    /// How long a peer may be silent before its connection counts as dead.
+    pub peer_idle_max: Duration,
+    identity: Identity,
+    cluster: OnceLock<ClusterId>,
+    /// Which data directory belongs to which node id, once the cluster has formed.
+    bindings: OnceLock<BTreeMap<NodeId, DirectoryId>>,
+    peers: BTreeMap<NodeId, PeerLink>,
+    inbound: Mutex<BTreeMap<NodeId, Inbound>>,
+    clients: Mutex<BTreeMap<ConnId, Arc<ClientLink>>>,
+    clients_max: usize,
+    connection_last: AtomicU64,
+    handshakes: AtomicUsize,
+    refusals: AtomicUsize,
+    outbox: Outbox,
+}
+
+/// Who this node is, in this life.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    pub node: NodeId,
+    pub epoch: Epoch,
+    pub directory: DirectoryId,
+}
+
+/// What [`Network::new`] is told.
+#[derive(Debug)]
+pub struct NetworkOptions {
+    pub identity: Identity,
+    /// As recovered.
+    pub cluster: Option<ClusterId>,
+    /// The other members, and where they are.
+    pub peers: BTreeMap<NodeId, String>,
+    pub clients_max: usize,
+    pub peer_idle_max: Duration,
+}
+
+impl Network {
+    pub fn new(options: NetworkOptions, inbox: Arc<Inbox>, meters: Arc<CpuMeters>) -> Network {
+        let network = Network {
+            inbox,
+            meters,
+            counters: NetworkCounters::default(),
+            memory: Arc::new(Memory::new(RECEIVE_BYTES_MAX)),
+            answers: Arc::new(Total::new(ANSWER_BYTES_MAX)),
+            envelopes: Arc::new(Total::new(usize::MAX)),
+            peer_idle_max: options.peer_idle_max,
+            identity: options.identity,
+            cluster: OnceLock::new(),
+            bindings: OnceLock::new(),
+            peers: options.peers.into_iter().map(|(node, address)| (node, PeerLink::new(node, address))).collect(),
+            inbound: Mutex::default(),
+            clients: Mutex::default(),
+            clients_max: options.clients_max,
+            connection_last: AtomicU64::new(DRIVER.0),
+            handshakes: AtomicUsize::new(0),
+            refusals: AtomicUsize::new(0),
+            outbox: Outbox::default(),
+        };
+        if let Some(cluster) = options.cluster {
+            network.learn_cluster(cluster);
+        }
+        network
+    }
+
+    /// What this node says of itself at the start of a connection.
+    pub fn hello(&self) -> Hello {
+        let Identity { node, epoch, directory } = self.identity;
+        Hello { role: Role::Peer, node, epoch, cluster: self.cluster.get().copied(), directory }
+    }
+
+    pub fn peers(&self) -> impl Iterator<Item = &PeerLink> {
+        self.peers.values()
+    }
+
+    pub fn peer(&self, node: NodeId) -> Option<&PeerLink> {
+        self.peers.get(&node)
+    }
+
+    pub fn bound_directory(&self, node: NodeId) -> Option<DirectoryId> {
+        self.bindings.get().and_then(|bindings| bindings.get(&node)).copied()
+    }
+
+    pub fn inbound(&self) -> MutexGuard<'_, BTreeMap<NodeId, Inbound>> {
+        self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn clients(&self) -> MutexGuard<'_, BTreeMap<ConnId, Arc<ClientLink>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number that no connection of this life had.
+    pub fn next_connection(&self) -> ConnId {
+        ConnId(self.connection_last.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Moves out what the node says. Called by the node's thread; never waits.
+    pub fn hand_over(&self, messages: &mut Vec<Outbound>) {
+        if messages.is_empty() {
+            return;
+        }
+        let mut state = self.lock_outbox();
+        let idle = state.messages.is_empty();
+        for message in messages.drain(..) {
+            if matches!(message, Outbound::Send(..)) {
+                if state.envelopes == ENVELOPES_WAITING_MAX {
+                    self.counters.envelopes_dropped.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                state.envelopes += 1;
+            }
+            state.messages.push(message);
+        }
+        drop(state);
+        if idle {
+            self.outbox.filled.notify_one();
+        }
+    }
+
+    /// Ends the network thread. The first end counts.
+    pub fn end(&self, end: End) {
+        self.lock_outbox().end.get_or_insert(end);
+        self.outbox.filled.notify_one();
+    }
+
+    fn lock_outbox(&self) -> MutexGuard<'_, OutboxState> {
+        self.outbox.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cluster has formed. The node is asked which directory belongs to whom.
+    fn learn_cluster(&self, cluster: ClusterId) {
+        if self.cluster.set(cluster).is_ok() {
+            let request = Request { id: 0, timeout_ms: 1_000, body: RequestBody::Ring };
+            self.inbox.push(Event::Client(DRIVER, request));
+        }
+    }
+
+    /// Sends what the node says on its way, until the end.
+    async fn route(&self) -> End {
+        let mut messages = Vec::new();
+        loop {
+            let end = {
+                let mut state = self.lock_outbox();
+                std::mem::swap(&mut state.messages, &mut messages);
+                state.envelopes = 0;
+                state.end
+            };
+            if messages.is_empty() {
+                match end {
+                    Some(end) => return end,
+                    None => self.outbox.filled.notified().await,
+                }
+                continue;
+            }
+            for message in messages.drain(..) {
+                match message {
+                    Outbound::Send(node, envelope) => self.send(node, envelope),
+                    Outbound::Reply(connection, response) => self.reply(connection, response),
+                }
+            }
+            // Writers and readers get their turn however fast the node talks.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn send(&self, node: NodeId, envelope: Envelope) {
+        if let (Some(cluster), None) = (envelope.cluster, self.cluster.get()) {
+            self.learn_cluster(cluster);
+        }
+        let dropped = self.peers.get(&node).map_or(1, |peer| peer.send(envelope, &self.counters));
+        if dropped > 0 {
+            self.counters.envelopes_dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn reply(&self, connection: ConnId, mut response: Response) {
+        if connection == DRIVER {
+            if let ResponseBody::Ring(report) = response.body {
+                let members = report.formation.members.iter();
+                // Only the first answer counts: bindings never change.
+                let _ = self.bindings.set(members.map(|member| (member.node, member.directory)).collect());
+            }
+            return;
+        }
+        if let ResponseBody::Status(status) = &mut response.body {
+            self.meters.sample(Thread::Network);
+            status.cpu_us = self.meters.total();
+        }
+        let link = self.clients().get(&connection).map(Arc::clone);
+        if let Some(link) = link {
+            link.reply(&response, &self.counters);
+        }
+    }
+
+    /// Whether a client may come in as well.
+    fn client_wanted(&self) -> Result<(), Goodbye> {
+        let count = self.clients().len();
+        if count < self.clients_max {
+            return Ok(());
+        }
+        Err(Goodbye::new(
+            Reason::TooManyConnections,
+            format!("node {} has {count} connections, as many as it may", self.identity.node),
+        ))
+    }
+
+    async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S, goodbye: &Goodbye) {
+        self.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(_guard) = Guard::enter(&self.refusals, REFUSALS_MAX) {
+            handshake::refuse(stream, &self.hello(), goodbye).await;
+        }
+    }
+}
+
+/// One of a limited number.
+struct Guard<'a>(&'a AtomicUsize);
+
+impl<'a> Guard<'a> {
+    fn enter(count: &'a AtomicUsize, limit: usize) -> Option<Guard<'a>> {
+        let guard = Guard(count);
+        (count.fetch_add(1, Ordering::Relaxed) < limit).then_some(guard)
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of the network thread: accepts, dials and routes until [`Network::end`].
+pub fn run(network: &Arc<Network>, listener: std::net::TcpListener, seed: u64) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ran = runtime.block_on(async {
+        let listener = TcpListener::from_std(listener)?;
+        tokio::spawn(listen(Arc::clone(network), listener));
+        for peer in network.peers() {
+            tokio::spawn(peers::keep_link(Arc::clone(network), peer.node(), seed));
+        }
+        if network.route().await == End::Drain {
+            farewell(network).await;
+        }
+        Ok(())
+    });
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ran
+}
+
+/// Lets what was said be written, and tells everyone.
+async fn farewell(network: &Network) {
+    let goodbye = Goodbye::new(Reason::Stopping, format!("node {} is stopping", network.identity.node));
+    for link in network.clients().values() {
+        link.finish(Some(goodbye.clone()));
+    }
+    for peer in network.peers() {
+        peer.finish();
+    }
+    let deadline = tokio::time::Instant::now() + FAREWELL_TIMEOUT;
+    while tokio::time::Instant::now() < deadline && !network.clients().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn listen(network: Arc<Network>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                tune(&stream);
+                let network = Arc::clone(&network);
+                tokio::spawn(async move {
+                    tracing::debug!(%address, "connection accepted");
+                    serve(&network, stream).await;
+                    tracing::debug!(%address, "connection closed");
+                });
+            }
+            Err(error) => {
+                // No file descriptors, most likely: they come back when connections close. Not a reason to spin, nor to stop.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Small messages leave at once; a peer or client that vanished without a word is noticed.
+pub fn tune(stream: &TcpStream) {
+    let tuned = stream.set_nodelay(true).and_then(|()| {
+        use rustix::net::sockopt;
+        sockopt::set_socket_keepalive(stream, true)?;
+        sockopt::set_tcp_keepidle(stream, Duration::from_secs(30))?;
+        sockopt::set_tcp_keepintvl(stream, Duration::from_secs(5))?;
+        sockopt::set_tcp_user_timeout(stream, 10_000)?;
+        Ok(())
+    });
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "a socket option was refused");
+    }
+}
+
+/// One accepted connection, from its handshake to its end.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut stream: S) {
+    let theirs = {
+        let Some(_guard) = Guard::enter(&network.handshakes, HANDSHAKES_MAX) else {
+            let goodbye = Goodbye::new(Reason::TooManyConnections, "too many connections are being opened at once");
+            return network.refuse(&mut stream, &goodbye).await;
+        };
+        match handshake::accept(&mut stream).await {
+            Ok(theirs) => theirs,
+            Err(error) => {
+                tracing::debug!(%error, "handshake failed");
+                if let HandshakeError::Hello(error) = error {
+                    network.counters.malformed.fetch_add(1, Ordering::Relaxed);
+                    network.refuse(&mut stream, &error.goodbye()).await;
+                }
+                return;
+            }
+        }
+    };
+    let wanted = match theirs.role {
+        Role::Client => network.client_wanted(),
+        Role::Peer => peers::wanted(network, &theirs),
+    };
+    if let Err(goodbye) = wanted {
+        tracing::warn!(from = %theirs.node, role = ?theirs.role, reason = %goodbye, "connection refused");
+        return network.refuse(&mut stream, &goodbye).await;
+    }
+    match theirs.role {
+        Role::Client => clients::serve(network, stream).await,
+        Role::Peer => peers::serve(network, stream, theirs).await,
+    }
+}

@@ -1,0 +1,341 @@
+//! Connections between nodes: each node dials every other, and says what it has to say on the connection that it dialled.
+//!
+//! So a pair has two connections, one for each direction, and neither side has to agree with the other on which one counts. A
+//! link that is lost is dialled again, after a pause that doubles up to a second, with jitter, and at once when the peer
+//! itself turns up.
+//!
+//! **Who is let in.** A node id belongs to one data directory. While a connection from the right one is open (the one that the cluster
+//! bound to the id; before it formed, the first that came), another directory that claims the id is refused. A newer connection
+//! from the same directory takes the older one's place: the older is what a restart or a cut cable left behind. A wrong directory
+//! is let in while the right one is away, so that the node itself can tell it why it is refused.
+
+use super::frame::Kind;
+use super::handshake::{self, Goodbye, HandshakeError, Hello, Reason, Role};
+use super::net::{Network, NetworkCounters, tune};
+use super::outgoing::Outgoing;
+use super::reader::FrameReader;
+use crate::base::limits::{ENVELOPE_MESSAGES_MAX, FRAME_SIZE_MAX};
+use crate::base::random::{self, Random};
+use crate::base::{DirectoryId, Duration, NodeId};
+use crate::msg::codec;
+use crate::msg::peer::{Envelope, PeerMessage};
+use crate::node::{Event, LinkState};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+/// Bytes that wait for one peer. Beyond: heartbeats are dropped, then the oldest.
+const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long one attempt to connect may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A link that held for this long is dialled again without a pause that remembers earlier failures.
+const STEADY_AFTER: Duration = Duration::from_secs(2);
+/// Envelopes handed to the node at once.
+const BATCH_MAX: usize = 256;
+
+/// The way to one peer.
+#[derive(Debug)]
+pub struct PeerLink {
+    node: NodeId,
+    address: String,
+    /// `None`: not connected. What is said then is lost, as the transport may lose it.
+    outgoing: Mutex<Option<Arc<Outgoing>>>,
+    /// The peer has turned up: dial it now.
+    turned_up: Notify,
+}
+
+impl PeerLink {
+    pub fn new(node: NodeId, address: String) -> PeerLink {
+        PeerLink { node, address, outgoing: Mutex::default(), turned_up: Notify::new() }
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Gives how many envelopes with more than heartbeats in them were dropped.
+    pub fn send(&self, envelope: Envelope, counters: &NetworkCounters) -> usize {
+        let Some(outgoing) = self.lock().clone() else {
+            return 1;
+        };
+        let mut dropped = 0;
+        for part in split(envelope) {
+            let expendable = part.messages.iter().all(PeerMessage::is_expendable);
+            let lost = outgoing.push_dropping(&part, expendable);
+            counters.heartbeats_dropped.fetch_add(lost.expendable as u64, Ordering::Relaxed);
+            dropped += lost.data;
+        }
+        dropped
+    }
+
+    /// Ends the connection after what waits.
+    pub fn finish(&self) {
+        if let Some(outgoing) = self.lock().as_ref() {
+            outgoing.finish(None);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Outgoing>>> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Cuts an envelope that would be too long for a frame. Messages keep their order.
+fn split(envelope: Envelope) -> Vec<Envelope> {
+    // An append is bounded by itself; together they may exceed a frame only when there are several.
+    let size: usize = envelope.messages.iter().map(size_estimate).sum();
+    if (size <= FRAME_SIZE_MAX / 2 && envelope.messages.len() <= ENVELOPE_MESSAGES_MAX) || envelope.messages.len() < 2 {
+        return vec![envelope];
+    }
+    let Envelope { cluster, from, directory, epoch, mut messages } = envelope;
+    let back = messages.split_off(messages.len() / 2);
+    let part = |messages| Envelope { cluster, from, directory, epoch, messages };
+    let mut parts = split(part(messages));
+    parts.extend(split(part(back)));
+    parts
+}
+
+/// Bytes that a message takes, by its payload; rather too many than too few.
+fn size_estimate(message: &PeerMessage) -> usize {
+    use crate::msg::peer::{Outcome, ReplicaMessage, Task};
+    /// Covers every field of fixed size.
+    const FIXED: usize = 128;
+    let payload = match message {
+        PeerMessage::Replica(_, ReplicaMessage::Append(append)) => {
+            append.entries.iter().map(|entry| entry.fact.size() + FIXED).sum()
+        }
+        PeerMessage::Forward(forward) => match &forward.task {
+            Task::Operation(operation) => operation_size(operation),
+            Task::Scan(scan) => scan.prefix.len() + scan.from.len(),
+        },
+        PeerMessage::ForwardReply(reply) => match &reply.outcome {
+            Outcome::Answer(body) => answer_size(body, FIXED),
+            Outcome::NotLeader { .. } => 0,
+        },
+        PeerMessage::Formed(formation) => formation.members.iter().map(|m| m.address.len() + m.zone.len() + FIXED).sum(),
+        PeerMessage::Greeting(greeting) => greeting.address.len() + greeting.zone.len() + greeting.initial.len() * 3,
+        _ => 0,
+    };
+    payload + FIXED
+}
+
+fn operation_size(operation: &crate::msg::client::Operation) -> usize {
+    use crate::msg::client::{Action, Condition};
+    let condition_size = |condition: &Condition| match condition {
+        Condition::Value(value) => value.len(),
+        _ => 0,
+    };
+    operation.key.len()
+        + match &operation.action {
+            Action::Put { value, condition, .. } => value.len() + condition_size(condition),
+            Action::Delete { condition, .. } => condition_size(condition),
+            Action::Get { .. } | Action::Increment { .. } => 0,
+        }
+}
+
+fn answer_size(body: &crate::msg::client::ResponseBody, fixed: usize) -> usize {
+    use crate::msg::client::ResponseBody;
+    match body {
+        ResponseBody::Value { value, .. } => value.as_ref().map_or(0, bytes::Bytes::len),
+        ResponseBody::Scanned(page) => {
+            page.items.iter().map(|item| item.key.len() + item.value.len() + fixed).sum::<usize>() + page.read_at.len() * 16
+        }
+        _ => 0,
+    }
+}
+
+/// Dials the peer `node` for as long as the network lives.
+pub async fn keep_link(network: Arc<Network>, node: NodeId, seed: u64) {
+    let peer = network.peer(node).expect("made from the list of peers");
+    let mut random = random::stream(seed, &format!("dial {node}"));
+    let mut pause = PAUSE_MIN;
+    let mut complaint = String::new();
+    loop {
+        let began = Instant::now();
+        let ended = dial(&network, peer).await;
+        if began.elapsed() > STEADY_AFTER {
+            pause = PAUSE_MIN;
+        }
+        // The same trouble is told once, not every second.
+        if ended != complaint {
+            tracing::info!(peer = %node, address = %peer.address, reason = %ended, "no link to a peer");
+            complaint = ended;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(jittered(pause, &mut random)) => pause = (pause * 2).min(PAUSE_MAX),
+            () = peer.turned_up.notified() => pause = PAUSE_MIN,
+        }
+    }
+}
+
+fn jittered(pause: Duration, random: &mut Random) -> Duration {
+    let nanos = pause.as_nanos() as u64;
+    Duration::from_nanos(nanos / 2 + random::below(random, nanos))
+}
+
+/// One connection to a peer, from its making to its end. Gives why it ended.
+async fn dial(network: &Network, peer: &PeerLink) -> String {
+    let mut stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(&peer.address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return error.to_string(),
+        Err(_) => return "it does not answer".into(),
+    };
+    tune(&stream);
+    match handshake::dial(&mut stream, &network.hello()).await {
+        Ok(theirs) => match answered_by(network, peer, &theirs) {
+            Ok(()) => talk(network, peer, stream).await,
+            Err(why) => why,
+        },
+        Err(HandshakeError::Io(error)) => format!("the connection was lost in the handshake: {error}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Whether the node that answered is the one that was dialled.
+fn answered_by(network: &Network, peer: &PeerLink, theirs: &Hello) -> Result<(), String> {
+    if theirs.role != Role::Peer || theirs.node != peer.node {
+        return Err(format!("{} is the address of node {}, not of node {}", peer.address, theirs.node, peer.node));
+    }
+    match (network.hello().cluster, theirs.cluster) {
+        (Some(ours), Some(other)) if ours != other => Err(format!("it is in another cluster ({other}; this node is in {ours})")),
+        _ => Ok(()),
+    }
+}
+
+/// Writes what the node says to the peer until the link ends. Gives why it did.
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(network: &Network, peer: &PeerLink, stream: S) -> String {
+    let outgoing = Arc::new(Outgoing::new(QUEUE_BYTES_MAX, Arc::clone(&network.envelopes)));
+    *peer.lock() = Some(Arc::clone(&outgoing));
+    network.inbox.push(Event::Link(peer.node, LinkState::Up));
+    tracing::debug!(peer = %peer.node, "link up");
+
+    let (read_half, mut write_half) = tokio::io::split(stream);
+    // The peer says nothing here but why it closes.
+    let mut reader = FrameReader::new(read_half, 4096, Duration::from_secs(1 << 30), Arc::clone(&network.memory));
+    let mut frames = Vec::new();
+    let ended = tokio::select! {
+        written = outgoing.write_to(&mut write_half) => match written {
+            Ok(()) => "closed".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        read = reader.next(&mut frames, 1) => match (read, frames.pop()) {
+            (Err(error), _) => error.to_string(),
+            (Ok(_), Some((Kind::Goodbye, body))) => codec::decode::<Goodbye>(&body)
+                .map_or_else(|error| error.to_string(), |goodbye| format!("refused: {goodbye}")),
+            (Ok(_), Some((Kind::Message, _))) => "it answered where it should only listen".to_owned(),
+            (Ok(_), None) => "it closed the connection".to_owned(),
+        },
+    };
+
+    *peer.lock() = None;
+    outgoing.abort();
+    network.inbox.push(Event::Link(peer.node, LinkState::Down));
+    ended
+}
+
+/// The connection by which a peer talks to us.
+#[derive(Debug)]
+pub struct Inbound {
+    directory: DirectoryId,
+    /// Tells it that it has been replaced.
+    replaced: Arc<Notify>,
+}
+
+/// Whether a peer that says this of itself may come in now.
+pub fn wanted(network: &Network, theirs: &Hello) -> Result<(), Goodbye> {
+    let ours = network.hello();
+    if let (Some(cluster), Some(other)) = (ours.cluster, theirs.cluster)
+        && cluster != other
+    {
+        let text = format!("node {} is in cluster {cluster}, and not in {other}", ours.node);
+        return Err(Goodbye::new(Reason::WrongCluster, text));
+    }
+    if theirs.node == ours.node {
+        let text = format!("node id {} is taken: this node has it", ours.node);
+        return Err(Goodbye::new(Reason::NodeIdTaken, text));
+    }
+    if network.peer(theirs.node).is_none() {
+        let text = format!("node {} knows no node {}", ours.node, theirs.node);
+        return Err(Goodbye::new(Reason::NotAMember, text));
+    }
+    let taken = network.inbound().get(&theirs.node).is_some_and(|now| {
+        let bound = network.bound_directory(theirs.node).unwrap_or(now.directory);
+        now.directory != theirs.directory && bound != theirs.directory
+    });
+    if taken {
+        let text = format!("node id {} is taken: a node with another data directory has it", theirs.node);
+        return Err(Goodbye::new(Reason::NodeIdTaken, text));
+    }
+    Ok(())
+}
+
+/// A peer's connection, after its hello was found [`wanted`].
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut stream: S, theirs: Hello) {
+    let replaced = Arc::new(Notify::new());
+    let inbound = Inbound { directory: theirs.directory, replaced: Arc::clone(&replaced) };
+    if let Some(older) = network.inbound().insert(theirs.node, inbound) {
+        older.replaced.notify_one();
+    }
+    if handshake::welcome(&mut stream, &network.hello()).await.is_ok() {
+        if let Some(peer) = network.peer(theirs.node) {
+            peer.turned_up.notify_one();
+        }
+        let (mut read_half, write_half) = tokio::io::split(stream);
+        let mut reader = FrameReader::new(&mut read_half, FRAME_SIZE_MAX, network.peer_idle_max, Arc::clone(&network.memory));
+        let goodbye = tokio::select! {
+            goodbye = read_envelopes(network, &mut reader, &theirs) => goodbye,
+            () = replaced.notified() => Some(Goodbye::new(Reason::Replaced, "a newer connection took its place")),
+        };
+        drop(reader);
+        if let Some(goodbye) = goodbye {
+            tracing::info!(peer = %theirs.node, reason = %goodbye, "a peer's connection is closed");
+            handshake::part(&mut read_half.unsplit(write_half), &goodbye).await;
+        }
+    }
+    let mut inbound = network.inbound();
+    if inbound.get(&theirs.node).is_some_and(|now| Arc::ptr_eq(&now.replaced, &replaced)) {
+        inbound.remove(&theirs.node);
+    }
+}
+
+/// Gives what the peer is told when nothing more is read from it.
+async fn read_envelopes<R: AsyncRead + Unpin>(network: &Network, reader: &mut FrameReader<R>, theirs: &Hello) -> Option<Goodbye> {
+    let mut frames = Vec::new();
+    let mut events = Vec::new();
+    loop {
+        network.inbox.room().await;
+        match reader.next(&mut frames, BATCH_MAX).await {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => return error.goodbye(),
+        }
+        let mut ended = None;
+        for (kind, body) in frames.drain(..) {
+            match (kind, codec::decode::<Envelope>(&body)) {
+                (Kind::Message, Ok(envelope)) if envelope.from == theirs.node && envelope.directory == theirs.directory => {
+                    events.push(Event::Net(theirs.node, envelope));
+                }
+                (Kind::Message, Ok(_)) => {
+                    ended = Some(Goodbye::new(Reason::Malformed, "an envelope of another node than said hello"));
+                }
+                (Kind::Message, Err(error)) => ended = Some(Goodbye::new(Reason::Malformed, error.to_string())),
+                (Kind::Goodbye, _) => ended = Some(Goodbye::new(Reason::Stopping, "goodbye")),
+            }
+            if ended.is_some() {
+                break;
+            }
+        }
+        network.inbox.push_all(&mut events);
+        if let Some(goodbye) = ended {
+            if goodbye.reason == Reason::Malformed {
+                network.counters.malformed.fetch_add(1, Ordering::Relaxed);
+            }
+            return Some(goodbye);
+        }
+    }
+}
