@@ -9,16 +9,48 @@
 //! applied* never is: a write in flight when its connection drops comes back as [`Error::Unknown`]. Reads apply nothing, so
 //! they are sent again.
 
+mod connection;
+mod routing;
+
+use crate::base::limits::{KEY_SIZE_MAX, TIMEOUT_MAX, VALUE_SIZE_MAX};
 use crate::base::{Duration, NodeId, Version};
 use crate::msg::client::{
-    Acknowledge, Condition, Consistency, Doubt, Rejection, RequestBody, ResponseBody, RingReport, Scan, Scanned, StatusReport,
+    Acknowledge, Action, Condition, Consistency, Doubt, Operation, Rejection, RequestBody, Response, ResponseBody, RingReport,
+    Scan, Scanned, StatusReport,
 };
 use bytes::Bytes;
+use connection::{Link, NoAnswer};
 use core::fmt;
+use routing::Routing;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
+
+/// How much longer than the cluster may go on trying we wait for its answer, which says more than our own clock.
+const ANSWER_GRACE: Duration = Duration::from_millis(200);
+/// How long a node may leave a read without an answer before another node is asked.
+const READ_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two tries: doubles up to the second.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// A handle to the cluster. Cheap to clone; clones share connections. Must be used inside a tokio runtime.
 #[derive(Debug, Clone)]
-pub struct Client {}
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: ClientOptions,
+    routing: Mutex<Routing>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let routing = self.routing.get_mut().unwrap_or_else(PoisonError::into_inner);
+        routing.links().for_each(|link| link.close());
+    }
+}
 
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
@@ -86,68 +118,251 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Client {
-    /// Connects to the first of `addresses` (`host:port`) that answers, and learns the ring from it.
+    /// Connects to the first of `addresses` (`host:port`) that answers, and learns the ring from it. A cluster that has not formed yet
+    /// has no ring: the client learns it later.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] when none answers within the timeout.
-    pub async fn connect(_addresses: &[String], _options: ClientOptions) -> Result<Client, Error> {
-        Err(Error::Unreachable("not connected".into()))
+    /// [`Error::Unreachable`] when none of them can be connected to. It says what each said.
+    pub async fn connect(addresses: &[String], options: ClientOptions) -> Result<Client, Error> {
+        if addresses.is_empty() {
+            return Err(Error::Unreachable("no address was given".into()));
+        }
+        let routing = Mutex::new(Routing::new(addresses));
+        let client = Client { shared: Arc::new(Shared { options, routing }) };
+        let links: Vec<Arc<Link>> = addresses.iter().filter_map(|address| client.routing().link(address)).collect();
+        let mut trouble = Vec::new();
+        for link in links {
+            match link.connection(client.shared.options.connect_timeout).await {
+                Ok(connection) => {
+                    client.routing().learn_node(connection.node, &link);
+                    client.learn_ring().await;
+                    return Ok(client);
+                }
+                Err(why) => trouble.push(why),
+            }
+        }
+        Err(Error::Unreachable(trouble.join("; ")))
     }
 
-    pub async fn get(&self, _key: impl Into<Bytes>, _consistency: Consistency) -> Result<Got, Error> {
-        Err(Error::Unreachable("not connected".into()))
+    pub async fn get(&self, key: impl Into<Bytes>, consistency: Consistency) -> Result<Got, Error> {
+        match self.operate(key, Action::Get { consistency }).await? {
+            ResponseBody::Value { value, version } => Ok(Got { value, version }),
+            other => Err(out_of_place(&other)),
+        }
     }
 
     pub async fn put(
         &self,
-        _key: impl Into<Bytes>,
-        _value: impl Into<Bytes>,
-        _condition: Condition,
-        _acknowledge: Acknowledge,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        condition: Condition,
+        acknowledge: Acknowledge,
     ) -> Result<Written, Error> {
-        Err(Error::Unreachable("not connected".into()))
+        written(self.operate(key, Action::Put { value: value.into(), condition, acknowledge }).await?)
     }
 
-    pub async fn delete(
-        &self,
-        _key: impl Into<Bytes>,
-        _condition: Condition,
-        _acknowledge: Acknowledge,
-    ) -> Result<Written, Error> {
-        Err(Error::Unreachable("not connected".into()))
+    pub async fn delete(&self, key: impl Into<Bytes>, condition: Condition, acknowledge: Acknowledge) -> Result<Written, Error> {
+        written(self.operate(key, Action::Delete { condition, acknowledge }).await?)
     }
 
-    pub async fn increment(&self, _key: impl Into<Bytes>, _by: i64, _acknowledge: Acknowledge) -> Result<Written, Error> {
-        Err(Error::Unreachable("not connected".into()))
+    /// Adds `by` to a number; an absent item counts as 0.
+    pub async fn increment(&self, key: impl Into<Bytes>, by: i64, acknowledge: Acknowledge) -> Result<Written, Error> {
+        written(self.operate(key, Action::Increment { by, acknowledge }).await?)
     }
 
-    pub async fn scan(&self, _scan: Scan) -> Result<Scanned, Error> {
-        Err(Error::Unreachable("not connected".into()))
+    /// One page. [`Scanned::next`] says from where to ask for the next.
+    pub async fn scan(&self, scan: Scan) -> Result<Scanned, Error> {
+        match self.call(RequestBody::Scan(scan)).await? {
+            ResponseBody::Scanned(page) => Ok(page),
+            other => Err(out_of_place(&other)),
+        }
     }
 
     /// The ring as the node asked sees it now.
     pub async fn ring(&self) -> Result<RingReport, Error> {
-        Err(Error::Unreachable("not connected".into()))
+        match self.call(RequestBody::Ring).await? {
+            ResponseBody::Ring(report) => Ok(report),
+            other => Err(out_of_place(&other)),
+        }
     }
 
     /// The status of `node`; `None`: of any node that answers.
-    pub async fn status(&self, _node: Option<NodeId>) -> Result<StatusReport, Error> {
-        Err(Error::Unreachable("not connected".into()))
+    pub async fn status(&self, node: Option<NodeId>) -> Result<StatusReport, Error> {
+        let answer = match node {
+            None => self.call(RequestBody::Status).await?,
+            Some(node) => {
+                let Some(link) = self.routing().node(node) else {
+                    return Err(Error::Unreachable(format!("no address of node {node} is known")));
+                };
+                let timeout = self.shared.options.timeout;
+                let asked = self.ask(&link, &RequestBody::Status, timeout, timeout).await;
+                conclude(asked.map_err(|no_answer| no_answer.into_error(&RequestBody::Status))?)?
+            }
+        };
+        match answer {
+            ResponseBody::Status(report) => Ok(report),
+            other => Err(out_of_place(&other)),
+        }
     }
 
     /// The status of every node that the client knows of, asked at the same time, in order of node id.
     pub async fn statuses(&self) -> Vec<(NodeId, Result<StatusReport, Error>)> {
-        Vec::new()
+        if !self.routing().knows_ring() {
+            self.learn_ring().await;
+        }
+        let nodes = self.routing().nodes();
+        let asked = nodes.into_iter().map(async |node| (node, self.status(Some(node)).await));
+        futures::future::join_all(asked).await
     }
 
     /// One request, with the options' timeout: routed, retried and answered as described above. Gives what the node answered:
     /// never `ConditionFailed`, `Rejected` or `Unknown`, which are errors.
-    pub async fn call(&self, _body: RequestBody) -> Result<ResponseBody, Error> {
-        Err(Error::Unreachable("not connected".into()))
+    pub async fn call(&self, body: RequestBody) -> Result<ResponseBody, Error> {
+        self.call_within(body, self.shared.options.timeout).await
     }
 
     /// [`Client::call`] with another timeout.
-    pub async fn call_within(&self, _body: RequestBody, _timeout: Duration) -> Result<ResponseBody, Error> {
-        Err(Error::Unreachable("not connected".into()))
+    pub async fn call_within(&self, body: RequestBody, timeout: Duration) -> Result<ResponseBody, Error> {
+        check_sizes(&body)?;
+        let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
+        let mut tried: Vec<Arc<Link>> = Vec::new();
+        let mut pause = PAUSE_MIN;
+        loop {
+            let link = self.routing().choose(&body, &tried);
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            let patience = if applies(&body) { remaining } else { remaining.min(READ_PATIENCE) };
+            let trouble = match self.ask(&link, &body, remaining, patience).await {
+                Ok(response) => match conclude(response) {
+                    Err(Error::Rejected(why)) if may_pass(&why) => Error::Rejected(why),
+                    concluded => return concluded,
+                },
+                Err(NoAnswer::Full) => return Err(Error::Rejected(Rejection::Overloaded)),
+                Err(no_answer @ (NoAnswer::Lost(_) | NoAnswer::TimedOut)) if applies(&body) => {
+                    return Err(no_answer.into_error(&body));
+                }
+                Err(no_answer) => no_answer.into_error(&body),
+            };
+            if Instant::now() + pause >= deadline {
+                return Err(trouble);
+            }
+            // Every node is tried once before there is a pause: one of them is likely to know better.
+            if tried.iter().any(|other| Arc::ptr_eq(other, &link)) || self.routing().all_tried(&tried, &link) {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+                tried.clear();
+                if !self.routing().knows_ring() {
+                    self.learn_ring().await;
+                }
+            } else {
+                tried.push(link);
+            }
+        }
     }
+
+    async fn operate(&self, key: impl Into<Bytes>, action: Action) -> Result<ResponseBody, Error> {
+        self.call(RequestBody::Operation(Operation { key: key.into(), action })).await
+    }
+
+    /// One request to one node. `remaining`: for how long the cluster may go on trying; `patience`: for how long we wait.
+    async fn ask(
+        &self,
+        link: &Arc<Link>,
+        body: &RequestBody,
+        remaining: Duration,
+        patience: Duration,
+    ) -> Result<Response, NoAnswer> {
+        let connect_timeout = self.shared.options.connect_timeout.min(remaining);
+        let connection = match link.connection(connect_timeout).await {
+            Ok(connection) => connection,
+            Err(why) => return Err(NoAnswer::NotTaken(why)),
+        };
+        let response = connection.ask(body.clone(), remaining, patience + ANSWER_GRACE).await?;
+        let mut routing = self.routing();
+        routing.learn_node(connection.node, link);
+        if response.leader.is_some() {
+            routing.learn_leader(body, response.leader);
+        }
+        if let ResponseBody::Ring(report) = &response.body {
+            routing.learn_ring(report);
+        }
+        Ok(response)
+    }
+
+    /// Asks whoever is best for the ring, once. Nothing is lost if that fails: requests are forwarded.
+    async fn learn_ring(&self) {
+        let link = self.routing().choose(&RequestBody::Ring, &[]);
+        let connect_timeout = self.shared.options.connect_timeout;
+        if let Err(why) = self.ask(&link, &RequestBody::Ring, connect_timeout, connect_timeout).await {
+            tracing::debug!(?why, "the ring is not known yet");
+        }
+    }
+
+    fn routing(&self) -> MutexGuard<'_, Routing> {
+        self.shared.routing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells answers from errors.
+fn conclude(response: Response) -> Result<ResponseBody, Error> {
+    match response.body {
+        ResponseBody::ConditionFailed { version, present } => Err(Error::ConditionFailed { version, present }),
+        ResponseBody::Rejected(why) => Err(Error::Rejected(why)),
+        ResponseBody::Unknown(why) => Err(Error::Unknown(why)),
+        body => Ok(body),
+    }
+}
+
+/// Whether the request may change something: then it is sent once at most.
+fn applies(body: &RequestBody) -> bool {
+    matches!(body, RequestBody::Operation(operation) if operation.action.is_write())
+}
+
+/// Whether another node, or the same one a little later, may do what this one rejected.
+fn may_pass(why: &Rejection) -> bool {
+    matches!(why, Rejection::NoLeader | Rejection::NotReady | Rejection::Stopping)
+}
+
+/// What the node would reject anyway. Checked here as well, since a request that is longer than any valid one costs its connection, and with
+/// it all other requests in flight.
+fn check_sizes(body: &RequestBody) -> Result<(), Error> {
+    let rejected = |why| Err(Error::Rejected(why));
+    let long = |bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    match body {
+        RequestBody::Ring | RequestBody::Status => Ok(()),
+        RequestBody::Scan(scan) if scan.prefix.len().max(scan.from.len()) > KEY_SIZE_MAX => {
+            rejected(Rejection::KeyTooLong(long(&scan.prefix).max(long(&scan.from))))
+        }
+        RequestBody::Scan(_) => Ok(()),
+        RequestBody::Operation(operation) if operation.key.len() > KEY_SIZE_MAX => {
+            rejected(Rejection::KeyTooLong(long(&operation.key)))
+        }
+        RequestBody::Operation(operation) => {
+            let expected = match &operation.action {
+                Action::Put { condition, .. } | Action::Delete { condition, .. } => match condition {
+                    Condition::Value(value) => Some(value),
+                    _ => None,
+                },
+                Action::Get { .. } | Action::Increment { .. } => None,
+            };
+            let value = match &operation.action {
+                Action::Put { value, .. } => Some(value),
+                _ => None,
+            };
+            match [value, expected].into_iter().flatten().find(|value| value.len() > VALUE_SIZE_MAX) {
+                Some(value) => rejected(Rejection::ValueTooLong(long(value))),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+fn written(body: ResponseBody) -> Result<Written, Error> {
+    match body {
+        ResponseBody::Written { version, number } => Ok(Written { version, number }),
+        other => Err(out_of_place(&other)),
+    }
+}
+
+fn out_of_place(body: &ResponseBody) -> Error {
+    Error::Protocol(format!("the node's answer does not fit the request: {body:?}"))
 }

@@ -1,0 +1,204 @@
+//! What the client believes: where the nodes are, and who leads what. Never more than a hint: whoever is asked forwards.
+
+use super::connection::Link;
+use crate::base::{NodeId, Token};
+use crate::msg::client::{Action, Consistency, RequestBody, RingReport};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(super) struct Routing {
+    /// By address. Never shrinks: an address that is of no use is only asked when nothing else is left.
+    links: BTreeMap<String, Arc<Link>>,
+    /// Which address is which node's, as the ring or the node itself said.
+    nodes: BTreeMap<NodeId, Arc<Link>>,
+    /// By partition; empty: the ring is not known yet.
+    partitions: Vec<Believed>,
+    /// Turns with every request that any node may answer.
+    turn: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Believed {
+    leader: Option<NodeId>,
+    replicas: Vec<NodeId>,
+}
+
+impl Routing {
+    pub(super) fn new(addresses: &[String]) -> Routing {
+        let links = addresses.iter().map(|address| (address.clone(), Arc::new(Link::new(address.clone())))).collect();
+        Routing { links, nodes: BTreeMap::new(), partitions: Vec::new(), turn: 0 }
+    }
+
+    pub(super) fn knows_ring(&self) -> bool {
+        !self.partitions.is_empty()
+    }
+
+    pub(super) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        self.links.values()
+    }
+
+    pub(super) fn link(&self, address: &str) -> Option<Arc<Link>> {
+        self.links.get(address).cloned()
+    }
+
+    /// Whether there is nobody left to ask but those `tried` and `link`.
+    pub(super) fn all_tried(&self, tried: &[Arc<Link>], link: &Arc<Link>) -> bool {
+        let was_tried = |one: &Arc<Link>| tried.iter().chain([link]).any(|other| Arc::ptr_eq(other, one));
+        self.nodes.values().chain(self.links.values()).all(was_tried)
+    }
+
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub(super) fn node(&self, node: NodeId) -> Option<Arc<Link>> {
+        self.nodes.get(&node).cloned()
+    }
+
+    /// The node behind `link` has said who it is.
+    pub(super) fn learn_node(&mut self, node: NodeId, link: &Arc<Link>) {
+        self.nodes.entry(node).or_insert_with(|| Arc::clone(link));
+    }
+
+    pub(super) fn learn_ring(&mut self, report: &RingReport) {
+        for member in &report.formation.members {
+            let links = &mut self.links;
+            self.nodes.entry(member.node).or_insert_with(|| {
+                let new = || Arc::new(Link::new(member.address.clone()));
+                Arc::clone(links.entry(member.address.clone()).or_insert_with(new))
+            });
+        }
+        // A count that is no power of two is none that our hash fits: believe nothing rather than something wrong.
+        if report.partitions.len().is_power_of_two() {
+            let believed = |partition: &crate::msg::client::PartitionReport| Believed {
+                leader: partition.leader,
+                replicas: partition.replicas.clone(),
+            };
+            self.partitions = report.partitions.iter().map(believed).collect();
+        }
+    }
+
+    /// An answer said who leads the key's partition now; `None`: nobody is known to.
+    pub(super) fn learn_leader(&mut self, body: &RequestBody, leader: Option<NodeId>) {
+        if let Some(at) = self.partition_of(body) {
+            self.partitions[at].leader = leader;
+        }
+    }
+
+    /// The best node for this request; among those not yet `tried` if there are such. Doubtful ones last.
+    pub(super) fn choose(&mut self, body: &RequestBody, tried: &[Arc<Link>]) -> Arc<Link> {
+        let favourite = self.favourite(body);
+        if let Some(link) = favourite.as_ref().filter(|link| tried.is_empty() && !link.is_doubtful()) {
+            return Arc::clone(link);
+        }
+        let untried = |link: &&Arc<Link>| !tried.iter().any(|other| Arc::ptr_eq(other, link));
+        // Members by their own addresses; the addresses we began with only when nothing better is known.
+        let members: Vec<&Arc<Link>> = match self.nodes.is_empty() {
+            true => self.links.values().collect(),
+            false => self.nodes.values().collect(),
+        };
+        self.turn += 1;
+        let turned = members.iter().cycle().skip(self.turn % members.len()).take(members.len()).copied();
+        let candidates: Vec<&Arc<Link>> = favourite.iter().chain(turned).chain(self.links.values()).collect();
+        let good = candidates.iter().copied().filter(untried).find(|link| !link.is_doubtful());
+        let best = good.or_else(|| candidates.iter().copied().find(untried)).unwrap_or(candidates[0]);
+        Arc::clone(best)
+    }
+
+    fn favourite(&mut self, body: &RequestBody) -> Option<Arc<Link>> {
+        let believed = &self.partitions[self.partition_of(body)?];
+        let node = match body {
+            RequestBody::Operation(operation)
+                if operation.action == (Action::Get { consistency: Consistency::Eventual }) && !believed.replicas.is_empty() =>
+            {
+                self.turn += 1;
+                Some(believed.replicas[self.turn % believed.replicas.len()])
+            }
+            _ => believed.leader.or(believed.replicas.first().copied()),
+        };
+        self.node(node?)
+    }
+
+    fn partition_of(&self, body: &RequestBody) -> Option<usize> {
+        match body {
+            RequestBody::Operation(operation) if self.knows_ring() => {
+                Some(partition_index(crate::base::hash::token(0, &operation.key), self.partitions.len()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Partition `i` of `count` (a power of two) has the tokens whose highest bits say `i`.
+fn partition_index(token: Token, count: usize) -> usize {
+    ((u128::from(token.0) * count as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{ClusterId, DirectoryId};
+    use crate::msg::client::{Operation, PartitionReport};
+    use crate::msg::cluster::{ClusterOptions, Formation, Member};
+    use bytes::Bytes;
+
+    fn report(leader: Option<NodeId>) -> RingReport {
+        let member = |node: u16| Member {
+            node: NodeId(node),
+            directory: DirectoryId(1),
+            address: format!("n{node}:1"),
+            zone: String::new(),
+            weight: 1,
+        };
+        let partition = PartitionReport { replicas: vec![NodeId(2), NodeId(1)], leader };
+        RingReport {
+            formation: Formation {
+                cluster: ClusterId(1),
+                members: vec![member(1), member(2), member(3)],
+                options: ClusterOptions::default(),
+            },
+            partitions: vec![partition; 4],
+        }
+    }
+
+    fn get(key: &'static str) -> RequestBody {
+        let action = Action::Get { consistency: Consistency::Strong };
+        RequestBody::Operation(Operation { key: Bytes::from_static(key.as_bytes()), action })
+    }
+
+    #[test]
+    fn the_believed_leader_is_asked_first_and_then_everybody_else() {
+        let mut routing = Routing::new(&["seed:1".into()]);
+        assert_eq!(routing.choose(&get("k"), &[]).address, "seed:1");
+        routing.learn_ring(&report(Some(NodeId(3))));
+        let mut tried = vec![routing.choose(&get("k"), &[])];
+        assert_eq!(tried[0].address, "n3:1");
+        for _ in 0..3 {
+            tried.push(routing.choose(&get("k"), &tried));
+        }
+        let mut addresses: Vec<_> = tried.iter().map(|link| link.address.as_str()).collect();
+        addresses.sort_unstable();
+        assert_eq!(addresses, ["n1:1", "n2:1", "n3:1", "seed:1"]);
+    }
+
+    #[test]
+    fn a_hint_changes_the_belief_for_that_partition_alone() {
+        let mut routing = Routing::new(&["seed:1".into()]);
+        routing.learn_ring(&report(None));
+        assert_eq!(routing.choose(&get("k"), &[]).address, "n2:1", "the preferred leader");
+        routing.learn_leader(&get("k"), Some(NodeId(1)));
+        assert_eq!(routing.choose(&get("k"), &[]).address, "n1:1");
+        let at = routing.partition_of(&get("k")).expect("known");
+        let believes_one = |at: usize| routing.partitions[at].leader == Some(NodeId(1));
+        assert_eq!((0..4).filter(|at| believes_one(*at)).collect::<Vec<_>>(), [at]);
+    }
+
+    #[test]
+    fn the_token_space_is_cut_evenly() {
+        assert_eq!(partition_index(Token(0), 64), 0);
+        assert_eq!(partition_index(Token(u64::MAX), 64), 63);
+        assert_eq!(partition_index(Token(1 << 58), 64), 1);
+        assert_eq!(partition_index(Token(u64::MAX), 1), 0);
+    }
+}
