@@ -73,6 +73,8 @@ impl Driver {
     pub fn run(mut self) -> Result<(), Fatal> {
         let _ending = Ending { network: Arc::clone(&self.network), ended: self.ended.clone() };
         let mut turn = Turn::default();
+        // The boot itself has something to write: the first turn needs no event.
+        self.inbox.push(Event::Timer);
         let mut wall_clock_due = Time::ZERO;
         let mut stop_by: Option<Time> = None;
         loop {

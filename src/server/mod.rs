@@ -39,6 +39,8 @@ pub(crate) mod reader;
 #[cfg(test)]
 mod scratch;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use error::StartError;
 pub use settings::ServerSettings;

@@ -1,0 +1,264 @@
+//! A server as clients and impostors see it, over real sockets.
+
+use super::frame::{self, Kind};
+use super::handshake::{self, Goodbye, HELLO_SIZE, Hello, Reason, Role};
+use super::scratch::Scratch;
+use super::{Server, ServerSettings, StartError};
+use crate::base::{ClusterId, DirectoryId, Duration, Epoch, NodeId};
+use crate::client::{Client, ClientOptions, Error};
+use crate::msg::client::{Request, RequestBody, Response, ResponseBody};
+use crate::msg::codec;
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+fn settings(scratch: &Scratch) -> ServerSettings {
+    ServerSettings {
+        listen: "127.0.0.1:0".into(),
+        data_dir: scratch.path().to_owned(),
+        segment_size: 1024 * 1024,
+        stop_timeout: Duration::from_secs(4),
+        // Node 2 is never there.
+        peers: vec![(NodeId(2), "127.0.0.1:1".into())],
+        ..ServerSettings::default()
+    }
+}
+
+struct Running(Option<Server>);
+
+impl Running {
+    fn start(settings: ServerSettings) -> Running {
+        Running(Some(Server::start(settings).expect("starts")))
+    }
+
+    fn server(&self) -> &Server {
+        self.0.as_ref().expect("running")
+    }
+
+    async fn dial(&self) -> TcpStream {
+        TcpStream::connect(self.server().address()).await.expect("listens")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(server) = self.0.take() {
+            server.stopper().abort();
+            server.join().expect("no halt");
+        }
+    }
+}
+
+fn peer(node: u16) -> Hello {
+    Hello { role: Role::Peer, node: NodeId(node), epoch: Epoch(1), cluster: None, directory: DirectoryId(7) }
+}
+
+async fn next_frame(stream: &mut TcpStream) -> Option<(Kind, Bytes)> {
+    let mut buffer = BytesMut::new();
+    loop {
+        if let Some(frame) = frame::take(&mut buffer, 1 << 20).expect("a good frame") {
+            assert!(buffer.is_empty());
+            return Some(frame);
+        }
+        let missing = frame::missing(&buffer, 1 << 20).expect("a good frame");
+        let mut part = vec![0; missing];
+        let count = stream.read(&mut part).await.ok()?;
+        if count == 0 {
+            return None;
+        }
+        buffer.extend_from_slice(&part[..count]);
+    }
+}
+
+async fn goodbye(stream: &mut TcpStream) -> Goodbye {
+    let waited = tokio::time::timeout(Duration::from_secs(10), next_frame(stream)).await;
+    let (kind, body) = waited.expect("in time").expect("not just closed");
+    assert_eq!(kind, Kind::Goodbye);
+    codec::decode(&body).expect("a goodbye")
+}
+
+/// Says `bytes` instead of a hello; gives the reason of the refusal.
+async fn refused(running: &Running, bytes: &[u8]) -> Reason {
+    let mut stream = running.dial().await;
+    stream.write_all(bytes).await.expect("open");
+    let mut hello = [0; HELLO_SIZE];
+    stream.read_exact(&mut hello).await.expect("the server says who it is, to anybody");
+    assert_eq!(Hello::decode(&hello).expect("a good hello").node, NodeId(1));
+    goodbye(&mut stream).await.reason
+}
+
+async fn client(running: &Running) -> Client {
+    Client::connect(&[running.server().address().to_string()], ClientOptions::default()).await.expect("connects")
+}
+
+#[tokio::test]
+async fn a_client_learns_how_the_node_is_and_a_clean_stop_ends_it() {
+    let scratch = Scratch::new("status");
+    let mut running = Running::start(settings(&scratch));
+    let client = client(&running).await;
+    let status = client.status(None).await.expect("answers");
+    assert_eq!(status.node, NodeId(1));
+    assert!(status.cpu_us > 0);
+    let server = running.0.take().expect("running");
+    server.stop();
+    server.ended().await;
+    server.join().expect("no halt");
+}
+
+#[tokio::test]
+async fn whoever_does_not_fit_is_told_why() {
+    let scratch = Scratch::new("refused");
+    let running = Running::start(settings(&scratch));
+    let mut other_version = Hello::client().encode();
+    other_version[8] = 99;
+    assert_eq!(refused(&running, &other_version).await, Reason::WrongVersion);
+    assert_eq!(refused(&running, b"GET / HTTP/1.1\r\n").await, Reason::WrongMagic);
+    assert_eq!(refused(&running, &peer(1).encode()).await, Reason::NodeIdTaken);
+    assert_eq!(refused(&running, &peer(9).encode()).await, Reason::NotAMember);
+    let mut flipped = peer(2).encode();
+    flipped[20] ^= 4;
+    assert_eq!(refused(&running, &flipped).await, Reason::Malformed);
+}
+
+#[tokio::test]
+async fn one_directory_has_a_node_id_and_its_newest_connection_counts() {
+    let scratch = Scratch::new("taken");
+    let running = Running::start(settings(&scratch));
+    let mut first = running.dial().await;
+    handshake::dial(&mut first, &peer(2)).await.expect("welcome");
+    let impostor = Hello { directory: DirectoryId(8), ..peer(2) };
+    assert_eq!(refused(&running, &impostor.encode()).await, Reason::NodeIdTaken);
+    let mut second = running.dial().await;
+    handshake::dial(&mut second, &peer(2)).await.expect("welcome");
+    assert_eq!(goodbye(&mut first).await.reason, Reason::Replaced);
+    drop(second);
+    // When the first is gone, who comes next may be the right one.
+    for _ in 0..100 {
+        let mut third = running.dial().await;
+        handshake::dial(&mut third, &impostor).await.expect("a hello in any case");
+        let mut byte = [0];
+        let waited = tokio::time::timeout(Duration::from_millis(20), third.read(&mut byte)).await;
+        if waited.is_err() {
+            return;
+        }
+    }
+    panic!("the id stays taken");
+}
+
+#[tokio::test]
+async fn malformed_requests_end_their_connection_and_no_other() {
+    let scratch = Scratch::new("malformed");
+    let running = Running::start(settings(&scratch));
+    let client = client(&running).await;
+    let mut bad_checksum = Vec::new();
+    frame::append(Kind::Message, &Request { id: 1, timeout_ms: 1, body: RequestBody::Status }, &mut bad_checksum);
+    bad_checksum[4] ^= 1;
+    let mut no_request = Vec::new();
+    frame::append(Kind::Message, &"what?", &mut no_request);
+    for bytes in [&bad_checksum[..], &no_request, &[0xff; 4]] {
+        let mut stream = running.dial().await;
+        handshake::dial(&mut stream, &Hello::client()).await.expect("welcome");
+        stream.write_all(bytes).await.expect("open");
+        assert_eq!(goodbye(&mut stream).await.reason, Reason::Malformed);
+    }
+    client.status(None).await.expect("still answers");
+}
+
+#[tokio::test]
+async fn many_requests_in_one_write_are_all_answered() {
+    let scratch = Scratch::new("pipeline");
+    let running = Running::start(settings(&scratch));
+    let mut stream = running.dial().await;
+    handshake::dial(&mut stream, &Hello::client()).await.expect("welcome");
+    let mut bytes = Vec::new();
+    for id in 0..5_000 {
+        frame::append(Kind::Message, &Request { id, timeout_ms: 1_000, body: RequestBody::Status }, &mut bytes);
+    }
+    let (mut read_half, mut write_half) = stream.split();
+    let reading = async {
+        let (mut buffer, mut seen) = (BytesMut::new(), Vec::new());
+        while seen.len() < 5_000 {
+            assert_ne!(read_half.read_buf(&mut buffer).await.expect("open"), 0);
+            while let Some((_, body)) = frame::take(&mut buffer, 1 << 20).expect("good frames") {
+                let response: Response = codec::decode(&body).expect("a response");
+                assert!(matches!(response.body, ResponseBody::Status(_)));
+                seen.push(response.id);
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..5_000).collect::<Vec<_>>());
+    };
+    let (written, ()) = tokio::join!(write_half.write_all(&bytes), reading);
+    written.expect("open");
+}
+
+#[tokio::test]
+async fn a_client_too_many_is_told_so() {
+    let scratch = Scratch::new("too-many");
+    let running = Running::start(ServerSettings { connections_max: 3, ..settings(&scratch) });
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = running.dial().await;
+        handshake::dial(&mut stream, &Hello::client()).await.expect("welcome");
+        held.push(stream);
+    }
+    assert_eq!(refused(&running, &Hello::client().encode()).await, Reason::TooManyConnections);
+    let addresses = [running.server().address().to_string()];
+    let options = ClientOptions { timeout: Duration::from_millis(300), ..ClientOptions::default() };
+    if let Ok(client) = Client::connect(&addresses, options).await {
+        let error = client.status(None).await.expect_err("no room");
+        assert!(matches!(&error, Error::Unreachable(why) if why.contains("connections")), "{error}");
+    }
+    held.clear();
+    let client = client(&running).await;
+    client.status(None).await.expect("room again");
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_not_read_from_and_harms_nobody() {
+    let scratch = Scratch::new("never-reads");
+    let running = Running::start(settings(&scratch));
+    let mut deaf = running.dial().await;
+    handshake::dial(&mut deaf, &Hello::client()).await.expect("welcome");
+    let mut request = Vec::new();
+    for id in 0..1_000 {
+        frame::append(Kind::Message, &Request { id, timeout_ms: 1_000, body: RequestBody::Status }, &mut request);
+    }
+    // Far more answers than any buffer on the way holds.
+    let shouting = async { while tokio::time::timeout(Duration::from_millis(300), deaf.write_all(&request)).await.is_ok() {} };
+    let client = client(&running).await;
+    let listening = async {
+        for _ in 0..50 {
+            client.status(None).await.expect("answers");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::join!(shouting, listening);
+}
+
+#[test]
+fn what_keeps_a_server_from_starting_is_said() {
+    let scratch = Scratch::new("start-errors");
+    let running = Running::start(settings(&scratch));
+    let Err(locked) = Server::start(settings(&scratch)) else { panic!("two in one directory") };
+    assert!(matches!(locked, StartError::Locked { .. }), "{locked}");
+    let other = Scratch::new("start-errors-port");
+    let listen = running.server().address().to_string();
+    let Err(taken) = Server::start(ServerSettings { listen, ..settings(&other) }) else { panic!("two on one port") };
+    assert!(taken.to_string().contains("another process listens there"), "{taken}");
+}
+
+#[tokio::test]
+async fn a_hello_of_another_cluster_is_refused_once_the_cluster_is_known() {
+    let scratch = Scratch::new("other-cluster");
+    let running = Running::start(ServerSettings { peers: Vec::new(), ..settings(&scratch) });
+    let client = client(&running).await;
+    let wait_until = tokio::time::Instant::now() + Duration::from_secs(5);
+    while client.ring().await.is_err() {
+        assert!(tokio::time::Instant::now() < wait_until, "a cluster of one forms by itself");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let other = Hello { cluster: Some(ClusterId(1)), ..peer(2) };
+    let reason = refused(&running, &other.encode()).await;
+    assert!(matches!(reason, Reason::WrongCluster | Reason::NotAMember), "{reason:?}");
+}
