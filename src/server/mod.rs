@@ -45,9 +45,9 @@ mod tests;
 pub use error::StartError;
 pub use settings::ServerSettings;
 
-use crate::base::{DirectoryId, Duration, Epoch, NodeId};
+use crate::base::{DirectoryId, Duration, NodeId};
 use crate::node::{Event, Fatal, Node, NodeOptions};
-use crate::wal::Recovered;
+use crate::wal::{self, RecoverError, Recovered};
 use clock::{Clock, CpuMeters};
 use directory::{DataDirectory, SegmentFiles};
 use disk::Disk;
@@ -97,7 +97,7 @@ impl Server {
         let (listener, address) = listen(&settings.listen)?;
         let directory = DataDirectory::open(&settings.data_dir)?;
         raise_file_limit();
-        let recovered = recover(&directory)?;
+        let recovered = recover(&directory, settings.node)?;
 
         let clock = Clock::start();
         let inbox = Arc::new(Inbox::default());
@@ -212,16 +212,11 @@ fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
     Ok((listener, bound))
 }
 
-fn recover(directory: &DataDirectory) -> Result<Recovered, StartError> {
-    let _files = SegmentFiles::new(directory.log_path());
-    Ok(Recovered {
-        directory: None,
-        epoch: Epoch::ZERO,
-        formation: None,
-        peer_marks: BTreeMap::new(),
-        groups: BTreeMap::new(),
-        lossless: true,
-        tail: crate::wal::Tail::default(),
+fn recover(directory: &DataDirectory, me: NodeId) -> Result<Recovered, StartError> {
+    let path = directory.log_path();
+    wal::recover(&mut SegmentFiles::new(path.clone()), me).map_err(|error| match error {
+        RecoverError::Device(error) => StartError::Disk { path, error },
+        other => StartError::Recovery { path, why: other.to_string() },
     })
 }
 
