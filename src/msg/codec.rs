@@ -23,7 +23,7 @@ impl std::error::Error for CodecError {}
 #[derive(Debug)]
 pub struct Frame(Bytes);
 
-/// Derived codecs name it as their context's bound. [`Frame`] decodes; the empty context encodes.
+/// Implemented by [`Frame`] alone; derived decoders name it as their context's bound.
 pub trait Slices {
     fn slice(&self, part: &[u8]) -> Bytes;
 }
@@ -31,12 +31,6 @@ pub trait Slices {
 impl Slices for Frame {
     fn slice(&self, part: &[u8]) -> Bytes {
         self.0.slice_ref(part)
-    }
-}
-
-impl Slices for () {
-    fn slice(&self, part: &[u8]) -> Bytes {
-        Bytes::copy_from_slice(part)
     }
 }
 

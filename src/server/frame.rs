@@ -58,7 +58,7 @@ impl std::error::Error for FrameError {}
 ///
 /// # Panics
 /// If the frame is longer than its header can say: our own messages have limits far below.
-pub fn append<T: minicbor::Encode<()>>(kind: Kind, message: &T, out: &mut Vec<u8>) -> usize {
+pub fn append<T: minicbor::Encode<codec::Frame>>(kind: Kind, message: &T, out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_SIZE]);
     out.push(match kind {

@@ -8,6 +8,7 @@
 use super::frame::{self, Kind};
 use super::handshake::Goodbye;
 use crate::base::Duration;
+use crate::msg::codec;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -94,7 +95,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// [`Full`], and nothing is added.
-    pub fn push<T: minicbor::Encode<()>>(&self, message: &T) -> Result<usize, Full> {
+    pub fn push<T: minicbor::Encode<codec::Frame>>(&self, message: &T) -> Result<usize, Full> {
         let mut state = self.lock();
         let waits = state.buffer.len();
         // Where all are over their limit together, those that hold more than their share go.
@@ -107,7 +108,7 @@ impl Outgoing {
     }
 
     /// Adds a message; drops others, and perhaps this one, when there is no room.
-    pub fn push_dropping<T: minicbor::Encode<()>>(&self, message: &T, expendable: bool) -> Dropped {
+    pub fn push_dropping<T: minicbor::Encode<codec::Frame>>(&self, message: &T, expendable: bool) -> Dropped {
         let mut state = self.lock();
         if state.end.is_some() {
             return Dropped { expendable: usize::from(expendable), data: usize::from(!expendable) };
@@ -198,7 +199,7 @@ impl Outgoing {
         state.end.clone()
     }
 
-    fn append<T: minicbor::Encode<()>>(&self, state: &mut State, message: &T, expendable: bool) {
+    fn append<T: minicbor::Encode<codec::Frame>>(&self, state: &mut State, message: &T, expendable: bool) {
         let idle = state.buffer.is_empty();
         let size = frame::append(Kind::Message, message, &mut state.buffer);
         state.frames.push_back(FrameMark { size, expendable });
@@ -271,7 +272,6 @@ async fn close<W: AsyncWrite + Unpin>(stream: &mut W, goodbye: Option<Goodbye>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::msg::codec;
     use crate::server::handshake::Reason;
     use bytes::BytesMut;
     use tokio::io::AsyncReadExt;
