@@ -1,1 +1,206 @@
+//! The `ringseed` program: arguments, what is printed, exit codes. Everything that it does it does through the library's public parts:
+//! [`crate::server`] runs nodes, [`crate::client`] talks to them.
+//!
+//! - [`settings`]: `server`, `config`, and the flags that come from the table of settings.
+//! - [`up`]: a whole cluster in one process, to try things out.
+//! - [`operations`]: `put`, `get`, `delete`, `cas`, `incr`, `scan`; [`status`]; [`ring`]; [`shell`] has the same commands at a prompt.
+//! - [`load`]: traffic, measured, and recorded for checkers.
+//! - [`exit`]: exit codes and failures. [`show`], [`value`]: how bytes get out and in. [`connection`], [`folder`]: where the servers are.
 
+mod connection;
+mod exit;
+mod folder;
+mod load;
+mod operations;
+mod ring;
+mod settings;
+mod shell;
+mod show;
+mod status;
+mod up;
+mod value;
+
+use crate::client::Client;
+use clap::{CommandFactory, Parser, Subcommand};
+use exit::{EXIT_CODES, Failure};
+use operations::{CasArgs, CommonArgs, DeleteArgs, GetArgs, IncrArgs, PutArgs, ScanArgs};
+use std::process::ExitCode;
+
+/// A replicated key-value store on a consistent-hash ring.
+#[derive(Debug, Parser)]
+#[command(name = "ringseed", version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a cluster on this machine, to try things out
+    Up(Box<up::UpArgs>),
+    /// Run one node of a cluster
+    Server(Box<settings::ServerArgs>),
+    /// Print the settings that `server` would run with, and where each comes from
+    Config(Box<settings::ConfigArgs>),
+    #[command(flatten)]
+    Data(Box<DataCommand>),
+    /// The same commands at a prompt, with history and completion
+    Shell(shell::ShellArgs),
+    /// Put load on the cluster and measure it
+    Load(Box<load::LoadArgs>),
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The commands that talk to a cluster once; the shell has them too.
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Write an item
+    #[command(after_help = EXIT_CODES)]
+    Put(PutArgs),
+    /// Read an item: its value on standard output, its version on standard error
+    #[command(after_help = EXIT_CODES)]
+    Get(GetArgs),
+    /// Delete an item
+    #[command(after_help = EXIT_CODES)]
+    Delete(DeleteArgs),
+    /// Write an item if a condition holds of it (compare and set)
+    #[command(after_help = EXIT_CODES)]
+    Cas(CasArgs),
+    /// Add to an item that is a whole number, and print the sum
+    #[command(after_help = EXIT_CODES)]
+    Incr(IncrArgs),
+    /// Print items in key order: key, value and version, with tabs between; what is not printable is escaped
+    #[command(after_help = EXIT_CODES)]
+    Scan(ScanArgs),
+    /// Show every node: up or down, leaderships, lag, disk, CPU
+    Status(status::StatusArgs),
+    /// Show who owns what, or where a key lives
+    Ring(ring::RingArgs),
+}
+
+impl DataCommand {
+    fn common(&self) -> &CommonArgs {
+        match self {
+            DataCommand::Put(args) => &args.common,
+            DataCommand::Get(args) => &args.common,
+            DataCommand::Delete(args) => &args.common,
+            DataCommand::Cas(args) => &args.common,
+            DataCommand::Incr(args) => &args.common,
+            DataCommand::Scan(args) => &args.common,
+            DataCommand::Status(args) => &args.common,
+            DataCommand::Ring(args) => &args.common,
+        }
+    }
+
+    fn common_mut(&mut self) -> &mut CommonArgs {
+        match self {
+            DataCommand::Put(args) => &mut args.common,
+            DataCommand::Get(args) => &mut args.common,
+            DataCommand::Delete(args) => &mut args.common,
+            DataCommand::Cas(args) => &mut args.common,
+            DataCommand::Incr(args) => &mut args.common,
+            DataCommand::Scan(args) => &mut args.common,
+            DataCommand::Status(args) => &mut args.common,
+            DataCommand::Ring(args) => &mut args.common,
+        }
+    }
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Help and version were asked for; clap's own code for the rest would be 2.
+            return ExitCode::from(if error.use_stderr() { exit::OTHER } else { 0 });
+        }
+    };
+    let (json, done) = run(&cli.command);
+    done.map_or_else(|failure| failure.exit(json), |()| ExitCode::SUCCESS)
+}
+
+/// Whether JSON was asked for, and how it went.
+fn run(command: &Command) -> (bool, Result<(), Failure>) {
+    match command {
+        Command::Up(args) => (false, up::up(args)),
+        Command::Server(args) => (false, settings::server(args)),
+        Command::Config(args) => (args.json, settings::config(args)),
+        Command::Data(command) => (command.common().json, once(command)),
+        Command::Shell(args) => (false, shell::shell(args)),
+        Command::Load(args) => (args.common.json, load::load(args)),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "ringseed", &mut std::io::stdout());
+            (false, Ok(()))
+        }
+    }
+}
+
+fn once(command: &DataCommand) -> Result<(), Failure> {
+    let runtime = connection::runtime()?;
+    runtime.block_on(async {
+        let client = command.common().connection.connect().await?;
+        run_data(&client, command).await
+    })
+}
+
+async fn run_data(client: &Client, command: &DataCommand) -> Result<(), Failure> {
+    match command {
+        DataCommand::Put(args) => operations::put(client, args).await,
+        DataCommand::Get(args) => operations::get(client, args).await,
+        DataCommand::Delete(args) => operations::delete(client, args).await,
+        DataCommand::Cas(args) => operations::cas(client, args).await,
+        DataCommand::Incr(args) => operations::incr(client, args).await,
+        DataCommand::Scan(args) => operations::scan(client, args).await,
+        DataCommand::Status(args) => status::status(client, args).await,
+        DataCommand::Ring(args) => ring::ring(client, args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_that_go_together_and_that_do_not() {
+        let parse = |line: &str| Cli::try_parse_from(std::iter::once("ringseed").chain(line.split(' ')));
+        for line in [
+            "put k -5 --json",
+            "put k - --literal",
+            "put k @file --acknowledge all",
+            "cas k --if-absent v",
+            "cas k --if old new --timeout 250ms",
+            "incr k -3",
+            "scan --prefix a --limit 10 --consistency eventual",
+            "delete k --if-version 7",
+            "server --node 2 --peers 1=a:1,2=b:2",
+            "up --nodes 5 --partitions 128",
+            "load --workload mixed --clients 8 --seconds 1 --zipf",
+            "ring k --servers a:1,b:2",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in [
+            "put k",
+            "cas k new",
+            "cas k --if-absent --if-version 3 new",
+            "incr k many",
+            "get k --consistency sometimes",
+            "get k --timeout 5",
+            "get k --servers nowhere",
+            "frobnicate",
+            "",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

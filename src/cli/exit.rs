@@ -1,0 +1,147 @@
+//! How a command ends: what it says, and the exit code by which a script tells the ends apart.
+//!
+//! The codes follow promise P6: *rejected* certainly was not applied, *unknown* may have been. They are part of the program's
+//! interface and do not change.
+
+use crate::base::Version;
+use crate::client::Error;
+use core::fmt;
+use serde_json::{Value, json};
+use std::io;
+use std::process::ExitCode;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub enum Failure {
+    /// A wrong argument, setting or file; or anything else that has no code of its own.
+    Other(String),
+    /// The key is absent. The version is its tombstone's; zero: it was never written.
+    NotFound(Version),
+    /// The cluster, or the way to it.
+    Client(Error),
+    /// Standard output cannot be written.
+    Output(io::Error),
+}
+
+pub const OTHER: u8 = 1;
+pub const NOT_FOUND: u8 = 3;
+pub const CONDITION_FAILED: u8 = 4;
+pub const REJECTED: u8 = 5;
+pub const UNKNOWN: u8 = 6;
+pub const UNREACHABLE: u8 = 7;
+
+/// The end of every help text.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  wrong usage, wrong settings, or another failure
+  3  the key was not found
+  4  the condition did not hold; nothing was written
+  5  rejected: certainly not applied
+  6  unknown: may have been applied, or may yet be
+  7  no node could be reached; nothing was sent";
+
+impl Failure {
+    pub fn code(&self) -> u8 {
+        match self {
+            Failure::Other(_) | Failure::Output(_) => OTHER,
+            Failure::NotFound(_) => NOT_FOUND,
+            Failure::Client(Error::ConditionFailed { .. }) => CONDITION_FAILED,
+            Failure::Client(Error::Rejected(_)) => REJECTED,
+            Failure::Client(Error::Unknown(_)) => UNKNOWN,
+            Failure::Client(Error::Unreachable(_)) => UNREACHABLE,
+            Failure::Client(Error::Protocol(_)) => OTHER,
+        }
+    }
+
+    /// The word for it in JSON.
+    pub fn outcome(&self) -> &'static str {
+        match self.code() {
+            NOT_FOUND => "not_found",
+            CONDITION_FAILED => "condition_failed",
+            REJECTED => "rejected",
+            UNKNOWN => "unknown",
+            UNREACHABLE => "unreachable",
+            _ => "error",
+        }
+    }
+
+    pub fn json(&self) -> Value {
+        let mut object = json!({ "outcome": self.outcome(), "message": self.to_string() });
+        match self {
+            Failure::NotFound(version) => object["version"] = version.0.into(),
+            Failure::Client(Error::ConditionFailed { version, present }) => {
+                object["version"] = version.0.into();
+                object["present"] = (*present).into();
+            }
+            _ => {}
+        }
+        object
+    }
+
+    /// Says it: on standard error, or as JSON on standard output.
+    pub fn report(&self, json: bool) {
+        match self {
+            // Whoever read our output has left, and knows why.
+            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            _ if json => println!("{}", self.json()),
+            Failure::NotFound(_) | Failure::Client(_) => eprintln!("{self}"),
+            Failure::Other(_) | Failure::Output(_) => eprintln!("error: {self}"),
+        }
+    }
+
+    pub fn exit(&self, json: bool) -> ExitCode {
+        self.report(json);
+        ExitCode::from(self.code())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Other(what) => write!(f, "{what}"),
+            Failure::NotFound(Version::ZERO) => write!(f, "not found: the key was never written (version 0)"),
+            Failure::NotFound(version) => write!(f, "not found: the key was deleted (version {version})"),
+            Failure::Client(error) => write!(f, "{error}"),
+            Failure::Output(error) => write!(f, "cannot write to standard output: {error}"),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Client(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Output(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::msg::client::{Doubt, Rejection};
+
+    #[test]
+    fn every_outcome_has_its_code() {
+        let failed = Error::ConditionFailed { version: Version(7), present: true };
+        let codes = [
+            (Failure::Other("x".into()), 1, "error"),
+            (Failure::NotFound(Version(0)), 3, "not_found"),
+            (failed.clone().into(), 4, "condition_failed"),
+            (Error::Rejected(Rejection::NoLeader).into(), 5, "rejected"),
+            (Error::Unknown(Doubt::ConnectionLost).into(), 6, "unknown"),
+            (Error::Unreachable("x".into()).into(), 7, "unreachable"),
+            (Error::Protocol("x".into()).into(), 1, "error"),
+        ];
+        for (failure, code, outcome) in codes {
+            assert_eq!((failure.code(), failure.outcome()), (code, outcome));
+            assert!(code == 1 || EXIT_CODES.contains(&format!("\n  {code}  ")), "{code}");
+        }
+        let json = Failure::from(failed).json();
+        assert_eq!((&json["version"], &json["present"]), (&json!(7), &json!(true)));
+    }
+}

@@ -1,0 +1,38 @@
+//! The user's data folder: where `ringseed up` keeps its cluster, the shell its history, and the client commands find the servers to talk to.
+//!
+//! It is `$XDG_DATA_HOME/ringseed`, or `~/.local/share/ringseed`.
+
+use super::exit::Failure;
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The folder, whether it exists or not; `None` when the environment names no home.
+pub fn find() -> Option<PathBuf> {
+    let absolute = |variable| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")))?;
+    Some(base.join("ringseed"))
+}
+
+/// The addresses that the last `ringseed up` wrote down, if any.
+pub fn remembered_servers() -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(find()?.join(SERVERS)).ok()?;
+    let servers: Vec<String> = text.lines().filter_map(crate::server::config::parse_address).collect();
+    (!servers.is_empty()).then_some(servers)
+}
+
+/// Writes addresses down for the client commands. A home that cannot be written to only costs the convenience.
+pub fn remember_servers(addresses: &[String]) {
+    if let Some(folder) = find() {
+        let _ = std::fs::create_dir_all(&folder);
+        let _ = write_whole(&folder.join(SERVERS), &format!("{}\n", addresses.join("\n")));
+    }
+}
+
+/// Writes a file so that a reader sees the old text or the new one, never a part.
+pub fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
+    let beside = path.with_extension("new");
+    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
+    written.map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))
+}
+
+const SERVERS: &str = "servers";

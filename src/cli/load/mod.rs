@@ -1,0 +1,389 @@
+//! `ringseed load`: traffic, measured, and recorded for checkers.
+//!
+//! Each of the clients has one operation in progress at a time, on a thread that they all share (the generator must not take the CPU that it
+//! measures). Without `--rate` the next operation begins when the last one ended. With `--rate` operations are due at
+//! fixed times, and a latency counts from when the operation was *due*: a stall of the cluster then shows in all the operations that it
+//! held up, not in one of each client (coordinated omission).
+//!
+//! Only what was done counts in throughput and latency. After a failure a client waits a little before it goes on. Reads find something
+//! because all keys are written before the clock starts. A history has all operations, also those of that preparation.
+
+mod report;
+mod tally;
+mod workload;
+
+use super::connection;
+use super::exit::Failure;
+use super::operations::CommonArgs;
+use crate::base::Duration;
+use crate::base::limits::VALUE_SIZE_MAX;
+use crate::base::random::{self, Random};
+use crate::client::{Client, Error};
+use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody};
+use crate::msg::history::{self, Outcome, Record};
+use bytes::Bytes;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use report::{Report, Servers};
+use rustix::time::{ClockId, clock_gettime};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tally::Tally;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use workload::{Keys, Workload};
+
+#[derive(Debug, Clone, Args)]
+pub struct LoadArgs {
+    /// What to ask for
+    #[arg(long, value_enum, default_value = "mixed")]
+    pub workload: Workload,
+    /// Operations in progress at a time
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub clients: u64,
+    /// For how long
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// Bytes of a value
+    #[arg(long, value_name = "B", default_value_t = 256, value_parser = clap::value_parser!(u64).range(0..=VALUE_SIZE_MAX as u64))]
+    pub value_size: u64,
+    /// How many keys
+    #[arg(long, value_name = "K", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub keys: u64,
+    /// Some keys far more often than others (Zipf's law, exponent 0.99) instead of all alike
+    #[arg(long)]
+    pub zipf: bool,
+    /// Operations per second over all clients [default: as many as there can be]
+    #[arg(long, value_name = "R", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Write every operation with its start, end, arguments and outcome to this file, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
+    /// What the keys begin with
+    #[arg(long, value_name = "TEXT", default_value = "load/")]
+    pub key_prefix: String,
+    /// Connections to each node
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub connections: u64,
+    /// Draws the same keys again
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Do not write all keys first
+    #[arg(long)]
+    pub no_preload: bool,
+    /// Who must have synced a write before it is acknowledged
+    #[command(flatten)]
+    pub write: super::operations::WriteArgs,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|s: &f64| *s > 0.0 && *s <= 86_400.0)
+        .ok_or_else(|| "expected a number of seconds up to 86400".into())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|r: &f64| *r > 0.0 && *r <= 1e9).ok_or_else(|| "expected operations per second, above 0".into())
+}
+
+pub fn load(args: &LoadArgs) -> Result<(), Failure> {
+    let runtime = connection::runtime()?;
+    let recorder = args.history.as_deref().map(Recorder::start).transpose()?;
+    let done = runtime.block_on(run(args, recorder.as_ref().map(|recorder| recorder.records.clone())));
+    // The file is whole also when the run was not.
+    let recorded = recorder.map_or(Ok(()), Recorder::finish);
+    done?;
+    recorded
+}
+
+async fn run(args: &LoadArgs, records: Option<mpsc::Sender<Record>>) -> Result<(), Failure> {
+    let mut clients = Vec::new();
+    for _ in 0..args.connections.min(args.clients) {
+        clients.push(args.common.connection.connect().await?);
+    }
+    let load = Arc::new(Load {
+        args: args.clone(),
+        keys: Keys::new(args.keys, args.zipf),
+        origin: Instant::now(),
+        stop: AtomicBool::new(false),
+        next_to_preload: AtomicU64::new(0),
+        tallies: Mutex::default(),
+        records,
+    });
+    tokio::spawn(stop_at_signals(load.clone()));
+    if args.workload.has_reads() && !args.no_preload {
+        preload(&load, &clients).await?;
+    }
+    if load.stop.load(Ordering::Relaxed) {
+        return Err(Failure::Other("interrupted before the measurement began".into()));
+    }
+    let before = clients[0].statuses().await;
+    let cpu_before = own_cpu();
+    let began = Instant::now();
+    let (mut workers, until) = (JoinSet::new(), began + Duration::from_secs_f64(args.seconds));
+    for process in 0..args.clients {
+        let client = clients[process as usize % clients.len()].clone();
+        workers.spawn(worker(load.clone(), client, process, began, until));
+    }
+    let progress = tokio::spawn(show_progress(load.clone(), began, until));
+    while let Some(worker) = workers.join_next().await {
+        worker.map_err(|error| Failure::Other(format!("a client of the load failed: {error}")))?;
+    }
+    let elapsed = began.elapsed();
+    let own_cpu = own_cpu().saturating_sub(cpu_before);
+    progress.abort();
+    let _ = progress.await;
+    let after = clients[0].statuses().await;
+    let (puts, gets) = {
+        let tallies = load.tallies.lock().expect("no worker panicked");
+        (tallies.puts.clone(), tallies.gets.clone())
+    };
+    let servers = Servers::between(&before, &after);
+    let interrupted = load.stop.load(Ordering::Relaxed);
+    let report = Report { args, elapsed, puts, gets, servers, own_cpu, interrupted };
+    if args.common.json {
+        writeln!(io::stdout(), "{:#}", report.json())?;
+        return Ok(());
+    }
+    Ok(report.print()?)
+}
+
+/// What all clients of a load share.
+#[derive(Debug)]
+struct Load {
+    args: LoadArgs,
+    keys: Keys,
+    /// The zero of the history's times.
+    origin: Instant,
+    /// Ends every client after the operation that it has in progress, whose outcome is thus still seen.
+    stop: AtomicBool,
+    next_to_preload: AtomicU64,
+    tallies: Mutex<Tallies>,
+    records: Option<mpsc::Sender<Record>>,
+}
+
+#[derive(Debug, Default)]
+struct Tallies {
+    puts: Tally,
+    gets: Tally,
+}
+
+impl Load {
+    fn put(&self, key: u64, process: u64, sequence: u64) -> Operation {
+        let value = workload::value(self.args.value_size as usize, process, sequence);
+        let acknowledge: Acknowledge = self.args.write.acknowledge.into();
+        Operation { key: self.key(key), action: Action::Put { value, condition: Condition::None, acknowledge } }
+    }
+
+    fn get(&self, key: u64) -> Operation {
+        Operation { key: self.key(key), action: Action::Get { consistency: Consistency::Strong } }
+    }
+
+    fn key(&self, number: u64) -> Bytes {
+        workload::key(&self.args.key_prefix, number)
+    }
+
+    /// Does one operation, and records it.
+    async fn perform(&self, client: &Client, process: u64, operation: Operation) -> Result<ResponseBody, Error> {
+        let action = self.records.is_some().then(|| history::Action::from(&operation));
+        let start = self.nanos();
+        let result = client.call_within(RequestBody::Operation(operation), self.args.common.connection.timeout).await;
+        if let (Some(records), Some(action)) = (&self.records, action) {
+            let (outcome, answered) = outcome(&result, action.is_write());
+            let record = Record { process, start, end: answered.then(|| self.nanos()), action, outcome };
+            // The writer is gone only if the file cannot be written, which is reported at the end.
+            let _ = records.send(record).await;
+        }
+        result
+    }
+
+    fn nanos(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a history says of a result, and whether it was an answer.
+fn outcome(result: &Result<ResponseBody, Error>, is_write: bool) -> (Outcome, bool) {
+    match result {
+        Ok(body) => {
+            (Outcome::of(body).unwrap_or_else(|| Outcome::Unknown { reason: "an answer to something else".into() }), true)
+        }
+        Err(Error::ConditionFailed { version, present }) => {
+            (Outcome::ConditionFailed { version: version.0, present: *present }, true)
+        }
+        Err(Error::Rejected(why)) => (Outcome::Rejected { reason: why.to_string() }, true),
+        Err(Error::Unknown(why)) => (Outcome::Unknown { reason: why.to_string() }, false),
+        // Nothing was sent.
+        Err(Error::Unreachable(why)) => (Outcome::Rejected { reason: format!("unreachable: {why}") }, true),
+        Err(Error::Protocol(why)) if is_write => (Outcome::Unknown { reason: why.clone() }, false),
+        Err(Error::Protocol(why)) => (Outcome::Rejected { reason: why.clone() }, true),
+    }
+}
+
+/// One client: an operation after another, until the time is up.
+async fn worker(load: Arc<Load>, client: Client, process: u64, began: Instant, until: Instant) {
+    let mut random: Random = random::stream(load.args.seed, &format!("client {process}"));
+    let spacing = load.args.rate.map(|rate| Duration::from_secs_f64(load.args.clients as f64 / rate));
+    // Clients begin one after another, so that operations are due evenly.
+    let mut due = began + spacing.map_or(Duration::ZERO, |s| s.mul_f64(process as f64 / load.args.clients as f64));
+    for sequence in 0.. {
+        if spacing.is_some() {
+            tokio::time::sleep_until(due.min(until).into()).await;
+        }
+        if load.stop.load(Ordering::Relaxed) || Instant::now() >= until {
+            return;
+        }
+        let key = load.keys.next(&mut random);
+        let reads = load.args.workload.reads(&mut random);
+        let operation = if reads { load.get(key) } else { load.put(key, process, sequence) };
+        let from = if spacing.is_some() { due } else { Instant::now() };
+        let result = load.perform(&client, process, operation).await;
+        let latency = from.elapsed();
+        {
+            let mut tallies = load.tallies.lock().expect("no worker panicked");
+            let tally = if reads { &mut tallies.gets } else { &mut tallies.puts };
+            match &result {
+                Ok(_) => tally.done(latency),
+                Err(error) => tally.failed(error),
+            }
+        }
+        if result.is_err() {
+            tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+        }
+        due += spacing.unwrap_or_default();
+    }
+}
+
+/// Short against what a client notices, long against a loop that only fails.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
+
+/// Writes every key once.
+async fn preload(load: &Arc<Load>, clients: &[Client]) -> Result<(), Failure> {
+    let bar = bar(load.args.keys, "writing keys  {bar:30} {pos}/{len}");
+    let mut workers = JoinSet::new();
+    for process in 0..load.args.clients {
+        let (load, client, bar) = (load.clone(), clients[process as usize % clients.len()].clone(), bar.clone());
+        workers.spawn(async move {
+            loop {
+                let key = load.next_to_preload.fetch_add(1, Ordering::Relaxed);
+                if key >= load.args.keys || load.stop.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                preload_key(&load, &client, process, key).await?;
+                bar.inc(1);
+            }
+        });
+    }
+    while let Some(worker) = workers.join_next().await {
+        let ended: Result<(), Failure> =
+            worker.map_err(|error| Failure::Other(format!("a client of the load failed: {error}")))?;
+        ended?;
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+async fn preload_key(load: &Load, client: &Client, process: u64, key: u64) -> Result<(), Failure> {
+    let mut attempt = 0;
+    loop {
+        // Numbers from the top, so that no value of the measured run is equal.
+        match load.perform(client, process, load.put(key, process, u64::MAX - key)).await {
+            Ok(_) => return Ok(()),
+            Err(error) if attempt == PRELOAD_ATTEMPTS => return Err(error.into()),
+            Err(_) => attempt += 1,
+        }
+        tokio::time::sleep(PAUSE_AFTER_FAILURE * 10).await;
+    }
+}
+
+const PRELOAD_ATTEMPTS: u32 = 20;
+
+/// A bar on standard error, if that is a terminal.
+fn bar(length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    bar.set_style(ProgressStyle::with_template(template).expect("a template that makes sense"));
+    bar
+}
+
+async fn show_progress(load: Arc<Load>, began: Instant, until: Instant) {
+    let bar = bar((until - began).as_millis() as u64, "{bar:30} {msg}");
+    if bar.is_hidden() {
+        return;
+    }
+    let (mut last, mut last_at) = (0, began);
+    loop {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let (done, failed) = {
+            let tallies = load.tallies.lock().expect("no worker panicked");
+            let done = tallies.puts.ok + tallies.gets.ok;
+            (done, tallies.puts.all() + tallies.gets.all() - done)
+        };
+        let now = Instant::now();
+        let per_second = (done - last) as f64 / (now - last_at).as_secs_f64();
+        (last, last_at) = (done, now);
+        bar.set_position((now - began).as_millis() as u64);
+        let seconds = (now - began).as_secs_f64();
+        bar.set_message(format!("{seconds:.0} s   {per_second:.0} per second   {done} done, {failed} not"));
+        if now >= until {
+            bar.finish_and_clear();
+            return;
+        }
+    }
+}
+
+/// The first signal ends the run and prints what it has; the second ends the process.
+async fn stop_at_signals(load: Arc<Load>) {
+    while tokio::signal::ctrl_c().await.is_ok() {
+        if load.stop.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nwaiting for the operations in progress; Ctrl-C again ends at once");
+    }
+}
+
+/// CPU time of this process.
+fn own_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Writes a history on a thread of its own, while the load goes on.
+struct Recorder {
+    records: mpsc::Sender<Record>,
+    writer: JoinHandle<io::Result<()>>,
+    path: PathBuf,
+}
+
+/// Records that wait to be written. At the limit: the clients wait.
+const RECORDS_WAITING_MAX: usize = 64 * 1024;
+
+impl Recorder {
+    fn start(path: &Path) -> Result<Recorder, Failure> {
+        let file =
+            File::create(path).map_err(|e| Failure::Other(format!("cannot write the history to {}: {e}", path.display())))?;
+        let (records, mut waiting) = mpsc::channel(RECORDS_WAITING_MAX);
+        let write = move || {
+            let mut writer = history::Writer::new(BufWriter::with_capacity(1 << 20, file));
+            while let Some(record) = waiting.blocking_recv() {
+                writer.write(&record)?;
+            }
+            writer.finish().map(drop)
+        };
+        Ok(Recorder { records, writer: std::thread::spawn(write), path: path.to_path_buf() })
+    }
+
+    /// Waits until all is written. No other sender may be left.
+    fn finish(self) -> Result<(), Failure> {
+        drop(self.records);
+        let written = self.writer.join().map_err(|_| Failure::Other("the history's writer failed".into()))?;
+        written.map_err(|e| Failure::Other(format!("cannot write the history to {}: {e}", self.path.display())))
+    }
+}

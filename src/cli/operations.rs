@@ -1,0 +1,334 @@
+//! The commands on items: put, get, delete, cas, incr, scan.
+//!
+//! Data goes to standard output and nothing else does, so that it can be piped; versions and remarks go to standard error. With
+//! `--json`, one object per answer (per item, for a scan) goes to standard output.
+
+use super::connection::ConnectionArgs;
+use super::exit::Failure;
+use super::show::{escaped, json_bytes};
+use super::value;
+use crate::base::limits::SCAN_ITEMS_MAX;
+use crate::base::{Duration, Version};
+use crate::client::Client;
+use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody, Scan};
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+
+/// What every client command takes.
+#[derive(Debug, Clone, Args)]
+pub struct CommonArgs {
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// Print JSON: bytes that are no UTF-8 are {"hex": "..."}
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConsistencyArg {
+    /// Linearizable: every write acknowledged before is seen
+    Strong,
+    /// What any replica has applied: a past state, with no bound on how far past
+    Eventual,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AcknowledgeArg {
+    /// A quorum of replicas has synced it
+    Quorum,
+    /// Every replica has synced it; unknown when one is away
+    All,
+}
+
+impl From<ConsistencyArg> for Consistency {
+    fn from(argument: ConsistencyArg) -> Consistency {
+        match argument {
+            ConsistencyArg::Strong => Consistency::Strong,
+            ConsistencyArg::Eventual => Consistency::Eventual,
+        }
+    }
+}
+
+impl From<AcknowledgeArg> for Acknowledge {
+    fn from(argument: AcknowledgeArg) -> Acknowledge {
+        match argument {
+            AcknowledgeArg::Quorum => Acknowledge::Quorum,
+            AcknowledgeArg::All => Acknowledge::All,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ReadArgs {
+    /// What a read may show
+    #[arg(long, value_enum, default_value = "strong")]
+    pub consistency: ConsistencyArg,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct WriteArgs {
+    /// Who must have synced a write before it is acknowledged
+    #[arg(long, value_enum, default_value = "quorum")]
+    pub acknowledge: AcknowledgeArg,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct GetArgs {
+    pub key: OsString,
+    #[command(flatten)]
+    pub read: ReadArgs,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PutArgs {
+    pub key: OsString,
+    /// Text, `-` for standard input, or `@FILE`
+    #[arg(allow_negative_numbers = true)]
+    pub value: OsString,
+    /// Take VALUE as it stands, also when it begins with - or @
+    #[arg(long)]
+    pub literal: bool,
+    #[command(flatten)]
+    pub write: WriteArgs,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+#[group(multiple = false)]
+pub struct DeleteConditionArgs {
+    /// Only if the item has this value
+    #[arg(long = "if", value_name = "VALUE", allow_negative_numbers = true)]
+    pub if_value: Option<OsString>,
+    /// Only if the item has this version
+    #[arg(long, value_name = "N")]
+    pub if_version: Option<u64>,
+    /// Only if the item is there
+    #[arg(long)]
+    pub if_present: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DeleteArgs {
+    pub key: OsString,
+    #[command(flatten)]
+    pub condition: DeleteConditionArgs,
+    /// Take the value of --if as it stands
+    #[arg(long)]
+    pub literal: bool,
+    #[command(flatten)]
+    pub write: WriteArgs,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct CasConditionArgs {
+    /// Only if the item has this value (text, `-` or `@FILE`)
+    #[arg(long = "if", value_name = "VALUE", allow_negative_numbers = true)]
+    pub if_value: Option<OsString>,
+    /// Only if the item has this version
+    #[arg(long, value_name = "N")]
+    pub if_version: Option<u64>,
+    /// Only if the item is not there
+    #[arg(long)]
+    pub if_absent: bool,
+    /// Only if the item is there
+    #[arg(long)]
+    pub if_present: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct CasArgs {
+    pub key: OsString,
+    /// The new value: text, `-` for standard input, or `@FILE`
+    #[arg(allow_negative_numbers = true, value_name = "NEWVALUE")]
+    pub value: OsString,
+    #[command(flatten)]
+    pub condition: CasConditionArgs,
+    /// Take values as they stand, also when they begin with - or @
+    #[arg(long)]
+    pub literal: bool,
+    #[command(flatten)]
+    pub write: WriteArgs,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct IncrArgs {
+    pub key: OsString,
+    /// How much to add; an absent item counts as 0
+    #[arg(default_value_t = 1, allow_negative_numbers = true)]
+    pub by: i64,
+    #[command(flatten)]
+    pub write: WriteArgs,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ScanArgs {
+    /// Only keys that begin with this
+    #[arg(long, value_name = "P", default_value = "")]
+    pub prefix: OsString,
+    /// Only keys from this on
+    #[arg(long, value_name = "K", default_value = "")]
+    pub from: OsString,
+    /// At most so many items [default: all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    #[command(flatten)]
+    pub read: ReadArgs,
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+pub async fn get(client: &Client, args: &GetArgs) -> Result<(), Failure> {
+    let key = value::literal(&args.key);
+    let action = Action::Get { consistency: args.read.consistency.into() };
+    match operate(client, &args.common, key.clone(), action).await? {
+        ResponseBody::Value { value: Some(value), version } if args.common.json => {
+            let object = json!({ "outcome": "ok", "key": json_bytes(&key), "value": json_bytes(&value), "version": version.0 });
+            Ok(writeln!(io::stdout(), "{object}")?)
+        }
+        ResponseBody::Value { value: Some(value), version } => {
+            let mut out = io::stdout().lock();
+            out.write_all(&value)?;
+            // A pipe or a file gets the value byte for byte; a prompt belongs on a line of its own.
+            if out.is_terminal() {
+                out.write_all(b"\n")?;
+            }
+            out.flush()?;
+            eprintln!("version {version}");
+            Ok(())
+        }
+        ResponseBody::Value { value: None, version } => Err(Failure::NotFound(version)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub async fn put(client: &Client, args: &PutArgs) -> Result<(), Failure> {
+    let value = value::read(&args.value, args.literal)?;
+    let action = Action::Put { value, condition: Condition::None, acknowledge: args.write.acknowledge.into() };
+    write(client, &args.common, &args.key, action).await
+}
+
+pub async fn delete(client: &Client, args: &DeleteArgs) -> Result<(), Failure> {
+    let given = &args.condition;
+    let condition = condition(given.if_value.as_ref(), given.if_version, false, given.if_present, args.literal)?;
+    write(client, &args.common, &args.key, Action::Delete { condition, acknowledge: args.write.acknowledge.into() }).await
+}
+
+pub async fn cas(client: &Client, args: &CasArgs) -> Result<(), Failure> {
+    let given = &args.condition;
+    if !args.literal && args.value == "-" && given.if_value.as_ref().is_some_and(|value| value == "-") {
+        return Err(Failure::Other("only one of the two values can be read from standard input".into()));
+    }
+    let condition = condition(given.if_value.as_ref(), given.if_version, given.if_absent, given.if_present, args.literal)?;
+    let value = value::read(&args.value, args.literal)?;
+    write(client, &args.common, &args.key, Action::Put { value, condition, acknowledge: args.write.acknowledge.into() }).await
+}
+
+pub async fn incr(client: &Client, args: &IncrArgs) -> Result<(), Failure> {
+    let action = Action::Increment { by: args.by, acknowledge: args.write.acknowledge.into() };
+    write(client, &args.common, &args.key, action).await
+}
+
+fn condition(
+    value: Option<&OsString>,
+    version: Option<u64>,
+    absent: bool,
+    present: bool,
+    literal: bool,
+) -> Result<Condition, Failure> {
+    Ok(match (value, version) {
+        (Some(value), _) => Condition::Value(value::read(value, literal)?),
+        (None, Some(version)) => Condition::Version(Version(version)),
+        (None, None) if absent => Condition::Absent,
+        (None, None) if present => Condition::Present,
+        (None, None) => Condition::None,
+    })
+}
+
+/// Writes, and says the version; an increment's sum is data.
+async fn write(client: &Client, common: &CommonArgs, key: &OsString, action: Action) -> Result<(), Failure> {
+    match operate(client, common, value::literal(key), action).await? {
+        ResponseBody::Written { version, number } if common.json => {
+            let mut object = json!({ "outcome": "ok", "version": version.0 });
+            if let Some(number) = number {
+                object["number"] = number.into();
+            }
+            Ok(writeln!(io::stdout(), "{object}")?)
+        }
+        ResponseBody::Written { version, number } => {
+            if let Some(number) = number {
+                writeln!(io::stdout(), "{number}")?;
+            }
+            eprintln!("version {version}");
+            Ok(())
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+async fn operate(client: &Client, common: &CommonArgs, key: Bytes, action: Action) -> Result<ResponseBody, Failure> {
+    let body = RequestBody::Operation(Operation { key, action });
+    Ok(client.call_within(body, common.connection.timeout).await?)
+}
+
+/// Page after page, written as they come.
+pub async fn scan(client: &Client, args: &ScanArgs) -> Result<(), Failure> {
+    let prefix = value::literal(&args.prefix);
+    let mut from = value::literal(&args.from);
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        let (items, next) = page(client, &prefix, from, left, args).await?;
+        left = left.saturating_sub(items);
+        match next {
+            None => return Ok(()),
+            Some(next) if left == 0 => {
+                eprintln!("there are more; the next begins at --from '{}'", escaped(&next));
+                return Ok(());
+            }
+            Some(next) => from = next,
+        }
+    }
+    Ok(())
+}
+
+/// Writes one page. How many items it had, and where the next begins.
+async fn page(client: &Client, prefix: &Bytes, from: Bytes, left: u64, args: &ScanArgs) -> Result<(u64, Option<Bytes>), Failure> {
+    let scan = Scan {
+        prefix: prefix.clone(),
+        from,
+        limit: left.min(SCAN_ITEMS_MAX as u64) as u32,
+        consistency: args.read.consistency.into(),
+    };
+    let timeout: Duration = args.common.connection.timeout;
+    let ResponseBody::Scanned(scanned) = client.call_within(RequestBody::Scan(scan), timeout).await? else {
+        return Err(Failure::Other("a node answered a scan with something else".into()));
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for item in &scanned.items {
+        if args.common.json {
+            let object: Value =
+                json!({ "key": json_bytes(&item.key), "value": json_bytes(&item.value), "version": item.version.0 });
+            writeln!(out, "{object}")?;
+        } else {
+            writeln!(out, "{}\t{}\t{}", escaped(&item.key), escaped(&item.value), item.version)?;
+        }
+    }
+    out.flush()?;
+    Ok((scanned.items.len() as u64, scanned.next))
+}
+
+fn unexpected(body: &ResponseBody) -> Failure {
+    Failure::Other(format!("a node answered with something else than was asked for: {body:?}"))
+}

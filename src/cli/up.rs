@@ -1,0 +1,356 @@
+//! `ringseed up`: a whole cluster in one process, to try things out.
+//!
+//! Each node is what `ringseed server` would run: its own threads, its own directory, its own port, real TCP to the others. The
+//! directory of the cluster holds `cluster.json` and a directory per node, and survives restarts. Addresses and the settings that are fixed when a
+//! cluster forms are part of the cluster: they are chosen at the first start (ports from the default one upwards, free ones), written
+//! down, and used again. A port that another process has taken meanwhile is an error, not a reason to move.
+
+use super::exit::Failure;
+use super::settings::{SettingFlags, start_log};
+use super::{connection, folder};
+use crate::base::{Duration, NodeId};
+use crate::client::{Client, ClientOptions};
+use crate::node::Fatal;
+use crate::server::config::{self, Configuration, Origin, Resolved, SETTINGS, Sources};
+use crate::server::{Server, ServerSettings, StartError, Stopper};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// How many nodes [default: 3, or as many as the directory's cluster has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub nodes: Option<u16>,
+    /// Where the cluster's data is [default: `ringseed/up` in the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings: SettingFlags<true>,
+}
+
+/// What is fixed at the first start: `cluster.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Cluster {
+    /// Of node 1, node 2, and so on.
+    addresses: Vec<String>,
+    /// The settings that are fixed when a cluster forms, as text.
+    settings: BTreeMap<String, String>,
+}
+
+pub fn up(args: &UpArgs) -> Result<(), Failure> {
+    let no_home =
+        || Failure::Other("neither XDG_DATA_HOME nor HOME names a folder for the data: choose one with --data DIR".into());
+    let directory = args.data.clone().or_else(|| folder::find().map(|folder| folder.join("up"))).ok_or_else(no_home)?;
+    let made = std::fs::create_dir_all(&directory);
+    made.map_err(|e| Failure::Other(format!("cannot make the directory {}: {e}", directory.display())))?;
+    let remembered = read_cluster(&directory)?;
+    let resolved = resolve(args, remembered.as_ref())?;
+    let log = if resolved.value("log").origin == Origin::Default { "warn" } else { &resolved.configuration.log };
+    start_log(log, &resolved.configuration.log_format)?;
+
+    let runtime = connection::background_runtime(1)?;
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let (cluster, servers) = start(&directory, remembered, args.nodes.unwrap_or(DEFAULT_NODES), &resolved)?;
+    folder::remember_servers(&cluster.addresses);
+    say_started(&directory, &cluster);
+    let stoppers: Vec<Stopper> = servers.iter().map(|(_, server)| server.stopper()).collect();
+    let endings = join_all(servers);
+    runtime.block_on(watch(&cluster, &stoppers, endings, &mut signals))
+}
+
+const DEFAULT_NODES: u16 = 3;
+
+fn read_cluster(directory: &Path) -> Result<Option<Cluster>, Failure> {
+    let path = directory.join(CLUSTER);
+    let unreadable = |why: &dyn core::fmt::Display| Failure::Other(format!("cannot read {}: {why}", path.display()));
+    match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| unreadable(&e)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(&error)),
+    }
+}
+
+const CLUSTER: &str = "cluster.json";
+
+/// The settings in effect. Those that are fixed come from the cluster, and may only be repeated.
+fn resolve(args: &UpArgs, remembered: Option<&Cluster>) -> Result<Resolved, Failure> {
+    let failure = |errors: config::ConfigErrors| Failure::Other(errors.to_string());
+    let mut sources = Sources { flags: args.settings.0.clone(), environment: Sources::environment(), file: None };
+    let asked = config::resolve(&sources).map_err(failure)?;
+    let Some(cluster) = remembered else {
+        if asked.value("replication_factor").origin == Origin::Default {
+            let nodes = u64::from(args.nodes.unwrap_or(DEFAULT_NODES));
+            let most = u64::from(asked.configuration.server.cluster.replication_factor);
+            sources.flags.push(("replication_factor", nodes.min(most).to_string()));
+        }
+        return config::resolve(&sources).map_err(failure);
+    };
+    let has = cluster.addresses.len();
+    if args.nodes.is_some_and(|nodes| usize::from(nodes) != has) {
+        return Err(Failure::Other(format!(
+            "--nodes: the cluster in this directory has {has} nodes, and that cannot be changed yet; choose another directory with --data"
+        )));
+    }
+    for (name, fixed) in &cluster.settings {
+        let Some(setting) = config::find(name) else { continue };
+        let given = asked.value(setting.name);
+        if given.origin != Origin::Default && given.text != *fixed {
+            return Err(Failure::Other(format!(
+                "{}: {name} was fixed as {fixed} when the cluster in this directory formed; choose another directory with --data",
+                given.origin
+            )));
+        }
+        sources.flags.push((setting.name, fixed.clone()));
+    }
+    config::resolve(&sources).map_err(failure)
+}
+
+/// Starts all nodes. At the first start ports are chosen, and chosen again if another process is quicker.
+fn start(
+    directory: &Path,
+    remembered: Option<Cluster>,
+    nodes: u16,
+    resolved: &Resolved,
+) -> Result<(Cluster, Vec<(NodeId, Server)>), Failure> {
+    let first_start = remembered.is_none();
+    let mut cluster = match remembered {
+        Some(cluster) => cluster,
+        None => choose(nodes, resolved)?,
+    };
+    for attempt in 1.. {
+        let text = serde_json::to_string_pretty(&cluster).expect("plain data");
+        folder::write_whole(&directory.join(CLUSTER), &format!("{text}\n"))?;
+        match start_all(directory, &cluster, &resolved.configuration) {
+            Ok(servers) => return Ok((cluster, servers)),
+            Err(StartError::Listen { error, .. }) if first_start && attempt < 5 && error.kind() == ErrorKind::AddrInUse => {
+                cluster = choose(nodes, resolved)?;
+            }
+            Err(error) => return Err(Failure::Other(explain(&error))),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+fn explain(error: &StartError) -> String {
+    match error {
+        StartError::Listen { address, error } if error.kind() == ErrorKind::AddrInUse => format!(
+            "the cluster in this directory has the address {address}, and another process listens there: end it (is it another \
+             `ringseed up`?), or start another cluster with --data DIR"
+        ),
+        StartError::Locked { .. } => format!("{error}: is `ringseed up` already running? --data DIR starts another cluster"),
+        other => other.to_string(),
+    }
+}
+
+/// Addresses that are free now, and the settings to be fixed.
+fn choose(nodes: u16, resolved: &Resolved) -> Result<Cluster, Failure> {
+    // All are held until all are chosen, so that none is chosen twice.
+    let mut held = Vec::new();
+    let mut addresses = Vec::new();
+    for address in connection::default_addresses(PORTS_TRIED) {
+        if addresses.len() == usize::from(nodes) {
+            break;
+        }
+        if let Ok(listener) = TcpListener::bind(&address) {
+            held.push(listener);
+            addresses.push(address);
+        }
+    }
+    if addresses.len() < usize::from(nodes) {
+        return Err(Failure::Other(format!("fewer than {nodes} of the {PORTS_TRIED} ports tried are free")));
+    }
+    let fixed = SETTINGS.iter().filter(|setting| setting.of_cluster && setting.name != "peers");
+    let settings = fixed.map(|setting| (setting.name.to_owned(), resolved.value(setting.name).text.clone())).collect();
+    Ok(Cluster { addresses, settings })
+}
+
+const PORTS_TRIED: u16 = 500;
+
+/// Starts every node, or none.
+fn start_all(directory: &Path, cluster: &Cluster, configuration: &Configuration) -> Result<Vec<(NodeId, Server)>, StartError> {
+    let peers: Vec<(NodeId, String)> =
+        (1..).zip(&cluster.addresses).map(|(node, address)| (NodeId(node), address.clone())).collect();
+    let mut servers: Vec<(NodeId, Server)> = Vec::new();
+    for (node, address) in &peers {
+        let settings = ServerSettings {
+            node: *node,
+            listen: address.clone(),
+            advertise: None,
+            data_dir: directory.join(format!("node-{node}")),
+            peers: peers.clone(),
+            ..configuration.server.clone()
+        };
+        match Server::start(settings) {
+            Ok(server) => servers.push((*node, server)),
+            Err(error) => {
+                servers.iter().for_each(|(_, server)| server.stop());
+                servers.into_iter().for_each(|(_, server)| drop(server.join()));
+                return Err(error);
+            }
+        }
+    }
+    Ok(servers)
+}
+
+fn say_started(directory: &Path, cluster: &Cluster) {
+    let nodes = cluster.addresses.len();
+    println!(
+        "A cluster of {nodes} node{} is starting; its data is in {}",
+        if nodes == 1 { "" } else { "s" },
+        directory.display()
+    );
+    (1..).zip(&cluster.addresses).for_each(|(node, address): (u16, _)| println!("  node {node} listens on {address}"));
+}
+
+fn say_ready(after: Duration) {
+    let program = std::env::args_os().next().map_or_else(|| "ringseed".into(), |program| program.to_string_lossy().into_owned());
+    println!("Ready after {:.1} s. In another terminal, try:", after.as_secs_f64());
+    for line in [
+        "put greeting hello",
+        "get greeting",
+        "incr visits",
+        "scan",
+        "status",
+        "ring greeting",
+        "shell",
+        "load --workload mixed --seconds 5",
+    ] {
+        println!("  {program} {line}");
+    }
+    println!("Ctrl-C stops the cluster; its data stays.");
+}
+
+/// Waits for each server on a thread of its own.
+fn join_all(servers: Vec<(NodeId, Server)>) -> UnboundedReceiver<(NodeId, Result<(), Fatal>)> {
+    let (ended, endings) = unbounded_channel();
+    for (node, server) in servers {
+        let ended = ended.clone();
+        std::thread::spawn(move || {
+            let _ = ended.send((node, server.join()));
+        });
+    }
+    endings
+}
+
+/// Until every node has ended: says when the cluster is ready, stops it at the first signal, and leaves at the second.
+async fn watch(
+    cluster: &Cluster,
+    stoppers: &[Stopper],
+    mut endings: UnboundedReceiver<(NodeId, Result<(), Fatal>)>,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    let mut ready = tokio::spawn(until_ready(cluster.addresses.clone()));
+    let (mut said_ready, mut stopping, mut failed) = (false, None, None);
+    loop {
+        tokio::select! {
+            formed = &mut ready, if !said_ready => {
+                said_ready = true;
+                if stopping.is_none() && formed.unwrap_or(false) {
+                    say_ready(began.elapsed());
+                }
+            }
+            () = signals.next() => {
+                if stopping.is_some() {
+                    println!("\nStopped at once; what was acknowledged is safe.");
+                    std::process::exit(130);
+                }
+                println!("\nStopping; Ctrl-C again stops at once.");
+                stopping = Some(Instant::now());
+                stoppers.iter().for_each(Stopper::stop);
+            }
+            ending = endings.recv() => match ending {
+                Some((node, Err(Fatal(why)))) => {
+                    eprintln!("node {node} halted: {why}");
+                    failed = Some(format!("node {node} halted: {why}"));
+                }
+                Some((node, Ok(()))) if stopping.is_none() => eprintln!("node {node} stopped"),
+                Some((_, Ok(()))) => {}
+                None => break,
+            },
+        }
+    }
+    ready.abort();
+    if let Some(began) = stopping {
+        println!("Stopped after {:.1} s.", began.elapsed().as_secs_f64());
+    }
+    failed.map_or(Ok(()), |why| Err(Failure::Other(why)))
+}
+
+/// Waits until every partition has a leader. False: the cluster never said so.
+async fn until_ready(addresses: Vec<String>) -> bool {
+    let options = ClientOptions { timeout: Duration::from_secs(2), ..ClientOptions::default() };
+    for _ in 0..600 {
+        if let Ok(client) = Client::connect(&addresses, options.clone()).await
+            && let Ok(ring) = client.ring().await
+            && !ring.partitions.is_empty()
+            && ring.partitions.iter().all(|partition| partition.leader.is_some())
+        {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    false
+}
+
+/// What asks a process to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Inside a runtime.
+    fn new() -> Result<Signals, Failure> {
+        let failure = |e: io::Error| Failure::Other(format!("signals cannot be caught: {e}"));
+        let interrupt = signal(SignalKind::interrupt()).map_err(failure)?;
+        Ok(Signals { interrupt, terminate: signal(SignalKind::terminate()).map_err(failure)? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(nodes: Option<u16>, flags: &[(&'static str, &str)]) -> UpArgs {
+        let flags = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        UpArgs { nodes, data: None, settings: SettingFlags(flags) }
+    }
+
+    #[test]
+    fn what_is_fixed_may_be_repeated_but_not_changed() {
+        let first = resolve(&args(None, &[("partitions", "128")]), None).unwrap();
+        let cluster = choose(2, &first).unwrap();
+        assert_eq!((cluster.addresses.len(), cluster.settings["partitions"].as_str()), (2, "128"));
+        let again = resolve(&args(Some(2), &[]), Some(&cluster)).unwrap();
+        assert_eq!(again.configuration.server.cluster.partitions, 128);
+        assert!(resolve(&args(None, &[("partitions", "128")]), Some(&cluster)).is_ok());
+        let changed = resolve(&args(None, &[("partitions", "64")]), Some(&cluster)).unwrap_err();
+        assert!(changed.to_string().starts_with("--partitions: partitions was fixed as 128"), "{changed}");
+        let more = resolve(&args(Some(3), &[]), Some(&cluster)).unwrap_err();
+        assert!(more.to_string().contains("has 2 nodes"), "{more}");
+    }
+
+    #[test]
+    fn a_small_cluster_replicates_as_far_as_it_can() {
+        let factor = |nodes, flags: &[(&'static str, &str)]| {
+            resolve(&args(nodes, flags), None).unwrap().configuration.server.cluster.replication_factor
+        };
+        assert_eq!((factor(Some(1), &[]), factor(None, &[]), factor(Some(5), &[])), (1, 3, 3));
+        assert_eq!(factor(Some(5), &[("replication_factor", "5")]), 5);
+    }
+}
