@@ -144,14 +144,15 @@ fn once(command: &DataCommand) -> Result<(), Failure> {
     let runtime = connection::runtime()?;
     runtime.block_on(async {
         let client = command.common().connection.connect().await?;
-        run_data(&client, command).await
+        run_data(&client, command, false).await
     })
 }
 
-async fn run_data(client: &Client, command: &DataCommand) -> Result<(), Failure> {
+/// One command; `at_prompt`: what it prints is followed by a prompt, or would be.
+async fn run_data(client: &Client, command: &DataCommand, at_prompt: bool) -> Result<(), Failure> {
     match command {
         DataCommand::Put(args) => operations::put(client, args).await,
-        DataCommand::Get(args) => operations::get(client, args).await,
+        DataCommand::Get(args) => operations::get(client, args, at_prompt).await,
         DataCommand::Delete(args) => operations::delete(client, args).await,
         DataCommand::Cas(args) => operations::cas(client, args).await,
         DataCommand::Incr(args) => operations::incr(client, args).await,

@@ -190,7 +190,7 @@ pub struct ScanArgs {
     pub common: CommonArgs,
 }
 
-pub async fn get(client: &Client, args: &GetArgs) -> Result<(), Failure> {
+pub async fn get(client: &Client, args: &GetArgs, at_prompt: bool) -> Result<(), Failure> {
     let key = value::literal(&args.key);
     let action = Action::Get { consistency: args.read.consistency.into() };
     match operate(client, &args.common, key.clone(), action).await? {
@@ -202,7 +202,7 @@ pub async fn get(client: &Client, args: &GetArgs) -> Result<(), Failure> {
             let mut out = io::stdout().lock();
             out.write_all(&value)?;
             // A pipe or a file gets the value byte for byte; a prompt belongs on a line of its own.
-            if out.is_terminal() {
+            if at_prompt || out.is_terminal() {
                 out.write_all(b"\n")?;
             }
             out.flush()?;

@@ -62,7 +62,7 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
         match parse(&line, &args.connection) {
             Ok(Some(LineCommand::Exit)) => break,
             Ok(Some(LineCommand::Data(command))) => {
-                if let Err(failure) = runtime.block_on(run_data(&client, &command)) {
+                if let Err(failure) = runtime.block_on(run_data(&client, &command, true)) {
                     failure.report(command.common().json);
                 }
             }
