@@ -160,8 +160,6 @@ pub struct Node {
     formation_lsn: Option<Lsn>,
     /// When the marks of peers were last logged.
     marks_at: Time,
-    /// The last record appended before the last flush.
-    flushed: Lsn,
     stop: Stop,
     counters: report::Counters,
     wall_clock_ms: u64,
@@ -244,7 +242,6 @@ impl Node {
             effects: Vec::new(),
             formation_lsn: None,
             marks_at: now,
-            flushed: Lsn::ZERO,
             stop: Stop::No,
             counters: report::Counters::default(),
             wall_clock_ms: 0,
@@ -282,7 +279,6 @@ impl Node {
         self.drain(now);
         self.log_marks(now);
         self.advance_stop(now);
-        self.flushed = self.log.last_lsn();
         self.work.push_back(Work::Log(wal::In::Flush));
         self.drain(now);
         let outgoing = std::mem::take(&mut self.outgoing);
@@ -364,7 +360,7 @@ impl Node {
     /// Logs how far peers' logs are known to be durable, along with other records: never alone, or two idle nodes would
     /// keep each other writing.
     fn log_marks(&mut self, now: Time) {
-        if self.log.last_lsn() > self.flushed && now.since(self.marks_at) >= MARKS_INTERVAL {
+        if self.log.has_unflushed() && now.since(self.marks_at) >= MARKS_INTERVAL {
             self.marks_at = now;
             for (node, lsn) in self.membership.take_grown_marks() {
                 self.work.push_back(Work::Log(wal::In::Append(Record::PeerMark(node, lsn))));
