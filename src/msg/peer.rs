@@ -189,7 +189,9 @@ impl ReplicaMessage {
             ReplicaMessage::PreVoteReply(reply) | ReplicaMessage::VoteReply(reply) => reply.term,
             ReplicaMessage::Append(append) => append.term,
             ReplicaMessage::AppendReply(reply) => reply.term,
-            ReplicaMessage::TimeoutNow { term } | ReplicaMessage::Released { term } | ReplicaMessage::ReleasedReply { term } => *term,
+            ReplicaMessage::TimeoutNow { term } | ReplicaMessage::Released { term } | ReplicaMessage::ReleasedReply { term } => {
+                *term
+            }
         }
     }
 }

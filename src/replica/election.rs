@@ -155,7 +155,7 @@ impl Replica {
         self.accepted = None;
         self.lossy = false;
         let first = self.log.last_index().next();
-        let leader = Leader::new(cx, &self.options.voters, self.log.last_index(), first);
+        let leader = Leader::new(cx, &self.options.voters, self.log.last_index(), first, self.rebalance_patience());
         self.role = Role::Leader(Box::new(leader));
         self.append_own(Entry { index: first, term: self.state.term, fact: Fact::Noop }, out);
         out.push(Out::Led(self.state.term, first.next()));

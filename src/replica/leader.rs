@@ -50,7 +50,9 @@ struct Transfer {
 }
 
 impl Leader {
-    pub fn new(cx: &Context<'_>, voters: &[NodeId], last: Index, term_start: Index) -> Leader {
+    /// A leader that has just been elected. `patience`: how long it keeps a leadership that is another's by preference.
+    pub fn new(cx: &Context<'_>, voters: &[NodeId], last: Index, term_start: Index, patience: Duration) -> Leader {
+        let preferred = voters.first() == Some(&cx.me);
         Leader {
             progress: voters.iter().filter(|node| **node != cx.me).map(|node| Progress::new(*node, last)).collect(),
             term_start,
@@ -61,7 +63,7 @@ impl Leader {
             step_down_at: None,
             transfer: None,
             released: false,
-            rebalance_at: None,
+            rebalance_at: (!preferred).then(|| cx.now + patience),
             watched: Index::ZERO,
             fetches: 0,
         }
@@ -109,6 +111,11 @@ fn quorum_th<T: Ord + Copy + Default>(values: impl Iterator<Item = T>, quorum: u
 impl Replica {
     fn retry_interval(&self) -> Duration {
         (self.options.support / 4).max(Duration::from_millis(20))
+    }
+
+    /// How long a leadership stays with another than the preferred leader, once that one is well.
+    pub(super) fn rebalance_patience(&self) -> Duration {
+        self.options.support * 8
     }
 
     fn leader_mut(&mut self) -> Option<&mut Leader> {
@@ -322,7 +329,7 @@ impl Replica {
 
     pub(super) fn on_support_gained(&mut self, cx: &mut Context<'_>, peer: NodeId, out: &mut Outbox<Out>) {
         let preferred = self.options.voters.first() == Some(&peer);
-        let patience = self.options.support * 8;
+        let patience = self.rebalance_patience();
         if let Some(leader) = self.leader_mut() {
             leader.nudge_at = Some(cx.now);
             if preferred {
@@ -445,6 +452,7 @@ impl Replica {
 
     fn rebalance(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
         let preferred = self.options.voters[0];
+        let patience = self.rebalance_patience();
         let last = self.log.last_index();
         let Role::Leader(leader) = &mut self.role else { return };
         let near = |p: &Progress| p.node == preferred && last.0 - p.matched.0 < APPEND_ENTRIES_MAX as u64;
@@ -454,7 +462,7 @@ impl Replica {
         if leader.progress.iter().any(near) {
             self.begin_transfer(cx, preferred, out);
         } else {
-            leader.rebalance_at = Some(cx.now + self.options.support * 8);
+            leader.rebalance_at = Some(cx.now + patience);
         }
     }
 
