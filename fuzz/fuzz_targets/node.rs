@@ -182,7 +182,7 @@ fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
             let outcome = Outcome::NotLeader {
                 leader: dice.flag().then(|| LeaderHint { node: NodeId(dice.number() as u16), epoch, term: Term(dice.number()) }),
             };
-            PeerMessage::ForwardReply(ForwardReply { sequence: dice.number(), outcome })
+            PeerMessage::ForwardReply(ForwardReply { sequence: dice.number(), outcome, epoch: Epoch(dice.number()) })
         }
         _ => PeerMessage::Replica(GroupId(u32::from(dice.byte() % 4)), replica_message(dice, epoch)),
     }

@@ -327,10 +327,11 @@ impl Gateway {
         }
     }
 
-    /// Believes the hint if it is of a later term than what is known.
+    /// Believes the hint if it is of a later term than what is known, or of a later life in the same: a replica may have heard of a leader before
+    /// its node knew in which epoch the leader is.
     fn learn(&mut self, group: GroupId, hint: LeaderHint) {
-        let known = self.leaders.get(&group).map(|known| known.term);
-        if self.placement.replicas(group).contains(&hint.node) && known.is_none_or(|term| term < hint.term) {
+        let known = self.leaders.get(&group).map(|known| (known.term, known.epoch));
+        if self.placement.replicas(group).contains(&hint.node) && known.is_none_or(|known| known < (hint.term, hint.epoch)) {
             self.leaders.insert(group, hint);
         }
     }
@@ -358,13 +359,15 @@ impl Gateway {
             (Task::Operation(operation), _) if operation.validate().is_err() => {
                 Some(Outcome::Answer(ResponseBody::Rejected(Rejection::Invalid("key or value too long".into()))))
             }
-            (_, Some((epoch, _))) if epoch != cx.epoch => Some(Outcome::NotLeader { leader: None }),
+            (_, Some((life, _))) if life != cx.epoch => {
+                Some(Outcome::NotLeader { leader: self.leaders.get(&forward.group).copied() })
+            }
             (_, None) if !is_eventual(&forward.task) => Some(Outcome::NotLeader { leader: None }),
             _ if !self.placement.replicas(forward.group).contains(&cx.me) => Some(Outcome::NotLeader { leader: None }),
             _ => None,
         };
         if let Some(outcome) = outcome {
-            let reply = ForwardReply { sequence: forward.sequence, outcome };
+            let reply = ForwardReply { sequence: forward.sequence, outcome, epoch };
             out.push(Out::Send(from, PeerMessage::ForwardReply(reply)));
             return;
         }
@@ -375,6 +378,10 @@ impl Gateway {
     }
 
     fn on_forward_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: ForwardReply, out: &mut Outbox<Out>) {
+        // An answer to an earlier life of this node may bear the sequence of another call of this one.
+        if reply.epoch != cx.epoch {
+            return;
+        }
         if let Some(id) = self.forwarded.get(&(from, reply.sequence)).copied() {
             self.on_outcome(cx, id, reply.outcome, out);
         }

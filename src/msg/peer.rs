@@ -330,6 +330,9 @@ pub struct ForwardReply {
     pub sequence: u64,
     #[n(1)]
     pub outcome: Outcome,
+    /// The epoch of the gateway that is answered: its next life counts sequences from the start again.
+    #[n(2)]
+    pub epoch: Epoch,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

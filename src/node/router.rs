@@ -351,7 +351,7 @@ impl Node {
             Origin::Peer(node, epoch, sequence) => {
                 // A gateway that has restarted since does not know the sequence any more.
                 if self.liveness.view().epoch_of(node) <= epoch {
-                    self.send(now, node, PeerMessage::ForwardReply(ForwardReply { sequence, outcome }));
+                    self.send(now, node, PeerMessage::ForwardReply(ForwardReply { sequence, outcome, epoch }));
                 }
             }
         }
