@@ -14,6 +14,8 @@ pub const SCAN_ITEMS_MAX: usize = 1_000;
 pub const SCAN_BYTES_MAX: usize = 1024 * 1024;
 /// The most members of a cluster.
 pub const NODES_MAX: usize = 100;
+/// The largest weight of a node. A greeting with a larger one is refused.
+pub const WEIGHT_MAX: u16 = 1_000;
 /// The most partitions of a cluster; a power of two.
 pub const PARTITIONS_MAX: u32 = 1 << 16;
 /// The longest a client may ask the cluster to go on trying. A longer timeout is cut to this.

@@ -19,6 +19,7 @@
 //! logged with other records, at most once a second). An old copy is an operator's mistake beyond what promise P3 covers; noticing it is best effort.
 
 use crate::actor::{Actor, Context, Outbox, TimerKind};
+use crate::base::limits::{NODES_MAX, WEIGHT_MAX};
 use crate::base::random::Rng;
 use crate::base::{ClusterId, DirectoryId, Duration, Epoch, Lsn, NodeId, Time};
 use crate::msg::client::Membership as Standing;
@@ -220,12 +221,19 @@ impl Membership {
         out: &mut Outbox<Out>,
     ) {
         let (from, epoch, directory) = sender;
+        if self.formation.is_none() && !self.options.initial.contains(&from) {
+            return;
+        }
         if let Some(formation) = &self.formation {
-            // The envelope was admitted, so the directory is the bound one.
+            // The envelope was admitted, so the directory is the bound one. Another duration of support would make leases unsafe.
+            if greeting.options != formation.options {
+                out.push(Out::Send(from, PeerMessage::Refused(epoch, Refusal::OtherOptions)));
+                return;
+            }
             out.push(Out::Send(from, PeerMessage::Formed(formation.clone())));
             return;
         }
-        if greeting.initial != self.options.initial || greeting.options != self.options.cluster {
+        if greeting.initial != self.options.initial || greeting.options != self.options.cluster || greeting.weight > WEIGHT_MAX {
             out.push(Out::Send(from, PeerMessage::Refused(epoch, Refusal::OtherOptions)));
             return;
         }
@@ -265,7 +273,12 @@ impl Membership {
             return;
         }
         let bound = formation.members.iter().find(|m| m.node == cx.me).map(|m| m.directory);
-        if bound == Some(self.options.directory) {
+        // Promises are already given by this node's own options, and the placement is computed from these: they must be the same, and within limits.
+        let sound = formation.options == self.options.cluster
+            && formation.members.len() <= NODES_MAX
+            && formation.members.is_sorted_by(|a, b| a.node < b.node)
+            && formation.members.iter().all(|m| m.weight <= WEIGHT_MAX);
+        if sound && bound == Some(self.options.directory) {
             self.log(formation, out);
         }
     }
