@@ -101,7 +101,10 @@ impl Node {
             _ if refused => return,
             PeerMessage::Heartbeat(heartbeat) => Work::Liveness(liveness::In::Heartbeat(from, epoch, heartbeat)),
             PeerMessage::HeartbeatReply(reply) => {
-                self.work.push_back(Work::Membership(membership::In::Welcomed(from)));
+                // One to an earlier life says nothing of this one.
+                if reply.promise.leader == self.epoch {
+                    self.work.push_back(Work::Membership(membership::In::Welcomed(from)));
+                }
                 Work::Liveness(liveness::In::Reply(from, epoch, reply))
             }
             PeerMessage::Replica(group, message) if admitted => Work::Replica(group, replica::In::Message(from, epoch, message)),
