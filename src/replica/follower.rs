@@ -29,7 +29,8 @@ impl Replica {
             None => match self.take_entries(append, out) {
                 Some(matched) => {
                     self.learn_commit(Index(commit.0.min(matched.0)), out);
-                    if matched >= commit {
+                    // A new leader does not know yet all that is committed: only an entry of its own term proves it.
+                    if matched >= commit && self.log.term_at(commit) == Some(self.state.term) {
                         self.lossy = false;
                     }
                     AppendOutcome::Matched(matched)
