@@ -368,9 +368,14 @@ impl Replica {
         let due = |at: Option<Time>| at.is_some_and(|at| at <= cx.now);
         let Role::Leader(leader) = &mut self.role else { return };
         if due(leader.step_down_at) {
-            self.step_down(cx, out);
-            return;
+            // A promise may have been prolonged before its lapse was noticed.
+            self.on_support_lost(cx);
+            if matches!(&self.role, Role::Leader(leader) if leader.step_down_at.is_some()) {
+                self.step_down(cx, out);
+                return;
+            }
         }
+        let Role::Leader(leader) = &mut self.role else { return };
         if let Some(transfer) = leader.transfer.filter(|t| t.until <= cx.now) {
             leader.transfer = None;
             if transfer.asked {
@@ -406,7 +411,9 @@ impl Replica {
             }
             pending = true;
             let stale = cx.now.since(progress.sent_at) >= retry;
-            if progress.matched < last && stale {
+            // A fetch is always answered, however slow the disk is: begun anew at every retry it might never end.
+            if progress.matched < last && stale && progress.fetch.is_none() {
+                progress.full = false;
                 let next = if matches!(progress.pace, Pace::Stream) { progress.matched.next() } else { progress.next };
                 progress.probe_from(next);
             }

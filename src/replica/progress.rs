@@ -79,7 +79,7 @@ impl Progress {
     /// Whether entries may be sent now.
     pub fn may_send(&self) -> bool {
         match self.pace {
-            Pace::Probe { waiting } => !waiting && self.fetch.is_none(),
+            Pace::Probe { waiting } => !waiting && !self.full && self.fetch.is_none(),
             Pace::Stream => {
                 self.fetch.is_none()
                     && self.in_flight.len() < APPENDS_IN_FLIGHT_MAX
