@@ -22,10 +22,15 @@ impl Plan {
             swarm(&mut plan, &mut dice);
         }
         keep_the_promises_keepable(&mut plan, &mut dice);
+        let clients = u64::from(plan.workload.clients);
+        plan.workload.think_ms = plan.workload.think_ms.max(clients * plan.faults_ms / OPERATIONS_MAX);
         plan.faults.sort_by_key(|fault| fault.at_ms);
         plan
     }
 }
+
+/// About as many operations has a seed. Many short seeds find more than few long ones.
+const OPERATIONS_MAX: u64 = 1_200;
 
 /// A cluster, its machines, network, disks and clients; no faults yet.
 fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
@@ -61,7 +66,7 @@ fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
             read_us: dice.spread(20, 1_000),
             jitter_us: dice.spread(1, 3_000),
         },
-        faults_ms: dice.between(5_000, 12_000) + u64::from(support_ms),
+        faults_ms: dice.between(4_000, 9_000) + u64::from(support_ms),
         ending: *dice.pick(&[Ending::HealAll, Ending::HealAll, Ending::HealAll, Ending::HealMajority, Ending::NeverHeal]),
         faults: Vec::new(),
     }
