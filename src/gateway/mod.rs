@@ -222,7 +222,10 @@ impl Gateway {
             _ if eventual && here => Some((cx.me, None)),
             _ if eventual => nearest(cx, replicas, call.attempts).map(|node| (node, None)),
             Some(hint) if here || hint.node == cx.me || cx.liveness.supporting(hint.node, cx.now).is_some() => {
-                Some((hint.node, Some((hint.epoch, hint.term))))
+                // An append may come before the first heartbeat of its sender's life: what was not known then is known by now. A leader that
+                // has restarted since does not lead in that term any more, and says so.
+                let epoch = hint.epoch.max(cx.liveness.epoch_of(hint.node));
+                Some((hint.node, Some((epoch, hint.term))))
             }
             // Without a replica here nobody tells who leads. Whoever is asked for term zero, which nobody leads, does not begin anything and
             // says whom it believes in.
