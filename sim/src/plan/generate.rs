@@ -61,8 +61,8 @@ fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
             reordering_permille: if dice.chance(300) { dice.spread(1, 200) as u32 } else { 0 },
         },
         disk: DiskPlan {
-            write_us: dice.spread(5, 300),
-            sync_us: dice.spread(50, 8_000),
+            write_us: *dice.pick(&[5, 50, 300, 2_000]),
+            sync_us: *dice.pick(&[50, 300, 1_000, 4_000, 10_000]),
             read_us: dice.spread(20, 1_000),
             jitter_us: dice.spread(1, 3_000),
         },

@@ -166,13 +166,17 @@ fn clocks_beyond(plan: &mut Plan, dice: &mut Dice) {
     readers(plan, dice);
     short_support(plan, dice);
     plan.workload.clients = 10;
-    let slow = 1 + dice.below(plan.nodes.len() as u64) as u16;
-    let ppm = *dice.pick(&[-500_000, -700_000, -900_000]);
-    for at in times(plan, dice, 2_500) {
-        add(plan, at, 2_400, FaultKind::ClockRate { target: Target::Node(slow), ppm });
-        add(plan, at + 300, dice.between(800, 2_000), FaultKind::Isolate { target: Target::Node(slow) });
+    let support = *dice.pick(&[400, 600, 1_000]);
+    plan.cluster.support_ms = support;
+    plan.nodes.iter_mut().for_each(|node| node.heartbeat_ms = u64::from(support) / 6);
+    let support = u64::from(support);
+    for at in times(plan, dice, 7 * support) {
+        let target = leader(plan, dice);
+        let ppm = *dice.pick(&[-500_000, -600_000, -700_000]);
+        add(plan, at, 6 * support, FaultKind::ClockRate { target, ppm });
+        add(plan, at + support / 2, dice.between(3 * support, 5 * support), FaultKind::Isolate { target });
         if dice.chance(300) {
-            let target = target(plan, dice);
+            let target = super::generate::target(plan, dice);
             add(plan, at, 10, FaultKind::ClockJump { target, by_ms: dice.between(100, 3_000) });
         }
     }

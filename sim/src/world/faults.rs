@@ -170,7 +170,7 @@ impl World {
                 self.crash(number, Some(LossStyle::Nothing), for_ms);
                 if self.machines[number].disk.wipe() {
                     self.counters.fired(Kind::Wipe);
-                    self.machines[number].disowned = true;
+                    self.machines[number].disowned = Some(Kind::Wipe);
                 }
             }
             FaultKind::OldDirectory { .. } if self.machines[number].was_member => {
@@ -240,7 +240,7 @@ impl World {
                 self.counters.fired(Kind::OldDirectory);
                 self.crash(number, Some(LossStyle::Everything), 100);
                 self.machines[number].disk.put_back(copy);
-                self.machines[number].disowned = true;
+                self.machines[number].disowned = Some(Kind::OldDirectory);
             }
             FaultKind::ClockRate { .. } => {
                 self.faults.clock_ppm.remove(&number);

@@ -60,15 +60,22 @@ impl World {
         }
     }
 
+    /// Who is a member; and a directory that was wiped or put back is refused: that is when those faults mattered.
     fn look_at_membership(&mut self) {
         for machine in &mut self.machines {
             let Some(node) = &machine.node else { continue };
-            if machine.was_member && !machine.disowned {
+            if machine.refused || (machine.was_member && machine.disowned.is_none()) {
                 continue;
             }
-            match node.status(machine.clock.read(self.now)).membership {
-                Membership::Member => machine.was_member |= !machine.disowned,
-                Membership::Forming | Membership::Refused(_) => {}
+            let membership = node.status(machine.clock.read(self.now)).membership;
+            match (membership, machine.disowned) {
+                (Membership::Member, None) => machine.was_member = true,
+                (Membership::Refused(why), Some(kind)) => {
+                    machine.refused = true;
+                    self.counters.mattered(kind);
+                    self.timeline.note(self.now, || format!("{:?} knows that it is refused: {why}", machine.id));
+                }
+                _ => {}
             }
         }
     }
@@ -77,9 +84,9 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.timeline.note(self.now, || "== the faults end".to_owned());
         self.end_all_faults();
-        if self.plan.ending == Ending::HealMajority {
-            let disowned = self.machines.iter().position(|m| m.disowned);
-            let dead = disowned.unwrap_or_else(|| self.looks.below(self.machines.len() as u64) as usize);
+        // A node that is refused is as good as dead: it is the minority.
+        if self.plan.ending == Ending::HealMajority && !self.machines.iter().any(|m| m.disowned.is_some()) {
+            let dead = self.looks.below(self.machines.len() as u64) as usize;
             self.machines[dead].stays_down = true;
             self.crash(dead, Some(LossStyle::Nothing), 0);
             self.timeline.note(self.now, || format!("n{} stays dead", dead + 1));
@@ -117,7 +124,7 @@ impl World {
 
     /// Partitions of which a majority of the replicas lives and is in good standing.
     fn live_partitions(&self) -> Vec<u32> {
-        let dead: Vec<NodeId> = self.machines.iter().filter(|m| m.stays_down || m.disowned).map(|m| m.id).collect();
+        let dead: Vec<NodeId> = self.machines.iter().filter(|m| m.stays_down || m.disowned.is_some()).map(|m| m.id).collect();
         let live = |partition: &u32| match self.watch.members(PartitionId(*partition).group()) {
             Some(members) => members.iter().filter(|m| !dead.contains(m)).count() * 2 > members.len(),
             None => dead.is_empty(),
@@ -148,7 +155,6 @@ impl World {
             None => match self.disagreement() {
                 Err(violation) => self.safety(violation),
                 Ok(()) => {
-                    self.count_refusals();
                     self.verdict.get_or_insert(Verdict::Clean);
                 }
             },
@@ -161,7 +167,7 @@ impl World {
     fn live_replicas(&mut self) -> BTreeMap<GroupId, Vec<(usize, ReplicaProbe)>> {
         let mut groups: BTreeMap<GroupId, Vec<(usize, ReplicaProbe)>> = BTreeMap::new();
         let Some(healing) = &self.healing else { return groups };
-        for (number, machine) in self.machines.iter_mut().enumerate().filter(|(_, m)| !m.disowned) {
+        for (number, machine) in self.machines.iter_mut().enumerate().filter(|(_, m)| m.disowned.is_none()) {
             let Some(node) = &mut machine.node else { continue };
             for replica in node.replicas(machine.clock.read(self.now)) {
                 if healing.live.contains(&replica.group) {
@@ -176,6 +182,10 @@ impl World {
     fn unconverged(&mut self) -> Option<String> {
         if let Some(machine) = self.machines.iter().find(|m| m.node.is_none() && !m.stays_down) {
             return Some(format!("{:?} is not up", machine.id));
+        }
+        let wiped = |m: &&super::machine::Machine| m.disowned == Some(Kind::Wipe) && !m.refused;
+        if let Some(machine) = self.machines.iter().find(wiped) {
+            return Some(format!("{:?}, whose directory was wiped, is not refused", machine.id));
         }
         let groups = self.live_replicas();
         let healing = self.healing.as_ref()?;
@@ -214,18 +224,5 @@ impl World {
             Durability::of(&self.workload.history).check(agreement.items().map(|(_, items)| items))?;
         }
         Ok(())
-    }
-
-    /// A directory that was wiped or put back is refused: that is when those faults mattered.
-    fn count_refusals(&mut self) {
-        for machine in self.machines.iter().filter(|m| m.disowned) {
-            let Some(node) = &machine.node else { continue };
-            let membership = node.status(machine.clock.read(self.now)).membership;
-            self.timeline.note(self.now, || format!("{:?}, whose directory was exchanged, is {membership:?}", machine.id));
-            if matches!(membership, Membership::Refused(_)) {
-                let wiped = self.plan.faults.iter().any(|f| matches!(f.kind, crate::plan::FaultKind::Wipe { .. }));
-                self.counters.mattered(if wiped { Kind::Wipe } else { Kind::OldDirectory });
-            }
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::WorldTime;
 use crate::clock::Clock;
+use crate::counters::Kind;
 use crate::dice::Dice;
 use crate::disk::{DirectoryCopy, Disk};
 use crate::plan::{NodePlan, Plan};
@@ -47,7 +48,9 @@ pub struct Machine {
     /// It was a member once.
     pub was_member: bool,
     /// Its directory was wiped, or exchanged for an old copy, after it had become a member.
-    pub disowned: bool,
+    pub disowned: Option<Kind>,
+    /// It knows that the cluster refuses it.
+    pub refused: bool,
     /// The directory at an earlier time.
     pub copy: Option<DirectoryCopy>,
     dice: Dice,
@@ -76,7 +79,8 @@ impl Machine {
             stopping: false,
             may_halt: false,
             was_member: false,
-            disowned: false,
+            disowned: None,
+            refused: false,
             copy: None,
             dice: Dice::new(plan.seed, &format!("node {number}")),
             plan: own,
