@@ -29,6 +29,8 @@ pub struct Client {
     pub connection: Option<(usize, ConnId)>,
     pub pending: Option<Pending>,
     hint: Option<NodeId>,
+    /// It was rejected, and tries another node.
+    leaves: bool,
     next_id: u64,
     /// What was last seen of a key: value and version.
     seen: BTreeMap<Bytes, (Option<Bytes>, Version)>,
@@ -69,6 +71,7 @@ impl Workload {
             connection: None,
             pending: None,
             hint: None,
+            leaves: false,
             next_id: 1,
             seen: BTreeMap::new(),
             errands: VecDeque::new(),
@@ -100,7 +103,8 @@ impl Workload {
     /// Whom the client connects to next, of `machines`; and whether it leaves where it is.
     pub fn wanders(&mut self, client: usize) -> bool {
         let permille = self.plan.wander_permille;
-        self.clients[client].dice.chance(permille)
+        let client = &mut self.clients[client];
+        std::mem::take(&mut client.leaves) || client.dice.chance(permille)
     }
 
     pub fn choose_machine(&mut self, client: usize, machines: usize) -> usize {
@@ -139,6 +143,9 @@ impl Workload {
         }
         self.clients[client].hint = response.leader;
         let Some(outcome) = Outcome::of(&response.body) else { return false };
+        if matches!(response.body, ResponseBody::Rejected(_)) {
+            self.clients[client].leaves = self.auditing || self.clients[client].dice.chance(300);
+        }
         self.remember(client, &response.body);
         self.finish(client, outcome, Some(now));
         true
