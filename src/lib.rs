@@ -1,4 +1,45 @@
-//! Ringseed: a replicated key-value store on a consistent-hash ring.
+//! Ringseed: a replicated key-value store on a consistent-hash ring, and the same code under a simulator that tries to break it.
+//!
+//! Every node is a set of **actors**: state machines that never touch a socket, a file, a clock or an entropy source. What happens to a node is an
+//! [`Event`](node::Event), what it wants done an [`Effect`](node::Effect). In production [`server`] turns sockets, files and clocks into events; under
+//! test the simulator (crate `ringseed-sim`) does, and injects crashes, partitions and disk faults. Both drive the same [`Node`](node::Node).
+//!
+//! # Where to find what
+//!
+//! | question | look in |
+//! |---|---|
+//! | what clients and peers say, and what is in the log | [`msg`] |
+//! | what an actor is, what it may see | [`actor`] |
+//! | limits of everything | [`base::limits`] |
+//! | who is alive, who supports whom, for how long | [`liveness`] |
+//! | how a cluster forms, who is let in, which node holds which key | [`ring`] |
+//! | elections, replication, leases, reads without a round trip | [`replica`] |
+//! | what a write comes to, what an answer waits for | [`store`] |
+//! | how a request finds its leader, what is retried | [`gateway`] |
+//! | what is on the disk, what recovery does, what damage is | [`wal`] and `src/wal/FORMAT.md` |
+//! | what a message waits for before it leaves | [`node::gate`] |
+//! | which actor's output is which actor's input | `src/node/router.rs` |
+//! | threads, sockets, files | [`server`] |
+//! | commands, settings | [`cli`] |
+//! | the Rust client | [`client`] |
+//! | transactions (to come) | [`txn`] |
+//! | faults, plans, checkers, planted bugs | `sim/` |
+//!
+//! # Invariants of the architecture
+//!
+//! Much of it is about what is deliberately *absent*; `tests/tidy.rs` holds what a machine can hold.
+//!
+//! 1. Imports run one way: `base <- msg <- actor <- {wal, liveness, ring, replica, store, txn, gateway} <- node <- {server, sim}`. Siblings do not
+//!    import each other: what they share is a message, or a view in [`actor`].
+//! 2. Outside [`server`], [`cli`] and [`client`] there is no I/O, no clock, no entropy, no thread, no map of random order. `cargo check
+//!    --no-default-features` builds all of it without them.
+//! 3. One function says what a message waits for ([`node::gate::waits_for`]). Nothing else decides that.
+//! 4. Only the leader evaluates, and what is logged are facts ([`msg::log::Fact`]). Followers apply blindly.
+//! 5. How many steps go into a flush never changes what is correct. The simulator draws the number.
+//! 6. Bytes of a peer, a client or a disk give errors, never panics; what they make us allocate is bounded in [`base::limits`]. An invariant of our own that
+//!    breaks stops the node, in release too.
+//! 7. A client is told *done*, *rejected* (certainly not applied) or *unknown* (may have been applied), and nothing in between.
+//! 8. A failed write or sync ends the node. Nothing is retried on a disk that has lied once.
 
 pub mod actor;
 pub mod base;
