@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 const MS: u64 = 1_000_000;
 /// How much longer than the cluster a client waits.
 const PATIENCE_MS: u64 = 300;
+const AUDIT_TIMEOUT_MS: u32 = 3_000;
 
 #[derive(Debug)]
 pub struct Client {
@@ -124,8 +125,9 @@ impl Workload {
             self.clients[client].last_answer.clear();
             body
         };
+        let timeout_ms = self.timeout_ms();
         let client = &mut self.clients[client];
-        let request = Request { id: client.next_id, timeout_ms: self.plan.timeout_ms, body };
+        let request = Request { id: client.next_id, timeout_ms, body };
         client.next_id += 1;
         client.pending = Some(Pending { request: request.clone(), start: now });
         Some(request)
@@ -133,7 +135,12 @@ impl Workload {
 
     /// When the client stops waiting for what it asks now.
     pub fn patience_end(&self, now: WorldTime) -> WorldTime {
-        now + (u64::from(self.plan.timeout_ms) + PATIENCE_MS) * MS
+        now + (u64::from(self.timeout_ms()) + PATIENCE_MS) * MS
+    }
+
+    /// In the end it is asked whether things are done at all, not whether they are done within a client's timeout.
+    fn timeout_ms(&self) -> u32 {
+        if self.auditing { self.plan.timeout_ms.max(AUDIT_TIMEOUT_MS) } else { self.plan.timeout_ms }
     }
 
     /// An answer came. Whether the client was still waiting for it.

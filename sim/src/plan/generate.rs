@@ -266,11 +266,11 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
     plan.faults.retain_mut(|fault| match &mut fault.kind {
         // A majority of a group's replicas may have lost its directory when two nodes did.
         FaultKind::Wipe { .. } => {
-            lost_directories += 1;
+            lost_directories += u32::from(!relaxed);
             lost_directories == 1 && !relaxed
         }
         FaultKind::OldDirectory { .. } => {
-            lost_directories += 1;
+            lost_directories += u32::from(!relaxed);
             // An old copy is told by what peers have heard since: they must have heard something.
             fault.for_ms = fault.for_ms.max(2_000 + 4 * slowest);
             fault.when = None;

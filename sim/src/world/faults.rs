@@ -166,14 +166,14 @@ impl World {
                 self.machines[number].pauses += 1;
                 self.machines[number].kept_waiting = 0;
             }
-            FaultKind::Wipe { .. } if self.machines[number].was_member => {
+            FaultKind::Wipe { .. } if self.has_formed(number) => {
                 self.crash(number, Some(LossStyle::Nothing), for_ms);
                 if self.machines[number].disk.wipe() {
                     self.counters.fired(Kind::Wipe);
                     self.machines[number].disowned = Some(Kind::Wipe);
                 }
             }
-            FaultKind::OldDirectory { .. } if self.machines[number].was_member => {
+            FaultKind::OldDirectory { .. } if self.has_formed(number) => {
                 self.machines[number].copy = Some(self.machines[number].disk.copy());
             }
             FaultKind::ClockRate { ppm, .. } => {
@@ -209,6 +209,12 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Before the cluster has formed a directory may be exchanged: nothing is bound to it.
+    fn has_formed(&self, number: usize) -> bool {
+        let members = self.machines.iter().filter(|m| m.was_member).count();
+        self.machines[number].was_member && members * 2 > self.machines.len()
     }
 
     pub(super) fn power_loss(&mut self, number: usize, style: LossStyle, down_ms: u64) {

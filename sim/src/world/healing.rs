@@ -167,7 +167,7 @@ impl World {
     fn live_replicas(&mut self) -> BTreeMap<GroupId, Vec<(usize, ReplicaProbe)>> {
         let mut groups: BTreeMap<GroupId, Vec<(usize, ReplicaProbe)>> = BTreeMap::new();
         let Some(healing) = &self.healing else { return groups };
-        for (number, machine) in self.machines.iter_mut().enumerate().filter(|(_, m)| m.disowned.is_none()) {
+        for (number, machine) in self.machines.iter_mut().enumerate().filter(|(_, m)| !m.is_out()) {
             let Some(node) = &mut machine.node else { continue };
             for replica in node.replicas(machine.clock.read(self.now)) {
                 if healing.live.contains(&replica.group) {

@@ -110,6 +110,11 @@ impl Machine {
         }
     }
 
+    /// Not in good standing. An old directory that lacks nothing that its peers have heard of is let in again.
+    pub fn is_out(&self) -> bool {
+        self.refused || self.disowned == Some(Kind::Wipe)
+    }
+
     /// Whether something was under way that a crash now interrupts.
     pub fn is_busy(&self) -> bool {
         !self.inbox.is_empty() || !self.queue.is_empty() || !self.reads.is_empty()
