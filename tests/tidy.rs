@@ -184,12 +184,14 @@ fn show(file: &Path) -> String {
     file.strip_prefix(root()).unwrap_or(file).display().to_string()
 }
 
-/// The files of a module of the library: its file, or all in its folder. None when it is not there yet.
+/// The files of a module of the library: its file, or all in its folder, but not those that are tests throughout, which may use what
+/// they like. None when it is not there yet.
 fn module_files(module: &str) -> Vec<PathBuf> {
     let folder = root().join("src").join(module);
     let file = folder.with_extension("rs");
     let mut files = rust_files(&folder);
     files.extend(file.exists().then_some(file));
+    files.retain(|file| !file.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().starts_with("test_")));
     files
 }
 

@@ -1,0 +1,31 @@
+//! Every seed and plan of SEEDS.md is replayed: what it found stays found.
+
+use ringseed_sim::seeds::{Run, parse};
+use ringseed_sim::{Plan, RunOptions, run_plan, run_seed};
+use std::path::Path;
+
+#[test]
+fn every_seed_that_found_a_bug_is_clean_now() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("SEEDS.md")).expect("SEEDS.md is there");
+    let lines = parse(&text).unwrap_or_else(|wrong| panic!("SEEDS.md: {wrong}"));
+    let mut broken = Vec::new();
+    for line in &lines {
+        let (outcome, argument) = match &line.run {
+            Run::Seed(seed) => (run_seed(*seed), format!("--seed {seed}")),
+            Run::Plan(path) => {
+                let text = std::fs::read_to_string(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+                let plan: Plan = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path} holds no plan: {e}"));
+                (run_plan(&plan, RunOptions::default()), format!("--plan {path}"))
+            }
+        };
+        if !outcome.verdict.is_clean() {
+            broken.push(format!(
+                "{}\n  it once was: {}\n  reproduce: cargo run --release -p ringseed-sim -- {argument}",
+                outcome.verdict, line.cause
+            ));
+        }
+    }
+    assert!(broken.is_empty(), "{} of {} are broken again:\n{}", broken.len(), lines.len(), broken.join("\n"));
+    println!("{} seeds and plans of SEEDS.md are clean", lines.len());
+}
