@@ -154,6 +154,14 @@ fn config_says_what_holds_and_why() {
 }
 
 #[test]
+fn the_readme_describes_every_setting_as_it_is() {
+    let home = Home::new("readme");
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let table = home.run(&["config", "--describe"]).code(0).text();
+    assert!(readme.contains(&table), "the table in README.md should be what `ringseed config --describe` prints:\n{table}");
+}
+
+#[test]
 fn no_cluster_is_unreachable_and_not_unknown() {
     let home = Home::new("unreachable");
     // A port that was free a moment ago: nobody listens there.

@@ -7,7 +7,7 @@ use crate::base::Version;
 use crate::client::Error;
 use core::fmt;
 use serde_json::{Value, json};
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Why a command did not do what it was asked to.
@@ -84,7 +84,8 @@ impl Failure {
         match self {
             // Whoever read our output has left, and knows why.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            _ if json => println!("{}", self.json()),
+            // If nobody reads it any more, the exit code still says it.
+            _ if json => drop(writeln!(io::stdout(), "{}", self.json())),
             Failure::NotFound(_) | Failure::Client(_) => eprintln!("{self}"),
             Failure::Other(_) | Failure::Output(_) => eprintln!("error: {self}"),
         }

@@ -24,6 +24,7 @@ use crate::client::Client;
 use clap::{CommandFactory, Parser, Subcommand};
 use exit::{EXIT_CODES, Failure};
 use operations::{CasArgs, CommonArgs, DeleteArgs, GetArgs, IncrArgs, PutArgs, ScanArgs};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// A replicated key-value store on a consistent-hash ring.
@@ -134,8 +135,9 @@ fn run(command: &Command) -> (bool, Result<(), Failure>) {
         Command::Shell(args) => (false, shell::shell(args)),
         Command::Load(args) => (args.common.json, load::load(args)),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "ringseed", &mut std::io::stdout());
-            (false, Ok(()))
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "ringseed", &mut script);
+            (false, std::io::stdout().write_all(&script).map_err(Failure::Output))
         }
     }
 }

@@ -77,6 +77,7 @@ pub struct WriteArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct GetArgs {
+    /// The key, byte for byte
     pub key: OsString,
     #[command(flatten)]
     pub read: ReadArgs,
@@ -86,6 +87,7 @@ pub struct GetArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct PutArgs {
+    /// The key, byte for byte
     pub key: OsString,
     /// Text, `-` for standard input, or `@FILE`
     #[arg(allow_negative_numbers = true)]
@@ -115,6 +117,7 @@ pub struct DeleteConditionArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct DeleteArgs {
+    /// The key, byte for byte
     pub key: OsString,
     #[command(flatten)]
     pub condition: DeleteConditionArgs,
@@ -146,6 +149,7 @@ pub struct CasConditionArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct CasArgs {
+    /// The key, byte for byte
     pub key: OsString,
     /// The new value: text, `-` for standard input, or `@FILE`
     #[arg(allow_negative_numbers = true, value_name = "NEWVALUE")]
@@ -163,6 +167,7 @@ pub struct CasArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct IncrArgs {
+    /// The key, byte for byte
     pub key: OsString,
     /// How much to add; an absent item counts as 0
     #[arg(default_value_t = 1, allow_negative_numbers = true)]

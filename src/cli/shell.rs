@@ -42,7 +42,7 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
     let client = runtime.block_on(args.connection.connect())?;
     let interactive = io::stdin().is_terminal();
     if interactive {
-        println!("Connected. `help` lists the commands, Ctrl-D leaves.");
+        eprintln!("Connected. `help` lists the commands, Ctrl-D leaves.");
     }
     let other = |error: ReadlineError| Failure::Other(format!("the terminal cannot be used: {error}"));
     let mut editor: Editor<Words, FileHistory> = Editor::new().map_err(other)?;

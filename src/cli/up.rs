@@ -16,12 +16,17 @@ use crate::server::{Server, ServerSettings, StartError, Stopper};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// Prints a line. Whoever read them may have left (`ringseed up | head`): no reason to end a cluster.
+macro_rules! say {
+    ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
+}
 
 #[derive(Debug, Clone, Args)]
 pub struct UpArgs {
@@ -201,17 +206,15 @@ fn start_all(directory: &Path, cluster: &Cluster, configuration: &Configuration)
 
 fn say_started(directory: &Path, cluster: &Cluster) {
     let nodes = cluster.addresses.len();
-    println!(
-        "A cluster of {nodes} node{} is starting; its data is in {}",
-        if nodes == 1 { "" } else { "s" },
-        directory.display()
-    );
-    (1..).zip(&cluster.addresses).for_each(|(node, address): (u16, _)| println!("  node {node} listens on {address}"));
+    say!("A cluster of {nodes} node{} is starting; its data is in {}", if nodes == 1 { "" } else { "s" }, directory.display());
+    for (node, address) in (1_u16..).zip(&cluster.addresses) {
+        say!("  node {node} listens on {address}");
+    }
 }
 
 fn say_ready(after: Duration) {
     let program = std::env::args_os().next().map_or_else(|| "ringseed".into(), |program| program.to_string_lossy().into_owned());
-    println!("Ready after {:.1} s. In another terminal, try:", after.as_secs_f64());
+    say!("Ready after {:.1} s. In another terminal, try:", after.as_secs_f64());
     for line in [
         "put greeting hello",
         "get greeting",
@@ -222,9 +225,9 @@ fn say_ready(after: Duration) {
         "shell",
         "load --workload mixed --seconds 5",
     ] {
-        println!("  {program} {line}");
+        say!("  {program} {line}");
     }
-    println!("Ctrl-C stops the cluster; its data stays.");
+    say!("Ctrl-C stops the cluster; its data stays.");
 }
 
 /// Waits for each server on a thread of its own.
@@ -253,16 +256,18 @@ async fn watch(
         tokio::select! {
             formed = &mut ready, if !said_ready => {
                 said_ready = true;
-                if stopping.is_none() && formed.unwrap_or(false) {
-                    say_ready(began.elapsed());
+                match formed {
+                    Ok(true) if stopping.is_none() => say_ready(began.elapsed()),
+                    Ok(false) if stopping.is_none() => eprintln!("the cluster is not ready yet; `status` shows how its nodes are"),
+                    _ => {}
                 }
             }
             () = signals.next() => {
                 if stopping.is_some() {
-                    println!("\nStopped at once; what was acknowledged is safe.");
+                    say!("\nStopped at once; what was acknowledged is safe.");
                     std::process::exit(130);
                 }
-                println!("\nStopping; Ctrl-C again stops at once.");
+                say!("\nStopping; Ctrl-C again stops at once.");
                 stopping = Some(Instant::now());
                 stoppers.iter().for_each(Stopper::stop);
             }
@@ -279,7 +284,7 @@ async fn watch(
     }
     ready.abort();
     if let Some(began) = stopping {
-        println!("Stopped after {:.1} s.", began.elapsed().as_secs_f64());
+        say!("Stopped after {:.1} s.", began.elapsed().as_secs_f64());
     }
     failed.map_or(Ok(()), |why| Err(Failure::Other(why)))
 }

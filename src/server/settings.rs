@@ -48,7 +48,7 @@ impl Default for ServerSettings {
             zone: String::new(),
             weight: 1,
             cluster: ClusterOptions::default(),
-            heartbeat_interval: Duration::from_millis(100),
+            heartbeat_interval: Duration::from_millis(50),
             wal_sync_interval: Duration::ZERO,
             segment_size: 64 * 1024 * 1024,
             cache_size: 256 * 1024 * 1024,

@@ -98,7 +98,8 @@ pub fn load(args: &LoadArgs) -> Result<(), Failure> {
     let runtime = connection::runtime()?;
     let recorder = args.history.as_deref().map(Recorder::start).transpose()?;
     let done = runtime.block_on(run(args, recorder.as_ref().map(|recorder| recorder.records.clone())));
-    // The file is whole also when the run was not.
+    // Tasks that wait for ever (for a signal) hold the history open: they end here. The file is whole also when the run was not.
+    drop(runtime);
     let recorded = recorder.map_or(Ok(()), Recorder::finish);
     done?;
     recorded
