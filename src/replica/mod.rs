@@ -43,7 +43,8 @@
 //! # Relaxed syncing
 //!
 //! After an unclean start in relaxed mode a replica may have lost entries it acknowledged. It is *lossy*: it does not campaign unless it hears of no leader, its
-//! votes say so, and count only when every voter votes. It ends when a leader has brought it up to its commit index.
+//! votes say so, and count only when every voter votes. It ends when a leader has brought it up to its commit index, *which is of the leader's own term*: a
+//! new leader's commit index may be older than an entry that was lost here, and was committed by this replica's acknowledgement (script `relaxed`).
 //!
 //! # Left out on purpose, for now
 //!
