@@ -237,13 +237,8 @@ impl Gateway {
             Some((node, leader)) if node == cx.me => {
                 call.place = Whereabouts::Local;
                 let term = leader.map(|(_, term)| term);
-                out.push(Out::Task {
-                    group: call.group,
-                    origin: Origin::Gateway(id),
-                    task: call.task.clone(),
-                    term,
-                    deadline: call.deadline,
-                });
+                let deadline = cx.now + begin_within(call.deadline.since(cx.now));
+                out.push(Out::Task { group: call.group, origin: Origin::Gateway(id), task: call.task.clone(), term, deadline });
             }
             Some((node, leader)) => {
                 let sequence = self.sequences.entry(node).or_default();
