@@ -126,7 +126,7 @@ impl Node {
     }
 
     /// Calls `visit` with key, version and value checksum (`None`: deleted) of everything applied in `group`, in key order.
-    pub fn visit_applied(&self, group: GroupId, visit: &mut dyn FnMut(&[u8], u64, Option<u32>)) {
+    pub fn visit_applied(&self, group: GroupId, visit: &mut crate::store::Visit<'_>) {
         if let Some(group) = self.groups.get(&group) {
             group.store.visit_applied(visit);
         }

@@ -437,6 +437,9 @@ impl Replica {
             return;
         };
         let Some(fetch) = &mut progress.fetch else { return };
+        // The log vouches for the bytes and the place; that it is the entry that was meant is for us to see.
+        let wanted = Index(fetch.first.0 + position as u64);
+        let entry = entry.filter(|entry| entry.index == wanted && self.log.term_at(wanted) == Some(entry.term));
         match (entry, fetch.entries.get_mut(position)) {
             (Some(entry), Some(slot)) => *slot = Some(entry),
             _ => {

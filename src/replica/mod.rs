@@ -230,6 +230,11 @@ impl Replica {
         matches!(self.role, Role::Leader(_))
     }
 
+    /// Whether acknowledged entries may be missing here.
+    pub fn is_lossy(&self) -> bool {
+        self.lossy
+    }
+
     pub fn log(&self) -> &GroupLog {
         &self.log
     }

@@ -81,6 +81,9 @@ pub enum Out {
     WatchAll(Index),
 }
 
+/// Is given key, version and value checksum (`None`: deleted) of an item.
+pub type Visit<'a> = dyn FnMut(&[u8], u64, Option<u32>) + 'a;
+
 #[derive(Debug)]
 pub struct Store {
     group: GroupId,
@@ -223,7 +226,7 @@ impl Store {
     }
 
     /// Calls `visit` with key, version and value checksum of everything applied, in key order.
-    pub fn visit_applied(&self, visit: &mut dyn FnMut(&[u8], u64, Option<u32>)) {
+    pub fn visit_applied(&self, visit: &mut Visit<'_>) {
         for (key, item) in &self.index {
             visit(key, item.version.0, item.value.map(|v| v.checksum));
         }
