@@ -412,7 +412,8 @@ impl Replica {
             pending = true;
             let stale = cx.now.since(progress.sent_at) >= retry;
             // A fetch is always answered, however slow the disk is: begun anew at every retry it might never end.
-            if progress.matched < last && stale && progress.fetch.is_none() {
+            let lost = cx.now.since(progress.entries_sent_at) >= retry;
+            if progress.matched < last && lost && progress.fetch.is_none() {
                 progress.full = false;
                 let next = if matches!(progress.pace, Pace::Stream) { progress.matched.next() } else { progress.next };
                 progress.probe_from(next);
@@ -581,6 +582,7 @@ impl Sender<'_> {
         let last = Index(previous.0 + entries.len() as u64);
         if !entries.is_empty() {
             progress.sent(last, entries.iter().map(|e| e.fact.size()).sum());
+            progress.entries_sent_at = self.now;
         }
         progress.sent_at = self.now;
         progress.round_sent = self.round;

@@ -32,6 +32,8 @@ pub struct Progress {
     pub round_sent: u64,
     /// When anything was last sent.
     pub sent_at: Time,
+    /// When entries were last sent. Rounds without entries go on while these are lost, and must not put off their retry.
+    pub entries_sent_at: Time,
     /// Entries that are being read back from the log to be sent.
     pub fetch: Option<Fetch>,
     /// The follower said that its disk is full: it is tried again at the pace of retries.
@@ -71,6 +73,7 @@ impl Progress {
             round_acked: 0,
             round_sent: 0,
             sent_at: Time::ZERO,
+            entries_sent_at: Time::ZERO,
             fetch: None,
             full: false,
         }
