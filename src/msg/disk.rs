@@ -1,6 +1,8 @@
 //! What the log asks of the disk, and what it is told.
 //!
-//! A driver executes `Create`, `SyncDirectory`, `Write` and `Sync` one after the other, in the order given. `Read` may overtake them.
+//! A driver executes `Write` and `Sync` one after the other, in the order given, and `Create` and `SyncDirectory` in theirs. Between the two rows
+//! there is no order: a segment is written to only after the driver has answered that it, and its name, are durable. `Read` may
+//! overtake all of them.
 //! Every operation is answered exactly once, by its [`IoId`](crate::base::IoId), unless the node dies first.
 
 use crate::base::{Place, SegmentId};

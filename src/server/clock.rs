@@ -31,7 +31,7 @@ pub fn wall_clock_ms() -> u64 {
 /// by this; the process's own total could not.
 #[derive(Debug, Default)]
 pub struct CpuMeters {
-    micros: [AtomicU64; 4],
+    micros: [AtomicU64; 5],
 }
 
 /// The threads of a server.
@@ -40,6 +40,7 @@ pub enum Thread {
     Node,
     Network,
     Log,
+    Allocate,
     Read,
 }
 

@@ -1,7 +1,9 @@
 //! The disk's threads: what the log asks for, done with real files.
 //!
-//! One thread executes `Create`, `SyncDirectory`, `Write` and `Sync` in the order given; another executes `Read`, so that a slow read delays
-//! no sync. The results of a write and of the sync behind it reach the node together: one wake-up for both.
+//! One thread executes `Write` and `Sync` in the order given; one `Create` and `SyncDirectory` in theirs; one `Read`. So neither a slow read nor
+//! the making of the next segment (tens of megabytes of zeros) delays a sync. That writes overtake the making of a segment is
+//! nobody's concern: the log writes into one, and syncs it, only after it was told that file and name are durable.
+//! The results of a write and of the sync behind it reach the node together: one wake-up for both.
 //!
 //! A failed write or sync is reported once and never tried again here: after a failed fdatasync the kernel has marked the pages
 //! clean, and a second call would succeed without having written them (Rebello et al., "Can Applications Recover from fsync
@@ -34,6 +36,7 @@ const OPEN_FILES_MAX: usize = 128;
 #[derive(Debug)]
 pub struct Disk {
     log: Option<Sender<Vec<(IoId, DiskOp)>>>,
+    allocate: Option<Sender<(IoId, DiskOp)>>,
     read: Option<Sender<(IoId, Place)>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -41,24 +44,39 @@ pub struct Disk {
 impl Disk {
     /// `log`: the directory of the segments.
     pub fn start(name: &str, log: PathBuf, inbox: &Arc<Inbox>, meters: &Arc<CpuMeters>) -> io::Result<Disk> {
-        // Neither channel has a limit of its own: the log has one for bytes that are not durable and one for reads in progress.
+        // None of the channels has a limit of its own: the log bounds the bytes that are not durable and the reads in progress, and makes
+        // one segment at a time.
         let (log_sender, log_receiver) = unbounded();
+        let (allocate_sender, allocate_receiver) = unbounded();
         let (read_sender, read_receiver) = unbounded();
-        let writer = Writer { files: Files::new(log.clone(), true), inbox: Arc::clone(inbox), meters: Arc::clone(meters) };
-        let reader = Reader { files: Files::new(log, false), inbox: Arc::clone(inbox), meters: Arc::clone(meters) };
+        let worker = |writable, thread| Worker {
+            files: Files::new(log.clone(), writable),
+            inbox: Arc::clone(inbox),
+            meters: Arc::clone(meters),
+            thread,
+        };
+        let (writer, allocator, reader) =
+            (worker(true, Thread::Log), worker(true, Thread::Allocate), worker(false, Thread::Read));
         let threads = vec![
-            std::thread::Builder::new().name(format!("log-{name}")).spawn(move || writer.run(&log_receiver))?,
-            std::thread::Builder::new().name(format!("read-{name}")).spawn(move || reader.run(&read_receiver))?,
+            std::thread::Builder::new().name(format!("log-{name}")).spawn(move || writer.write_and_sync(&log_receiver))?,
+            std::thread::Builder::new().name(format!("alloc-{name}")).spawn(move || allocator.allocate(&allocate_receiver))?,
+            std::thread::Builder::new().name(format!("read-{name}")).spawn(move || reader.read(&read_receiver))?,
         ];
-        Ok(Disk { log: Some(log_sender), read: Some(read_sender), threads })
+        Ok(Disk { log: Some(log_sender), allocate: Some(allocate_sender), read: Some(read_sender), threads })
     }
 
-    /// Executes `ops` in order, behind all that was given before. Leaves `ops` empty.
+    /// Executes writes and syncs in order, behind all that was given before. Leaves `ops` empty.
     pub fn execute(&self, ops: &mut Vec<(IoId, DiskOp)>) {
         if !ops.is_empty() {
             let sender = self.log.as_ref().expect("not dropped");
             sender.send(std::mem::take(ops)).expect("the thread lives as long as this");
         }
+    }
+
+    /// Executes a `Create` or a `SyncDirectory`, behind those that were given before.
+    pub fn allocate(&self, id: IoId, op: DiskOp) {
+        let sender = self.allocate.as_ref().expect("not dropped");
+        sender.send((id, op)).expect("the thread lives as long as this");
     }
 
     pub fn read(&self, id: IoId, place: Place) {
@@ -70,6 +88,7 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         self.log = None;
+        self.allocate = None;
         self.read = None;
         for thread in self.threads.drain(..) {
             // Its panic was printed; there is nothing to add.
@@ -78,21 +97,19 @@ impl Drop for Disk {
     }
 }
 
-struct Writer {
+/// The body of one of the threads.
+struct Worker {
     files: Files,
     inbox: Arc<Inbox>,
     meters: Arc<CpuMeters>,
+    thread: Thread,
 }
 
-impl Writer {
-    fn run(mut self, ops: &Receiver<Vec<(IoId, DiskOp)>>) {
+impl Worker {
+    fn write_and_sync(mut self, ops: &Receiver<Vec<(IoId, DiskOp)>>) {
         let mut done = Vec::new();
         for batch in ops {
             for (id, op) in batch {
-                if matches!(op, DiskOp::Create { .. } | DiskOp::SyncDirectory) {
-                    // Slow: what is done already does not wait for it.
-                    self.inbox.push_all(&mut done);
-                }
                 let synced = matches!(op, DiskOp::Sync { .. });
                 done.push(Event::Disk(id, self.execute(op)));
                 if synced {
@@ -100,7 +117,26 @@ impl Writer {
                 }
             }
             self.inbox.push_all(&mut done);
-            self.meters.sample(Thread::Log);
+            self.meters.sample(self.thread);
+        }
+    }
+
+    fn allocate(mut self, ops: &Receiver<(IoId, DiskOp)>) {
+        for (id, op) in ops {
+            let result = self.execute(op);
+            self.inbox.push(Event::Disk(id, result));
+            self.meters.sample(self.thread);
+        }
+    }
+
+    fn read(mut self, reads: &Receiver<(IoId, Place)>) {
+        let mut done = Vec::new();
+        for (id, place) in reads {
+            done.push(Event::Disk(id, read_place(&mut self.files, place)));
+            if reads.is_empty() || done.len() == 64 {
+                self.inbox.push_all(&mut done);
+                self.meters.sample(self.thread);
+            }
         }
     }
 
@@ -122,7 +158,6 @@ impl Writer {
 
     /// Zeros are written, not allocated: the first sync of an unwritten extent has to change the file's metadata, and is slow.
     fn create(&mut self, segment: SegmentId, size: u32) -> Result<(), DiskError> {
-        self.files.close(segment);
         let path = segment_path(&self.files.log, segment);
         let fill = || {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
@@ -132,6 +167,10 @@ impl Writer {
                 let count = zeros.len().min((u64::from(size) - offset) as usize);
                 file.write_all_at(&zeros[..count], offset)?;
                 offset += count as u64;
+                // In steps: the log's own syncs get their turn at the disk in between.
+                if offset.is_multiple_of(4 * FILL_SIZE as u64) {
+                    file.sync_data()?;
+                }
             }
             file.sync_all()
         };
@@ -140,25 +179,6 @@ impl Writer {
             let _ = fs::remove_file(&path);
             disk_error("create", &path, &error)
         })
-    }
-}
-
-struct Reader {
-    files: Files,
-    inbox: Arc<Inbox>,
-    meters: Arc<CpuMeters>,
-}
-
-impl Reader {
-    fn run(mut self, reads: &Receiver<(IoId, Place)>) {
-        let mut done = Vec::new();
-        for (id, place) in reads {
-            done.push(Event::Disk(id, read_place(&mut self.files, place)));
-            if reads.is_empty() || done.len() == 64 {
-                self.inbox.push_all(&mut done);
-                self.meters.sample(Thread::Read);
-            }
-        }
     }
 }
 
@@ -197,10 +217,6 @@ impl Files {
             self.open.insert(segment, OpenOptions::new().read(true).write(self.writable).open(path)?);
         }
         Ok(&self.open[&segment])
-    }
-
-    fn close(&mut self, segment: SegmentId) {
-        self.open.remove(&segment);
     }
 }
 
@@ -262,14 +278,12 @@ mod tests {
         // More parts than one call takes, empty ones among them.
         let data: Vec<Bytes> = (0..3_000u32).map(|i| Bytes::from(vec![i as u8; (i % 7) as usize])).collect();
         let flat = data.concat();
-        let mut ops = vec![
-            (IoId(1), DiskOp::Create { segment: S1, size: 3 * 1024 * 1024 + 17 }),
-            (IoId(2), DiskOp::SyncDirectory),
-            (IoId(3), DiskOp::Write { segment: S1, offset: 100, data }),
-            (IoId(4), DiskOp::Sync { segment: S1 }),
-        ];
+        disk.allocate(IoId(1), DiskOp::Create { segment: S1, size: 3 * 1024 * 1024 + 17 });
+        disk.allocate(IoId(2), DiskOp::SyncDirectory);
+        let mut results = wait_for(&inbox, 2);
+        let mut ops = vec![(IoId(3), DiskOp::Write { segment: S1, offset: 100, data }), (IoId(4), DiskOp::Sync { segment: S1 })];
         disk.execute(&mut ops);
-        let results = wait_for(&inbox, 4);
+        results.extend(wait_for(&inbox, 2));
         assert_eq!(results, (1..=4).map(|id| (IoId(id), DiskResult::Done)).collect::<Vec<_>>());
         let file = fs::read(segment_path(scratch.path(), S1)).expect("there");
         assert_eq!(file.len(), 3 * 1024 * 1024 + 17);
@@ -290,7 +304,7 @@ mod tests {
             let DiskResult::Failed(DiskError::Io(why)) = result else { panic!("{result:?}") };
             assert!(why.contains("00000001.log"), "{why}");
         }
-        disk.execute(&mut vec![(IoId(3), DiskOp::Create { segment: S1, size: 10 })]);
+        disk.allocate(IoId(3), DiskOp::Create { segment: S1, size: 10 });
         wait_for(&inbox, 1);
         disk.read(IoId(4), Place { segment: S1, offset: 5, length: 6 });
         assert!(matches!(&wait_for(&inbox, 1)[0].1, DiskResult::Failed(_)), "a short read is no data");
@@ -300,12 +314,13 @@ mod tests {
     fn what_was_given_is_done_before_the_threads_end() {
         let scratch = Scratch::new("disk-drop");
         let (disk, inbox) = start(&scratch);
-        disk.execute(&mut vec![(IoId(1), DiskOp::Create { segment: S1, size: 4096 })]);
+        disk.allocate(IoId(1), DiskOp::Create { segment: S1, size: 4096 });
+        wait_for(&inbox, 1);
         for id in 2..100 {
             let data = vec![Bytes::from_static(b"x")];
             disk.execute(&mut vec![(IoId(id), DiskOp::Write { segment: S1, offset: id as u32, data })]);
         }
         drop(disk);
-        assert_eq!(wait_for(&inbox, 99).len(), 99);
+        assert_eq!(wait_for(&inbox, 98).len(), 98);
     }
 }

@@ -142,6 +142,7 @@ impl Driver {
                     turn.messages.push(Outbound::Reply(connection, response));
                 }
                 Effect::Disk(id, DiskOp::Read { place }) => self.disk.read(id, place),
+                Effect::Disk(id, op @ (DiskOp::Create { .. } | DiskOp::SyncDirectory)) => self.disk.allocate(id, op),
                 Effect::Disk(id, op) => turn.disk_ops.push((id, op)),
                 Effect::Stopped => verdict = Verdict::Stopped,
                 Effect::Halt(fatal) => {
