@@ -279,7 +279,8 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
         // With relaxed syncing a power loss of a majority loses the last interval, by design.
         FaultKind::PowerLossOfAll { .. } => !relaxed,
         FaultKind::PowerLoss { target, .. } if relaxed => {
-            let node = *powerless.get_or_insert_with(|| 1 + dice.below(nodes) as u16);
+            let aimed = if let Target::Node(node) = *target { Some(node) } else { None };
+            let node = *powerless.get_or_insert_with(|| aimed.unwrap_or_else(|| 1 + dice.below(nodes) as u16));
             *target = Target::Node(node);
             true
         }

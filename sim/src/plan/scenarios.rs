@@ -35,6 +35,7 @@ pub const TABLE: &[Scenario] = &[
     Scenario { name: "large values and lagging followers", draw: lagging_followers },
     Scenario { name: "leaders change all the time", draw: leader_churn },
     Scenario { name: "the cluster is struck while it forms", draw: formation },
+    Scenario { name: "relaxed syncing loses a tail", draw: relaxed_tails },
     Scenario { name: "requests outlive their leaders", draw: forwarded_requests },
 ];
 
@@ -507,5 +508,28 @@ fn forwarded_requests(plan: &mut Plan, dice: &mut Dice) {
             2 => add(plan, at, span, FaultKind::Pause { target }),
             _ => add(plan, at, span, FaultKind::Delay { by_ms: dice.between(50, 700) }),
         }
+    }
+}
+
+/// One node loses what it had acknowledged; then the one other node that has it is cut off, and the rest must not elect without it.
+fn relaxed_tails(plan: &mut Plan, dice: &mut Dice) {
+    focus(plan, dice);
+    short_support(plan, dice);
+    plan.nodes.truncate(3);
+    plan.workload.get_permille = 200;
+    let interval = dice.between(100, 2_000);
+    plan.nodes.iter_mut().for_each(|node| node.wal_sync_ms = interval);
+    let support = u64::from(plan.cluster.support_ms);
+    let forgets = 1 + dice.below(3) as u16;
+    for at in times(plan, dice, 8 * support) {
+        let (lags, knows) =
+            if dice.chance(500) { (forgets % 3 + 1, (forgets + 1) % 3 + 1) } else { ((forgets + 1) % 3 + 1, forgets % 3 + 1) };
+        let style = *dice.pick(&[LossStyle::Nothing, LossStyle::Nothing, LossStyle::Sectors, LossStyle::Suffix]);
+        let span = dice.between(support, 3 * support);
+        add(plan, at, span, FaultKind::Isolate { target: Target::Node(lags) });
+        add(plan, at + span - 20, dice.between(5, 50), FaultKind::PowerLoss { target: Target::Node(forgets), style });
+        let cut = Target::Node(knows);
+        let kind = if dice.chance(500) { FaultKind::Isolate { target: cut } } else { FaultKind::Crash { target: cut } };
+        add(plan, at + span - 10, dice.between(2 * support, 5 * support), kind);
     }
 }
