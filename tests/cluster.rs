@@ -177,7 +177,7 @@ fn get(number: u64) -> RequestBody {
 
 /// Asks for something, again and again, until the work is over.
 async fn work(shared: Arc<Work>, client: Client, process: u64) {
-    let mut random = process * 0x9e37_79b9_7f4a_7c15 + 1;
+    let mut random = process.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
     let mut count = 0u64;
     while !shared.over.load(Ordering::Relaxed) {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -280,7 +280,7 @@ async fn what_is_acknowledged_survives_kills_pauses_and_restarts_under_load() {
 async fn a_directory_has_one_process_and_an_emptied_one_is_refused() {
     let mut cluster = Cluster::start("directories");
     let client = cluster.client().await;
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while let Err(error) = client.put("key", "value", Condition::None, Acknowledge::All).await {
         assert!(Instant::now() < deadline, "{error}");
     }
@@ -305,7 +305,10 @@ async fn a_directory_has_one_process_and_an_emptied_one_is_refused() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    client.put("key", "other", Condition::None, Acknowledge::Quorum).await.expect("two of three are enough");
+    // Node 3 may have led; what was on its way to it then is unknown.
+    while let Err(error) = client.put("key", "other", Condition::None, Acknowledge::Quorum).await {
+        assert!(Instant::now() < deadline, "two of three are enough: {error}");
+    }
     assert!(client.put("key", "all", Condition::None, Acknowledge::All).await.is_err(), "an emptied disk confirms nothing");
     let got = client.get("key", Consistency::Strong).await.expect("a quorum");
     assert!(got.value.is_some());

@@ -301,7 +301,7 @@ async fn read_answers<R: AsyncRead + Unpin>(shared: &Shared, reader: &mut FrameR
 }
 
 /// What a goodbye means for the requests in flight. At the door nothing was read; a connection that is closed for idleness has
-/// nothing in progress, so what crossed the goodbye on its way was not read either.
+/// nothing in progress, so what crossed the goodbye on its way was not read either; a node that stops cleanly has answered what it took.
 fn parted(goodbye: Goodbye) -> NoAnswer {
     match goodbye.reason {
         Reason::WrongMagic
@@ -310,9 +310,8 @@ fn parted(goodbye: Goodbye) -> NoAnswer {
         | Reason::NodeIdTaken
         | Reason::NotAMember
         | Reason::TooManyConnections
+        | Reason::Stopping
         | Reason::Idle => NoAnswer::NotTaken(goodbye.text),
-        Reason::Malformed | Reason::Stopping | Reason::TooSlow | Reason::Replaced | Reason::Overloaded => {
-            NoAnswer::Lost(goodbye.text)
-        }
+        Reason::Malformed | Reason::TooSlow | Reason::Replaced | Reason::Overloaded => NoAnswer::Lost(goodbye.text),
     }
 }

@@ -52,8 +52,10 @@ impl ClientLink {
         }
     }
 
-    pub fn finish(&self, goodbye: Option<Goodbye>) {
-        self.outgoing.finish(goodbye);
+    /// Closes the connection after what waits. The goodbye promises that what is unanswered was not taken, so it is said only if that is so.
+    pub fn finish(&self, goodbye: Goodbye) {
+        let all_answered = self.in_progress.load(Ordering::Relaxed) == 0;
+        self.outgoing.finish(all_answered.then_some(goodbye));
     }
 }
 
@@ -82,8 +84,12 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, str
     let goodbye = tokio::select! {
         goodbye = read_requests(network, &mut reader, connection, link) => goodbye,
         written = &mut writing => {
-            if let Err(error) = written {
-                tracing::debug!(%connection, %error, "a client's connection failed");
+            match written {
+                Ok(()) => {
+                    drop(reader);
+                    handshake::linger(&mut read_half).await;
+                }
+                Err(error) => tracing::debug!(%connection, %error, "a client's connection failed"),
             }
             return;
         }
@@ -132,8 +138,13 @@ async fn read_requests<R: AsyncRead + Unpin>(
                 }
             }
         }
-        link.in_progress.fetch_add(events.len(), Ordering::Relaxed);
-        network.inbox.push_all(&mut events);
+        let count = events.len();
+        link.in_progress.fetch_add(count, Ordering::Relaxed);
+        if !network.inbox.push_all(&mut events) {
+            // The node has ended and never sees them; the goodbye that is on its way says so.
+            link.in_progress.fetch_sub(count, Ordering::Relaxed);
+            return std::future::pending().await;
+        }
         if malformed.is_some() {
             network.counters.malformed.fetch_add(1, Ordering::Relaxed);
             return malformed;

@@ -10,7 +10,7 @@ use super::disk::Disk;
 use super::inbox::{Inbox, Taken};
 use super::net::{End, Network, Outbound};
 use crate::base::{Duration, IoId, Time};
-use crate::msg::client::ResponseBody;
+use crate::msg::client::{Rejection, Response, ResponseBody};
 use crate::msg::disk::DiskOp;
 use crate::node::{Effect, Event, Fatal, Node};
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Driver {
             match self.step_all(&mut turn) {
                 Verdict::GoOn => {}
                 Verdict::Stopped => {
-                    self.network.end(End::Drain);
+                    self.turn_away(&mut turn.messages);
                     return Ok(());
                 }
                 Verdict::Halt(fatal) => {
@@ -106,6 +106,18 @@ impl Driver {
                 return Ok(());
             }
         }
+    }
+
+    /// After a clean stop: what came too late is certainly not applied, and is told so.
+    fn turn_away(&self, messages: &mut Vec<Outbound>) {
+        for event in self.inbox.close() {
+            if let Event::Client(connection, request) = event {
+                let body = ResponseBody::Rejected(Rejection::Stopping);
+                messages.push(Outbound::Reply(connection, Response { id: request.id, leader: None, body }));
+            }
+        }
+        self.network.hand_over(messages);
+        self.network.end(End::Drain);
     }
 
     fn step_all(&mut self, turn: &mut Turn) -> Verdict {

@@ -68,6 +68,7 @@ pub enum Reason {
     TooManyConnections,
     #[n(5)]
     Malformed,
+    /// The node has stopped cleanly. It has answered all requests that it took; those without an answer it did not take.
     #[n(6)]
     Stopping,
     /// The other end did not read, or did not finish what it began to send.

@@ -30,6 +30,8 @@ struct State {
     crowded: bool,
     /// End without a farewell.
     aborted: bool,
+    /// The node has ended: nothing is taken in any more.
+    closed: bool,
 }
 
 /// What the node woke up to.
@@ -44,18 +46,33 @@ pub enum Taken {
 impl Inbox {
     pub fn push(&self, event: Event) {
         let mut state = self.lock();
-        state.events.push(event);
-        self.wake(state);
+        if !state.closed {
+            state.events.push(event);
+            self.wake(state);
+        }
     }
 
-    /// Moves all of `events` in.
-    pub fn push_all(&self, events: &mut Vec<Event>) {
+    /// Moves all of `events` in. `false`: the node has ended, and will not see them; they are dropped.
+    pub fn push_all(&self, events: &mut Vec<Event>) -> bool {
         if events.is_empty() {
-            return;
+            return true;
         }
         let mut state = self.lock();
+        if state.closed {
+            events.clear();
+            return false;
+        }
         state.events.append(events);
         self.wake(state);
+        true
+    }
+
+    /// The node has ended. Gives what it has not seen; nothing more is taken in.
+    pub fn close(&self) -> Vec<Event> {
+        let mut state = self.lock();
+        state.closed = true;
+        self.emptied.notify_waiters();
+        std::mem::take(&mut state.events)
     }
 
     /// The node ends at once, as by a crash.

@@ -337,7 +337,7 @@ pub fn run(network: &Arc<Network>, listener: std::net::TcpListener, seed: u64) -
 async fn farewell(network: &Network) {
     let goodbye = Goodbye::new(Reason::Stopping, format!("node {} is stopping", network.identity.node));
     for link in network.clients().values() {
-        link.finish(Some(goodbye.clone()));
+        link.finish(goodbye.clone());
     }
     for peer in network.peers() {
         peer.finish();
