@@ -46,6 +46,12 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
 pub const APPEND_BYTES_IN_FLIGHT_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of recent entries that one group keeps in memory for followers that lag a little. Beyond: read back from the log.
 pub const RECENT_ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Scans in progress at one gateway. At the limit: rejected, `Overloaded`.
+pub const SCANS_IN_PROGRESS_MAX: usize = 32;
+/// Reads and checks in progress in one group. At the limit: rejected, `Overloaded`.
+pub const READS_PER_GROUP_MAX: usize = 16 * 1024;
+/// Messages that wait for the log at one node. At the limit: dropped, as the network may drop any.
+pub const GATED_MESSAGES_MAX: usize = 64 * 1024;
 /// The most messages in one envelope. Beyond: a decoding error.
 pub const ENVELOPE_MESSAGES_MAX: usize = 64 * 1024;
 

@@ -14,7 +14,7 @@ mod scan;
 pub mod window;
 
 use crate::actor::{Actor, Context, Origin, Outbox, Placement, TimerKind};
-use crate::base::limits::{REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, TIMEOUT_MAX};
+use crate::base::limits::{REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, SCANS_IN_PROGRESS_MAX, TIMEOUT_MAX};
 use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
 use crate::msg::client::{Action, Consistency, Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
 use crate::msg::peer::{Forward, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
@@ -27,7 +27,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a forwarded read waits for its answer before it is asked for again.
 const READ_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// Parts of one scan in progress at once; bounds what a scan holds in memory.
-const SCAN_PARTS_AT_ONCE: usize = 64;
+const SCAN_PARTS_AT_ONCE: usize = 16;
 
 #[derive(Debug)]
 pub enum In {
@@ -107,6 +107,8 @@ struct Call {
     place: Whereabouts,
     /// How often it was routed; spreads eventual reads over the replicas.
     attempts: usize,
+    /// It was forwarded only to learn who leads, to a node that will certainly not begin it.
+    asking: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +130,11 @@ enum Whereabouts {
 impl Call {
     fn is_write(&self) -> bool {
         matches!(&self.task, Task::Operation(operation) if operation.action.is_write())
+    }
+
+    /// Whether it may be sent again although an earlier copy may have arrived.
+    fn is_repeatable(&self) -> bool {
+        self.asking || !self.is_write()
     }
 
     fn is_eventual(&self) -> bool {
@@ -193,6 +200,7 @@ impl Gateway {
         }
         match body {
             RequestBody::Operation(operation) => operation.validate(),
+            RequestBody::Scan(_) if self.gathers.len() >= SCANS_IN_PROGRESS_MAX => Err(Rejection::Overloaded),
             RequestBody::Scan(scan) => scan.validate(),
             RequestBody::Ring | RequestBody::Status => Ok(()),
         }
@@ -205,7 +213,8 @@ impl Gateway {
             Task::Scan(scan) => scan.prefix.len() + scan.from.len(),
         };
         self.size += size;
-        let call = Call { caller, group, task, deadline, wake: deadline, size, place: Whereabouts::Waiting, attempts: 0 };
+        let call =
+            Call { caller, group, task, deadline, wake: deadline, size, place: Whereabouts::Waiting, attempts: 0, asking: false };
         self.wakes.insert((deadline, self.next_id));
         self.calls.insert(self.next_id, call);
         self.route(cx, self.next_id, out);
@@ -215,6 +224,7 @@ impl Gateway {
     fn route(&mut self, cx: &Context<'_>, id: u64, out: &mut Outbox<Out>) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.attempts += 1;
+        call.asking = false;
         let replicas = self.placement.replicas(call.group);
         let eventual = call.is_eventual();
         let here = replicas.contains(&cx.me);
@@ -248,7 +258,8 @@ impl Gateway {
                 self.counters.forwards_sent += 1;
                 let remaining_ms = call.deadline.since(cx.now).as_millis() as u32;
                 let task = call.task.clone();
-                let retries = !call.is_write();
+                call.asking = leader.is_some_and(|(_, term)| term == Term::ZERO);
+                let retries = call.is_repeatable();
                 let forward = Forward { sequence: *sequence, group: call.group, leader, remaining_ms, task };
                 out.push(Out::Send(node, PeerMessage::Forward(forward)));
                 if retries {
@@ -314,7 +325,14 @@ impl Gateway {
         match outcome {
             Outcome::Answer(body) => self.finish(cx, id, body, out),
             Outcome::NotLeader { leader } => {
-                let Some(group) = self.calls.get(&id).map(|call| call.group) else { return };
+                let Some((group, place)) = self.calls.get(&id).map(|call| (call.group, call.place)) else { return };
+                let elsewhere = !self.placement.replicas(group).contains(&cx.me);
+                if let (None, Whereabouts::Forwarded(node, _), true) = (leader, place, elsewhere)
+                    && self.leader_of(group) == Some(node)
+                {
+                    // It does not lead, and knows nobody: ask the others.
+                    self.leaders.remove(&group);
+                }
                 if let Some(hint) = leader {
                     self.learn(group, hint);
                 }
@@ -354,8 +372,11 @@ impl Gateway {
             return;
         }
         let outcome = match (&forward.task, forward.leader) {
-            (Task::Operation(operation), _) if operation.validate().is_err() => {
-                Some(Outcome::Answer(ResponseBody::Rejected(Rejection::Invalid("key or value too long".into()))))
+            (Task::Operation(operation), _)
+                if operation.validate().is_err() || self.placement.group_of(&operation.key) != forward.group =>
+            {
+                let why = "a forwarded operation has a wrong size, or is of another partition";
+                Some(Outcome::Answer(ResponseBody::Rejected(Rejection::Invalid(why.into()))))
             }
             (_, Some((life, _))) if life != cx.epoch => {
                 Some(Outcome::NotLeader { leader: self.leaders.get(&forward.group).copied() })
@@ -391,7 +412,7 @@ impl Gateway {
         let with_it: Vec<u64> = self.forwarded.range((peer, 0)..=(peer, u64::MAX)).map(|(_, id)| *id).collect();
         for id in with_it {
             self.recall(id);
-            if self.calls.get(&id).is_some_and(Call::is_write) {
+            if self.calls.get(&id).is_some_and(|call| !call.is_repeatable()) {
                 self.finish(cx, id, ResponseBody::Unknown(Doubt::LeadershipLost), out);
             } else {
                 self.wait(cx, id);
@@ -406,6 +427,7 @@ impl Gateway {
             if call.deadline <= cx.now {
                 let body = match (call.place, call.is_write()) {
                     (Whereabouts::Waiting, _) => ResponseBody::Rejected(Rejection::NoLeader),
+                    (Whereabouts::Forwarded(..), _) if call.asking => ResponseBody::Rejected(Rejection::NoLeader),
                     (_, true) => ResponseBody::Unknown(Doubt::DeadlineExceeded),
                     (_, false) => ResponseBody::Rejected(Rejection::DeadlineExceeded),
                 };
@@ -414,7 +436,7 @@ impl Gateway {
             }
             let again = match call.place {
                 Whereabouts::Waiting => true,
-                Whereabouts::Forwarded(..) => !call.is_write(),
+                Whereabouts::Forwarded(..) => call.is_repeatable(),
                 Whereabouts::Local => false,
             };
             let deadline = call.deadline;

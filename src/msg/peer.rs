@@ -6,7 +6,9 @@
 
 use super::client::{Operation, ResponseBody, Scan};
 use super::cluster::{ClusterOptions, Formation};
+use super::codec::Slices;
 use super::log::Entry;
+use crate::base::limits::ENVELOPE_MESSAGES_MAX;
 use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Term, Time};
 use minicbor::{Decode, Encode};
 
@@ -24,7 +26,20 @@ pub struct Envelope {
     #[n(3)]
     pub epoch: Epoch,
     #[n(4)]
+    #[cbor(decode_with = "bounded_messages")]
     pub messages: Vec<PeerMessage>,
+}
+
+/// Decodes no more messages than an envelope may hold: a few bytes of a frame become a hundred in memory.
+fn bounded_messages<'b, C: Slices>(
+    d: &mut minicbor::Decoder<'b>,
+    context: &mut C,
+) -> Result<Vec<PeerMessage>, minicbor::decode::Error> {
+    let count = d.array()?.ok_or_else(|| minicbor::decode::Error::message("an array of known length was expected"))?;
+    if count > ENVELOPE_MESSAGES_MAX as u64 {
+        return Err(minicbor::decode::Error::message("too many messages in one envelope"));
+    }
+    (0..count).map(|_| d.decode_with(context)).collect()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -9,6 +9,7 @@
 //!
 //! What waits for a *commit* (answers to clients) is held by the store, which is told of commits; the leader's own copy counts when the log says so.
 
+use crate::base::limits::GATED_MESSAGES_MAX;
 use crate::base::{Lsn, NodeId};
 use crate::msg::peer::{PeerMessage, ReplicaMessage};
 use std::collections::VecDeque;
@@ -66,7 +67,7 @@ pub struct Watermarks {
 }
 
 impl Gate {
-    /// Gives the message back if it may leave now; else keeps it.
+    /// Gives the message back if it may leave now; else keeps it, or drops it when too many wait.
     pub fn pass(&mut self, to: NodeId, message: PeerMessage, marks: Watermarks) -> Option<PeerMessage> {
         let (queue, reached, wanted) = match waits_for(&message) {
             Wait::Epoch => (&mut self.durable, marks.durable, marks.epoch),
@@ -76,7 +77,9 @@ impl Gate {
         if reached >= wanted && marks.durable >= marks.epoch {
             return Some(message);
         }
-        queue.push_back((wanted, to, message));
+        if queue.len() < GATED_MESSAGES_MAX {
+            queue.push_back((wanted, to, message));
+        }
         None
     }
 
@@ -105,6 +108,7 @@ impl Gate {
 
     /// The oldest is at the front.
     pub fn check(&self) {
+        assert!(self.durable.len().max(self.acknowledgeable.len()) <= GATED_MESSAGES_MAX, "what waits is bounded");
         assert!(self.acknowledgeable.iter().is_sorted_by_key(|(wanted, ..)| wanted), "acknowledgements leave in order");
     }
 }

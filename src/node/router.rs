@@ -2,9 +2,10 @@
 
 use super::{Effect, Fatal, Node, Stop};
 use crate::actor::{Actor, Context, Origin, Outbox};
+use crate::base::limits::LOG_QUEUE_BYTES_MAX;
 use crate::base::{ConnId, GroupId, Index, NodeId, Time};
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
-use crate::msg::peer::{Envelope, ForwardReply, LeaderHint, Outcome, PeerMessage};
+use crate::msg::peer::{Envelope, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
 use crate::ring::membership;
 use crate::wal::{ReadError, ReadFor, Record};
 use crate::{gateway, liveness, replica, store, wal};
@@ -265,7 +266,11 @@ impl Node {
                 gateway::Out::Reply(conn, response) => self.effects.push(Effect::Reply(conn, response)),
                 gateway::Out::Send(to, message) => self.send(now, to, message),
                 gateway::Out::Task { group, origin, task, term, deadline } => {
-                    if self.groups.contains_key(&group) && self.membership.is_admitted() {
+                    let write = matches!(&task, Task::Operation(operation) if operation.action.is_write());
+                    if write && self.log.queue_bytes() >= LOG_QUEUE_BYTES_MAX as u64 {
+                        let overloaded = ResponseBody::Rejected(Rejection::Overloaded);
+                        self.answer(now, group, origin, Outcome::Answer(overloaded));
+                    } else if self.groups.contains_key(&group) && self.membership.is_admitted() {
                         self.work.push_back(Work::Store(group, store::In::Task { origin, task, term, deadline }));
                     } else {
                         self.answer(now, group, origin, Outcome::NotLeader { leader: None });

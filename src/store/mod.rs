@@ -32,7 +32,7 @@ mod evaluate;
 mod read;
 
 use crate::actor::{Actor, Committed, Context, Origin, Outbox, TimerKind};
-use crate::base::limits::{PARKED_PER_GROUP_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_ENTRIES_MAX};
+use crate::base::limits::{PARKED_PER_GROUP_MAX, READS_PER_GROUP_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_ENTRIES_MAX};
 use crate::base::{GroupId, Index, Term, Time, Version};
 use crate::msg::client::{Acknowledge, Action, Consistency, Doubt, Operation, Rejection, ResponseBody};
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
@@ -132,6 +132,8 @@ struct Leading {
     size: usize,
     /// Committed writes that wait for every voter, in order of index.
     awaiting_all: VecDeque<Pending>,
+    /// The earliest deadline of `awaiting_all`, or an earlier time.
+    awaiting_until: Time,
     /// Failed conditions, and the like, whose leadership is proven, by the entry they wait for.
     depending: BTreeMap<(Index, u64), (Origin, ResponseBody)>,
 }
@@ -269,6 +271,7 @@ impl Store {
             Task::Operation(Operation { key, action }) if action.is_write() => {
                 self.on_write(cx, key, Parked { origin, action, deadline }, out);
             }
+            _ if self.confirming.len() + self.waiting.len() >= READS_PER_GROUP_MAX => reject(origin, Rejection::Overloaded, out),
             read => {
                 let tag = self.tag();
                 self.confirming.insert(tag, Confirming::Read { origin, task: read });
@@ -378,11 +381,18 @@ impl Store {
     ) {
         let leading = self.leading.as_mut().expect("writes are proposed by a leader");
         let size = key.len() + value.as_ref().map_or(0, Bytes::len);
+        if leading.paused {
+            // It was parked when the leadership began to be handed over: certainly not begun.
+            out.push(Out::Answer(write.origin, Outcome::NotLeader { leader: None }));
+            return;
+        }
         if cx.disk_full {
             reject(write.origin, Rejection::DiskFull, out);
             return;
         }
-        if leading.pending.len() >= UNCOMMITTED_ENTRIES_MAX || leading.size + size > UNCOMMITTED_BYTES_MAX {
+        if leading.pending.len() + leading.awaiting_all.len() >= UNCOMMITTED_ENTRIES_MAX
+            || leading.size + size > UNCOMMITTED_BYTES_MAX
+        {
             reject(write.origin, Rejection::Overloaded, out);
             return;
         }
@@ -435,6 +445,7 @@ impl Store {
                 Acknowledge::Quorum => out.push(Out::Answer(pending.origin, Outcome::Answer(pending.answer))),
                 Acknowledge::All => {
                     out.push(Out::WatchAll(pending.index));
+                    leading.awaiting_until = leading.awaiting_until.min(pending.deadline);
                     leading.awaiting_all.push_back(pending);
                 }
             }
@@ -486,7 +497,7 @@ impl Store {
     }
 
     fn on_timer(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
-        let Some(leading) = &mut self.leading else { return };
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.awaiting_until <= cx.now) else { return };
         leading.awaiting_all.retain(|pending| {
             let late = pending.deadline <= cx.now;
             if late {
@@ -494,6 +505,7 @@ impl Store {
             }
             !late
         });
+        leading.awaiting_until = leading.awaiting_all.iter().map(|pending| pending.deadline).min().unwrap_or(Time::NEVER);
     }
 }
 
@@ -527,6 +539,7 @@ impl Actor for Store {
                     pending: VecDeque::new(),
                     size: 0,
                     awaiting_all: VecDeque::new(),
+                    awaiting_until: Time::NEVER,
                     depending: BTreeMap::new(),
                 });
             }
@@ -544,8 +557,8 @@ impl Actor for Store {
     }
 
     fn deadline(&self) -> Option<(Time, TimerKind)> {
-        let first = self.leading.as_ref()?.awaiting_all.iter().map(|pending| pending.deadline).min()?;
-        Some((first, TimerKind::Replica(self.group)))
+        let leading = self.leading.as_ref().filter(|leading| !leading.awaiting_all.is_empty())?;
+        Some((leading.awaiting_until, TimerKind::Replica(self.group)))
     }
 
     fn check(&self) {
