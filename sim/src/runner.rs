@@ -80,7 +80,7 @@ pub fn run_many(
                     if seed >= seeds.end {
                         return;
                     }
-                    let twice = twice_every > 0 && seed % twice_every == 0;
+                    let twice = twice_every > 0 && seed.is_multiple_of(twice_every);
                     let outcome = run_plan(&Plan::generate(seed), RunOptions { twice, ..RunOptions::default() });
                     on_done(seed, &outcome);
                     let mut summary = summary.lock().expect("no thread panics while it holds this");
@@ -96,4 +96,40 @@ pub fn run_many(
     summary.failures.sort_by_key(|(seed, _)| *seed);
     summary.took = began.elapsed();
     summary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_clean_and_repeat() {
+        let summary = run_many(0..12, 2, 1, 1, |_, _| {});
+        assert_eq!(summary.failures, [], "see `cargo run --release -p ringseed-sim -- --seed N`");
+        assert_eq!(summary.seeds, 12);
+        assert!(summary.stats.done > 1_000, "clients got something done: {:?}", summary.stats);
+    }
+
+    #[test]
+    fn plans_are_data() {
+        for seed in 0..200 {
+            let plan = Plan::generate(seed);
+            let text = serde_json::to_string(&plan).unwrap();
+            assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+            assert!(plan.faults.is_sorted_by_key(|fault| fault.at_ms));
+        }
+    }
+
+    #[test]
+    fn a_batch_in_which_a_kind_of_fault_is_idle_fails() {
+        let mut summary = Summary { seeds: SEEDS_FOR_EVERY_KIND, ..Summary::default() };
+        assert_eq!(summary.exit_code(), FAULT_NEVER_FIRED);
+        for &kind in Kind::ALL {
+            summary.counters.fired(kind);
+            summary.counters.mattered(kind);
+        }
+        assert_eq!(summary.exit_code(), 0);
+        summary.failures.push((7, Verdict::Liveness("it hangs".into())));
+        assert_eq!(summary.exit_code(), 11);
+    }
 }
