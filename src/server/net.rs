@@ -34,7 +34,7 @@ const RECEIVE_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bytes of answers that wait for their clients. At the limit: a client that holds more than its share is cut off.
 const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// How long a clean end waits for answers to be written.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(250);
 /// The stand-in for a connection by which the driver itself asks the node.
 const DRIVER: ConnId = ConnId(0);
 
