@@ -191,6 +191,10 @@ impl Client {
         let answer = match node {
             None => self.call(RequestBody::Status).await?,
             Some(node) => {
+                if !self.routing().knows_ring() {
+                    // The cluster may have formed since the client connected.
+                    self.learn_ring().await;
+                }
                 let Some(link) = self.routing().node(node) else {
                     return Err(Error::Unreachable(format!("no address of node {node} is known")));
                 };
