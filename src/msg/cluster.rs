@@ -1,6 +1,6 @@
 //! Who is a member, and what was fixed when the cluster formed.
 
-use crate::base::{ClusterId, DirectoryId, NodeId};
+use crate::base::{ClusterId, DirectoryId, Epoch, Lsn, NodeId};
 use minicbor::{Decode, Encode};
 
 /// A member of the cluster.
@@ -55,4 +55,12 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         ClusterOptions { partitions: 64, replication_factor: 3, support_ms: 400, clock_drift_ppm_max: 20_000 }
     }
+}
+
+/// How far a peer's log was seen to be durable, and in which life of it. The life matters: a message of that same life which arrives late says less
+/// and means nothing; a later life that begins below is an old copy of the disk. Both only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct PeerMark {
+    pub epoch: Epoch,
+    pub durable: Lsn,
 }

@@ -362,8 +362,8 @@ impl Node {
     fn log_marks(&mut self, now: Time) {
         if self.log.has_unflushed() && now.since(self.marks_at) >= MARKS_INTERVAL {
             self.marks_at = now;
-            for (node, lsn) in self.membership.take_grown_marks() {
-                self.work.push_back(Work::Log(wal::In::Append(Record::PeerMark(node, lsn))));
+            for (node, mark) in self.membership.take_grown_marks() {
+                self.work.push_back(Work::Log(wal::In::Append(Record::PeerMark(node, mark))));
             }
             self.drain(now);
         }

@@ -23,7 +23,7 @@ use crate::base::limits::{NODES_MAX, WEIGHT_MAX};
 use crate::base::random::Rng;
 use crate::base::{ClusterId, DirectoryId, Duration, Epoch, Lsn, NodeId, Time};
 use crate::msg::client::Membership as Standing;
-use crate::msg::cluster::{ClusterOptions, Formation, Member};
+use crate::msg::cluster::{ClusterOptions, Formation, Member, PeerMark};
 use crate::msg::peer::{Envelope, Greeting, PeerMessage, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,7 +86,8 @@ pub struct Membership {
 struct Mark {
     /// The peer's latest life seen.
     epoch: Epoch,
-    /// The highest position seen in lives before `epoch`: where `epoch` must have begun, at least.
+    /// The highest position seen in lives before `epoch`: where `epoch` must have begun, at least. Zero if that life was known from this
+    /// node's own log alone: messages of it that come late may say less.
     baseline: Lsn,
     /// The highest position seen. Never decreases.
     highest: Lsn,
@@ -97,10 +98,12 @@ struct Mark {
 }
 
 impl Membership {
-    pub fn new(options: MembershipOptions, formation: Option<Formation>, marks: &BTreeMap<NodeId, Lsn>) -> Membership {
+    pub fn new(options: MembershipOptions, formation: Option<Formation>, marks: &BTreeMap<NodeId, PeerMark>) -> Membership {
         let marks = marks
             .iter()
-            .map(|(node, lsn)| (*node, Mark { baseline: *lsn, highest: *lsn, logged: *lsn, ..Mark::default() }))
+            .map(|(node, mark)| {
+                (*node, Mark { epoch: mark.epoch, highest: mark.durable, logged: mark.durable, ..Mark::default() })
+            })
             .collect();
         Membership {
             options,
@@ -188,12 +191,12 @@ impl Membership {
     }
 
     /// The marks that have grown since they were last logged, which are to be logged now.
-    pub fn take_grown_marks(&mut self) -> Vec<(NodeId, Lsn)> {
+    pub fn take_grown_marks(&mut self) -> Vec<(NodeId, PeerMark)> {
         let mut grown = Vec::new();
         for (node, mark) in &mut self.marks {
             if mark.highest > mark.logged && !mark.old_copy {
                 mark.logged = mark.highest;
-                grown.push((*node, mark.highest));
+                grown.push((*node, PeerMark { epoch: mark.epoch, durable: mark.highest }));
             }
         }
         grown

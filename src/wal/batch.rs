@@ -34,8 +34,9 @@ impl Parts {
         let (kind, header, key, value) = match record {
             Record::Epoch(epoch) => (Kind::Epoch, RecordHeader { index: epoch.0, ..empty }, Bytes::new(), Bytes::new()),
             Record::Formation(formation) => (Kind::Formation, empty, Bytes::new(), codec::encode(&formation).into()),
-            Record::PeerMark(node, lsn) => {
-                (Kind::PeerMark, RecordHeader { node: node.0, index: lsn.0, ..empty }, Bytes::new(), Bytes::new())
+            Record::PeerMark(node, mark) => {
+                let header = RecordHeader { node: node.0, index: mark.durable.0, term: mark.epoch.0, ..empty };
+                (Kind::PeerMark, header, Bytes::new(), Bytes::new())
             }
             Record::HardState(group, state) => {
                 let flags = if state.vote.is_some() { RECORD_PRESENT } else { 0 };

@@ -39,7 +39,7 @@ pub use log::{Log, LogCounters};
 pub use recover::{RecoverError, Tail, recover};
 
 use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, Term};
-use crate::msg::cluster::Formation;
+use crate::msg::cluster::{Formation, PeerMark};
 use crate::msg::disk::{DiskOp, DiskResult};
 use crate::msg::log::{Entry, EntrySummary, HardState, Placed, ValuePlace};
 use bytes::Bytes;
@@ -64,8 +64,7 @@ pub enum Record {
     /// The first record of a life.
     Epoch(Epoch),
     Formation(Formation),
-    /// The highest durable position seen of a peer's log.
-    PeerMark(NodeId, Lsn),
+    PeerMark(NodeId, PeerMark),
     HardState(GroupId, HardState),
     /// An entry, with the group's commit index as known when it was appended.
     Entry(GroupId, Entry, Index),
@@ -126,7 +125,7 @@ pub struct Recovered {
     /// The last epoch that was durable; zero if none.
     pub epoch: Epoch,
     pub formation: Option<Formation>,
-    pub peer_marks: BTreeMap<NodeId, Lsn>,
+    pub peer_marks: BTreeMap<NodeId, PeerMark>,
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
     /// Whether the last life was cleanly ended, or always acknowledged after syncing (and itself began so).
     pub lossless: bool,

@@ -18,6 +18,7 @@ use super::segments::Segment;
 use super::{Recovered, RecoveredGroup};
 use crate::base::hash::checksum;
 use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Place, SegmentId, Term};
+use crate::msg::cluster::PeerMark;
 use crate::msg::codec;
 use crate::msg::disk::{DiskError, LogDevice};
 use crate::msg::log::{EntrySummary, FactSummary, HardState, ValuePlace};
@@ -375,7 +376,7 @@ struct Replay {
 struct RecoveredState {
     epoch: Epoch,
     formation: Option<crate::msg::cluster::Formation>,
-    peer_marks: BTreeMap<NodeId, Lsn>,
+    peer_marks: BTreeMap<NodeId, PeerMark>,
     groups: BTreeMap<GroupId, RecoveredGroup>,
 }
 
@@ -430,7 +431,7 @@ impl Replay {
             Kind::Epoch => state.epoch = state.epoch.max(Epoch(record.index)),
             Kind::PeerMark => {
                 let mark = state.peer_marks.entry(NodeId(record.node)).or_default();
-                *mark = Lsn(record.index).max(*mark);
+                *mark = PeerMark { epoch: Epoch(record.term), durable: Lsn(record.index) }.max(*mark);
             }
             Kind::Formation => match codec::decode(&Bytes::copy_from_slice(&bytes[record.value_at()..])) {
                 Ok(formation) => state.formation = Some(formation),

@@ -152,7 +152,7 @@ fn write(group: u32, index: u64, term: u64, key: &str, value: Option<&[u8]>, com
 struct Model {
     epoch: Epoch,
     formation: Option<Formation>,
-    marks: BTreeMap<NodeId, Lsn>,
+    marks: BTreeMap<NodeId, PeerMark>,
     groups: BTreeMap<GroupId, (HardState, Vec<ModelEntry>)>,
 }
 
@@ -166,9 +166,9 @@ impl Model {
             match record {
                 Record::Epoch(epoch) => model.epoch = *epoch,
                 Record::Formation(formation) => model.formation = Some(formation.clone()),
-                Record::PeerMark(node, lsn) => {
+                Record::PeerMark(node, seen) => {
                     let mark = model.marks.entry(*node).or_default();
-                    *mark = (*mark).max(*lsn);
+                    *mark = (*mark).max(*seen);
                 }
                 Record::HardState(group, state) => {
                     let (old, _) = model.groups.entry(*group).or_default();
@@ -223,7 +223,7 @@ fn what_is_durable_comes_back() {
     rig.append(Record::HardState(GroupId(1), HardState { term: Term(1), vote: Some(NodeId(2)), commit: Index(0) }));
     rig.append(write(1, 1, 1, "a", Some(b"one"), 0));
     rig.append(write(1, 2, 1, "b", None, 1));
-    rig.append(Record::PeerMark(NodeId(1), Lsn(9)));
+    rig.append(Record::PeerMark(NodeId(1), PeerMark { epoch: Epoch(3), durable: Lsn(9) }));
     let noop = Entry { index: Index(1), term: Term(4), fact: Fact::Noop };
     rig.append(Record::Entry(GroupId(2), noop, Index(0)));
     assert_eq!(rig.log.durable_lsn(), Lsn(0));
@@ -550,7 +550,10 @@ fn random_record(random: &mut Random, records: &[Record]) -> Record {
     let (last, commit) = last.unwrap_or((0, 0));
     match below(random, 12) {
         0 => Record::HardState(group, HardState { term: Term(below(random, 9)), vote: Some(NodeId(1)), commit: Index(commit) }),
-        1 => Record::PeerMark(NodeId(below(random, 3) as u16), Lsn(below(random, 1000))),
+        1 => {
+            let mark = PeerMark { epoch: Epoch(below(random, 9)), durable: Lsn(below(random, 1000)) };
+            Record::PeerMark(NodeId(below(random, 3) as u16), mark)
+        }
         2 => Record::Entry(group, Entry { index: Index(last + 1), term: Term(1), fact: Fact::Noop }, Index(commit)),
         choice => {
             // Now and then a suffix that was not committed is replaced.
