@@ -167,6 +167,9 @@ fn unborn(what: String) -> Outcome {
 /// Judges the clients' history. With clocks beyond the bound, answers that rest on a lease may be wrong: then the judges see the rest,
 /// and it is counted whether the whole would have failed.
 fn judge(plan: &Plan, history: &[Record], counters: &mut Counters) -> Result<check::Report, Violation> {
+    if counters.get(Kind::ReadError).fired == 0 {
+        check::corruption::check_history(history)?;
+    }
     // The search by values alone distrusts the versions, and costs more than all of the run: one plan in four.
     let values = plan.seed.is_multiple_of(4);
     let partitions = Some(plan.cluster.partitions);

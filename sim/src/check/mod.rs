@@ -5,6 +5,7 @@
 //! - [`durability`]: what was acknowledged is held at the end (P3).
 //! - [`leaders`]: one leader a term, one lease at an instant (P1).
 //! - [`prefix`]: what is committed stays, and every leader has it (P3).
+//! - [`corruption`]: no value fails its checksum where no read failed (P4).
 //! - [`agreement`]: logs match; replicas hold the same at the end (P3).
 //!
 //! Two kinds of checker: those over a whole history ([`check_history`]), and those that are fed while the run goes on, by `observe`,
@@ -13,6 +14,7 @@
 pub mod agreement;
 #[cfg(test)]
 mod compare;
+pub mod corruption;
 pub mod durability;
 pub mod leaders;
 pub mod linear;

@@ -37,6 +37,9 @@ pub const TABLE: &[Scenario] = &[
     Scenario { name: "the cluster is struck while it forms", draw: formation },
     Scenario { name: "relaxed syncing loses a tail", draw: relaxed_tails },
     Scenario { name: "requests outlive their leaders", draw: forwarded_requests },
+    Scenario { name: "an earlier term's entries spread, and their leader goes", draw: older_terms },
+    Scenario { name: "answers to a leader are late, and then it is cut off", draw: late_answers },
+    Scenario { name: "a vote request is on its way while the voter restarts", draw: late_vote_requests },
 ];
 
 /// Times spread over the phase: every `every_ms`, a little off.
@@ -301,6 +304,10 @@ fn new_segments(plan: &mut Plan, dice: &mut Dice) {
 }
 
 fn conflicting_suffixes(plan: &mut Plan, dice: &mut Dice) {
+    if plan.nodes.len() == 5 {
+        // Of three voters, what one follower has taken from the leader is never replaced; of five it may be.
+        plan.cluster.replication_factor = 5;
+    }
     focus(plan, dice);
     short_support(plan, dice);
     plan.workload.get_permille = 200;
@@ -537,5 +544,82 @@ fn relaxed_tails(plan: &mut Plan, dice: &mut Dice) {
         let cut = Target::Node(knows);
         let kind = if dice.chance(500) { FaultKind::Isolate { target: cut } } else { FaultKind::Crash { target: cut } };
         add(plan, at + span - 10, dice.between(2 * support, 5 * support), kind);
+    }
+}
+
+/// Figure 8 of the Raft paper. A leader has entries that nobody else has, and restarts; another is elected and heard by nobody; the first
+/// leads again and spreads its old entries, but not yet one of its new term; then the other comes back, whose last term is higher.
+fn older_terms(plan: &mut Plan, dice: &mut Dice) {
+    plan.nodes.truncate(3);
+    focus(plan, dice);
+    short_support(plan, dice);
+    strict_sync(plan);
+    plan.cluster.partitions = 1;
+    plan.workload.get_permille = 100;
+    plan.disk.write_us = 50;
+    plan.disk.sync_us = dice.between(300, 2_000);
+    plan.faults_ms = plan.faults_ms.max(8_000);
+    let support = u64::from(plan.cluster.support_ms);
+    let first = Target::LeaderOf(1);
+    for at in times(plan, dice, 9 * support) {
+        // The first leader writes alone, and goes down; its entries are then on its disk only.
+        add(plan, at, support * 6 / 5, FaultKind::Isolate { target: first });
+        add(plan, at + support * 2 / 5, support, FaultKind::Crash { target: first });
+        // Who elects the second leader does not hear of it; nor does the first.
+        add_when(plan, at + support / 2, support * 8 / 5, Trigger::Votes, FaultKind::Isolate { target: Target::There });
+        add(plan, at + support * 9 / 5, support * dice.between(16, 24) / 10, FaultKind::Isolate { target: first });
+        // Who takes the old entries of the first does not get its new one.
+        let later = support * dice.between(2, 4) / 10;
+        add_when(plan, at + support * 12 / 5, later, Trigger::Acknowledges, FaultKind::Isolate { target: Target::There });
+        add(plan, at + support * 34 / 10, 2 * support, FaultKind::Isolate { target: first });
+    }
+}
+
+/// A leader gets its followers' answers late, and then is no longer heard by them: answers of its term still arrive when another already leads.
+fn late_answers(plan: &mut Plan, dice: &mut Dice) {
+    plan.nodes.truncate(3);
+    focus(plan, dice);
+    short_support(plan, dice);
+    strict_sync(plan);
+    readers(plan, dice);
+    plan.cluster.partitions = 4;
+    plan.faults_ms = plan.faults_ms.max(8_000);
+    let support = u64::from(plan.cluster.support_ms);
+    for at in times(plan, dice, 6 * support) {
+        let leader = dice.between(1, 3) as u16;
+        let late = support * dice.between(13, 18) / 10;
+        for follower in (1..=3).filter(|node| *node != leader) {
+            add(plan, at, 3 * support, FaultKind::SlowLink { from: follower, to: leader, by_ms: late });
+        }
+        let heard = support * dice.between(2, 5) / 10;
+        add(plan, at + heard, 3 * support, FaultKind::OneWay { target: Target::Node(leader), outward: true });
+    }
+}
+
+/// Two candidates stand in one term. The voter elects the one, restarts, and is asked by the other, whose request was long on its way; the first
+/// is heard no more.
+fn late_vote_requests(plan: &mut Plan, dice: &mut Dice) {
+    plan.nodes.truncate(3);
+    focus(plan, dice);
+    short_support(plan, dice);
+    strict_sync(plan);
+    plan.cluster.partitions = 4;
+    // Candidates stand at once when messages take as long as elections are spread.
+    plan.network.latency_us = dice.between(4_000, 15_000);
+    plan.network.jitter_us = plan.network.latency_us;
+    plan.faults_ms = plan.faults_ms.max(8_000);
+    let support = u64::from(plan.cluster.support_ms);
+    for at in times(plan, dice, 6 * support) {
+        add(plan, at, 20, FaultKind::PowerLossOfAll { within_ms: 1, style: LossStyle::Everything });
+        let voter = dice.between(1, 3) as u16;
+        let late = support * dice.between(12, 16) / 10;
+        for candidate in (1..=3).filter(|node| *node != voter) {
+            if dice.chance(600) {
+                add(plan, at + 30, 2 * support, FaultKind::SlowLink { from: candidate, to: voter, by_ms: late });
+            }
+        }
+        let elections = at + 20 + support * 8 / 10;
+        plan.faults.push(Fault { at_ms: elections, for_ms: 5, when: Some(Trigger::Votes), kind: power_loss(dice) });
+        add_when(plan, elections, 3 * support, Trigger::Leads, FaultKind::Isolate { target: Target::There });
     }
 }

@@ -10,12 +10,13 @@ use crate::Verdict;
 use crate::WorldTime;
 use crate::check::Violation;
 use crate::check::agreement::{Agreement, Items};
+use crate::check::corruption;
 use crate::check::durability::Durability;
 use crate::counters::Kind;
 use crate::plan::{Ending, LossStyle};
 use crate::workload;
 use bytes::Bytes;
-use ringseed::base::{GroupId, NodeId, PartitionId};
+use ringseed::base::{GroupId, NodeId, PartitionId, Time};
 use ringseed::msg::client::{Consistency, Membership, RequestBody, Scan};
 use ringseed::node::ReplicaProbe;
 use std::collections::BTreeMap;
@@ -213,6 +214,9 @@ impl World {
                 let machine = &self.machines[*number];
                 let mut items = Items::new();
                 let node = machine.node.as_ref().expect("it has replicas");
+                if self.counters.get(Kind::ReadError).fired == 0 {
+                    corruption::check_status(machine.id, &node.status(Time::ZERO))?;
+                }
                 node.visit_applied(group, &mut |key, version, checksum| {
                     items.insert(Bytes::copy_from_slice(key), (version, checksum));
                 });
