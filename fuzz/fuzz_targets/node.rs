@@ -169,7 +169,7 @@ fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
     match dice.byte() % 8 {
         0 => PeerMessage::Heartbeat(Heartbeat { sent: dice.number(), durable: Lsn(dice.number()) }),
         1 => {
-            let sent = now.0.saturating_sub(dice.number() * 1_000_000);
+            let sent = now.0.saturating_sub(dice.number().saturating_mul(1_000_000));
             let promise = Promise { leader: epoch, supporter: Epoch(1 << 24), number: dice.number() };
             PeerMessage::HeartbeatReply(HeartbeatReply { sent, promise })
         }

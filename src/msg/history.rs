@@ -509,7 +509,7 @@ mod tests {
         writer.write(record).unwrap();
         let bytes = writer.finish().unwrap();
         let read: Vec<Record> = Reader::new(&bytes[..]).map(Result::unwrap).collect();
-        assert_eq!(read, [record.clone()]);
+        assert_eq!(read, std::slice::from_ref(record));
         String::from_utf8(bytes).unwrap()
     }
 
