@@ -558,20 +558,22 @@ fn older_terms(plan: &mut Plan, dice: &mut Dice) {
     plan.workload.get_permille = 100;
     plan.disk.write_us = 50;
     plan.disk.sync_us = dice.between(300, 2_000);
-    plan.faults_ms = plan.faults_ms.max(8_000);
+    plan.faults_ms = plan.faults_ms.max(9_000);
     let support = u64::from(plan.cluster.support_ms);
-    let first = Target::LeaderOf(1);
-    for at in times(plan, dice, 9 * support) {
+    // In tenths of a support span from the beginning of a round. Who leads is looked up when a fault begins.
+    let tenths = |tenths: u64| support * tenths / 10;
+    let leader = Target::LeaderOf(1);
+    for at in times(plan, dice, 10 * support) {
         // The first leader writes alone, and goes down; its entries are then on its disk only.
-        add(plan, at, support * 6 / 5, FaultKind::Isolate { target: first });
-        add(plan, at + support * 2 / 5, support, FaultKind::Crash { target: first });
+        add(plan, at, tenths(14), FaultKind::Isolate { target: leader });
+        add(plan, at + tenths(4), tenths(16), FaultKind::Crash { target: leader });
         // Who elects the second leader does not hear of it; nor does the first.
-        add_when(plan, at + support / 2, support * 8 / 5, Trigger::Votes, FaultKind::Isolate { target: Target::There });
-        add(plan, at + support * 9 / 5, support * dice.between(16, 24) / 10, FaultKind::Isolate { target: first });
+        add_when(plan, at + tenths(5), tenths(12), Trigger::Votes, FaultKind::Isolate { target: Target::There });
+        add(plan, at + tenths(14), tenths(30), FaultKind::Isolate { target: leader });
         // Who takes the old entries of the first does not get its new one.
-        let later = support * dice.between(2, 4) / 10;
-        add_when(plan, at + support * 12 / 5, later, Trigger::Acknowledges, FaultKind::Isolate { target: Target::There });
-        add(plan, at + support * 34 / 10, 2 * support, FaultKind::Isolate { target: first });
+        let cut_off = tenths(dice.between(4, 7));
+        add_when(plan, at + tenths(28), cut_off, Trigger::Acknowledges, FaultKind::Isolate { target: Target::There });
+        add(plan, at + tenths(35), tenths(25), FaultKind::Isolate { target: leader });
     }
 }
 

@@ -89,9 +89,9 @@ impl Watch {
                     self.vote(from, *group, reply.term, to)?;
                 }
                 ReplicaMessage::AppendReply(reply) => match reply.outcome {
-                    AppendOutcome::Matched(_) => triggers.push(Trigger::Acknowledges),
+                    AppendOutcome::Matched(index) if index > Index::ZERO => triggers.push(Trigger::Acknowledges),
                     AppendOutcome::Conflict { .. } => triggers.push(Trigger::Conflicts),
-                    AppendOutcome::StaleTerm | AppendOutcome::Full => {}
+                    AppendOutcome::Matched(_) | AppendOutcome::StaleTerm | AppendOutcome::Full => {}
                 },
                 ReplicaMessage::TimeoutNow { .. } => triggers.push(Trigger::Transfers),
                 ReplicaMessage::Released { .. } => triggers.push(Trigger::Releases),
