@@ -34,8 +34,12 @@ impl Clock {
         let rate = 1_000_000 + i128::from(self.rate_ppm);
         let elapsed = (own * 1_000_000 + rate - 1) / rate;
         let mut at = self.origin.saturating_add(u64::try_from(elapsed).unwrap_or(u64::MAX)).max(now);
+        // Rates are rounded: the first instant is a nanosecond or so away.
         while at < WorldTime::MAX && self.read(at) < time {
             at += 1;
+        }
+        while at > now.max(self.origin) && self.read(at - 1) >= time {
+            at -= 1;
         }
         at
     }
