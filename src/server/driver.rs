@@ -18,10 +18,6 @@ use tokio::sync::watch;
 
 /// Events stepped before a flush. More: a flush in between, so that the first does not wait for the last.
 const STEPS_PER_FLUSH_MAX: usize = 1024;
-/// A turn with so many events, and something to say to a peer, is a busy one.
-const BUSY_EVENTS_MIN: usize = 4;
-/// From the beginning of a busy turn to that of the next. Well below what a sync takes.
-const TURN_SPACING: Duration = Duration::from_micros(150);
 /// How often a node that is awake is told the wall-clock time. One that has nothing to do is not woken for it.
 const WALL_CLOCK_EVERY: Duration = Duration::from_secs(1);
 
@@ -47,8 +43,6 @@ struct Turn {
     events: Vec<Event>,
     effects: Vec<Effect>,
     messages: Vec<Outbound>,
-    /// Of those handed to the network in this turn.
-    envelopes: usize,
     disk_ops: Vec<(IoId, DiskOp)>,
 }
 
@@ -58,33 +52,6 @@ enum Verdict {
     GoOn,
     Stopped,
     Halt(Fatal),
-}
-
-/// Keeps turns apart while there is much to do.
-///
-/// Under load the node could run a turn for every message that comes in, and each turn wakes the network thread, the log's thread and, by
-/// what it sends, the peers: most of the time would go into waking. A short pause lets what comes in the meantime share all of that, and
-/// nobody is woken while the node pauses. A turn with few events, or one that had nothing to say to a peer (reads), is not
-/// followed by a pause: a lone request never waits, and reads never do.
-#[derive(Debug, Default)]
-struct Pace {
-    /// When the last turn began, if it was a busy one.
-    busy_turn: Option<Time>,
-}
-
-impl Pace {
-    fn wait(&mut self, clock: &Clock) {
-        if let Some(began) = self.busy_turn.take() {
-            let pause = TURN_SPACING.saturating_sub(clock.now().since(began));
-            if !pause.is_zero() {
-                std::thread::sleep(pause);
-            }
-        }
-    }
-
-    fn note(&mut self, began: Time, events: usize, envelopes: usize) {
-        self.busy_turn = (events >= BUSY_EVENTS_MIN && envelopes > 0).then_some(began);
-    }
 }
 
 /// However the thread ends, a panic of the node included: the sockets close, and whoever waits is told.
@@ -110,15 +77,12 @@ impl Driver {
         self.inbox.push(Event::Timer);
         let mut wall_clock_due = Time::ZERO;
         let mut stop_by: Option<Time> = None;
-        let mut pace = Pace::default();
         loop {
-            pace.wait(&self.clock);
             let deadline = [self.node.deadline().map(|(at, _)| at), stop_by].into_iter().flatten().min();
             if self.inbox.take(&mut turn.events, || self.clock.now(), deadline) == Taken::Aborted {
                 return Ok(());
             }
             let now = self.clock.now();
-            let count = turn.events.len();
             if now >= wall_clock_due {
                 self.node.step(now, Event::WallClock(wall_clock_ms()));
                 wall_clock_due = now + WALL_CLOCK_EVERY;
@@ -127,7 +91,6 @@ impl Driver {
                 stop_by = Some(now + self.stop_timeout);
             }
             let verdict = self.step_all(&mut turn);
-            pace.note(now, count, std::mem::take(&mut turn.envelopes));
             match verdict {
                 Verdict::GoOn => {}
                 Verdict::Stopped => {
@@ -185,7 +148,6 @@ impl Driver {
         for effect in turn.effects.drain(..) {
             match effect {
                 Effect::Send(node, envelope) => {
-                    turn.envelopes += 1;
                     turn.messages.push(Outbound::Send(node, envelope));
                 }
                 Effect::Reply(connection, response) => {
