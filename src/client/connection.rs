@@ -278,24 +278,33 @@ async fn read_answers<R: AsyncRead + Unpin>(shared: &Shared, reader: &mut FrameR
             Err(error) => return NoAnswer::Lost(error.to_string()),
         }
         let mut senders = Vec::with_capacity(frames.len());
+        let mut end = None;
         for (kind, body) in frames.drain(..) {
             if kind == Kind::Goodbye {
-                return codec::decode::<Goodbye>(&body).map_or_else(|error| NoAnswer::Lost(error.to_string()), parted);
+                end = Some(codec::decode::<Goodbye>(&body).map_or_else(|error| NoAnswer::Lost(error.to_string()), parted));
+                break;
             }
             match codec::decode::<Response>(&body) {
                 Ok(response) => {
                     let sender = shared.lock().answers.remove(&response.id);
                     senders.extend(sender.map(|sender| (sender, response)));
                 }
-                Err(error) => return NoAnswer::Lost(error.to_string()),
+                Err(error) => {
+                    end = Some(NoAnswer::Lost(error.to_string()));
+                    break;
+                }
             }
         }
         {
             let mut pending = shared.lock();
             pending.waiting_since = (!pending.answers.is_empty()).then(Instant::now);
         }
+        // Answers that came together with the connection's end are answers all the same.
         for (sender, response) in senders {
             let _ = sender.send(Ok(response));
+        }
+        if let Some(why) = end {
+            return why;
         }
     }
 }
