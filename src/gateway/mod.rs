@@ -16,7 +16,7 @@ pub mod window;
 use crate::actor::{Actor, Context, Origin, Outbox, Placement, TimerKind};
 use crate::base::limits::{REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, SCANS_IN_PROGRESS_MAX, TIMEOUT_MAX};
 use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
-use crate::msg::client::{Action, Consistency, Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
+use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
 use crate::msg::peer::{Forward, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
 use scan::Gather;
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,13 +136,6 @@ impl Call {
     fn is_repeatable(&self) -> bool {
         self.asking || !self.is_write()
     }
-
-    fn is_eventual(&self) -> bool {
-        match &self.task {
-            Task::Operation(operation) => matches!(operation.action, Action::Get { consistency: Consistency::Eventual }),
-            Task::Scan(scan) => scan.consistency == Consistency::Eventual,
-        }
-    }
 }
 
 impl Gateway {
@@ -226,7 +219,7 @@ impl Gateway {
         call.attempts += 1;
         call.asking = false;
         let replicas = self.placement.replicas(call.group);
-        let eventual = call.is_eventual();
+        let eventual = call.task.is_eventual();
         let here = replicas.contains(&cx.me);
         let target = match self.leaders.get(&call.group) {
             _ if eventual && here => Some((cx.me, None)),
@@ -381,7 +374,7 @@ impl Gateway {
             (_, Some((life, _))) if life != cx.epoch => {
                 Some(Outcome::NotLeader { leader: self.leaders.get(&forward.group).copied() })
             }
-            (_, None) if !is_eventual(&forward.task) => Some(Outcome::NotLeader { leader: None }),
+            (_, None) if !forward.task.is_eventual() => Some(Outcome::NotLeader { leader: None }),
             _ if !self.placement.replicas(forward.group).contains(&cx.me) => Some(Outcome::NotLeader { leader: None }),
             _ => None,
         };
@@ -454,13 +447,6 @@ impl Gateway {
 /// How long a replica may take of what is left to the caller: a little less, so that a clear answer is still in time.
 fn begin_within(remaining: Duration) -> Duration {
     remaining * 9 / 10
-}
-
-fn is_eventual(task: &Task) -> bool {
-    match task {
-        Task::Operation(operation) => matches!(operation.action, Action::Get { consistency: Consistency::Eventual }),
-        Task::Scan(scan) => scan.consistency == Consistency::Eventual,
-    }
 }
 
 /// A replica that this node hears from, another at each attempt.

@@ -4,7 +4,7 @@
 //! epoch: an envelope of another cluster, of a directory that is not the one bound to the node id, or of an earlier epoch
 //! than one already seen, is dropped and counted.
 
-use super::client::{Operation, ResponseBody, Scan};
+use super::client::{Action, Consistency, Operation, ResponseBody, Scan};
 use super::cluster::{ClusterOptions, Formation};
 use super::codec::Slices;
 use super::log::Entry;
@@ -335,6 +335,16 @@ pub enum Task {
     /// This group's part of a page.
     #[n(1)]
     Scan(#[n(0)] Scan),
+}
+
+impl Task {
+    /// Whether any replica may answer it, from whatever it has applied.
+    pub fn is_eventual(&self) -> bool {
+        match self {
+            Task::Operation(operation) => matches!(operation.action, Action::Get { consistency: Consistency::Eventual }),
+            Task::Scan(scan) => scan.consistency == Consistency::Eventual,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

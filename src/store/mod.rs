@@ -34,7 +34,7 @@ mod read;
 use crate::actor::{Actor, Committed, Context, Origin, Outbox, TimerKind};
 use crate::base::limits::{PARKED_PER_GROUP_MAX, READS_PER_GROUP_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_ENTRIES_MAX};
 use crate::base::{GroupId, Index, Term, Time, Version};
-use crate::msg::client::{Acknowledge, Action, Consistency, Doubt, Operation, Rejection, ResponseBody};
+use crate::msg::client::{Acknowledge, Action, Doubt, Operation, Rejection, ResponseBody};
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::peer::{Outcome, Task};
 use bytes::Bytes;
@@ -258,7 +258,7 @@ impl Store {
         deadline: Time,
         out: &mut Outbox<Out>,
     ) {
-        if is_eventual(&task) {
+        if task.is_eventual() {
             self.read(cx, origin, &task, out);
             return;
         }
@@ -506,13 +506,6 @@ impl Store {
             !late
         });
         leading.awaiting_until = leading.awaiting_all.iter().map(|pending| pending.deadline).min().unwrap_or(Time::NEVER);
-    }
-}
-
-fn is_eventual(task: &Task) -> bool {
-    match task {
-        Task::Operation(operation) => matches!(operation.action, Action::Get { consistency: Consistency::Eventual }),
-        Task::Scan(scan) => scan.consistency == Consistency::Eventual,
     }
 }
 
