@@ -9,7 +9,6 @@ use crate::base::random::Random;
 use crate::base::{Epoch, GroupId, Index, NodeId, PartitionId, Time, Token, hash};
 use crate::msg::log::FactSummary;
 use crate::msg::peer::Promise;
-use bytes::Bytes;
 use std::collections::VecDeque;
 
 pub trait Actor {
@@ -40,6 +39,8 @@ pub struct Context<'a> {
     pub liveness: &'a LivenessView,
     /// The node's one cache of values.
     pub cache: &'a mut ValueCache,
+    /// Milliseconds since 1970, as the driver last said: data, never an input to safety.
+    pub wall_clock_ms: u64,
     /// The log has no room but a reserve for votes: client writes are rejected, appends of them refused.
     pub disk_full: bool,
 }
@@ -197,6 +198,4 @@ pub enum Origin {
 pub struct Committed {
     pub index: Index,
     pub fact: FactSummary,
-    /// The value that was written, when it is still in memory.
-    pub value: Option<Bytes>,
 }

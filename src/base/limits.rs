@@ -12,6 +12,14 @@ pub const FRAME_SIZE_MAX: usize = 8 * 1024 * 1024;
 pub const SCAN_ITEMS_MAX: usize = 1_000;
 /// The most bytes of keys and values in one page of a scan, over all partitions. A page always holds one item.
 pub const SCAN_BYTES_MAX: usize = 1024 * 1024;
+/// The most operations of a transaction, and items of one read. More: rejected, `Invalid`.
+pub const TRANSACTION_ITEMS_MAX: usize = 100;
+/// The most bytes of keys and values of a transaction, and of what one read of several items answers. More: rejected, `Invalid` or `TooLarge`.
+pub const TRANSACTION_SIZE_MAX: usize = 4 * 1024 * 1024;
+/// The longest idempotency token, in bytes. Longer: rejected, `Invalid`.
+pub const TOKEN_SIZE_MAX: usize = 64;
+/// For how long a token answers the same, at least.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
 /// The most members of a cluster.
 pub const NODES_MAX: usize = 100;
 /// The largest weight of a node. A greeting with a larger one is refused.
@@ -29,6 +37,12 @@ pub const REQUESTS_PER_CONNECTION_MAX: usize = 1_024;
 pub const REQUEST_BYTES_IN_PROGRESS_MAX: usize = 256 * 1024 * 1024;
 /// Operations waiting for a value to be read, in one group. At the limit: rejected, `Overloaded`.
 pub const PARKED_PER_GROUP_MAX: usize = 4 * 1024;
+/// Transactions in progress at one home, decided ones that not all participants know of included. At the limit: rejected, `Overloaded`.
+pub const TRANSACTIONS_PER_HOME_MAX: usize = 4 * 1024;
+/// Transactions prepared in one group and not resolved. At the limit: no vote, `Overloaded`.
+pub const PREPARED_PER_GROUP_MAX: usize = 4 * 1024;
+/// Tokens that one group remembers. At the limit, a transaction with a new one is rejected, `Overloaded`.
+pub const TOKENS_PER_GROUP_MAX: usize = 16 * 1024;
 /// Entries of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
 pub const UNCOMMITTED_ENTRIES_MAX: usize = 16 * 1024;
 /// Bytes of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.

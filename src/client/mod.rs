@@ -18,6 +18,7 @@ use crate::msg::client::{
     Acknowledge, Action, Condition, Consistency, Doubt, Operation, Rejection, RequestBody, Response, ResponseBody, RingReport,
     Scan, Scanned, StatusReport,
 };
+use crate::msg::transaction::validate_keys;
 use bytes::Bytes;
 use connection::{Link, NoAnswer};
 use core::fmt;
@@ -318,7 +319,11 @@ fn conclude(response: Response) -> Result<ResponseBody, Error> {
 
 /// Whether the request may change something: then it is sent once at most.
 fn applies(body: &RequestBody) -> bool {
-    matches!(body, RequestBody::Operation(operation) if operation.action.is_write())
+    match body {
+        RequestBody::Operation(operation) => operation.action.is_write(),
+        RequestBody::Transact(_) => true,
+        _ => false,
+    }
 }
 
 /// Whether another node, or the same one a little later, may do what this one rejected.
@@ -332,7 +337,9 @@ fn check_sizes(body: &RequestBody) -> Result<(), Error> {
     let rejected = |why| Err(Error::Rejected(why));
     let long = |bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     match body {
-        RequestBody::Ring | RequestBody::Status => Ok(()),
+        RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => Ok(()),
+        RequestBody::Transact(transaction) => transaction.validate().map_err(Error::Rejected),
+        RequestBody::GetMany(keys) => validate_keys(keys).map_err(Error::Rejected),
         RequestBody::Scan(scan) if scan.prefix.len().max(scan.from.len()) > KEY_SIZE_MAX => {
             rejected(Rejection::KeyTooLong(long(&scan.prefix).max(long(&scan.from))))
         }

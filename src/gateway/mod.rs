@@ -18,6 +18,7 @@ use crate::base::limits::{REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MA
 use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
 use crate::msg::peer::{Forward, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
+use crate::msg::transaction::validate_keys;
 use scan::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use window::Windows;
@@ -173,7 +174,11 @@ impl Gateway {
                 self.counters.scans += 1;
                 self.begin_scan(cx, conn, request.id, scan, deadline, out);
             }
-            RequestBody::Ring | RequestBody::Status => {
+            RequestBody::Ring
+            | RequestBody::Status
+            | RequestBody::Transactions
+            | RequestBody::Transact(_)
+            | RequestBody::GetMany(_) => {
                 let why = Rejection::Invalid("the node itself answers this".into());
                 self.reply(caller, None, ResponseBody::Rejected(why), out);
             }
@@ -195,16 +200,15 @@ impl Gateway {
             RequestBody::Operation(operation) => operation.validate(),
             RequestBody::Scan(_) if self.gathers.len() >= SCANS_IN_PROGRESS_MAX => Err(Rejection::Overloaded),
             RequestBody::Scan(scan) => scan.validate(),
-            RequestBody::Ring | RequestBody::Status => Ok(()),
+            RequestBody::Transact(transaction) => transaction.validate(),
+            RequestBody::GetMany(keys) => validate_keys(keys),
+            RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => Ok(()),
         }
     }
 
     fn call(&mut self, cx: &mut Context<'_>, caller: Caller, group: GroupId, task: Task, deadline: Time, out: &mut Outbox<Out>) {
         self.next_id += 1;
-        let size = match &task {
-            Task::Operation(operation) => operation.size(),
-            Task::Scan(scan) => scan.prefix.len() + scan.from.len(),
-        };
+        let size = task.size();
         self.size += size;
         let call =
             Call { caller, group, task, deadline, wake: deadline, size, place: Whereabouts::Waiting, attempts: 0, asking: false };
@@ -317,6 +321,7 @@ impl Gateway {
     fn on_outcome(&mut self, cx: &mut Context<'_>, id: u64, outcome: Outcome, out: &mut Outbox<Out>) {
         match outcome {
             Outcome::Answer(body) => self.finish(cx, id, body, out),
+            Outcome::Voted(_) | Outcome::Resolved | Outcome::Decided(_) | Outcome::Valid(_) => {}
             Outcome::NotLeader { leader } => {
                 let Some((group, place)) = self.calls.get(&id).map(|call| (call.group, call.place)) else { return };
                 let elsewhere = !self.placement.replicas(group).contains(&cx.me);

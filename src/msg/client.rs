@@ -3,6 +3,8 @@
 //! A client is told one of three things about an operation (promise P6): it was done; it was *rejected*, and is certainly not
 //! applied; or it is *unknown*, and may have been applied. A timeout is never reported as a failure to apply.
 
+use super::codec::Blob;
+use super::transaction::{Failure, ItemResult, Transaction, TransactionReport};
 use crate::base::{GroupId, Index, NodeId, Version};
 use bytes::Bytes;
 use core::fmt;
@@ -36,6 +38,14 @@ pub enum RequestBody {
     /// A page of items in key order, over all partitions; atomic per partition.
     #[n(3)]
     Scan(#[n(0)] Scan),
+    #[n(4)]
+    Transact(#[n(0)] Transaction),
+    /// Several items as they are at one instant; as many as a transaction may have.
+    #[n(5)]
+    GetMany(#[n(0)] Vec<Blob>),
+    /// Answered by the node itself: the transactions in progress in the groups that it leads.
+    #[n(6)]
+    Transactions,
 }
 
 /// An operation on one key.
@@ -250,6 +260,17 @@ pub enum ResponseBody {
     Ring(#[n(0)] RingReport),
     #[n(7)]
     Status(#[n(0)] StatusReport),
+    /// A transaction was committed, and is durable. In the order of its items.
+    #[n(8)]
+    Transacted(#[n(0)] Vec<ItemResult>),
+    /// A transaction was not committed: nothing of it was or will be done. When all reasons are conflicts, trying again may succeed.
+    #[n(9)]
+    NotCommitted(#[n(0)] Vec<Failure>),
+    /// Items as they were at one instant, in the order of their keys in the request.
+    #[n(10)]
+    Values(#[n(0)] Vec<ItemResult>),
+    #[n(11)]
+    Transactions(#[n(0)] Vec<TransactionReport>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -316,11 +337,17 @@ pub enum Rejection {
     /// The request makes no sense, and why.
     #[n(11)]
     Invalid(#[n(0)] String),
+    /// The transaction's token was used before, for a transaction with other items.
+    #[n(12)]
+    TokenReused,
+    /// What was to be read together is larger than [`crate::base::limits::TRANSACTION_SIZE_MAX`].
+    #[n(13)]
+    TooLarge,
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use crate::base::limits::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+        use crate::base::limits::{KEY_SIZE_MAX, TRANSACTION_SIZE_MAX, VALUE_SIZE_MAX};
         match self {
             Rejection::KeyTooLong(size) => write!(f, "the key has {size} bytes; at most {KEY_SIZE_MAX} are allowed"),
             Rejection::KeyEmpty => write!(f, "the key is empty"),
@@ -334,6 +361,10 @@ impl fmt::Display for Rejection {
             Rejection::Stopping => write!(f, "the node is stopping"),
             Rejection::NotReady => write!(f, "the cluster has not formed yet, or it refused this node"),
             Rejection::Invalid(why) => write!(f, "invalid request: {why}"),
+            Rejection::TokenReused => write!(f, "the token was used before, for a transaction with other operations"),
+            Rejection::TooLarge => {
+                write!(f, "the items have more than {TRANSACTION_SIZE_MAX} bytes together; read fewer at once")
+            }
         }
     }
 }

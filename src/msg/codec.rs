@@ -57,6 +57,27 @@ pub fn decode<T: for<'b> minicbor::Decode<'b, Frame>>(frame: &Bytes) -> Result<T
     }
 }
 
+/// Bytes where a type stands alone: in a list, or as a parameter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Blob(pub Bytes);
+
+impl<C> minicbor::Encode<C> for Blob {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C: Slices> minicbor::Decode<'b, C> for Blob {
+    fn decode(d: &mut minicbor::Decoder<'b>, context: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let part = d.bytes()?;
+        Ok(Blob(context.slice(part)))
+    }
+}
+
 /// For `#[cbor(with = "codec::blob")]` on a field of type [`Bytes`].
 pub mod blob {
     use super::{Bytes, Slices};

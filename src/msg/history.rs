@@ -26,9 +26,13 @@
 //! - `{"increment": {"key": K, "by": N}}`: the item's value, a decimal number of 64 bits, grows by N; an absent item counts as 0.
 //! - `{"scan": {"prefix": K, "from": K, "limit": N}}`: one page of the items whose keys begin with `prefix` and are not below `from`. With
 //!   `"eventual": true` as for a get.
+//! - `{"get_many": {"keys": [K, ...]}}`: several items as they are at one instant.
+//! - `{"transact": {"items": [{"key": K, "action": A, "if": C}, ...], "token": T}}`: all of it at one instant, or none; no key twice. A is `"check"`
+//!   (nothing but the condition), `"read"`, `{"put": V}`, `"delete"` or `{"increment": N}`; `if` as above, and may be missing. `token` may be missing; requests
+//!   with one token have one answer and take effect once.
 //! - A write may have `"acknowledge": "all"`: it is answered only once every replica has it. It changes nothing of what is correct.
 //!
-//! **Outcomes.** The first four say that the operation was done:
+//! **Outcomes.** All but the last three say that the operation was done:
 //!
 //! - `{"value": {"value": V or null, "version": N}}`: what a get saw. `null`: the item is absent, and the version is that of the delete
 //!   that removed it, or 0 if it was never written.
@@ -37,17 +41,24 @@
 //!   (version as for a get).
 //! - `{"scanned": {"items": [{"key": K, "value": V, "version": N}, ...], "next": K or null, "read_at": [[G, I], ...]}}`: the items of the
 //!   page in key order; where the next page begins (`null`: there is none); for each group G the index I at which its part was read.
+//! - `{"values": {"items": [{"version": N, "value": V}, ...]}}`: what a get of several saw, in the order of its keys; without `value` the item was absent.
+//! - `{"transacted": {"results": [{"version": N, "number": N, "value": V}, ...]}}`: a transaction took effect; in the order of its items the version
+//!   of each write, or of the item as it was checked or read; `number` is an increment's sum, `value` what a read saw (missing: absent).
+//! - `{"not_committed": {"failures": [{"item": I, "reason": R}, ...]}}`: a transaction took no effect, because of these of its items (from 0). R is
+//!   `{"condition": {"version": N, "present": B}}` (the item was in this state, at some instant between start and end), `"conflict"` or `"not_a_number"`.
 //! - `{"rejected": {"reason": text}}`: it certainly took no effect, and never will.
 //! - `{"unknown": {"reason": text}}`: a write that may have taken effect at any time after `start`, even after `end`, or never. A read
 //!   with this outcome says nothing.
 //!
-//! **Versions and groups.** A version is the index, in the log of the key's consensus group, of the entry that wrote (or deleted) the item. So
-//! over the keys of one group no version occurs twice, and versions grow in the order in which writes take effect. The group of a key, in
+//! **Versions and groups.** A version is the index, in the log of the key's consensus group, of the entry that wrote (or deleted) the item; several
+//! keys written by one transaction may share it. So
+//! no key has a version twice, and the versions of a key grow in the order in which writes take effect. The group of a key, in
 //! a cluster of P partitions (a power of two): hash the key by XXH3 (64 bits, seed 0); the highest log2 P bits are the partition; the
 //! group is the partition plus 1. The part of a scan that was read in group G at index I shows, of the page's range, every write of
 //! the group with a version up to I and none above.
 
 use super::client::{self, Consistency, Operation, ResponseBody};
+use super::transaction::{self, Transaction, TransactionAction};
 use crate::base::hash;
 use bytes::Bytes;
 use core::fmt;
@@ -104,6 +115,14 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "Acknowledge::is_quorum")]
         acknowledge: Acknowledge,
     },
+    GetMany {
+        keys: Vec<Key>,
+    },
+    Transact {
+        items: Vec<TransactionItem>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<Key>,
+    },
     Scan {
         #[serde(with = "text")]
         prefix: Bytes,
@@ -113,6 +132,59 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "is_false")]
         eventual: bool,
     },
+}
+
+/// Bytes where a type stands alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Key(#[serde(with = "text")] pub Bytes);
+
+/// One operation of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransactionItem {
+    #[serde(with = "text")]
+    pub key: Bytes,
+    pub action: ItemAction,
+    #[serde(rename = "if", default, skip_serializing_if = "Condition::is_none")]
+    pub condition: Condition,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemAction {
+    Check,
+    Read,
+    Put(Data),
+    Delete,
+    Increment(i64),
+}
+
+/// What became of one item: of a committed transaction, or of a read of several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ItemResult {
+    pub version: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Data>,
+}
+
+/// Which item stood in a transaction's way, from 0, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    pub item: u32,
+    pub reason: FailureReason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureReason {
+    Condition { version: u64, present: bool },
+    Conflict,
+    NotANumber,
 }
 
 /// What must hold of the item for a write to happen; as [`client::Condition`].
@@ -159,6 +231,15 @@ pub enum Outcome {
         next: Option<Bytes>,
         /// Group and index.
         read_at: Vec<(u32, u64)>,
+    },
+    Transacted {
+        results: Vec<ItemResult>,
+    },
+    NotCommitted {
+        failures: Vec<Failure>,
+    },
+    Values {
+        items: Vec<ItemResult>,
     },
     Rejected {
         reason: String,
@@ -225,18 +306,18 @@ impl fmt::Debug for Data {
 }
 
 impl Action {
-    /// The key it is about; `None` for a scan.
+    /// The key it is about; `None` for what is about several.
     pub fn key(&self) -> Option<&Bytes> {
         match self {
             Action::Get { key, .. } | Action::Put { key, .. } | Action::Delete { key, .. } | Action::Increment { key, .. } => {
                 Some(key)
             }
-            Action::Scan { .. } => None,
+            Action::Scan { .. } | Action::GetMany { .. } | Action::Transact { .. } => None,
         }
     }
 
     pub fn is_write(&self) -> bool {
-        !matches!(self, Action::Get { .. } | Action::Scan { .. })
+        !matches!(self, Action::Get { .. } | Action::Scan { .. } | Action::GetMany { .. })
     }
 }
 
@@ -255,6 +336,43 @@ impl From<&Operation> for Action {
                 Action::Increment { key, by: *by, acknowledge: (*acknowledge).into() }
             }
         }
+    }
+}
+
+impl From<&Transaction> for Action {
+    fn from(transaction: &Transaction) -> Action {
+        let item = |item: &transaction::TransactionItem| TransactionItem {
+            key: item.key.clone(),
+            action: match &item.action {
+                TransactionAction::Check => ItemAction::Check,
+                TransactionAction::Read => ItemAction::Read,
+                TransactionAction::Put(value) => ItemAction::Put(Data::of(value)),
+                TransactionAction::Delete => ItemAction::Delete,
+                TransactionAction::Increment(by) => ItemAction::Increment(*by),
+            },
+            condition: (&item.condition).into(),
+        };
+        let token = transaction.token.clone().map(Key);
+        Action::Transact { items: transaction.items.iter().map(item).collect(), token }
+    }
+}
+
+impl From<&transaction::ItemResult> for ItemResult {
+    fn from(result: &transaction::ItemResult) -> ItemResult {
+        ItemResult { version: result.version.0, number: result.number, value: result.value.as_ref().map(Data::of) }
+    }
+}
+
+impl From<&transaction::Failure> for Failure {
+    fn from(failure: &transaction::Failure) -> Failure {
+        let reason = match failure.reason {
+            transaction::FailureReason::Condition { version, present } => {
+                FailureReason::Condition { version: version.0, present }
+            }
+            transaction::FailureReason::Conflict => FailureReason::Conflict,
+            transaction::FailureReason::NotANumber => FailureReason::NotANumber,
+        };
+        Failure { item: failure.item, reason }
     }
 }
 
@@ -318,7 +436,10 @@ impl Outcome {
             },
             ResponseBody::Rejected(rejection) => Outcome::Rejected { reason: rejection.to_string() },
             ResponseBody::Unknown(doubt) => Outcome::Unknown { reason: doubt.to_string() },
-            ResponseBody::Ring(_) | ResponseBody::Status(_) => return None,
+            ResponseBody::Transacted(results) => Outcome::Transacted { results: results.iter().map(Into::into).collect() },
+            ResponseBody::NotCommitted(failures) => Outcome::NotCommitted { failures: failures.iter().map(Into::into).collect() },
+            ResponseBody::Values(items) => Outcome::Values { items: items.iter().map(Into::into).collect() },
+            ResponseBody::Ring(_) | ResponseBody::Status(_) | ResponseBody::Transactions(_) => return None,
         })
     }
 }

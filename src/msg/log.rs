@@ -4,6 +4,8 @@
 //! of its log, and what is replicated is the outcome. Followers apply facts blindly, so evaluation may change between
 //! versions of the program without replicas drifting apart.
 
+use super::codec::Blob;
+use super::transaction::TransactionFact;
 use crate::base::{GroupId, Index, Lsn, Place, Term};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -20,7 +22,7 @@ pub struct Entry {
     pub fact: Fact,
 }
 
-/// What an entry says. New kinds (prepare, decide, end, membership) take new numbers.
+/// What an entry says. New kinds (membership) take new numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub enum Fact {
@@ -37,6 +39,9 @@ pub enum Fact {
         #[cbor(with = "crate::msg::codec::maybe_blob", has_nil)]
         value: Option<Bytes>,
     },
+    /// A step of a transaction.
+    #[n(2)]
+    Transaction(#[n(0)] Box<TransactionFact<Blob>>),
 }
 
 impl Fact {
@@ -45,6 +50,7 @@ impl Fact {
         match self {
             Fact::Noop => 0,
             Fact::Write { key, value } => key.len() + value.as_ref().map_or(0, Bytes::len),
+            Fact::Transaction(fact) => fact.size(),
         }
     }
 }
@@ -72,6 +78,7 @@ pub struct EntrySummary {
 pub enum FactSummary {
     Noop,
     Write { key: Bytes, value: Option<ValuePlace> },
+    Transaction(Box<TransactionFact<ValuePlace>>),
 }
 
 /// Where one record of the log lies: all of it, header included.
@@ -93,6 +100,6 @@ pub struct Placed {
     pub term: Term,
     pub lsn: Lsn,
     pub record: RecordPlace,
-    /// Where the entry's value lies, when it wrote one.
+    /// Where the entry's value lies, when it wrote one; a transaction's: where its values follow each other.
     pub value: Option<ValuePlace>,
 }

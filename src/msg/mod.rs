@@ -3,6 +3,7 @@
 //! - [`client`]: what a client asks and is told.
 //! - [`peer`]: what nodes say to each other.
 //! - [`log`]: what a group's log holds: entries, and the facts in them.
+//! - [`transaction`]: transactions, to clients, between nodes and in the log.
 //! - [`disk`]: what the log asks of the disk.
 //! - [`history`]: what clients asked and were told, for checkers.
 //! - [`cluster`]: who is a member, and what was fixed when the cluster formed.
@@ -15,3 +16,4 @@ pub mod disk;
 pub mod history;
 pub mod log;
 pub mod peer;
+pub mod transaction;

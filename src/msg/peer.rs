@@ -6,8 +6,9 @@
 
 use super::client::{Action, Consistency, Operation, ResponseBody, Scan};
 use super::cluster::{ClusterOptions, Formation};
-use super::codec::Slices;
+use super::codec::{Blob, Slices};
 use super::log::Entry;
+use super::transaction::{Age, Preparation, Seen, Transaction, TransactionId, Vote};
 use crate::base::limits::ENVELOPE_MESSAGES_MAX;
 use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Term, Time};
 use minicbor::{Decode, Encode};
@@ -335,6 +336,34 @@ pub enum Task {
     /// This group's part of a page.
     #[n(1)]
     Scan(#[n(0)] Scan),
+    /// For the coordinator of the home group.
+    #[n(2)]
+    Transact {
+        #[n(0)]
+        age: Age,
+        #[n(1)]
+        transaction: Transaction,
+    },
+    /// From the coordinator to a participant. May be repeated.
+    #[n(3)]
+    Prepare(#[n(0)] Preparation),
+    /// From the coordinator to a participant: the decision. May be repeated.
+    #[n(4)]
+    Resolve {
+        #[n(0)]
+        id: TransactionId,
+        #[n(1)]
+        commit: bool,
+    },
+    /// From a participant in doubt to the coordinator: what was decided? May be repeated.
+    #[n(5)]
+    Inquire(#[n(0)] TransactionId),
+    /// This group's items of a [`super::client::RequestBody::GetMany`], at one instant.
+    #[n(6)]
+    ReadMany(#[n(0)] Vec<Blob>),
+    /// Whether these items are as they were, and no transaction is about to write them.
+    #[n(7)]
+    Validate(#[n(0)] Vec<Seen>),
 }
 
 impl Task {
@@ -343,6 +372,43 @@ impl Task {
         match self {
             Task::Operation(operation) => matches!(operation.action, Action::Get { consistency: Consistency::Eventual }),
             Task::Scan(scan) => scan.consistency == Consistency::Eventual,
+            _ => false,
+        }
+    }
+
+    /// Whether it may be sent again although an earlier copy may have arrived.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Task::Operation(operation) => !operation.action.is_write(),
+            Task::Transact { .. } => false,
+            Task::Scan(_)
+            | Task::Prepare(_)
+            | Task::Resolve { .. }
+            | Task::Inquire(_)
+            | Task::ReadMany(_)
+            | Task::Validate(_) => true,
+        }
+    }
+
+    /// Whether it puts a client's data into the log.
+    pub fn writes(&self) -> bool {
+        match self {
+            Task::Operation(operation) => operation.action.is_write(),
+            Task::Transact { .. } | Task::Prepare(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Bytes of keys and values.
+    pub fn size(&self) -> usize {
+        match self {
+            Task::Operation(operation) => operation.size(),
+            Task::Scan(scan) => scan.prefix.len() + scan.from.len(),
+            Task::Transact { transaction, .. } => transaction.size(),
+            Task::Prepare(preparation) => preparation.size(),
+            Task::Resolve { .. } | Task::Inquire(_) => 0,
+            Task::ReadMany(keys) => keys.iter().map(|key| key.0.len()).sum(),
+            Task::Validate(seen) => seen.iter().map(|seen| seen.key.len()).sum(),
         }
     }
 }
@@ -366,6 +432,18 @@ pub enum Outcome {
     /// What the client is told.
     #[n(0)]
     Answer(#[n(0)] ResponseBody),
+    /// To [`Task::Prepare`].
+    #[n(2)]
+    Voted(#[n(0)] Vote),
+    /// To [`Task::Resolve`]: the decision is durable here.
+    #[n(3)]
+    Resolved,
+    /// To [`Task::Inquire`]: whether it was committed; `None` while that is open.
+    #[n(4)]
+    Decided(#[n(0)] Option<bool>),
+    /// To [`Task::Validate`].
+    #[n(5)]
+    Valid(#[n(0)] bool),
     /// Certainly not begun here: the receiver does not lead the group in that term. Who it believes does, if it knows.
     #[n(1)]
     NotLeader {

@@ -102,6 +102,7 @@ impl Node {
             random: &mut self.random,
             liveness: self.liveness.view(),
             cache: &mut self.cache,
+            wall_clock_ms: self.wall_clock_ms,
             disk_full: false,
         };
         self.groups

@@ -44,6 +44,7 @@ macro_rules! context {
             random: &mut $node.random,
             liveness: $view,
             cache: &mut $node.cache,
+            wall_clock_ms: $node.wall_clock_ms,
             disk_full: $node.log.is_full(),
         }
     };
@@ -161,6 +162,7 @@ impl Node {
             random: &mut self.random,
             liveness: self.liveness.view(),
             cache: &mut self.cache,
+            wall_clock_ms: self.wall_clock_ms,
             disk_full: false,
         };
         self.log.handle(&mut cx, input, &mut out);

@@ -5,7 +5,9 @@
 
 use crate::actor::Committed;
 use crate::base::{Index, Place, Term, hash};
+use crate::msg::codec::{self, Blob};
 use crate::msg::log::{Entry, EntrySummary, Fact, FactSummary, Placed, ValuePlace};
+use crate::msg::transaction::{Stored, TransactionFact};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -42,11 +44,15 @@ impl GroupLog {
         let mut log = GroupLog::default();
         for entry in entries {
             assert_eq!(entry.index, log.last_index().next(), "recovery leaves no hole");
-            let (key, checksum) = match &entry.fact {
-                FactSummary::Noop => (None, None),
-                FactSummary::Write { key, value } => (Some(key), value.map(|v| v.checksum)),
+            let fingerprint = match &entry.fact {
+                FactSummary::Noop => fingerprint(entry.term, &[], None),
+                FactSummary::Write { key, value } => fingerprint(entry.term, key, value.map(|v| v.checksum)),
+                FactSummary::Transaction(fact) => {
+                    let stored = fact.map(|value| Stored { length: value.place.length, checksum: value.checksum });
+                    fingerprint(entry.term, &codec::encode(&stored), None)
+                }
             };
-            log.metas.push(Meta { term: entry.term, record: entry.record, fingerprint: fingerprint(entry.term, key, checksum) });
+            log.metas.push(Meta { term: entry.term, record: entry.record, fingerprint });
             if entry.index > applied {
                 log.tail.push_back(Tail::Summary(entry.fact));
             }
@@ -124,11 +130,11 @@ impl GroupLog {
         meta.record = placed.record;
         let Some(Tail::Whole(fact, value)) = position.checked_sub(first).and_then(|at| self.tail.get_mut(at)) else { return };
         *value = placed.value;
-        let key = match fact {
-            Fact::Noop => None,
-            Fact::Write { key, .. } => Some(&*key),
+        meta.fingerprint = match fact {
+            Fact::Noop => fingerprint(placed.term, &[], None),
+            Fact::Write { key, .. } => fingerprint(placed.term, key, placed.value.map(|v| v.checksum)),
+            Fact::Transaction(fact) => fingerprint(placed.term, &codec::encode(&fact.stored()), None),
         };
-        meta.fingerprint = fingerprint(placed.term, key, placed.value.map(|v| v.checksum));
     }
 
     /// The entry at `index`, if all of it is in memory.
@@ -140,6 +146,10 @@ impl GroupLog {
             Tail::Summary(FactSummary::Write { key, value: None }) => {
                 Some(Entry { index, term, fact: Fact::Write { key: key.clone(), value: None } })
             }
+            Tail::Summary(FactSummary::Transaction(fact)) if fact.writes().iter().all(|write| write.value.is_none()) => {
+                let fact = fact.map(|_| Blob(Bytes::new()));
+                Some(Entry { index, term, fact: Fact::Transaction(Box::new(fact)) })
+            }
             Tail::Summary(_) => None,
         }
     }
@@ -147,12 +157,15 @@ impl GroupLog {
     /// What applying the entry at `index` needs.
     pub fn committed(&self, index: Index) -> Committed {
         match self.tail_at(index).expect("what is not applied is in the tail") {
-            Tail::Whole(Fact::Noop, _) => Committed { index, fact: FactSummary::Noop, value: None },
+            Tail::Whole(Fact::Noop, _) => Committed { index, fact: FactSummary::Noop },
             Tail::Whole(Fact::Write { key, value }, place) => {
                 assert_eq!(value.is_some(), place.is_some(), "a written value has a place");
-                Committed { index, fact: FactSummary::Write { key: key.clone(), value: *place }, value: value.clone() }
+                Committed { index, fact: FactSummary::Write { key: key.clone(), value: *place } }
             }
-            Tail::Summary(fact) => Committed { index, fact: fact.clone(), value: None },
+            Tail::Whole(Fact::Transaction(fact), place) => {
+                Committed { index, fact: FactSummary::Transaction(Box::new(with_places(fact, *place))) }
+            }
+            Tail::Summary(fact) => Committed { index, fact: fact.clone() },
         }
     }
 
@@ -187,9 +200,21 @@ impl GroupLog {
     }
 }
 
-fn fingerprint(term: Term, key: Option<&Bytes>, value_checksum: Option<u32>) -> u32 {
+/// A step of a transaction whose values lie one behind the other at `area`.
+fn with_places(fact: &TransactionFact<Blob>, area: Option<ValuePlace>) -> TransactionFact<ValuePlace> {
+    let mut at = 0;
+    fact.map(|value| {
+        let area = area.expect("what is applied has been placed").place;
+        let length = value.0.len() as u32;
+        let place = Place { segment: area.segment, offset: area.offset + at, length };
+        at += length;
+        ValuePlace { place, checksum: hash::value_checksum(&value.0) }
+    })
+}
+
+fn fingerprint(term: Term, key: &[u8], value_checksum: Option<u32>) -> u32 {
     let salt = term.0 ^ value_checksum.map_or(1 << 63, |c| u64::from(c) << 8);
-    hash::checksum(salt, key.map_or(&[], |k| k)) as u32
+    hash::checksum(salt, key) as u32
 }
 
 #[cfg(test)]

@@ -103,6 +103,7 @@ fn split(envelope: Envelope) -> Vec<Envelope> {
 /// Bytes that a message takes, by its payload; rather too many than too few.
 fn size_estimate(message: &PeerMessage) -> usize {
     use crate::msg::peer::{Outcome, ReplicaMessage, Task};
+    use crate::msg::transaction::Vote;
     /// Covers every field of fixed size.
     const FIXED: usize = 128;
     let payload = match message {
@@ -111,11 +112,17 @@ fn size_estimate(message: &PeerMessage) -> usize {
         }
         PeerMessage::Forward(forward) => match &forward.task {
             Task::Operation(operation) => operation_size(operation),
-            Task::Scan(scan) => scan.prefix.len() + scan.from.len(),
+            Task::Transact { transaction, .. } => transaction.size() + transaction.items.len() * FIXED,
+            Task::Prepare(preparation) => preparation.size() + preparation.items.len() * FIXED,
+            task => task.size() + FIXED,
         },
         PeerMessage::ForwardReply(reply) => match &reply.outcome {
             Outcome::Answer(body) => answer_size(body, FIXED),
-            Outcome::NotLeader { .. } => 0,
+            Outcome::Voted(Vote::Yes(results)) => {
+                results.iter().map(|placed| placed.result.value.as_ref().map_or(0, |value| value.len()) + FIXED).sum()
+            }
+            Outcome::Voted(Vote::No(failures)) => failures.len() * FIXED,
+            _ => 0,
         },
         PeerMessage::Formed(formation) => formation.members.iter().map(|m| m.address.len() + m.zone.len() + FIXED).sum(),
         PeerMessage::Greeting(greeting) => greeting.address.len() + greeting.zone.len() + greeting.initial.len() * 3,
@@ -145,6 +152,11 @@ fn answer_size(body: &crate::msg::client::ResponseBody, fixed: usize) -> usize {
         ResponseBody::Scanned(page) => {
             page.items.iter().map(|item| item.key.len() + item.value.len() + fixed).sum::<usize>() + page.read_at.len() * 16
         }
+        ResponseBody::Transacted(items) | ResponseBody::Values(items) => {
+            items.iter().map(|item| item.value.as_ref().map_or(0, bytes::Bytes::len) + fixed).sum()
+        }
+        ResponseBody::NotCommitted(failures) => failures.len() * fixed,
+        ResponseBody::Transactions(reports) => reports.iter().map(|report| report.parties.len() * 8 + fixed).sum(),
         _ => 0,
     }
 }

@@ -421,11 +421,10 @@ impl Store {
                 cx.cache.remove(old.place);
             }
             if let Some(leading) = &mut self.leading {
-                if leading.head.get(key).is_some_and(|head| head.version == version) {
-                    leading.head.remove(key);
-                }
-                if let (Some(place), Some(value)) = (value, &committed.value) {
-                    cx.cache.insert(place.place, value);
+                if leading.head.get(key).is_some_and(|head| head.version == version)
+                    && let (Some(place), Some(value)) = (value, leading.head.remove(key).and_then(|head| head.value))
+                {
+                    cx.cache.insert(place.place, &value);
                 }
             }
         }

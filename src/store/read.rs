@@ -46,6 +46,7 @@ impl Store {
         match task {
             Task::Operation(operation) => self.get(cx, origin, &operation.key, out),
             Task::Scan(scan) => self.scan(cx, origin, scan, out),
+            _ => {}
         }
     }
 

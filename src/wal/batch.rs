@@ -57,6 +57,9 @@ impl Parts {
                     Fact::Write { key, value: Some(value) } => {
                         (Kind::Write, RecordHeader { flags: RECORD_PRESENT, ..header }, key, value)
                     }
+                    Fact::Transaction(fact) => {
+                        (Kind::Transaction, header, codec::encode(&fact.stored()).into(), fact.values().into())
+                    }
                 }
             }
             Record::Clean => (Kind::Clean, empty, Bytes::new(), Bytes::new()),
@@ -82,7 +85,7 @@ impl Parts {
     }
 
     fn is_entry(&self) -> bool {
-        matches!(self.kind, Kind::Noop | Kind::Write)
+        matches!(self.kind, Kind::Noop | Kind::Write | Kind::Transaction)
     }
 }
 
@@ -215,7 +218,8 @@ impl Batch {
         }
         let (group, index, term) = (header.group(), header.index(), header.term());
         self.last_entries.insert(group, (index, term));
-        let value = (header.flags & RECORD_PRESENT != 0).then(|| ValuePlace {
+        let has_value = header.flags & RECORD_PRESENT != 0 || parts.kind == Kind::Transaction;
+        let value = has_value.then(|| ValuePlace {
             place: Place { segment: self.segment, offset: at + header.value_at() as u32, length: parts.value.len() as u32 },
             checksum: header.value_checksum,
         });

@@ -205,7 +205,7 @@ impl BatchHeader {
     }
 }
 
-/// What kind of record. New kinds (prepare, decision, checkpoint) take new numbers; an unknown number in a record
+/// What kind of record. New kinds (checkpoint) take new numbers; an unknown number in a record
 /// whose checksum is right is a newer format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -216,6 +216,8 @@ pub enum Kind {
     Noop,
     Write,
     Clean,
+    /// An entry that is a step of a transaction: the key part is its CBOR, the value part its values, one behind the other.
+    Transaction,
 }
 
 impl Kind {
@@ -228,6 +230,7 @@ impl Kind {
             Kind::Noop => 5,
             Kind::Write => 6,
             Kind::Clean => 7,
+            Kind::Transaction => 8,
         }
     }
 
@@ -240,6 +243,7 @@ impl Kind {
             5 => Kind::Noop,
             6 => Kind::Write,
             7 => Kind::Clean,
+            8 => Kind::Transaction,
             _ => return None,
         })
     }
@@ -353,7 +357,8 @@ impl RecordHeader {
 
 /// The group that an entry of the footer's directory is about; `None` for a record of no group.
 pub fn directory_entry_group(entry: &[u8]) -> Option<GroupId> {
-    let of_group = matches!(Kind::from_number(entry[0]), Some(Kind::HardState | Kind::Noop | Kind::Write) | None);
+    let of_group =
+        matches!(Kind::from_number(entry[0]), Some(Kind::HardState | Kind::Noop | Kind::Write | Kind::Transaction) | None);
     of_group.then(|| GroupId(u32_at(entry, 4)))
 }
 

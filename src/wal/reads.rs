@@ -5,8 +5,10 @@ use super::{Out, ReadError, ReadFor};
 use crate::base::hash::value_checksum;
 use crate::base::limits::READS_IN_PROGRESS_MAX;
 use crate::base::{IoId, Place};
+use crate::msg::codec::{self, Blob};
 use crate::msg::disk::DiskResult;
 use crate::msg::log::{Entry, Fact, ValuePlace};
+use crate::msg::transaction::{Stored, TransactionFact};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -108,6 +110,17 @@ fn decode_entry(nonce: u64, place: Place, bytes: &Bytes) -> Result<Entry, ReadEr
             key: bytes.slice(super::format::RECORD_HEADER_SIZE..header.value_at()),
             value: (header.flags & RECORD_PRESENT != 0).then_some(value),
         },
+        Some(Kind::Transaction) => {
+            let steps =
+                codec::decode::<TransactionFact<Stored>>(&bytes.slice(super::format::RECORD_HEADER_SIZE..header.value_at()));
+            let whole = steps.ok().and_then(|fact| {
+                fact.resolve(value.len(), |at, stored| Blob(value.slice(at as usize..(at + stored.length) as usize)))
+            });
+            match whole {
+                Some(fact) => Fact::Transaction(Box::new(fact)),
+                None => return corrupt("the record is no step of a transaction"),
+            }
+        }
         _ => return corrupt("the record is no entry"),
     };
     Ok(Entry { index: header.index(), term: header.term(), fact })

@@ -22,6 +22,7 @@ use crate::msg::cluster::PeerMark;
 use crate::msg::codec;
 use crate::msg::disk::{DiskError, LogDevice};
 use crate::msg::log::{EntrySummary, FactSummary, HardState, ValuePlace};
+use crate::msg::transaction::{Stored, TransactionFact};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -444,7 +445,7 @@ impl Replay {
                 group.state = HardState { term: Term(record.term), vote, commit };
             }
             Kind::Clean => {}
-            Kind::Noop | Kind::Write => return self.apply_entry(segment, offset, record, bytes),
+            Kind::Noop | Kind::Write | Kind::Transaction => return self.apply_entry(segment, offset, record, bytes),
         }
         Ok(())
     }
@@ -461,6 +462,14 @@ impl Replay {
         group.state.commit = group.state.commit.max(Index(record.commit));
         let fact = if record.kind == Kind::Noop.number() {
             FactSummary::Noop
+        } else if record.kind == Kind::Transaction.number() {
+            match transaction_fact(segment, offset, record, bytes) {
+                Some(fact) => FactSummary::Transaction(Box::new(fact)),
+                None => {
+                    let what = format!("entry {} of group {} is no step of a transaction", record.index, record.group);
+                    return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
+                }
+            }
         } else {
             let value_at = record.value_at();
             let value = (record.flags & RECORD_PRESENT != 0).then(|| ValuePlace {
@@ -547,4 +556,14 @@ impl<'d> Window<'d> {
         let from = (u64::from(at) - self.start) as usize;
         &self.bytes[from..from + length as usize]
     }
+}
+/// A step of a transaction, with the places of its values.
+fn transaction_fact(segment: SegmentId, offset: u32, record: &RecordHeader, bytes: &[u8]) -> Option<TransactionFact<ValuePlace>> {
+    let value_at = record.value_at();
+    let stored: TransactionFact<Stored> = codec::decode(&Bytes::copy_from_slice(&bytes[RECORD_HEADER_SIZE..value_at])).ok()?;
+    let first = offset + value_at as u32;
+    stored.resolve(record.length as usize - value_at, |at, stored| ValuePlace {
+        place: Place { segment, offset: first + at, length: stored.length },
+        checksum: stored.checksum,
+    })
 }
