@@ -62,6 +62,8 @@ pub const APPEND_BYTES_IN_FLIGHT_MAX: usize = 8 * 1024 * 1024;
 pub const RECENT_ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Scans in progress at one gateway. At the limit: rejected, `Overloaded`.
 pub const SCANS_IN_PROGRESS_MAX: usize = 32;
+/// Reads of several items at once in progress at one gateway. At the limit: rejected, `Overloaded`.
+pub const GETS_OF_MANY_IN_PROGRESS_MAX: usize = 1_024;
 /// Reads and checks in progress in one group. At the limit: rejected, `Overloaded`.
 pub const READS_PER_GROUP_MAX: usize = 16 * 1024;
 /// Messages that wait for the log at one node. At the limit: dropped, as the network may drop any.

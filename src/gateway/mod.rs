@@ -7,18 +7,27 @@
 //! A forwarded task names the leader's epoch and term: any other life or term of the receiver refuses it, so that a late copy cannot be applied by a later
 //! leadership. Within a term repeats are refused by the receiving gateway's [`window`].
 //!
+//! A transaction goes to its home group's coordinator; one that dies of a conflict is tried again with its first age, after a pause that grows, until the deadline. Coordinators, and participants in
+//! doubt, use the same calls to reach the leaders of other groups (`In::Ask`).
+//!
 //! A scan is cut into one task per partition, [`SCAN_PARTS_AT_ONCE`] at a time; their parts are merged in key order. Each part shows one instant of its
 //! partition.
 
+mod many;
 mod scan;
 pub mod window;
 
 use crate::actor::{Actor, Context, Origin, Outbox, Placement, TimerKind};
-use crate::base::limits::{REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, SCANS_IN_PROGRESS_MAX, TIMEOUT_MAX};
+use crate::base::limits::{
+    GETS_OF_MANY_IN_PROGRESS_MAX, REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, SCANS_IN_PROGRESS_MAX, TIMEOUT_MAX,
+    TRANSACTION_ITEMS_MAX,
+};
+use crate::base::random;
 use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
 use crate::msg::peer::{Forward, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
-use crate::msg::transaction::validate_keys;
+use crate::msg::transaction::{Age, Failure, FailureReason, Transaction, TransactionId, validate_keys};
+use many::Many;
 use scan::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use window::Windows;
@@ -27,6 +36,9 @@ use window::Windows;
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a forwarded read waits for its answer before it is asked for again.
 const READ_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// The longest pause of a transaction after its first conflict, and how often that doubles.
+const CONFLICT_PAUSE_MIN: Duration = Duration::from_millis(1);
+const CONFLICT_DOUBLINGS: usize = 5;
 /// Parts of one scan in progress at once; bounds what a scan holds in memory.
 const SCAN_PARTS_AT_ONCE: usize = 16;
 
@@ -41,6 +53,15 @@ pub enum In {
     Answer(u64, Outcome),
     /// A local replica has learnt who leads.
     Leader(GroupId, Option<NodeId>, Term),
+    /// A local coordinator, or a participant in doubt, wants this of another group's leader.
+    Ask {
+        asker: Asker,
+        group: GroupId,
+        task: Task,
+        deadline: Time,
+    },
+    /// Who asked for this group does not lead it any more: its questions are forgotten.
+    Forget(GroupId),
     /// The peer is in a new epoch: what it was doing for us is lost.
     Restarted(NodeId),
     /// Take no more requests.
@@ -60,6 +81,25 @@ pub enum Out {
         term: Option<Term>,
         deadline: Time,
     },
+    /// What came of [`In::Ask`].
+    Answered(Asker, Outcome),
+}
+
+/// Who on this node asks something of another group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asker {
+    /// The coordinator of this group, by its tag.
+    Coordinator(GroupId, u64),
+    /// This group, as a participant in doubt of this transaction.
+    Participant(GroupId, TransactionId),
+}
+
+impl Asker {
+    fn group(self) -> GroupId {
+        match self {
+            Asker::Coordinator(group, _) | Asker::Participant(group, _) => group,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +108,7 @@ pub struct Gateway {
     leaders: BTreeMap<GroupId, LeaderHint>,
     calls: BTreeMap<u64, Call>,
     gathers: BTreeMap<u64, Gather>,
+    manys: BTreeMap<u64, Many>,
     /// When each call wants attention: its deadline, or a retry before it.
     wakes: BTreeSet<(Time, u64)>,
     /// Calls that wait for a leader of their group.
@@ -78,6 +119,8 @@ pub struct Gateway {
     sequences: BTreeMap<NodeId, u64>,
     windows: Windows,
     next_id: u64,
+    /// The last transaction that was given an age here.
+    last_age: Age,
     /// Bytes of keys and values of `calls`.
     size: usize,
     stopping: bool,
@@ -90,6 +133,8 @@ pub struct Counters {
     pub reads: u64,
     pub writes: u64,
     pub scans: u64,
+    pub transactions: u64,
+    pub transactions_retried: u64,
     pub rejected: u64,
     pub unknown: u64,
     pub forwards_sent: u64,
@@ -110,6 +155,8 @@ struct Call {
     attempts: usize,
     /// It was forwarded only to learn who leads, to a node that will certainly not begin it.
     asking: bool,
+    /// Of a transaction: why its last attempt died.
+    conflict: Vec<Failure>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +164,10 @@ enum Caller {
     Client(ConnId, u64),
     /// A part of this scan.
     Scan(u64),
+    /// This group's part of a read of several items.
+    Many(u64, GroupId),
+    /// An actor of this node.
+    Asker(Asker),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,20 +180,21 @@ enum Whereabouts {
 }
 
 impl Call {
+    /// Whether it may have been applied when nothing is known of it.
     fn is_write(&self) -> bool {
-        matches!(&self.task, Task::Operation(operation) if operation.action.is_write())
+        self.task.writes() && !self.task.is_repeatable()
     }
 
     /// Whether it may be sent again although an earlier copy may have arrived.
     fn is_repeatable(&self) -> bool {
-        self.asking || !self.is_write()
+        self.asking || self.task.is_repeatable()
     }
 }
 
 impl Gateway {
     /// Whether no request is in progress.
     pub fn is_idle(&self) -> bool {
-        self.calls.is_empty() && self.gathers.is_empty()
+        self.calls.is_empty() && self.gathers.is_empty() && self.manys.is_empty()
     }
 
     pub fn requests_in_progress(&self) -> usize {
@@ -174,15 +226,33 @@ impl Gateway {
                 self.counters.scans += 1;
                 self.begin_scan(cx, conn, request.id, scan, deadline, out);
             }
-            RequestBody::Ring
-            | RequestBody::Status
-            | RequestBody::Transactions
-            | RequestBody::Transact(_)
-            | RequestBody::GetMany(_) => {
+            RequestBody::Transact(transaction) => {
+                self.counters.transactions += 1;
+                let home = self.home_of(&transaction);
+                let age = self.age(cx);
+                self.call(cx, caller, home, Task::Transact { age, transaction }, deadline, out);
+            }
+            RequestBody::GetMany(keys) => {
+                self.counters.reads += 1;
+                self.begin_many(cx, conn, request.id, keys, deadline, out);
+            }
+            RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => {
                 let why = Rejection::Invalid("the node itself answers this".into());
                 self.reply(caller, None, ResponseBody::Rejected(why), out);
             }
         }
+    }
+
+    /// The age of a transaction that begins now.
+    fn age(&mut self, cx: &Context<'_>) -> Age {
+        self.last_age = Age { began_ms: cx.wall_clock_ms, gateway: cx.me, sequence: self.last_age.sequence + 1 };
+        self.last_age
+    }
+
+    /// The group that decides: of the token, so that the same token always meets the same record, else of the first key.
+    fn home_of(&self, transaction: &Transaction) -> GroupId {
+        let key = transaction.token.as_ref().or(transaction.items.first().map(|item| &item.key));
+        self.placement.group_of(key.map_or(&[], |key| key))
     }
 
     /// Whether a request may be begun.
@@ -200,6 +270,7 @@ impl Gateway {
             RequestBody::Operation(operation) => operation.validate(),
             RequestBody::Scan(_) if self.gathers.len() >= SCANS_IN_PROGRESS_MAX => Err(Rejection::Overloaded),
             RequestBody::Scan(scan) => scan.validate(),
+            RequestBody::GetMany(_) if self.manys.len() >= GETS_OF_MANY_IN_PROGRESS_MAX => Err(Rejection::Overloaded),
             RequestBody::Transact(transaction) => transaction.validate(),
             RequestBody::GetMany(keys) => validate_keys(keys),
             RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => Ok(()),
@@ -210,8 +281,18 @@ impl Gateway {
         self.next_id += 1;
         let size = task.size();
         self.size += size;
-        let call =
-            Call { caller, group, task, deadline, wake: deadline, size, place: Whereabouts::Waiting, attempts: 0, asking: false };
+        let call = Call {
+            caller,
+            group,
+            task,
+            deadline,
+            wake: deadline,
+            size,
+            place: Whereabouts::Waiting,
+            attempts: 0,
+            asking: false,
+            conflict: Vec::new(),
+        };
         self.wakes.insert((deadline, self.next_id));
         self.calls.insert(self.next_id, call);
         self.route(cx, self.next_id, out);
@@ -268,11 +349,15 @@ impl Gateway {
 
     /// Keeps a call here until a leader is known, or it is time to try again.
     fn wait(&mut self, cx: &Context<'_>, id: u64) {
+        self.wait_for(cx, id, RETRY_INTERVAL);
+    }
+
+    fn wait_for(&mut self, cx: &Context<'_>, id: u64, pause: Duration) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.place = Whereabouts::Waiting;
         let group = call.group;
         self.leaderless.insert((group, id));
-        self.wake_at(id, cx.now + RETRY_INTERVAL);
+        self.wake_at(id, cx.now + pause);
     }
 
     fn wake_at(&mut self, id: u64, at: Time) {
@@ -297,14 +382,20 @@ impl Gateway {
         call.place = Whereabouts::Waiting;
     }
 
-    fn finish(&mut self, cx: &mut Context<'_>, id: u64, body: ResponseBody, out: &mut Outbox<Out>) {
+    fn finish(&mut self, cx: &mut Context<'_>, id: u64, outcome: Outcome, out: &mut Outbox<Out>) {
         self.recall(id);
         let Some(call) = self.calls.remove(&id) else { return };
         self.wakes.remove(&(call.wake, id));
         self.size -= call.size;
+        let body = |outcome| match outcome {
+            Outcome::Answer(body) => body,
+            _ => ResponseBody::Rejected(Rejection::Invalid("the leader's answer is to another question".into())),
+        };
         match call.caller {
-            Caller::Client(..) => self.reply(call.caller, self.leader_of(call.group), body, out),
-            Caller::Scan(gather) => self.on_part(cx, gather, body, out),
+            Caller::Client(..) => self.reply(call.caller, self.leader_of(call.group), body(outcome), out),
+            Caller::Scan(gather) => self.on_part(cx, gather, body(outcome), out),
+            Caller::Many(number, group) => self.on_many(cx, number, group, outcome, out),
+            Caller::Asker(asker) => out.push(Out::Answered(asker, outcome)),
         }
     }
 
@@ -320,8 +411,7 @@ impl Gateway {
 
     fn on_outcome(&mut self, cx: &mut Context<'_>, id: u64, outcome: Outcome, out: &mut Outbox<Out>) {
         match outcome {
-            Outcome::Answer(body) => self.finish(cx, id, body, out),
-            Outcome::Voted(_) | Outcome::Resolved | Outcome::Decided(_) | Outcome::Valid(_) => {}
+            Outcome::Answer(ResponseBody::NotCommitted(failures)) if is_conflict(&failures) => self.on_conflict(cx, id, failures),
             Outcome::NotLeader { leader } => {
                 let Some((group, place)) = self.calls.get(&id).map(|call| (call.group, call.place)) else { return };
                 let elsewhere = !self.placement.replicas(group).contains(&cx.me);
@@ -337,6 +427,31 @@ impl Gateway {
                 // Always after a pause: the hint may be as stale as ours was.
                 self.recall(id);
                 self.wait(cx, id);
+            }
+            outcome => self.finish(cx, id, outcome, out),
+        }
+    }
+
+    /// The transaction died for an older one: nothing of it is left, and it is tried again, as old as it is.
+    fn on_conflict(&mut self, cx: &mut Context<'_>, id: u64, failures: Vec<Failure>) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.conflict = failures;
+        let longest = (CONFLICT_PAUSE_MIN * (1 << call.attempts.min(CONFLICT_DOUBLINGS))).as_nanos() as u64;
+        self.counters.transactions_retried += 1;
+        let pause = Duration::from_nanos(longest / 2 + random::below(cx.random, longest / 2));
+        self.recall(id);
+        self.wait_for(cx, id, pause);
+    }
+
+    /// Drops what was asked for a group that is not led here any more.
+    fn on_forget(&mut self, group: GroupId) {
+        let asked = |call: &Call| matches!(call.caller, Caller::Asker(asker) if asker.group() == group);
+        let forgotten: Vec<u64> = self.calls.iter().filter(|(_, call)| asked(call)).map(|(id, _)| *id).collect();
+        for id in forgotten {
+            self.recall(id);
+            if let Some(call) = self.calls.remove(&id) {
+                self.wakes.remove(&(call.wake, id));
+                self.size -= call.size;
             }
         }
     }
@@ -370,10 +485,8 @@ impl Gateway {
             return;
         }
         let outcome = match (&forward.task, forward.leader) {
-            (Task::Operation(operation), _)
-                if operation.validate().is_err() || self.placement.group_of(&operation.key) != forward.group =>
-            {
-                let why = "a forwarded operation has a wrong size, or is of another partition";
+            (task, _) if !self.is_valid(task, forward.group) => {
+                let why = "a forwarded task has a wrong size, or is of another partition";
                 Some(Outcome::Answer(ResponseBody::Rejected(Rejection::Invalid(why.into()))))
             }
             (_, Some((life, _))) if life != cx.epoch => {
@@ -394,6 +507,28 @@ impl Gateway {
         out.push(Out::Task { group: forward.group, origin, task: forward.task, term, deadline });
     }
 
+    /// Whether a peer's task is within the limits, and for this group.
+    fn is_valid(&self, task: &Task, group: GroupId) -> bool {
+        let here = |key: &[u8]| self.placement.group_of(key) == group;
+        match task {
+            Task::Operation(operation) => operation.validate().is_ok() && here(&operation.key),
+            Task::Transact { transaction, .. } => transaction.validate().is_ok() && self.home_of(transaction) == group,
+            Task::Prepare(preparation) => {
+                let items = preparation.items.iter().map(|placed| placed.item.clone()).collect();
+                let whole = Transaction { items, token: None };
+                whole.validate().is_ok()
+                    && whole.items.iter().all(|item| here(&item.key))
+                    && preparation.parties.len() <= TRANSACTION_ITEMS_MAX
+                    && preparation.id.home != group
+            }
+            Task::Inquire(id) => id.home == group,
+            Task::ReadMany(keys) => validate_keys(keys).is_ok() && keys.iter().all(|key| here(&key.0)),
+            Task::Validate(seen) => seen.len() <= TRANSACTION_ITEMS_MAX && seen.iter().all(|seen| here(&seen.key)),
+            Task::Scan(scan) => scan.validate().is_ok(),
+            Task::Resolve { .. } => true,
+        }
+    }
+
     fn on_forward_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: ForwardReply, out: &mut Outbox<Out>) {
         // An answer to an earlier life of this node may bear the sequence of another call of this one.
         if reply.epoch != cx.epoch {
@@ -411,7 +546,7 @@ impl Gateway {
         for id in with_it {
             self.recall(id);
             if self.calls.get(&id).is_some_and(|call| !call.is_repeatable()) {
-                self.finish(cx, id, ResponseBody::Unknown(Doubt::LeadershipLost), out);
+                self.finish(cx, id, Outcome::Answer(ResponseBody::Unknown(Doubt::LeadershipLost)), out);
             } else {
                 self.wait(cx, id);
             }
@@ -424,12 +559,13 @@ impl Gateway {
             let Some(call) = self.calls.get(&id) else { continue };
             if call.deadline <= cx.now {
                 let body = match (call.place, call.is_write()) {
+                    (Whereabouts::Waiting, _) if !call.conflict.is_empty() => ResponseBody::NotCommitted(call.conflict.clone()),
                     (Whereabouts::Waiting, _) => ResponseBody::Rejected(Rejection::NoLeader),
                     (Whereabouts::Forwarded(..), _) if call.asking => ResponseBody::Rejected(Rejection::NoLeader),
                     (_, true) => ResponseBody::Unknown(Doubt::DeadlineExceeded),
                     (_, false) => ResponseBody::Rejected(Rejection::DeadlineExceeded),
                 };
-                self.finish(cx, id, body, out);
+                self.finish(cx, id, Outcome::Answer(body), out);
                 continue;
             }
             let again = match call.place {
@@ -447,6 +583,11 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Whether all that stands in a transaction's way is other transactions.
+fn is_conflict(failures: &[Failure]) -> bool {
+    failures.iter().all(|failure| failure.reason == FailureReason::Conflict)
 }
 
 /// How long a replica may take of what is left to the caller: a little less, so that a clear answer is still in time.
@@ -473,6 +614,8 @@ impl Actor for Gateway {
             In::ForwardReply(from, reply) => self.on_forward_reply(cx, from, reply, out),
             In::Answer(id, outcome) => self.on_outcome(cx, id, outcome, out),
             In::Leader(group, leader, term) => self.on_leader(cx, group, leader, term, out),
+            In::Ask { asker, group, task, deadline } => self.call(cx, Caller::Asker(asker), group, task, deadline, out),
+            In::Forget(group) => self.on_forget(group),
             In::Restarted(peer) => self.on_restarted(cx, peer, out),
             In::Stop => self.stopping = true,
             In::Timer => self.on_timer(cx, out),

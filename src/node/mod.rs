@@ -25,12 +25,14 @@ use crate::liveness::{Liveness, LivenessOptions};
 use crate::msg::client::{Request, Response};
 use crate::msg::cluster::ClusterOptions;
 use crate::msg::disk::{DiskOp, DiskResult};
+use crate::msg::log::FactSummary;
 use crate::msg::peer::{Envelope, PeerMessage};
 use crate::replica::log::GroupLog;
 use crate::replica::{self, Replica, ReplicaOptions};
 use crate::ring::membership::{self, Membership, MembershipOptions};
 use crate::ring::placement;
 use crate::store::Store;
+use crate::txn::Coordinator;
 use crate::wal::{self, Log, LogOptions, Record, Recovered, RecoveredGroup};
 use gate::Gate;
 use router::{Outboxes, Work};
@@ -121,6 +123,7 @@ pub struct ReplicaProbe {
 struct Group {
     replica: Replica,
     store: Store,
+    coordinator: Coordinator,
     /// When the group's timer stands, as it is in `timers`.
     timer: Option<Time>,
 }
@@ -326,6 +329,7 @@ impl Node {
         for group in groups {
             self.work.push_back(Work::Replica(group, replica::In::Timer));
             self.work.push_back(Work::Store(group, crate::store::In::Timer));
+            self.work.push_back(Work::Coordinator(group, crate::txn::In::Timer));
         }
     }
 
@@ -343,14 +347,18 @@ impl Node {
             }
             let found = recovered.remove(&id).unwrap_or_default();
             let mut store = Store::new(id);
+            let mut coordinator = Coordinator::new(id, self.placement.partition_count());
             let commit = found.state.commit.0.min(found.entries.len() as u64);
             for entry in &found.entries[..commit as usize] {
                 store.restore(entry.index, &entry.fact);
+                if let FactSummary::Transaction(fact) = &entry.fact {
+                    coordinator.restore(entry.index, fact);
+                }
             }
             let log = GroupLog::recovered(found.entries, Index(commit));
             let options = ReplicaOptions { group: id, voters, support, no_vote_until, lossy: self.lossy };
             let replica = Replica::new(options, found.state, log);
-            self.groups.insert(id, Group { replica, store, timer: None });
+            self.groups.insert(id, Group { replica, store, coordinator, timer: None });
         }
         let peers = formation.members.iter().map(|m| m.node).filter(|node| *node != self.options.me).collect();
         self.work.push_back(Work::Gateway(gateway::In::Joined(self.placement.clone())));

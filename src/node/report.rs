@@ -5,6 +5,7 @@ use super::{Node, ReplicaProbe};
 use crate::actor::{Actor, Context};
 use crate::base::{Epoch, GroupId, Index, NodeId, Time};
 use crate::msg::client::{PartitionReport, RingReport, StatusReport};
+use crate::msg::transaction::TransactionReport;
 
 /// How often things happened since boot, beside what the actors count.
 #[derive(Debug, Default)]
@@ -59,8 +60,23 @@ impl Node {
         }
     }
 
+    /// The transactions in progress in the groups that this node leads.
+    pub fn transactions(&self, now: Time) -> Vec<TransactionReport> {
+        let mut all = Vec::new();
+        for group in self.groups.values().filter(|group| group.replica.leads()) {
+            all.extend(group.store.transactions(now));
+            for mut report in group.coordinator.transactions(now) {
+                report.locks = group.store.locks_held(report.id);
+                all.push(report);
+            }
+        }
+        all
+    }
+
     fn counters(&self) -> Vec<(String, u64)> {
         let gateway = self.gateway.counters;
+        let coordinated =
+            |count: fn(&crate::txn::Counters) -> u64| self.groups.values().map(|group| count(&group.coordinator.counters)).sum();
         let elections = self.groups.values().map(|group| group.replica.elections_won).sum();
         [
             ("cache_bytes", self.cache.size() as u64),
@@ -75,6 +91,10 @@ impl Node {
             ("requests_in_progress", self.gateway.requests_in_progress() as u64),
             ("scans", gateway.scans),
             ("stopping", u64::from(self.is_stopping())),
+            ("transactions", gateway.transactions),
+            ("transactions_aborted", coordinated(|counters| counters.aborted)),
+            ("transactions_committed", coordinated(|counters| counters.committed)),
+            ("transactions_retried", gateway.transactions_retried),
             ("unknown", gateway.unknown),
             ("writes", gateway.writes),
         ]
@@ -116,7 +136,7 @@ impl Node {
                 last: group.replica.log().last_index(),
                 commit: group.replica.commit(),
                 applied: group.replica.applied(),
-                idle: group.replica.is_idle() && group.store.is_idle(),
+                idle: group.replica.is_idle() && group.store.is_idle() && group.coordinator.is_idle(),
             })
             .collect()
     }
@@ -144,6 +164,7 @@ impl Node {
         for (id, group) in &self.groups {
             group.replica.check();
             group.store.check();
+            group.coordinator.check();
             assert_eq!(
                 group.timer.is_some_and(|at| self.timers.contains(&(at, *id))),
                 group.timer.is_some(),

@@ -3,12 +3,13 @@
 use super::{Effect, Fatal, Node, Stop};
 use crate::actor::{Actor, Context, Origin, Outbox};
 use crate::base::limits::LOG_QUEUE_BYTES_MAX;
-use crate::base::{ConnId, GroupId, Index, NodeId, Time};
+use crate::base::{ConnId, Duration, GroupId, Index, NodeId, Time};
+use crate::gateway::Asker;
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
 use crate::msg::peer::{Envelope, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
 use crate::ring::membership;
 use crate::wal::{ReadError, ReadFor, Record};
-use crate::{gateway, liveness, replica, store, wal};
+use crate::{gateway, liveness, replica, store, txn, wal};
 
 /// One input on its way to an actor.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub enum Work {
     Gateway(gateway::In),
     Replica(GroupId, replica::In),
     Store(GroupId, store::In),
+    Coordinator(GroupId, txn::In),
 }
 
 /// An outbox for each kind of actor, empty between steps: kept so that a step need not allocate one.
@@ -30,8 +32,11 @@ pub struct Outboxes {
     gateway: Outbox<gateway::Out>,
     replica: Outbox<replica::Out>,
     store: Outbox<store::Out>,
+    coordinator: Outbox<txn::Out>,
 }
 
+/// For how long a participant's question travels before it is asked anew.
+const INQUIRE_FOR: Duration = Duration::from_millis(400);
 /// A read of the log that a replica asked for, as told from the store's by the lowest bit of its tag.
 const FOR_REPLICA: u64 = 1;
 
@@ -61,6 +66,7 @@ impl Node {
                 Work::Gateway(input) => self.run_gateway(now, input),
                 Work::Replica(group, input) => self.run_replica(now, group, input),
                 Work::Store(group, input) => self.run_store(now, group, input),
+                Work::Coordinator(group, input) => self.run_coordinator(now, group, input),
             }
         }
     }
@@ -127,6 +133,7 @@ impl Node {
                 Some(report) => ResponseBody::Ring(report),
                 None => ResponseBody::Rejected(Rejection::NotReady),
             },
+            RequestBody::Transactions => ResponseBody::Transactions(self.transactions(now)),
             _ if self.membership.is_refused() => ResponseBody::Rejected(Rejection::NotReady),
             _ => {
                 self.work.push_back(Work::Gateway(gateway::In::Request(conn, request)));
@@ -268,16 +275,29 @@ impl Node {
                 gateway::Out::Reply(conn, response) => self.effects.push(Effect::Reply(conn, response)),
                 gateway::Out::Send(to, message) => self.send(now, to, message),
                 gateway::Out::Task { group, origin, task, term, deadline } => {
-                    let write = matches!(&task, Task::Operation(operation) if operation.action.is_write());
-                    if write && self.log.queue_bytes() >= LOG_QUEUE_BYTES_MAX as u64 {
+                    if task.writes() && self.log.queue_bytes() >= LOG_QUEUE_BYTES_MAX as u64 {
                         let overloaded = ResponseBody::Rejected(Rejection::Overloaded);
                         self.answer(now, group, origin, Outcome::Answer(overloaded));
                     } else if self.groups.contains_key(&group) && self.membership.is_admitted() {
-                        self.work.push_back(Work::Store(group, store::In::Task { origin, task, term, deadline }));
+                        self.work.push_back(match task {
+                            Task::Transact { age, transaction } => {
+                                Work::Coordinator(group, txn::In::Begin { origin, age, transaction, term, deadline })
+                            }
+                            Task::Inquire(id) => Work::Coordinator(group, txn::In::Inquire(origin, id)),
+                            task => Work::Store(group, store::In::Task { origin, task, term, deadline }),
+                        });
                     } else {
                         self.answer(now, group, origin, Outcome::NotLeader { leader: None });
                     }
                 }
+                gateway::Out::Answered(Asker::Coordinator(group, tag), outcome) => {
+                    self.work.push_back(Work::Coordinator(group, txn::In::Answer(tag, outcome)));
+                }
+                gateway::Out::Answered(Asker::Participant(group, id), Outcome::Decided(decision)) => {
+                    self.work.push_back(Work::Store(group, store::In::Inquired(id, decision)));
+                }
+                // No answer: it asks again.
+                gateway::Out::Answered(Asker::Participant(..), _) => {}
             }
         }
         self.outboxes.gateway = out;
@@ -302,8 +322,15 @@ impl Node {
                 replica::Out::LogEntry(entry, commit) => Work::Log(wal::In::Append(Record::Entry(id, entry, commit))),
                 replica::Out::Apply(committed) => Work::Store(id, store::In::Apply(committed)),
                 replica::Out::Led(term, next) => Work::Store(id, store::In::Led(term, next)),
-                replica::Out::Deposed => Work::Store(id, store::In::Deposed),
-                replica::Out::Paused(paused) => Work::Store(id, store::In::Paused(paused)),
+                replica::Out::Deposed => {
+                    self.work.push_back(Work::Store(id, store::In::Deposed));
+                    self.work.push_back(Work::Gateway(gateway::In::Forget(id)));
+                    Work::Coordinator(id, txn::In::Deposed)
+                }
+                replica::Out::Paused(paused) => {
+                    self.work.push_back(Work::Store(id, store::In::Paused(paused)));
+                    Work::Coordinator(id, txn::In::Paused(paused))
+                }
                 replica::Out::Leader(leader, term) => Work::Gateway(gateway::In::Leader(id, leader, term)),
                 replica::Out::Confirmed(tag) => Work::Store(id, store::In::Confirmed(tag)),
                 replica::Out::AllMatched(index) => Work::Store(id, store::In::AllMatched(index)),
@@ -340,10 +367,54 @@ impl Node {
                     let doubt = Doubt::ReplicasAway(self.lacking(id, index));
                     self.answer(now, id, origin, Outcome::Answer(ResponseBody::Unknown(doubt)));
                 }
+                store::Out::Ready(term) => self.work.push_back(Work::Coordinator(id, txn::In::Ready(term))),
+                store::Out::Held(transaction, vote) => {
+                    self.work.push_back(Work::Coordinator(id, txn::In::Held(transaction, vote)))
+                }
+                store::Out::NotDecided(transaction) => {
+                    self.work.push_back(Work::Coordinator(id, txn::In::NotDecided(transaction)))
+                }
+                store::Out::Decided(store::Decided { id: transaction, commit, index, parties, ended, token }) => {
+                    let decided = txn::Decided { id: transaction, commit, index, parties, ended, token };
+                    self.work.push_back(Work::Coordinator(id, txn::In::Decided(decided)));
+                }
+                store::Out::Ended(ended, expired) => self.work.push_back(Work::Coordinator(id, txn::In::Ended(ended, expired))),
+                store::Out::Inquire(transaction) => {
+                    let asker = Asker::Participant(id, transaction);
+                    let (task, deadline) = (Task::Inquire(transaction), now + INQUIRE_FOR);
+                    self.work.push_back(Work::Gateway(gateway::In::Ask { asker, group: transaction.home, task, deadline }));
+                }
                 store::Out::WatchAll(index) => self.work.push_back(Work::Replica(id, replica::In::WatchAll(index))),
             }
         }
         self.outboxes.store = out;
+    }
+
+    fn run_coordinator(&mut self, now: Time, id: GroupId, input: txn::In) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let mut out = std::mem::take(&mut self.outboxes.coordinator);
+        let mut cx = context!(self, now, self.liveness.view());
+        group.coordinator.handle(&mut cx, input, &mut out);
+        self.arm(id);
+        while let Some(output) = out.pop() {
+            match output {
+                txn::Out::Answer(origin, outcome) => self.answer(now, id, origin, outcome),
+                txn::Out::Hold(preparation, deadline) => {
+                    self.work.push_back(Work::Store(id, store::In::Hold(preparation, deadline)))
+                }
+                txn::Out::Release(transaction) => self.work.push_back(Work::Store(id, store::In::Release(transaction))),
+                txn::Out::Decide { id: transaction, commit, parties, ended, token } => {
+                    let decision = store::Decision { id: transaction, commit, parties, ended, token };
+                    self.work.push_back(Work::Store(id, store::In::Decide(decision)));
+                }
+                txn::Out::End(ended, expired) => self.work.push_back(Work::Store(id, store::In::End(ended, expired))),
+                txn::Out::Ask { tag, group, task, deadline } => {
+                    let asker = Asker::Coordinator(id, tag);
+                    self.work.push_back(Work::Gateway(gateway::In::Ask { asker, group, task, deadline }));
+                }
+            }
+        }
+        self.outboxes.coordinator = out;
     }
 
     fn lacking(&self, id: GroupId, index: Index) -> Vec<NodeId> {
@@ -377,7 +448,11 @@ impl Node {
     /// Keeps the group's timer where its actors want it.
     fn arm(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let wanted = [group.replica.deadline(), group.store.deadline()].into_iter().flatten().map(|(at, _)| at).min();
+        let wanted = [group.replica.deadline(), group.store.deadline(), group.coordinator.deadline()]
+            .into_iter()
+            .flatten()
+            .map(|(at, _)| at)
+            .min();
         if wanted != group.timer {
             if let Some(at) = group.timer {
                 self.timers.remove(&(at, id));

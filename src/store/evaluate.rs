@@ -2,6 +2,7 @@
 
 use crate::base::Version;
 use crate::msg::client::{Action, Condition, Rejection, ResponseBody};
+use crate::msg::transaction::{FailureReason, TransactionAction, TransactionItem};
 use bytes::Bytes;
 
 /// The item at the head of the log.
@@ -25,18 +26,57 @@ pub enum Verdict {
     Answer(ResponseBody),
 }
 
+/// What a transaction's item comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ItemVerdict {
+    NeedsValue,
+    Write {
+        value: Option<Bytes>,
+        number: Option<i64>,
+    },
+    /// The condition holds, and nothing is to be written.
+    Keep,
+    Refused(FailureReason),
+}
+
 pub fn evaluate(action: &Action, current: &Current) -> Verdict {
-    match action {
+    let verdict = match action {
         Action::Get { .. } => {
-            Verdict::Answer(ResponseBody::Rejected(Rejection::Invalid("a read is not evaluated as a write".into())))
+            return Verdict::Answer(ResponseBody::Rejected(Rejection::Invalid("a read is not evaluated as a write".into())));
         }
-        Action::Put { value, condition, .. } => conditional(condition, current, Some(value.clone())),
-        Action::Delete { condition, .. } => conditional(condition, current, None),
+        Action::Put { value, condition, .. } => evaluate_put(condition, current, Some(value)),
+        Action::Delete { condition, .. } => evaluate_put(condition, current, None),
         Action::Increment { by, .. } => increment(*by, current),
+    };
+    match verdict {
+        ItemVerdict::NeedsValue => Verdict::NeedsValue,
+        ItemVerdict::Write { value, number } => Verdict::Write { value, number },
+        ItemVerdict::Refused(FailureReason::NotANumber) => Verdict::Answer(ResponseBody::Rejected(Rejection::NotANumber)),
+        ItemVerdict::Refused(_) | ItemVerdict::Keep => {
+            Verdict::Answer(ResponseBody::ConditionFailed { version: current.version, present: current.present })
+        }
     }
 }
 
-fn conditional(condition: &Condition, current: &Current, value: Option<Bytes>) -> Verdict {
+pub fn evaluate_item(item: &TransactionItem, current: &Current) -> ItemVerdict {
+    match &item.action {
+        TransactionAction::Put(value) => evaluate_put(&item.condition, current, Some(value)),
+        TransactionAction::Delete => evaluate_put(&item.condition, current, None),
+        TransactionAction::Check => condition_or(&item.condition, current, |_| ItemVerdict::Keep),
+        TransactionAction::Increment(by) => condition_or(&item.condition, current, |current| increment(*by, current)),
+        TransactionAction::Read => condition_or(&item.condition, current, |current| match (&current.value, current.present) {
+            (None, true) => ItemVerdict::NeedsValue,
+            _ => ItemVerdict::Keep,
+        }),
+    }
+}
+
+fn evaluate_put(condition: &Condition, current: &Current, value: Option<&Bytes>) -> ItemVerdict {
+    condition_or(condition, current, |_| ItemVerdict::Write { value: value.cloned(), number: None })
+}
+
+/// What `then` says if the condition holds.
+fn condition_or(condition: &Condition, current: &Current, then: impl FnOnce(&Current) -> ItemVerdict) -> ItemVerdict {
     let holds = match condition {
         Condition::None => true,
         Condition::Version(version) => current.present && current.version == *version,
@@ -44,26 +84,25 @@ fn conditional(condition: &Condition, current: &Current, value: Option<Bytes>) -
         Condition::Present => current.present,
         Condition::Value(expected) => match (&current.value, current.present) {
             (Some(value), true) => value == expected,
-            (None, true) => return Verdict::NeedsValue,
+            (None, true) => return ItemVerdict::NeedsValue,
             (_, false) => false,
         },
     };
-    if holds {
-        Verdict::Write { value, number: None }
-    } else {
-        Verdict::Answer(ResponseBody::ConditionFailed { version: current.version, present: current.present })
+    match holds {
+        true => then(current),
+        false => ItemVerdict::Refused(FailureReason::Condition { version: current.version, present: current.present }),
     }
 }
 
-fn increment(by: i64, current: &Current) -> Verdict {
+fn increment(by: i64, current: &Current) -> ItemVerdict {
     let number = match (&current.value, current.present) {
         (_, false) => Some(0),
-        (None, true) => return Verdict::NeedsValue,
+        (None, true) => return ItemVerdict::NeedsValue,
         (Some(value), true) => parse_number(value),
     };
     match number.and_then(|number| number.checked_add(by)) {
-        Some(sum) => Verdict::Write { value: Some(Bytes::from(sum.to_string())), number: Some(sum) },
-        None => Verdict::Answer(ResponseBody::Rejected(Rejection::NotANumber)),
+        Some(sum) => ItemVerdict::Write { value: Some(Bytes::from(sum.to_string())), number: Some(sum) },
+        None => ItemVerdict::Refused(FailureReason::NotANumber),
     }
 }
 

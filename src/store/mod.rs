@@ -6,8 +6,11 @@
 //! the outcome ([`Fact`]). So operations on one key pipeline without waiting for each other's commit: if an earlier entry is lost with the leadership,
 //! all later ones are lost too. An answer that depends on the log at index i is given once i is committed.
 //!
-//! An operation that needs a value which is on the disk *parks* at the head of its key's queue, holding nothing else; later writers of the key queue behind it. When the
-//! value is there it is evaluated in one step, if its deadline has not passed. Reads never queue: they see what is applied.
+//! An operation that needs a value which is on the disk, or a lock that a transaction holds, waits in its key's line ([`lines`](self)), holding nothing; later writers of the key
+//! stand behind it. When its turn has come and the value is there it is evaluated in one step, if its deadline has not passed. Reads do not stand in line: they see what is
+//! applied, and wait only while a transaction is prepared to write what they ask for (`read.rs`).
+//!
+//! `locks.rs`: locks of transactions. `lines.rs`: who waits for what. `participant.rs`: what a group does for a transaction, as participant and as home.
 //!
 //! # What an answer waits for
 //!
@@ -15,7 +18,9 @@
 //! |---|---|
 //! | a write was done | the commit of its entry; with `all`, every voter's durable copy |
 //! | a condition failed | the commit of what it was held against, *and* proof that this node led at evaluation or after |
-//! | a read | proof that this node led when the read came or after; then it is made from what is applied |
+//! | a read | proof that this node led when the read came or after; then it is made from what is applied, once no prepared transaction is about to write it |
+//! | a vote for a transaction | the commit of the prepare; a vote against it, what a failed condition waits for |
+//! | a decision's acknowledgement | the commit of the participant's own entry of it |
 //! | an eventual read | nothing |
 //!
 //! The proof (a lease, or a quorum round begun after the question) is the replica's business: `Out::Confirm`, `In::Confirmed`.
@@ -25,22 +30,30 @@
 //! Following (applies, serves eventual reads, turns the rest away) <-> leading (from `Led` to `Deposed`). What is in progress when the leadership ends is answered: what was proposed is
 //! unknown, all else was certainly not begun.
 //!
-//! Left out for now: locks and the participant records of transactions (they belong in `locks.rs` and `participant.rs` here), and the delete floor that will let
-//! tombstones go: until then a deleted key keeps its version for ever, so that no version is used twice.
+//! Left out for now: the delete floor that will let tombstones go: until then a deleted key keeps its version for ever, so that no version is used twice.
 
 mod evaluate;
+mod lines;
+mod locks;
+mod participant;
 mod read;
 
 use crate::actor::{Actor, Committed, Context, Origin, Outbox, TimerKind};
 use crate::base::limits::{PARKED_PER_GROUP_MAX, READS_PER_GROUP_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_ENTRIES_MAX};
 use crate::base::{GroupId, Index, Term, Time, Version};
 use crate::msg::client::{Acknowledge, Action, Doubt, Operation, Rejection, ResponseBody};
+use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::peer::{Outcome, Task};
+use crate::msg::transaction::{Attempt, Preparation, TransactionId, Vote};
 use bytes::Bytes;
-use evaluate::{Current, Verdict};
-use read::{Gathering, Waiting};
-use std::collections::{BTreeMap, VecDeque};
+use evaluate::Current;
+use lines::{Lines, Pins, Waiter, Work};
+use locks::Locks;
+pub use participant::{Decided, Decision};
+use participant::{Held, Prepared, Preparing, Resolving};
+use read::{Blocked, Gathering, Waiting};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Debug)]
 pub enum In {
@@ -63,6 +76,16 @@ pub enum In {
     Value(u64, Result<Bytes, Rejection>),
     /// Every voter has everything up to here, durably.
     AllMatched(Index),
+    /// From this group's coordinator: evaluate the home's own items, and lock them until [`In::Decide`] or [`In::Release`].
+    Hold(Preparation, Time),
+    /// The transaction is given up: its home's locks are free.
+    Release(TransactionId),
+    /// Log the decision.
+    Decide(Decision),
+    /// Log that these transactions are over, and these tokens.
+    End(Vec<TransactionId>, Vec<Blob>),
+    /// What the home of a prepared transaction says of it; `None`: ask again.
+    Inquired(TransactionId, Option<bool>),
     Timer,
 }
 
@@ -79,6 +102,18 @@ pub enum Out {
     /// Not every voter has acknowledged the entry in time: answer which have not.
     AnswerLacking(Origin, Index),
     WatchAll(Index),
+    /// This node leads, and all of earlier terms is applied.
+    Ready(Term),
+    /// What came of [`In::Hold`]. The node's own coordinator need not wait for the commit: its decision comes later in the same log.
+    Held(TransactionId, Vote),
+    /// A decision could not be logged: this leader begins nothing any more. It never will be.
+    NotDecided(TransactionId),
+    /// A decision was committed, on every replica.
+    Decided(Decided),
+    /// Transactions are over, and tokens, on every replica.
+    Ended(Vec<TransactionId>, Vec<Blob>),
+    /// Ask the transaction's home what was decided.
+    Inquire(TransactionId),
 }
 
 /// Is given key, version and value checksum (`None`: deleted) of an item.
@@ -93,9 +128,19 @@ pub struct Store {
     /// Everything up to here is in `index`. Never decreases.
     applied: Index,
     leading: Option<Leading>,
-    /// Writes that wait for a value, or behind one that does, by key.
-    parked: BTreeMap<Bytes, Queue>,
-    parked_count: usize,
+    /// Transactions that are prepared here and not resolved.
+    prepared: BTreeMap<TransactionId, Prepared>,
+    /// The keys that they will write.
+    write_locked: BTreeMap<Bytes, TransactionId>,
+    /// What became of transactions that were prepared here, until their home's floor has passed them.
+    resolved: BTreeMap<TransactionId, bool>,
+    /// By home: all attempts up to this are over.
+    floors: BTreeMap<GroupId, Attempt>,
+    /// Reads that wait for a prepared transaction, and the keys they wait for.
+    blocked: BTreeMap<(Bytes, u64), Blocked>,
+    /// When blocked reads give up, and prepared transactions are asked for.
+    blocked_deadlines: BTreeSet<(Time, u64)>,
+    inquiries: BTreeSet<(Time, TransactionId)>,
     /// Questions put to the replica (`Confirm`), by tag.
     confirming: BTreeMap<u64, Confirming>,
     /// Values asked for (`ReadValue`), by tag.
@@ -135,7 +180,19 @@ struct Leading {
     /// The earliest deadline of `awaiting_all`, or an earlier time.
     awaiting_until: Time,
     /// Failed conditions, and the like, whose leadership is proven, by the entry they wait for.
-    depending: BTreeMap<(Index, u64), (Origin, ResponseBody)>,
+    depending: BTreeMap<(Index, u64), Verdict>,
+    locks: Locks,
+    lines: Lines,
+    /// Waiters that are transactions.
+    claims: BTreeMap<TransactionId, u64>,
+    /// What this group's coordinator has locked here. Volatile: if it is lost, so is the only one who could have decided.
+    held: BTreeMap<TransactionId, Held>,
+    /// Prepares in flight.
+    preparing: BTreeMap<TransactionId, Preparing>,
+    /// Resolutions in flight.
+    resolving: BTreeMap<TransactionId, Resolving>,
+    /// What was voted for transactions that are prepared and not resolved, for a coordinator that asks again.
+    votes: BTreeMap<TransactionId, Vote>,
 }
 
 #[derive(Debug)]
@@ -147,19 +204,11 @@ struct Head {
 #[derive(Debug)]
 struct Pending {
     index: Index,
-    origin: Origin,
-    answer: ResponseBody,
+    /// Who is told what once it is committed. A transaction's steps are answered where they are applied.
+    reply: Option<(Origin, ResponseBody)>,
     acknowledge: Acknowledge,
     deadline: Time,
     size: usize,
-}
-
-/// Writers of one key, and the read they wait for. A value read for an earlier queue of the same key is not theirs: the item may have
-/// been written by another leader since.
-#[derive(Debug)]
-struct Queue {
-    tag: u64,
-    writes: VecDeque<Parked>,
 }
 
 #[derive(Debug)]
@@ -175,13 +224,21 @@ enum Confirming {
     Read {
         origin: Origin,
         task: Task,
+        deadline: Time,
     },
-    /// Nothing was written; the answer rests on the entry at `depends`.
+    /// Nothing was written; what is told rests on the entry at `depends`.
     Check {
-        origin: Origin,
-        answer: ResponseBody,
+        verdict: Verdict,
         depends: Index,
     },
+}
+
+/// What is told to whom when nothing was written.
+#[derive(Debug)]
+enum Verdict {
+    Answer(Origin, Outcome),
+    /// A vote for this group's own coordinator.
+    Held(TransactionId, Vote),
 }
 
 impl Store {
@@ -192,8 +249,13 @@ impl Store {
             count: 0,
             applied: Index::ZERO,
             leading: None,
-            parked: BTreeMap::new(),
-            parked_count: 0,
+            prepared: BTreeMap::new(),
+            write_locked: BTreeMap::new(),
+            resolved: BTreeMap::new(),
+            floors: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+            blocked_deadlines: BTreeSet::new(),
+            inquiries: BTreeSet::new(),
             confirming: BTreeMap::new(),
             waiting: BTreeMap::new(),
             gathering: BTreeMap::new(),
@@ -205,8 +267,14 @@ impl Store {
     pub fn restore(&mut self, index: Index, fact: &FactSummary) {
         assert_eq!(index, self.applied.next(), "entries are applied in order");
         self.applied = index;
-        if let FactSummary::Write { key, value } = fact {
-            self.put(key, Item { version: Version(index.0), value: *value });
+        match fact {
+            FactSummary::Noop => {}
+            FactSummary::Write { key, value } => {
+                self.put(key, Item { version: Version(index.0), value: *value });
+            }
+            FactSummary::Transaction(fact) => {
+                self.apply_step(Time::ZERO, index, fact);
+            }
         }
     }
 
@@ -215,13 +283,21 @@ impl Store {
         self.count
     }
 
-    /// Whether nothing is in progress.
+    /// Whether nothing is in progress, no lock is held and no transaction waits for its decision.
     pub fn is_idle(&self) -> bool {
         let at_rest = |l: &Leading| {
-            l.early.is_empty() && l.pending.is_empty() && l.head.is_empty() && l.awaiting_all.is_empty() && l.depending.is_empty()
+            l.early.is_empty()
+                && l.pending.is_empty()
+                && l.head.is_empty()
+                && l.awaiting_all.is_empty()
+                && l.depending.is_empty()
+                && l.lines.is_empty()
+                && l.locks.is_empty()
+                && l.held.is_empty()
         };
         self.leading.as_ref().is_none_or(at_rest)
-            && self.parked.is_empty()
+            && self.prepared.is_empty()
+            && self.blocked.is_empty()
             && self.confirming.is_empty()
             && self.waiting.is_empty()
             && self.gathering.is_empty()
@@ -271,17 +347,25 @@ impl Store {
             Task::Operation(Operation { key, action }) if action.is_write() => {
                 self.on_write(cx, key, Parked { origin, action, deadline }, out);
             }
-            _ if self.confirming.len() + self.waiting.len() >= READS_PER_GROUP_MAX => reject(origin, Rejection::Overloaded, out),
+            Task::Prepare(preparation) => self.on_prepare(cx, origin, preparation, deadline, out),
+            Task::Resolve { id, commit } => self.on_resolve(cx, origin, id, commit, out),
+            Task::Transact { .. } | Task::Inquire(_) => {
+                reject(origin, Rejection::Invalid("this is for the coordinator".into()), out);
+            }
+            _ if self.confirming.len() + self.waiting.len() + self.blocked.len() >= READS_PER_GROUP_MAX => {
+                reject(origin, Rejection::Overloaded, out);
+            }
             read => {
                 let tag = self.tag();
-                self.confirming.insert(tag, Confirming::Read { origin, task: read });
+                self.confirming.insert(tag, Confirming::Read { origin, task: read, deadline });
                 out.push(Out::Confirm(tag));
             }
         }
     }
 
     fn on_write(&mut self, cx: &mut Context<'_>, key: Bytes, write: Parked, out: &mut Outbox<Out>) {
-        if let Some(leading) = self.leading.as_mut().filter(|l| l.ready_at > self.applied) {
+        let Some(leading) = &mut self.leading else { return };
+        if leading.ready_at > self.applied {
             if leading.early.len() >= PARKED_PER_GROUP_MAX {
                 reject(write.origin, Rejection::Overloaded, out);
             } else {
@@ -289,85 +373,97 @@ impl Store {
             }
             return;
         }
-        if let Some(queue) = self.parked.get_mut(&key) {
-            if self.parked_count >= PARKED_PER_GROUP_MAX {
-                reject(write.origin, Rejection::Overloaded, out);
-            } else {
-                self.parked_count += 1;
-                queue.writes.push_back(write);
+        let write = if leading.lines.has(&key) || leading.locks.conflict(&key, true) {
+            write
+        } else {
+            match self.evaluate(cx, &key, write, &Pins::new(), out) {
+                None => return,
+                Some(write) => write,
             }
-            return;
-        }
-        if let Some(write) = self.evaluate(cx, &key, write, None, out) {
-            self.park(key, write, out);
+        };
+        let (deadline, origin) = (write.deadline, write.origin);
+        let keys = vec![(key.clone(), true)];
+        if let Some(ticket) = self.enter(Waiter { work: Work::Write(key, write), keys, deadline, pins: Pins::new(), reading: 0 })
+        {
+            self.advance(cx, vec![ticket], out);
+        } else {
+            reject(origin, Rejection::Overloaded, out);
         }
     }
 
-    /// Puts the write at the head of its key's queue, and asks for the value.
-    fn park(&mut self, key: Bytes, write: Parked, out: &mut Outbox<Out>) {
-        let place = self.index.get(&*key).and_then(|item| item.value).expect("only what has a value on the disk parks");
-        if self.parked_count >= PARKED_PER_GROUP_MAX {
-            reject(write.origin, Rejection::Overloaded, out);
-            return;
-        }
-        let tag = self.tag();
-        self.waiting.insert(tag, Waiting::Parked { key: key.clone() });
-        self.parked_count += 1;
-        self.parked.insert(key, Queue { tag, writes: VecDeque::from([write]) });
-        out.push(Out::ReadValue(tag, place));
-    }
-
-    /// The value that the writers of `key` wait for has come, or cannot be had.
-    fn unpark(&mut self, cx: &mut Context<'_>, tag: u64, key: &Bytes, value: &Result<Bytes, Rejection>, out: &mut Outbox<Out>) {
-        if self.parked.get(key).is_none_or(|queue| queue.tag != tag) {
-            return;
-        }
-        let queue = self.parked.remove(key).map(|queue| queue.writes).unwrap_or_default();
-        self.parked_count -= queue.len();
-        for write in queue {
-            if write.deadline <= cx.now {
-                reject(write.origin, Rejection::DeadlineExceeded, out);
-                continue;
-            }
-            let origin = write.origin;
-            if self.evaluate(cx, key, write, value.as_ref().ok(), out).is_some() {
-                // Only a value that could not be read is still lacking.
-                reject(origin, value.clone().err().unwrap_or(Rejection::Overloaded), out);
-            }
-        }
-    }
-
-    /// Evaluates a write at the head of the log. Gives it back if it lacks the item's value; `pinned` is that value, if it was read.
-    fn evaluate(
-        &mut self,
-        cx: &mut Context<'_>,
-        key: &Bytes,
-        write: Parked,
-        pinned: Option<&Bytes>,
-        out: &mut Outbox<Out>,
-    ) -> Option<Parked> {
-        let leading = self.leading.as_ref().expect("writes are evaluated by a leader");
-        let (current, depends) = match leading.head.get(key) {
+    /// The item at the head of the log, and the entry in flight that made it so; `pins` are values that were read for this.
+    fn current(&self, cx: &mut Context<'_>, key: &[u8], pins: &Pins) -> (Current, Index) {
+        let leading = self.leading.as_ref().expect("operations are evaluated by a leader");
+        match leading.head.get(key) {
             Some(head) => (
                 Current { version: head.version, present: head.value.is_some(), value: head.value.clone() },
                 Index(head.version.0),
             ),
             None => {
-                let item = self.index.get(&**key).copied().unwrap_or(Item { version: Version::ZERO, value: None });
-                let known = item.value.and_then(|place| pinned.cloned().or_else(|| cx.cache.get(place.place)));
+                let item = self.index.get(key).copied().unwrap_or(Item { version: Version::ZERO, value: None });
+                let known = item.value.and_then(|place| pins.get(&place.place).cloned().or_else(|| cx.cache.get(place.place)));
                 (Current { version: item.version, present: item.value.is_some(), value: known }, Index::ZERO)
             }
-        };
+        }
+    }
+
+    /// Evaluates a write at the head of the log. Gives it back if it lacks the item's value.
+    fn evaluate(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: &Bytes,
+        write: Parked,
+        pins: &Pins,
+        out: &mut Outbox<Out>,
+    ) -> Option<Parked> {
+        let (current, depends) = self.current(cx, key, pins);
         match evaluate::evaluate(&write.action, &current) {
-            Verdict::NeedsValue => return Some(write),
-            Verdict::Write { value, number } => self.propose(cx, key, value, number, write, out),
-            Verdict::Answer(answer) => {
-                let tag = self.tag();
-                self.confirming.insert(tag, Confirming::Check { origin: write.origin, answer, depends });
-                out.push(Out::Confirm(tag));
+            evaluate::Verdict::NeedsValue => return Some(write),
+            evaluate::Verdict::Write { value, number } => self.propose(cx, key, value, number, write, out),
+            evaluate::Verdict::Answer(answer) => {
+                self.conclude(Verdict::Answer(write.origin, Outcome::Answer(answer)), depends, out);
             }
         }
         None
+    }
+
+    /// Tells that nothing was written, once it is certain that this node led and what that rests on is committed.
+    fn conclude(&mut self, verdict: Verdict, depends: Index, out: &mut Outbox<Out>) {
+        let tag = self.tag();
+        self.confirming.insert(tag, Confirming::Check { verdict, depends });
+        out.push(Out::Confirm(tag));
+    }
+
+    /// Whether there is room for another proposal of this size, in bytes of keys and values.
+    fn room(&self, cx: &Context<'_>, size: usize) -> Result<(), Rejection> {
+        let leading = self.leading.as_ref().expect("only a leader proposes");
+        if cx.disk_full {
+            return Err(Rejection::DiskFull);
+        }
+        if leading.pending.len() + leading.awaiting_all.len() >= UNCOMMITTED_ENTRIES_MAX
+            || leading.size + size > UNCOMMITTED_BYTES_MAX
+        {
+            return Err(Rejection::Overloaded);
+        }
+        Ok(())
+    }
+
+    /// Proposes the next entry, of this many bytes of keys and values.
+    fn append(
+        &mut self,
+        fact: Fact,
+        size: usize,
+        deadline: Time,
+        reply: Option<(Origin, ResponseBody)>,
+        acknowledge: Acknowledge,
+        out: &mut Outbox<Out>,
+    ) {
+        let leading = self.leading.as_mut().expect("only a leader proposes");
+        let index = leading.next;
+        leading.next = index.next();
+        leading.size += size;
+        leading.pending.push_back(Pending { index, reply, acknowledge, deadline, size });
+        out.push(Out::Propose { index, term: leading.term, fact });
     }
 
     fn propose(
@@ -380,59 +476,55 @@ impl Store {
         out: &mut Outbox<Out>,
     ) {
         let leading = self.leading.as_mut().expect("writes are proposed by a leader");
-        let size = key.len() + value.as_ref().map_or(0, Bytes::len);
         if leading.paused {
             // It was parked when the leadership began to be handed over: certainly not begun.
             out.push(Out::Answer(write.origin, Outcome::NotLeader { leader: None }));
             return;
         }
-        if cx.disk_full {
-            reject(write.origin, Rejection::DiskFull, out);
+        let version = Version(leading.next.0);
+        let size = key.len() + value.as_ref().map_or(0, Bytes::len);
+        if let Err(full) = self.room(cx, size) {
+            reject(write.origin, full, out);
             return;
         }
-        if leading.pending.len() + leading.awaiting_all.len() >= UNCOMMITTED_ENTRIES_MAX
-            || leading.size + size > UNCOMMITTED_BYTES_MAX
-        {
-            reject(write.origin, Rejection::Overloaded, out);
-            return;
+        if let Some(leading) = &mut self.leading {
+            leading.head.insert(key.clone(), Head { version, value: value.clone() });
         }
-        let index = leading.next;
-        leading.next = index.next();
-        leading.size += size;
-        let version = Version(index.0);
-        leading.head.insert(key.clone(), Head { version, value: value.clone() });
-        leading.pending.push_back(Pending {
-            index,
-            origin: write.origin,
-            answer: ResponseBody::Written { version, number },
-            acknowledge: write.action.acknowledge(),
-            deadline: write.deadline,
-            size,
-        });
-        out.push(Out::Propose { index, term: leading.term, fact: Fact::Write { key: key.clone(), value } });
+        let reply = Some((write.origin, ResponseBody::Written { version, number }));
+        self.append(Fact::Write { key: key.clone(), value }, size, write.deadline, reply, write.action.acknowledge(), out);
     }
 
     fn on_apply(&mut self, cx: &mut Context<'_>, committed: Committed, out: &mut Outbox<Out>) {
         assert_eq!(committed.index, self.applied.next(), "entries are applied in order");
         self.applied = committed.index;
-        if let FactSummary::Write { key, value } = &committed.fact {
-            let version = Version(committed.index.0);
-            if let Some(old) = self.put(key, Item { version, value: *value }).and_then(|old| old.value) {
-                cx.cache.remove(old.place);
+        match &committed.fact {
+            FactSummary::Noop => {}
+            FactSummary::Write { key, value } => {
+                self.apply_write(cx, Version(committed.index.0), committed.index, key, *value);
             }
-            if let Some(leading) = &mut self.leading {
-                if leading.head.get(key).is_some_and(|head| head.version == version)
-                    && let (Some(place), Some(value)) = (value, leading.head.remove(key).and_then(|head| head.value))
-                {
-                    cx.cache.insert(place.place, &value);
-                }
-            }
+            FactSummary::Transaction(fact) => self.on_step(cx, committed.index, fact, out),
         }
         self.answer_committed(out);
         if let Some(leading) = self.leading.as_mut().filter(|l| l.ready_at == self.applied) {
-            for (key, write) in std::mem::take(&mut leading.early) {
+            let (term, early) = (leading.term, std::mem::take(&mut leading.early));
+            self.lock_prepared(cx.now);
+            out.push(Out::Ready(term));
+            for (key, write) in early {
                 self.on_write(cx, key, write, out);
             }
+        }
+    }
+
+    /// Puts what was written into the index, and what the head knows of it into the cache.
+    fn apply_write(&mut self, cx: &mut Context<'_>, version: Version, entry: Index, key: &Bytes, value: Option<ValuePlace>) {
+        if let Some(old) = self.put(key, Item { version, value }).and_then(|old| old.value) {
+            cx.cache.remove(old.place);
+        }
+        if let Some(leading) = &mut self.leading
+            && leading.head.get(key).is_some_and(|head| head.version.0 == entry.0)
+            && let (Some(place), Some(value)) = (value, leading.head.remove(key).and_then(|head| head.value))
+        {
+            cx.cache.insert(place.place, &value);
         }
     }
 
@@ -441,7 +533,11 @@ impl Store {
         while let Some(pending) = leading.pending.pop_front_if(|pending| pending.index <= self.applied) {
             leading.size -= pending.size;
             match pending.acknowledge {
-                Acknowledge::Quorum => out.push(Out::Answer(pending.origin, Outcome::Answer(pending.answer))),
+                Acknowledge::Quorum => {
+                    if let Some((origin, answer)) = pending.reply {
+                        out.push(Out::Answer(origin, Outcome::Answer(answer)));
+                    }
+                }
                 Acknowledge::All => {
                     out.push(Out::WatchAll(pending.index));
                     leading.awaiting_until = leading.awaiting_until.min(pending.deadline);
@@ -453,19 +549,18 @@ impl Store {
             if entry.key().0 > self.applied {
                 break;
             }
-            let (origin, answer) = entry.remove();
-            out.push(Out::Answer(origin, Outcome::Answer(answer)));
+            entry.remove().tell(out);
         }
     }
 
     fn on_confirmed(&mut self, cx: &mut Context<'_>, tag: u64, out: &mut Outbox<Out>) {
         match self.confirming.remove(&tag) {
-            Some(Confirming::Read { origin, task }) => self.read(cx, origin, &task, out),
-            Some(Confirming::Check { origin, answer, depends }) => match &mut self.leading {
+            Some(Confirming::Read { origin, task, deadline }) => self.read_unlocked(cx, origin, task, deadline, out),
+            Some(Confirming::Check { verdict, depends }) => match &mut self.leading {
                 Some(leading) if depends > self.applied => {
-                    leading.depending.insert((depends, tag), (origin, answer));
+                    leading.depending.insert((depends, tag), verdict);
                 }
-                _ => out.push(Out::Answer(origin, Outcome::Answer(answer))),
+                _ => verdict.tell(out),
             },
             None => {}
         }
@@ -474,37 +569,75 @@ impl Store {
     fn on_all_matched(&mut self, index: Index, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         while let Some(pending) = leading.awaiting_all.pop_front_if(|pending| pending.index <= index) {
-            out.push(Out::Answer(pending.origin, Outcome::Answer(pending.answer)));
+            if let Some((origin, answer)) = pending.reply {
+                out.push(Out::Answer(origin, Outcome::Answer(answer)));
+            }
         }
     }
 
     fn on_deposed(&mut self, out: &mut Outbox<Out>) {
-        let Some(leading) = self.leading.take() else { return };
-        for pending in leading.pending.into_iter().chain(leading.awaiting_all) {
+        let Some(mut leading) = self.leading.take() else { return };
+        for (origin, _) in leading.pending.into_iter().chain(leading.awaiting_all).filter_map(|pending| pending.reply) {
             let doubt = ResponseBody::Unknown(Doubt::LeadershipLost);
-            out.push(Out::Answer(pending.origin, Outcome::Answer(doubt)));
+            out.push(Out::Answer(origin, Outcome::Answer(doubt)));
         }
-        let parked = std::mem::take(&mut self.parked).into_values().flat_map(|queue| queue.writes).map(|write| write.origin);
-        let confirming = std::mem::take(&mut self.confirming).into_values().map(|waiting| match waiting {
-            Confirming::Read { origin, .. } | Confirming::Check { origin, .. } => origin,
+        let verdicts = std::mem::take(&mut self.confirming).into_values().filter_map(|waiting| match waiting {
+            Confirming::Read { origin, .. } => Some(origin),
+            Confirming::Check { verdict, .. } => verdict.origin(),
         });
-        self.parked_count = 0;
-        let early = leading.early.into_iter().map(|(_, write)| write.origin);
-        for origin in early.chain(parked).chain(confirming).chain(leading.depending.into_values().map(|(origin, _)| origin)) {
+        let lines = leading.lines.take_all().filter_map(|waiter| match waiter.work {
+            Work::Write(_, write) => Some(write.origin),
+            Work::Claim(claim) => claim.asker,
+        });
+        let mut turned_away: Vec<Origin> =
+            leading.early.into_iter().map(|(_, write)| write.origin).chain(lines).chain(verdicts).collect();
+        turned_away.extend(leading.depending.into_values().filter_map(|verdict| verdict.origin()));
+        turned_away.extend(leading.preparing.into_values().filter_map(|preparing| preparing.asker));
+        turned_away.extend(leading.resolving.into_values().filter_map(|resolving| resolving.asker));
+        turned_away.extend(std::mem::take(&mut self.blocked).into_values().map(|blocked| blocked.origin));
+        self.blocked_deadlines.clear();
+        self.forget_inquiries();
+        for origin in turned_away {
             out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
         }
     }
 
-    fn on_timer(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.awaiting_until <= cx.now) else { return };
+    fn on_timer(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        self.on_late_acknowledgements(cx.now, out);
+        while let Some((_, ticket)) = self.leading.as_ref().and_then(|l| l.lines.first_deadline()).filter(|(at, _)| *at <= cx.now)
+        {
+            self.dismiss(cx, ticket, &Rejection::DeadlineExceeded, out);
+        }
+        self.on_blocked_too_long(cx.now, out);
+        self.inquire(cx.now, out);
+    }
+
+    fn on_late_acknowledgements(&mut self, now: Time, out: &mut Outbox<Out>) {
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.awaiting_until <= now) else { return };
         leading.awaiting_all.retain(|pending| {
-            let late = pending.deadline <= cx.now;
-            if late {
-                out.push(Out::AnswerLacking(pending.origin, pending.index));
+            let late = pending.deadline <= now;
+            if let Some((origin, _)) = pending.reply.as_ref().filter(|_| late) {
+                out.push(Out::AnswerLacking(*origin, pending.index));
             }
             !late
         });
         leading.awaiting_until = leading.awaiting_all.iter().map(|pending| pending.deadline).min().unwrap_or(Time::NEVER);
+    }
+}
+
+impl Verdict {
+    fn tell(self, out: &mut Outbox<Out>) {
+        out.push(match self {
+            Verdict::Answer(origin, outcome) => Out::Answer(origin, outcome),
+            Verdict::Held(id, vote) => Out::Held(id, vote),
+        });
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        match self {
+            Verdict::Answer(origin, _) => Some(*origin),
+            Verdict::Held(..) => None,
+        }
     }
 }
 
@@ -533,6 +666,13 @@ impl Actor for Store {
                     awaiting_all: VecDeque::new(),
                     awaiting_until: Time::NEVER,
                     depending: BTreeMap::new(),
+                    locks: Locks::default(),
+                    lines: Lines::default(),
+                    claims: BTreeMap::new(),
+                    held: BTreeMap::new(),
+                    preparing: BTreeMap::new(),
+                    resolving: BTreeMap::new(),
+                    votes: BTreeMap::new(),
                 });
             }
             In::Deposed => self.on_deposed(out),
@@ -544,13 +684,23 @@ impl Actor for Store {
             In::Confirmed(tag) => self.on_confirmed(cx, tag, out),
             In::Value(tag, value) => self.on_value(cx, tag, value, out),
             In::AllMatched(index) => self.on_all_matched(index, out),
+            In::Hold(preparation, deadline) => self.on_hold(cx, preparation, deadline, out),
+            In::Release(id) => self.on_release(cx, id, out),
+            In::Decide(decision) => self.on_decide(cx, decision, out),
+            In::End(ended, expired) => self.on_end(ended, expired, out),
+            In::Inquired(id, decision) => self.on_inquired(cx.now, id, decision, out),
             In::Timer => self.on_timer(cx, out),
         }
     }
 
     fn deadline(&self) -> Option<(Time, TimerKind)> {
-        let leading = self.leading.as_ref().filter(|leading| !leading.awaiting_all.is_empty())?;
-        Some((leading.awaiting_until, TimerKind::Replica(self.group)))
+        let leading = self.leading.as_ref()?;
+        let lacking = (!leading.awaiting_all.is_empty()).then_some(leading.awaiting_until);
+        let line = leading.lines.first_deadline().map(|(at, _)| at);
+        let blocked = self.blocked_deadlines.first().map(|(at, _)| *at);
+        let inquiry = self.inquiries.first().map(|(at, _)| *at);
+        let at = [lacking, line, blocked, inquiry].into_iter().flatten().min()?;
+        Some((at, TimerKind::Replica(self.group)))
     }
 
     fn check(&self) {
@@ -560,12 +710,7 @@ impl Actor for Store {
             "present items are counted"
         );
         assert!(self.index.values().all(|item| item.version.0 <= self.applied.0), "no version is later than what is applied");
-        assert_eq!(
-            self.parked_count,
-            self.parked.values().map(|queue| queue.writes.len()).sum::<usize>(),
-            "parked writes are counted"
-        );
-        assert!(self.parked_count <= PARKED_PER_GROUP_MAX, "parked writes are bounded");
+        self.check_participant();
         match &self.leading {
             Some(leading) => {
                 assert!(leading.pending.iter().is_sorted_by_key(|p| p.index), "answers are in order");
@@ -578,9 +723,11 @@ impl Actor for Store {
                     leading.head.values().all(|head| head.version.0 > self.applied.0),
                     "the head is ahead of what is applied"
                 );
-                assert!(leading.pending.len() <= UNCOMMITTED_ENTRIES_MAX, "entries in flight are bounded");
+                assert!(leading.lines.len() <= PARKED_PER_GROUP_MAX, "waiters are bounded");
+                leading.lines.check();
+                leading.locks.check();
             }
-            None => assert!(self.parked.is_empty() && self.confirming.is_empty(), "only a leader keeps callers waiting"),
+            None => assert!(self.blocked.is_empty() && self.confirming.is_empty(), "only a leader keeps callers waiting"),
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use super::{Out, Store};
 use crate::actor::{Context, Origin, Outbox};
-use crate::base::Version;
-use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX};
+use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX, TRANSACTION_SIZE_MAX};
+use crate::base::{Place, Time, Version};
 use crate::msg::client::{Item, Rejection, ResponseBody, Scan, Scanned};
+use crate::msg::codec::Blob;
 use crate::msg::log::ValuePlace;
 use crate::msg::peer::{Outcome, Task};
+use crate::msg::transaction::{ItemResult, Seen, TransactionId};
 use bytes::Bytes;
 use std::ops::Bound;
 
@@ -18,23 +20,54 @@ pub enum Waiting {
         version: Version,
         place: ValuePlace,
     },
-    /// The item at `position` of a scan that is being gathered.
-    Scan {
+    /// The item at `position` of what is being gathered.
+    Part {
         gathering: u64,
         position: usize,
     },
-    /// The writers of `key` wait for it.
+    /// A waiter needs it.
     Parked {
-        key: Bytes,
+        ticket: u64,
+        place: Place,
     },
 }
 
-/// A partition's part of a page, some of whose values are on their way.
+/// A read that waits for a prepared transaction to be resolved.
+#[derive(Debug)]
+pub struct Blocked {
+    pub origin: Origin,
+    task: Task,
+    deadline: Time,
+}
+
+/// Several items, some of whose values are on their way.
 #[derive(Debug)]
 pub struct Gathering {
     origin: Origin,
-    scanned: Scanned,
+    page: Page,
     missing: usize,
+}
+
+#[derive(Debug)]
+enum Page {
+    Scanned(Scanned),
+    Many(Vec<ItemResult>),
+}
+
+impl Page {
+    fn fill(&mut self, position: usize, value: Bytes) {
+        match self {
+            Page::Scanned(scanned) => scanned.items[position].value = value,
+            Page::Many(items) => items[position].value = Some(value),
+        }
+    }
+
+    fn into_body(self) -> ResponseBody {
+        match self {
+            Page::Scanned(scanned) => ResponseBody::Scanned(scanned),
+            Page::Many(items) => ResponseBody::Values(items),
+        }
+    }
 }
 
 /// A partition gives at most this share of a page's bytes: pages are merged from many.
@@ -46,7 +79,119 @@ impl Store {
         match task {
             Task::Operation(operation) => self.get(cx, origin, &operation.key, out),
             Task::Scan(scan) => self.scan(cx, origin, scan, out),
-            _ => {}
+            Task::ReadMany(keys) => self.read_many(cx, origin, keys, out),
+            Task::Validate(seen) => {
+                let unchanged = |seen: &Seen| {
+                    let version = self.index.get(&*seen.key).map_or(Version::ZERO, |item| item.version);
+                    version == seen.version && !self.write_locked.contains_key(&seen.key)
+                };
+                let valid = seen.iter().all(unchanged);
+                out.push(Out::Answer(origin, Outcome::Valid(valid)));
+            }
+            Task::Transact { .. } | Task::Prepare(_) | Task::Resolve { .. } | Task::Inquire(_) => {
+                answer(origin, ResponseBody::Rejected(Rejection::Invalid("this is no read".into())), out);
+            }
+        }
+    }
+
+    /// Answers from what is applied as soon as no prepared transaction is about to write it: it may have been committed already, and its client told.
+    pub(super) fn read_unlocked(
+        &mut self,
+        cx: &mut Context<'_>,
+        origin: Origin,
+        task: Task,
+        deadline: Time,
+        out: &mut Outbox<Out>,
+    ) {
+        let Some((key, id)) = self.in_the_way(&task) else {
+            self.read(cx, origin, &task, out);
+            return;
+        };
+        let ticket = self.tag();
+        self.blocked_deadlines.insert((deadline, ticket));
+        self.blocked.insert((key, ticket), Blocked { origin, task, deadline });
+        self.hurry(cx.now, id);
+    }
+
+    /// A key that is asked for and that a prepared transaction will write.
+    fn in_the_way(&self, task: &Task) -> Option<(Bytes, TransactionId)> {
+        if self.write_locked.is_empty() {
+            return None;
+        }
+        let locked = |key: &Bytes| self.write_locked.get(key).map(|id| (key.clone(), *id));
+        match task {
+            Task::Operation(operation) => locked(&operation.key),
+            Task::ReadMany(keys) => keys.iter().find_map(|key| locked(&key.0)),
+            Task::Scan(scan) => {
+                let first: &Bytes = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
+                let next = self.write_locked.range::<Bytes, _>(first..).next();
+                next.filter(|(key, _)| key.starts_with(&scan.prefix)).map(|(key, id)| (key.clone(), *id))
+            }
+            _ => None,
+        }
+    }
+
+    /// The key is not locked any more: whoever waits for it reads, or waits for another.
+    pub(super) fn unblock(&mut self, cx: &mut Context<'_>, key: &Bytes, out: &mut Outbox<Out>) {
+        let tickets: Vec<u64> =
+            self.blocked.range((key.clone(), 0)..=(key.clone(), u64::MAX)).map(|((_, ticket), _)| *ticket).collect();
+        for ticket in tickets {
+            if let Some(blocked) = self.blocked.remove(&(key.clone(), ticket)) {
+                self.blocked_deadlines.remove(&(blocked.deadline, ticket));
+                self.read_unlocked(cx, blocked.origin, blocked.task, blocked.deadline, out);
+            }
+        }
+    }
+
+    pub(super) fn on_blocked_too_long(&mut self, now: Time, out: &mut Outbox<Out>) {
+        while let Some((at, ticket)) = self.blocked_deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            self.blocked_deadlines.remove(&(at, ticket));
+            let late = self.blocked.extract_if(.., |(_, other), _| *other == ticket).next();
+            if let Some((_, blocked)) = late {
+                answer(blocked.origin, ResponseBody::Rejected(Rejection::DeadlineExceeded), out);
+            }
+        }
+    }
+
+    fn read_many(&mut self, cx: &mut Context<'_>, origin: Origin, keys: &[Blob], out: &mut Outbox<Out>) {
+        let found: Vec<Option<super::Item>> = keys.iter().map(|key| self.index.get(&*key.0).copied()).collect();
+        let places: Vec<Option<ValuePlace>> = found.iter().map(|item| item.and_then(|item| item.value)).collect();
+        let size: usize = places.iter().flatten().map(|value| value.place.length as usize).sum();
+        if size > TRANSACTION_SIZE_MAX {
+            answer(origin, ResponseBody::Rejected(Rejection::TooLarge), out);
+            return;
+        }
+        let version = |item: &Option<super::Item>| item.map_or(Version::ZERO, |item| item.version);
+        let items = found.iter().map(|item| ItemResult { version: version(item), number: None, value: None }).collect();
+        self.gather(cx, origin, Page::Many(items), &places, out);
+    }
+
+    /// Answers with the values at these places, by position, once all are there.
+    fn gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        origin: Origin,
+        mut page: Page,
+        places: &[Option<ValuePlace>],
+        out: &mut Outbox<Out>,
+    ) {
+        let gathering = self.tag();
+        let mut missing = 0;
+        for (position, place) in places.iter().enumerate() {
+            let Some(place) = place else { continue };
+            if let Some(value) = cx.cache.get(place.place) {
+                page.fill(position, value);
+                continue;
+            }
+            missing += 1;
+            let tag = self.tag();
+            self.waiting.insert(tag, Waiting::Part { gathering, position });
+            out.push(Out::ReadValue(tag, *place));
+        }
+        if missing == 0 {
+            answer(origin, page.into_body(), out);
+        } else {
+            self.gathering.insert(gathering, Gathering { origin, page, missing });
         }
     }
 
@@ -83,25 +228,9 @@ impl Store {
             }
             size += key.len() + place.place.length as usize;
             scanned.items.push(Item { key: Bytes::copy_from_slice(key), value: Bytes::new(), version: item.version });
-            places.push(place);
+            places.push(Some(place));
         }
-        let gathering = self.tag();
-        let mut missing = 0;
-        for (position, place) in places.into_iter().enumerate() {
-            if let Some(value) = cx.cache.get(place.place) {
-                scanned.items[position].value = value;
-                continue;
-            }
-            missing += 1;
-            let tag = self.tag();
-            self.waiting.insert(tag, Waiting::Scan { gathering, position });
-            out.push(Out::ReadValue(tag, place));
-        }
-        if missing == 0 {
-            answer(origin, ResponseBody::Scanned(scanned), out);
-        } else {
-            self.gathering.insert(gathering, Gathering { origin, scanned, missing });
-        }
+        self.gather(cx, origin, Page::Scanned(scanned), &places, out);
     }
 
     pub(super) fn on_value(&mut self, cx: &mut Context<'_>, tag: u64, value: Result<Bytes, Rejection>, out: &mut Outbox<Out>) {
@@ -113,23 +242,23 @@ impl Store {
                 }
                 Err(rejection) => answer(origin, ResponseBody::Rejected(rejection), out),
             },
-            Some(Waiting::Scan { gathering, position }) => self.on_scan_value(gathering, position, value, out),
-            Some(Waiting::Parked { key }) => self.unpark(cx, tag, &key, &value, out),
+            Some(Waiting::Part { gathering, position }) => self.on_part(gathering, position, value, out),
+            Some(Waiting::Parked { ticket, place }) => self.on_pinned(cx, ticket, place, value, out),
             None => {}
         }
     }
 
-    fn on_scan_value(&mut self, tag: u64, position: usize, value: Result<Bytes, Rejection>, out: &mut Outbox<Out>) {
+    fn on_part(&mut self, tag: u64, position: usize, value: Result<Bytes, Rejection>, out: &mut Outbox<Out>) {
         let Some(gathering) = self.gathering.get_mut(&tag) else { return };
         match value {
             Ok(value) => {
-                gathering.scanned.items[position].value = value;
+                gathering.page.fill(position, value);
                 gathering.missing -= 1;
                 if gathering.missing > 0 {
                     return;
                 }
                 if let Some(done) = self.gathering.remove(&tag) {
-                    answer(done.origin, ResponseBody::Scanned(done.scanned), out);
+                    answer(done.origin, done.page.into_body(), out);
                 }
             }
             Err(rejection) => {

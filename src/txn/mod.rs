@@ -1,4 +1,756 @@
-//! The coordinator of transactions: two-phase commit over partitions. Not built yet; this is its place.
+//! The coordinator of transactions: two-phase commit over partitions (Gray, "Notes on data base operating systems", 1978), with every decision in a
+//! replicated log, presumed abort (Mohan, Lindsay and Obermarck, "Transaction management in the R* distributed database management system", 1986, section 3) and the home
+//! as last agent.
 //!
-//! What will live here: the coordinator's state machine, its recovery from the home partition's log, and the protocol points the simulator aims at. Participant records
-//! and locks belong to `store`, next to the items they guard.
+//! # The protocol
+//!
+//! A transaction's *home* is the group of its token, or of its first key. The leader of the home coordinates; the other groups that its keys are in are *participants* (`store/participant.rs`).
+//!
+//! ```text
+//! client     home's coordinator         home's log                    participants
+//!   |  Transact  |                                                        |
+//!   |----------->| id; Hold: own items evaluated, locked in memory        |
+//!   |            |------------------------- Prepare --------------------->| evaluate, lock, log [Prepare]
+//!   |            |<------------------------ Yes, once committed ----------|
+//!   |            | Decide ------> [Decide: commit, own writes, parties]   |
+//!   |  done      |   committed: the transaction is                        |
+//!   |<-----------|------------------------- Resolve --------------------->| log [Resolve]: apply, unlock
+//!   |            |<------------------------ Resolved, once committed -----|
+//!   |            | [ended: ...] in a later Decide, or an End of its own   | forgotten behind the floor
+//! ```
+//!
+//! Two rounds of replication, one after the other, before the client hears; one record for each participant and round, and one for the home. All keys in one group: no participant, so
+//! one record and one round.
+//!
+//! # Why it is safe
+//!
+//! 1. *An id is begun at most once*: it holds the home's term and a number that the term's only leader counts.
+//! 2. *A decision to commit is the `Decide` entry, and nothing else is*. Nobody hears of it before it is committed in the home's log.
+//! 3. *Abort is presumed, and needs no record.* The coordinator of an id exists only in the leader of the id's term. While it works on the id it answers "open". When it has given up, it never proposes
+//!    the decision. A later leader that has applied the first entry of its own term has all that was and ever will be committed of earlier terms: if no `Decide` is among it, there will never be
+//!    one. So the new term's first entry is the abort of everything undecided, and the answer "aborted" is final whoever gives it, however late it arrives.
+//! 4. *A commit is remembered until every participant has said that its own entry of it is committed* (`ended` is logged after that). So nobody who is still prepared is told "unknown, so aborted".
+//! 5. *A participant never decides.* It asks.
+//! 6. *The home's locks may be volatile*: whoever could lose them is the only one who could have decided, and loses that, too. Their writes stand in the decision itself, evaluated under the locks.
+//! 7. *Late copies.* A prepare names a *floor*: all attempts of the home up to it are over. The participant refuses what is not above it, and remembers what became of the rest.
+//!
+//! # One round instead of two?
+//!
+//! A parallel commit (Taft et al., "CockroachDB: the resilient geo-distributed SQL database", 2020, section 3.2) would answer after the votes, the decision being implied by them. It was not chosen: with the home as last agent
+//! the second round is one record in one group, whose batch and sync are shared with everything else on the node; what one round would save in latency it would add in records (the home would have
+//! to log a staging record and the outcome) and in recovery (who asks would have to query every participant and block it from voting).
+//!
+//! # Tokens
+//!
+//! With an idempotency token, the answer is part of the decision, a refusal by condition, too; so the same token meets its answer at the same home under any leader. It is kept for [`TOKEN_LIFETIME`] by
+//! the clock of whoever leads, from when that node applied it: restarts lengthen it, clocks that are set do not matter. Its end is an entry like any other.
+
+mod tokens;
+
+use crate::actor::{Actor, Context, Origin, Outbox, TimerKind, partition_of};
+use crate::base::limits::{TOKENS_PER_GROUP_MAX, TRANSACTIONS_PER_HOME_MAX};
+use crate::base::{Duration, GroupId, Index, Term, Time, Version, hash};
+use crate::msg::client::{Doubt, Rejection, ResponseBody};
+use crate::msg::codec::Blob;
+use crate::msg::log::ValuePlace;
+use crate::msg::peer::{Outcome, Task};
+use crate::msg::transaction::{
+    Age, Attempt, Failure, FailureReason, ItemResult, PlacedItem, PlacedResult, Preparation, TokenRecord, Transaction,
+    TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote,
+};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use tokens::Tokens;
+
+#[cfg(doc)]
+use crate::base::limits::TOKEN_LIFETIME;
+
+/// How long ends wait for a decision that takes them along, before they are logged by themselves.
+const END_AFTER: Duration = Duration::from_millis(200);
+/// For how long one request to a participant goes on before it is made anew.
+const ASK_FOR: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub enum In {
+    /// A client's transaction; as leader in this term, if one is named.
+    Begin {
+        origin: Origin,
+        age: Age,
+        transaction: Transaction,
+        term: Option<Term>,
+        deadline: Time,
+    },
+    /// A participant asks what was decided.
+    Inquire(Origin, TransactionId),
+    /// This node leads the home, and all of earlier terms is applied.
+    Ready(Term),
+    Deposed,
+    Paused(bool),
+    /// What came of [`Out::Hold`].
+    Held(TransactionId, Vote),
+    /// The decision cannot be logged here any more, and never will be.
+    NotDecided(TransactionId),
+    /// An answer to [`Out::Ask`], by its tag.
+    Answer(u64, Outcome),
+    /// A decision was committed (on any replica).
+    Decided(Decided),
+    /// Transactions are over, and tokens (on any replica).
+    Ended(Vec<TransactionId>, Vec<Blob>),
+    Timer,
+}
+
+/// A decision as it is in the home's log.
+#[derive(Debug)]
+pub struct Decided {
+    pub id: TransactionId,
+    pub commit: bool,
+    pub index: Index,
+    pub parties: Vec<GroupId>,
+    pub ended: Vec<TransactionId>,
+    pub token: Option<TokenRecord>,
+}
+
+#[derive(Debug)]
+pub enum Out {
+    Answer(Origin, Outcome),
+    /// For the home's store: evaluate and lock the home's own items, until the deadline at the latest.
+    Hold(Preparation, Time),
+    /// For the home's store: the transaction is given up.
+    Release(TransactionId),
+    /// For the home's store: log the decision.
+    Decide {
+        id: TransactionId,
+        commit: bool,
+        parties: Vec<GroupId>,
+        ended: Vec<TransactionId>,
+        token: Option<TokenRecord>,
+    },
+    /// For the home's store: log the end.
+    End(Vec<TransactionId>, Vec<Blob>),
+    /// For the leader of another group. May be repeated.
+    Ask {
+        tag: u64,
+        group: GroupId,
+        task: Task,
+        deadline: Time,
+    },
+}
+
+#[derive(Debug)]
+pub struct Coordinator {
+    group: GroupId,
+    partitions: u32,
+    /// Committed, and not known to be over. Replicated state, but for what `Decision` says.
+    decisions: BTreeMap<Attempt, Decision>,
+    /// Replicated state, but for the times.
+    tokens: Tokens,
+    leading: Option<Leading>,
+    next_tag: u64,
+    pub counters: Counters,
+}
+
+/// How often things happened since boot.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counters {
+    pub begun: u64,
+    pub committed: u64,
+    pub conflicts: u64,
+    pub aborted: u64,
+}
+
+/// A commit that participants are told of.
+#[derive(Debug)]
+struct Decision {
+    parties: Vec<GroupId>,
+    /// Who has not said that it knows. Volatile: a new leader asks all again.
+    unaware: BTreeSet<GroupId>,
+    /// When this node applied it.
+    since: Time,
+}
+
+#[derive(Debug)]
+struct Leading {
+    term: Term,
+    /// Of the next attempt.
+    number: u64,
+    paused: bool,
+    active: BTreeMap<u64, Active>,
+    /// Tokens of `active`.
+    tokens: BTreeSet<Bytes>,
+    deadlines: BTreeSet<(Time, u64)>,
+    asks: BTreeMap<u64, (Attempt, GroupId, Asked)>,
+    /// Known to every participant, not yet logged so.
+    ended: Vec<TransactionId>,
+    end_at: Option<Time>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Prepare,
+    Commit,
+    Abort,
+}
+
+/// An attempt at a transaction that is not decided.
+#[derive(Debug)]
+struct Active {
+    origin: Origin,
+    age: Age,
+    began: Time,
+    deadline: Time,
+    /// The home's own items, until they are handed to the store.
+    own: Vec<PlacedItem>,
+    own_writes: Vec<u32>,
+    /// What each participant is asked to prepare, until it is.
+    parties: BTreeMap<GroupId, Vec<PlacedItem>>,
+    /// Participants whose votes are awaited.
+    awaited: BTreeSet<GroupId>,
+    results: Vec<ItemResult>,
+    /// With the transaction's fingerprint.
+    token: Option<(Bytes, u64)>,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    /// The home's own items are evaluated.
+    Holding,
+    /// Participants vote.
+    Preparing,
+    /// The decision is in flight.
+    Deciding,
+    /// What the token answers is in flight.
+    Refusing(Vec<Failure>),
+}
+
+impl Coordinator {
+    pub fn new(group: GroupId, partitions: u32) -> Coordinator {
+        Coordinator {
+            group,
+            partitions,
+            decisions: BTreeMap::new(),
+            tokens: Tokens::default(),
+            leading: None,
+            next_tag: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Applies an entry that recovery found committed.
+    pub fn restore(&mut self, index: Index, fact: &TransactionFact<ValuePlace>) {
+        match fact {
+            TransactionFact::Decide { id, commit, parties, ended, token, .. } => {
+                let (id, commit, parties, ended, token) = (*id, *commit, parties.clone(), ended.clone(), token.clone());
+                self.apply(Time::ZERO, Decided { id, commit, index, parties, ended, token });
+            }
+            TransactionFact::End { ended, expired } => self.apply_end(ended, expired),
+            TransactionFact::Prepare { .. } | TransactionFact::Resolve { .. } => {}
+        }
+    }
+
+    /// Whether no transaction is in progress.
+    pub fn is_idle(&self) -> bool {
+        self.decisions.is_empty() && self.leading.as_ref().is_none_or(|leading| leading.active.is_empty())
+    }
+
+    fn id(&self, attempt: Attempt) -> TransactionId {
+        TransactionId { home: self.group, attempt }
+    }
+
+    fn group_of(&self, key: &[u8]) -> GroupId {
+        partition_of(hash::token(0, key), self.partitions).group()
+    }
+
+    fn on_begin(
+        &mut self,
+        cx: &Context<'_>,
+        origin: Origin,
+        age: Age,
+        transaction: Transaction,
+        term: Option<Term>,
+        deadline: Time,
+        out: &mut Outbox<Out>,
+    ) {
+        let in_progress = self.decisions.len();
+        let Some(leading) = self.leading.as_mut().filter(|l| !l.paused && term.is_none_or(|term| term == l.term)) else {
+            out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
+            return;
+        };
+        let body = if leading.active.len() + in_progress >= TRANSACTIONS_PER_HOME_MAX {
+            Some(ResponseBody::Rejected(Rejection::Overloaded))
+        } else if let Some(token) = &transaction.token {
+            match self.tokens.answer(token, transaction.fingerprint()) {
+                Some(body) => Some(body),
+                None if leading.tokens.contains(token) => {
+                    Some(ResponseBody::NotCommitted(vec![Failure { item: 0, reason: FailureReason::Conflict }]))
+                }
+                None if self.tokens.len() + leading.tokens.len() >= TOKENS_PER_GROUP_MAX => {
+                    Some(ResponseBody::Rejected(Rejection::Overloaded))
+                }
+                None => None,
+            }
+        } else {
+            None
+        };
+        if let Some(body) = body {
+            out.push(Out::Answer(origin, Outcome::Answer(body)));
+            return;
+        }
+        self.begin(cx, origin, age, transaction, deadline, out);
+    }
+
+    fn begin(
+        &mut self,
+        cx: &Context<'_>,
+        origin: Origin,
+        age: Age,
+        transaction: Transaction,
+        deadline: Time,
+        out: &mut Outbox<Out>,
+    ) {
+        let fingerprint = transaction.fingerprint();
+        let (mut own, mut own_writes) = (Vec::new(), Vec::new());
+        let mut parties: BTreeMap<GroupId, Vec<PlacedItem>> = BTreeMap::new();
+        let results = vec![ItemResult::default(); transaction.items.len()];
+        for (place, item) in (0..).zip(transaction.items) {
+            let group = self.group_of(&item.key);
+            if group == self.group {
+                if item.is_write() {
+                    own_writes.push(place);
+                }
+                own.push(PlacedItem { place, item });
+            } else {
+                parties.entry(group).or_default().push(PlacedItem { place, item });
+            }
+        }
+        let Some(leading) = &mut self.leading else { return };
+        leading.number += 1;
+        let number = leading.number;
+        let token = transaction.token.map(|token| (token, fingerprint));
+        if let Some((token, _)) = &token {
+            leading.tokens.insert(token.clone());
+        }
+        self.counters.begun += 1;
+        leading.deadlines.insert((deadline, number));
+        let awaited = BTreeSet::new();
+        let phase = if own.is_empty() { Phase::Preparing } else { Phase::Holding };
+        let active = Active { origin, age, began: cx.now, deadline, own, own_writes, parties, awaited, results, token, phase };
+        leading.active.insert(number, active);
+        self.hold(number, out);
+    }
+
+    /// Has the home's own items evaluated; without any, goes on to the participants.
+    fn hold(&mut self, number: u64, out: &mut Outbox<Out>) {
+        let floor = self.floor();
+        let Some(leading) = &mut self.leading else { return };
+        let Some(active) = leading.active.get_mut(&number) else { return };
+        if active.phase == Phase::Preparing {
+            self.prepare(number, out);
+            return;
+        }
+        let items = std::mem::take(&mut active.own);
+        let id = TransactionId { home: self.group, attempt: Attempt { term: leading.term, number } };
+        let preparation = Preparation { id, age: active.age, floor, parties: Vec::new(), items };
+        out.push(Out::Hold(preparation, active.deadline));
+    }
+
+    /// All attempts up to this are over.
+    fn floor(&self) -> Attempt {
+        let Some(leading) = &self.leading else { return Attempt::default() };
+        let active = leading.active.keys().next().map(|number| Attempt { term: leading.term, number: *number });
+        let lowest = self.decisions.keys().next().copied().into_iter().chain(active).min();
+        match lowest {
+            Some(attempt) => Attempt { number: attempt.number - 1, ..attempt },
+            None => Attempt { term: leading.term, number: leading.number },
+        }
+    }
+
+    fn on_held(&mut self, cx: &Context<'_>, id: TransactionId, vote: Vote, out: &mut Outbox<Out>) {
+        let Some(active) = self.active(id) else {
+            // Given up meanwhile.
+            out.push(Out::Release(id));
+            return;
+        };
+        match vote {
+            Vote::Yes(results) => {
+                record(&mut active.results, results);
+                active.phase = Phase::Preparing;
+                self.prepare(id.attempt.number, out);
+            }
+            Vote::No(failures) => self.refuse(cx, id, failures, out),
+            Vote::Rejected(why) => self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(why)), out),
+        }
+    }
+
+    fn active(&mut self, id: TransactionId) -> Option<&mut Active> {
+        let leading = self.leading.as_mut().filter(|leading| leading.term == id.attempt.term)?;
+        leading.active.get_mut(&id.attempt.number).filter(|active| matches!(active.phase, Phase::Holding | Phase::Preparing))
+    }
+
+    /// Asks every participant to prepare; without any, decides.
+    fn prepare(&mut self, number: u64, out: &mut Outbox<Out>) {
+        let floor = self.floor();
+        let Some(leading) = &mut self.leading else { return };
+        let Some(active) = leading.active.get_mut(&number) else { return };
+        let attempt = Attempt { term: leading.term, number };
+        let id = TransactionId { home: self.group, attempt };
+        let parties: Vec<GroupId> = active.parties.keys().copied().collect();
+        active.awaited = parties.iter().copied().collect();
+        for (group, items) in &mut active.parties {
+            let items = std::mem::take(items);
+            let task = Task::Prepare(Preparation { id, age: active.age, floor, parties: parties.clone(), items });
+            self.next_tag += 1;
+            leading.asks.insert(self.next_tag, (attempt, *group, Asked::Prepare));
+            out.push(Out::Ask { tag: self.next_tag, group: *group, task, deadline: active.deadline });
+        }
+        self.decide_if_all_voted(number, out);
+    }
+
+    fn decide_if_all_voted(&mut self, number: u64, out: &mut Outbox<Out>) {
+        let Some(leading) = &mut self.leading else { return };
+        let Some(active) = leading.active.get_mut(&number).filter(|active| active.awaited.is_empty()) else { return };
+        active.phase = Phase::Deciding;
+        let answer = TransactionAnswer::Committed(active.results.clone());
+        let token = active.token.clone().map(|(token, contents)| TokenRecord { token, contents, answer });
+        let parties = active.parties.keys().copied().collect();
+        let id = TransactionId { home: self.group, attempt: Attempt { term: leading.term, number } };
+        let ended = std::mem::take(&mut leading.ended);
+        leading.end_at = None;
+        out.push(Out::Decide { id, commit: true, parties, ended, token });
+    }
+
+    /// Conditions or conflicts stand in the way. A refusal that trying again would not change is kept for the token.
+    fn refuse(&mut self, cx: &Context<'_>, id: TransactionId, failures: Vec<Failure>, out: &mut Outbox<Out>) {
+        let conflict = failures.is_empty() || failures.iter().any(|failure| failure.reason == FailureReason::Conflict);
+        self.counters.conflicts += u64::from(conflict);
+        let Some(active) = self.active(id) else { return };
+        let Some((token, contents)) = active.token.clone().filter(|_| !conflict) else {
+            // An empty list: a participant that cannot say any more why. Trying again will tell.
+            let failures =
+                if failures.is_empty() { vec![Failure { item: 0, reason: FailureReason::Conflict }] } else { failures };
+            self.abort(cx, id, Outcome::Answer(ResponseBody::NotCommitted(failures)), out);
+            return;
+        };
+        active.phase = Phase::Refusing(failures.clone());
+        self.release(cx, id, out);
+        let answer = TransactionAnswer::NotCommitted(failures);
+        let token = Some(TokenRecord { token, contents, answer });
+        out.push(Out::Decide { id, commit: false, parties: Vec::new(), ended: Vec::new(), token });
+    }
+
+    /// Gives an attempt up, and says so. From here on it is aborted, whoever asks.
+    fn abort(&mut self, cx: &Context<'_>, id: TransactionId, answer: Outcome, out: &mut Outbox<Out>) {
+        self.release(cx, id, out);
+        self.counters.aborted += 1;
+        if let Some(active) = self.remove(id.attempt) {
+            out.push(Out::Answer(active.origin, answer));
+        }
+    }
+
+    /// Tells everybody who may hold a lock for the attempt to let go. If the word is lost, they will ask.
+    fn release(&mut self, cx: &Context<'_>, id: TransactionId, out: &mut Outbox<Out>) {
+        out.push(Out::Release(id));
+        let Some(leading) = &mut self.leading else { return };
+        let Some(active) = leading.active.get(&id.attempt.number) else { return };
+        // Until they were asked their items are here.
+        let asked = active.parties.iter().filter(|(_, items)| items.is_empty()).map(|(group, _)| *group);
+        for group in asked {
+            self.next_tag += 1;
+            leading.asks.insert(self.next_tag, (id.attempt, group, Asked::Abort));
+            let task = Task::Resolve { id, commit: false };
+            out.push(Out::Ask { tag: self.next_tag, group, task, deadline: cx.now + ASK_FOR });
+        }
+    }
+
+    fn remove(&mut self, attempt: Attempt) -> Option<Active> {
+        let leading = self.leading.as_mut().filter(|leading| leading.term == attempt.term)?;
+        let active = leading.active.remove(&attempt.number)?;
+        leading.deadlines.remove(&(active.deadline, attempt.number));
+        if let Some((token, _)) = &active.token {
+            leading.tokens.remove(token);
+        }
+        Some(active)
+    }
+
+    fn on_answer(&mut self, cx: &Context<'_>, tag: u64, outcome: Outcome, out: &mut Outbox<Out>) {
+        let Some(leading) = &mut self.leading else { return };
+        let Some((attempt, group, asked)) = leading.asks.remove(&tag) else { return };
+        let id = self.id(attempt);
+        match (asked, outcome) {
+            (Asked::Prepare, outcome) => self.on_voted(cx, id, group, outcome, out),
+            (Asked::Commit, Outcome::Resolved) => self.on_aware(cx.now, attempt, group),
+            // Until it says that it knows.
+            (Asked::Commit, _) => self.tell(cx.now, attempt, group, out),
+            (Asked::Abort, _) => {}
+        }
+    }
+
+    fn on_voted(&mut self, cx: &Context<'_>, id: TransactionId, group: GroupId, outcome: Outcome, out: &mut Outbox<Out>) {
+        let Some(active) = self.active(id) else { return };
+        match outcome {
+            Outcome::Voted(Vote::Yes(results)) => {
+                active.awaited.remove(&group);
+                record(&mut active.results, results);
+                self.decide_if_all_voted(id.attempt.number, out);
+            }
+            Outcome::Voted(Vote::No(failures)) => self.refuse(cx, id, failures, out),
+            Outcome::Voted(Vote::Rejected(why)) | Outcome::Answer(ResponseBody::Rejected(why)) => {
+                self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(why)), out);
+            }
+            _ => self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(Rejection::NoLeader)), out),
+        }
+    }
+
+    /// Tells a participant that the transaction is committed.
+    fn tell(&mut self, now: Time, attempt: Attempt, group: GroupId, out: &mut Outbox<Out>) {
+        let id = self.id(attempt);
+        let Some(leading) = &mut self.leading else { return };
+        self.next_tag += 1;
+        leading.asks.insert(self.next_tag, (attempt, group, Asked::Commit));
+        out.push(Out::Ask { tag: self.next_tag, group, task: Task::Resolve { id, commit: true }, deadline: now + ASK_FOR });
+    }
+
+    /// A participant has the decision in its log, committed.
+    fn on_aware(&mut self, now: Time, attempt: Attempt, group: GroupId) {
+        let Some(decision) = self.decisions.get_mut(&attempt) else { return };
+        decision.unaware.remove(&group);
+        if decision.unaware.is_empty() {
+            self.on_all_aware(now, attempt);
+        }
+    }
+
+    fn on_all_aware(&mut self, now: Time, attempt: Attempt) {
+        let id = self.id(attempt);
+        if let Some(leading) = &mut self.leading {
+            leading.ended.push(id);
+            leading.end_at.get_or_insert(now + END_AFTER);
+        }
+    }
+
+    /// A participant is in doubt. What is neither open nor committed is aborted, for ever (3, above).
+    fn on_inquire(&self, origin: Origin, id: TransactionId, out: &mut Outbox<Out>) {
+        let outcome = match &self.leading {
+            Some(leading) if id.home == self.group && id.attempt.term <= leading.term => {
+                let open = id.attempt.term == leading.term && leading.active.contains_key(&id.attempt.number);
+                if self.decisions.contains_key(&id.attempt) {
+                    Outcome::Decided(Some(true))
+                } else {
+                    Outcome::Decided(if open { None } else { Some(false) })
+                }
+            }
+            _ => Outcome::NotLeader { leader: None },
+        };
+        out.push(Out::Answer(origin, outcome));
+    }
+
+    fn on_not_decided(&mut self, cx: &Context<'_>, id: TransactionId, out: &mut Outbox<Out>) {
+        self.release(cx, id, out);
+        if let Some(active) = self.remove(id.attempt) {
+            out.push(Out::Answer(active.origin, Outcome::NotLeader { leader: None }));
+        }
+    }
+
+    /// What a committed decision changes on every replica.
+    fn apply(&mut self, now: Time, decided: Decided) {
+        self.apply_end(&decided.ended, &[]);
+        if decided.commit && !decided.parties.is_empty() {
+            let unaware = decided.parties.iter().copied().collect();
+            self.decisions.insert(decided.id.attempt, Decision { parties: decided.parties, unaware, since: now });
+        }
+        if let Some(record) = decided.token {
+            self.tokens.insert(now, record);
+        }
+    }
+
+    fn apply_end(&mut self, ended: &[TransactionId], expired: &[Blob]) {
+        for id in ended {
+            self.decisions.remove(&id.attempt);
+        }
+        expired.iter().for_each(|token| self.tokens.remove(&token.0));
+    }
+
+    fn on_decided(&mut self, cx: &Context<'_>, decided: Decided, out: &mut Outbox<Out>) {
+        let (attempt, index, parties) = (decided.id.attempt, decided.index, decided.parties.clone());
+        self.apply(cx.now, decided);
+        // An earlier term's: its client was told that it is unknown, its participants are told when this leader is ready.
+        let Some(active) = self.remove(attempt) else { return };
+        let body = match active.phase {
+            Phase::Refusing(failures) => ResponseBody::NotCommitted(failures),
+            _ => {
+                self.counters.committed += 1;
+                let mut results = active.results;
+                active.own_writes.iter().for_each(|place| results[*place as usize].version = Version(index.0));
+                ResponseBody::Transacted(results)
+            }
+        };
+        out.push(Out::Answer(active.origin, Outcome::Answer(body)));
+        parties.into_iter().for_each(|group| self.tell(cx.now, attempt, group, out));
+    }
+
+    fn on_ready(&mut self, now: Time, term: Term, out: &mut Outbox<Out>) {
+        self.leading = Some(Leading {
+            term,
+            number: 0,
+            paused: false,
+            active: BTreeMap::new(),
+            tokens: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            asks: BTreeMap::new(),
+            ended: Vec::new(),
+            end_at: None,
+        });
+        for decision in self.decisions.values_mut() {
+            decision.unaware = decision.parties.iter().copied().collect();
+        }
+        let all: Vec<(Attempt, GroupId)> = self
+            .decisions
+            .iter()
+            .flat_map(|(attempt, decision)| decision.parties.iter().map(|group| (*attempt, *group)))
+            .collect();
+        all.into_iter().for_each(|(attempt, group)| self.tell(now, attempt, group, out));
+    }
+
+    fn on_deposed(&mut self, out: &mut Outbox<Out>) {
+        let Some(leading) = self.leading.take() else { return };
+        for active in leading.active.into_values() {
+            let outcome = match active.phase {
+                // Nobody will ever decide it: the client's gateway begins another attempt.
+                Phase::Holding | Phase::Preparing => Outcome::NotLeader { leader: None },
+                // Of a refusal the token must not answer otherwise later.
+                Phase::Deciding | Phase::Refusing(_) => Outcome::Answer(ResponseBody::Unknown(Doubt::LeadershipLost)),
+            };
+            out.push(Out::Answer(active.origin, outcome));
+        }
+    }
+
+    fn on_paused(&mut self, now: Time, paused: bool) {
+        let Some(leading) = &mut self.leading else { return };
+        leading.paused = paused;
+        if !paused {
+            // Ends that were to be logged while nothing could be.
+            leading.ended.clear();
+            let ended: Vec<Attempt> =
+                self.decisions.iter().filter(|(_, decision)| decision.unaware.is_empty()).map(|(attempt, _)| *attempt).collect();
+            ended.into_iter().for_each(|attempt| self.on_all_aware(now, attempt));
+        }
+    }
+
+    fn on_timer(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let Some(leading) = &mut self.leading else { return };
+        let (mut late, term) = (Vec::new(), leading.term);
+        while let Some((at, number)) = leading.deadlines.first().copied().filter(|(at, _)| *at <= cx.now) {
+            leading.deadlines.remove(&(at, number));
+            late.push(number);
+        }
+        for number in late {
+            let id = self.id(Attempt { term, number });
+            if self.active(id).is_some() {
+                self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(Rejection::DeadlineExceeded)), out);
+            }
+        }
+        let Some(leading) = self.leading.as_mut().filter(|leading| !leading.paused) else { return };
+        let expired = self.tokens.expire(cx.now);
+        let due = leading.end_at.is_some_and(|at| at <= cx.now);
+        if due || !expired.is_empty() {
+            leading.end_at = None;
+            out.push(Out::End(std::mem::take(&mut leading.ended), expired));
+        }
+    }
+
+    /// What is in progress here, for `ringseed txns`: what is locked at the home is for the node to fill in.
+    pub fn transactions(&self, now: Time) -> Vec<TransactionReport> {
+        let report = |attempt, since, state, parties| TransactionReport {
+            id: self.id(attempt),
+            age_ms: now.since(since).as_millis() as u64,
+            group: self.group,
+            state,
+            parties,
+            locks: 0,
+        };
+        let decided = self
+            .decisions
+            .iter()
+            .map(|(attempt, decision)| report(*attempt, decision.since, TransactionState::Committed, decision.parties.clone()));
+        let active = self.leading.iter().flat_map(|leading| {
+            leading.active.iter().map(|(number, active)| {
+                let state = match active.phase {
+                    Phase::Holding | Phase::Preparing => TransactionState::Preparing,
+                    Phase::Deciding | Phase::Refusing(_) => TransactionState::Deciding,
+                };
+                report(
+                    Attempt { term: leading.term, number: *number },
+                    active.began,
+                    state,
+                    active.parties.keys().copied().collect(),
+                )
+            })
+        });
+        decided.chain(active).collect()
+    }
+}
+
+fn record(results: &mut [ItemResult], placed: Vec<PlacedResult>) {
+    for PlacedResult { place, result } in placed {
+        // A place beyond the end is a peer's mistake.
+        if let Some(slot) = results.get_mut(place as usize) {
+            *slot = result;
+        }
+    }
+}
+
+impl Actor for Coordinator {
+    type In = In;
+    type Out = Out;
+
+    fn handle(&mut self, cx: &mut Context<'_>, input: In, out: &mut Outbox<Out>) {
+        match input {
+            In::Begin { origin, age, transaction, term, deadline } => {
+                self.on_begin(cx, origin, age, transaction, term, deadline, out)
+            }
+            In::Inquire(origin, id) => self.on_inquire(origin, id, out),
+            In::Ready(term) => self.on_ready(cx.now, term, out),
+            In::Deposed => self.on_deposed(out),
+            In::Paused(paused) => self.on_paused(cx.now, paused),
+            In::Held(id, vote) => self.on_held(cx, id, vote, out),
+            In::NotDecided(id) => self.on_not_decided(cx, id, out),
+            In::Answer(tag, outcome) => self.on_answer(cx, tag, outcome, out),
+            In::Decided(decided) => self.on_decided(cx, decided, out),
+            In::Ended(ended, expired) => self.apply_end(&ended, &expired),
+            In::Timer => self.on_timer(cx, out),
+        }
+    }
+
+    fn deadline(&self) -> Option<(Time, TimerKind)> {
+        let leading = self.leading.as_ref()?;
+        let deadline = leading.deadlines.first().map(|(at, _)| *at);
+        // While the leadership is handed over nothing is logged.
+        let logged = [leading.end_at, self.tokens.next_expiry()].into_iter().flatten().min().filter(|_| !leading.paused);
+        [deadline, logged].into_iter().flatten().min().map(|at| (at, TimerKind::Replica(self.group)))
+    }
+
+    fn check(&self) {
+        self.tokens.check();
+        let Some(leading) = &self.leading else { return };
+        for (number, active) in &leading.active {
+            let attempt = Attempt { term: leading.term, number: *number };
+            assert!(!self.decisions.contains_key(&attempt), "what is decided is not open");
+            assert!(*number <= leading.number, "attempts are counted");
+            assert!(active.awaited.iter().all(|group| active.parties.contains_key(group)), "only participants are waited for");
+            if active.phase == Phase::Deciding {
+                assert!(active.awaited.is_empty(), "a decision has every vote");
+            }
+        }
+        for (attempt, group, asked) in leading.asks.values() {
+            let told = self.decisions.get(attempt).is_some_and(|decision| decision.unaware.contains(group));
+            assert!(*asked != Asked::Commit || told || !self.decisions.contains_key(attempt), "who knows is not told again");
+        }
+        for (attempt, decision) in &self.decisions {
+            assert!(attempt.term <= leading.term, "decisions are of this term or earlier");
+            assert!(decision.unaware.iter().all(|group| decision.parties.contains(group)), "only participants are told");
+            let asked = |group: &GroupId| {
+                leading.asks.values().any(|(a, g, asked)| a == attempt && g == group && *asked == Asked::Commit)
+            };
+            assert!(decision.unaware.iter().all(asked), "who does not know is being told");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Who waits for a key, in which order: single-key writes and transactions that wait for a lock, for a value from the disk, or behind one who does.
+//!
+//! A waiter stands in the line of each of its keys, and is evaluated in one step when it is at the front of all of them, no lock is in its way, and every
+//! value that it needs is pinned in memory. It holds nothing meanwhile. Nobody passes who came later.
+
+use super::participant::Claim;
+use super::read::Waiting;
+use super::{Out, Parked, Store, reject};
+use crate::actor::{Context, Outbox};
+use crate::base::limits::PARKED_PER_GROUP_MAX;
+use crate::base::{Place, Time};
+use crate::msg::client::Rejection;
+use crate::msg::log::ValuePlace;
+use crate::msg::transaction::{Age, Vote};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+#[derive(Debug, Default)]
+pub struct Lines {
+    waiters: BTreeMap<u64, Waiter>,
+    by_key: BTreeMap<Bytes, VecDeque<u64>>,
+    deadlines: BTreeSet<(Time, u64)>,
+}
+
+#[derive(Debug)]
+pub struct Waiter {
+    pub work: Work,
+    /// With whether it wants the key for itself.
+    pub keys: Vec<(Bytes, bool)>,
+    pub deadline: Time,
+    /// Values that were read for it.
+    pub pins: Pins,
+    /// How many values are on their way.
+    pub reading: usize,
+}
+
+/// Values by their place in the log. A place is written once, so that a pin is never stale.
+pub type Pins = BTreeMap<Place, Bytes>;
+
+#[derive(Debug)]
+pub enum Work {
+    Write(Bytes, Parked),
+    Claim(Box<Claim>),
+}
+
+impl Lines {
+    pub fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    /// Whether anybody waits for the key.
+    pub fn has(&self, key: &[u8]) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// Whether any transaction that waits for the key is older than, or as old as, `age`.
+    pub fn has_older(&self, key: &[u8], age: Age) -> bool {
+        let older = |ticket: &u64| matches!(&self.waiters[ticket].work, Work::Claim(claim) if claim.preparation.age <= age);
+        self.by_key.get(key).is_some_and(|line| line.iter().any(older))
+    }
+
+    /// Puts a waiter at the end of the line of each of its keys.
+    pub fn enter(&mut self, ticket: u64, waiter: Waiter) {
+        for (key, _) in &waiter.keys {
+            self.by_key.entry(key.clone()).or_default().push_back(ticket);
+        }
+        self.deadlines.insert((waiter.deadline, ticket));
+        self.waiters.insert(ticket, waiter);
+    }
+
+    /// Puts a waiter that was at the front of all its lines back there.
+    pub fn enter_first(&mut self, ticket: u64, waiter: Waiter) {
+        for (key, _) in &waiter.keys {
+            self.by_key.entry(key.clone()).or_default().push_front(ticket);
+        }
+        self.deadlines.insert((waiter.deadline, ticket));
+        self.waiters.insert(ticket, waiter);
+    }
+
+    pub fn get(&self, ticket: u64) -> Option<&Waiter> {
+        self.waiters.get(&ticket)
+    }
+
+    pub fn get_mut(&mut self, ticket: u64) -> Option<&mut Waiter> {
+        self.waiters.get_mut(&ticket)
+    }
+
+    /// Whether the waiter is at the front of all its lines.
+    pub fn is_first(&self, ticket: u64) -> bool {
+        let first = |(key, _): &(Bytes, bool)| self.by_key.get(key).and_then(VecDeque::front) == Some(&ticket);
+        self.waiters.get(&ticket).is_some_and(|waiter| waiter.keys.iter().all(first))
+    }
+
+    /// Takes a waiter out of its lines.
+    pub fn leave(&mut self, ticket: u64) -> Option<Waiter> {
+        let waiter = self.waiters.remove(&ticket)?;
+        self.deadlines.remove(&(waiter.deadline, ticket));
+        for (key, _) in &waiter.keys {
+            if let Some(line) = self.by_key.get_mut(key) {
+                line.retain(|other| *other != ticket);
+                if line.is_empty() {
+                    self.by_key.remove(key);
+                }
+            }
+        }
+        Some(waiter)
+    }
+
+    /// Who is at the front of the key's line.
+    pub fn front(&self, key: &[u8]) -> Option<u64> {
+        self.by_key.get(key).and_then(|line| line.front().copied())
+    }
+
+    /// The earliest deadline, and whose.
+    pub fn first_deadline(&self) -> Option<(Time, u64)> {
+        self.deadlines.first().copied()
+    }
+
+    /// Everybody, out of all lines.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Waiter> + use<> {
+        std::mem::take(self).waiters.into_values()
+    }
+
+    pub fn check(&self) {
+        assert_eq!(self.waiters.len(), self.deadlines.len(), "every waiter has a deadline");
+        for (ticket, waiter) in &self.waiters {
+            let stands = |(key, _): &(Bytes, bool)| self.by_key.get(key).is_some_and(|line| line.contains(ticket));
+            assert!(waiter.keys.iter().all(stands), "a waiter stands in all its lines");
+        }
+        assert!(
+            self.by_key.values().flatten().all(|ticket| self.waiters.contains_key(ticket)),
+            "nobody stands in a line who is gone"
+        );
+    }
+}
+
+impl Store {
+    /// Puts a waiter in its lines; `None` if there are too many.
+    pub(super) fn enter(&mut self, waiter: Waiter) -> Option<u64> {
+        let ticket = self.tag();
+        let leading = self.leading.as_mut()?;
+        if leading.lines.len() >= PARKED_PER_GROUP_MAX {
+            return None;
+        }
+        if let Work::Claim(claim) = &waiter.work {
+            leading.claims.insert(claim.preparation.id, ticket);
+        }
+        leading.lines.enter(ticket, waiter);
+        Some(ticket)
+    }
+
+    /// Evaluates those of the waiters, and of whom they stood before, whose turn has come.
+    pub(super) fn advance(&mut self, cx: &mut Context<'_>, tickets: Vec<u64>, out: &mut Outbox<Out>) {
+        let mut tickets = VecDeque::from(tickets);
+        while let Some(ticket) = tickets.pop_front() {
+            let Some(leading) = &mut self.leading else { return };
+            let free = |waiter: &Waiter| {
+                waiter.reading == 0 && waiter.keys.iter().all(|(key, alone)| !leading.locks.conflict(key, *alone))
+            };
+            if !leading.lines.is_first(ticket) || !leading.lines.get(ticket).is_some_and(free) {
+                continue;
+            }
+            let Some(waiter) = leading.lines.leave(ticket) else { continue };
+            let keys = waiter.keys.clone();
+            if let Some(waiter) = self.attempt(cx, waiter, out) {
+                self.fetch(ticket, waiter, out);
+                continue;
+            }
+            let Some(leading) = &self.leading else { return };
+            tickets.extend(keys.iter().filter_map(|(key, _)| leading.lines.front(key)));
+        }
+    }
+
+    /// Evaluates a waiter whose turn has come; gives it back if it lacks a value.
+    fn attempt(&mut self, cx: &mut Context<'_>, waiter: Waiter, out: &mut Outbox<Out>) -> Option<Waiter> {
+        let Waiter { work, keys, deadline, pins, .. } = waiter;
+        let again = match work {
+            Work::Write(key, write) if deadline <= cx.now => {
+                drop(key);
+                reject(write.origin, Rejection::DeadlineExceeded, out);
+                None
+            }
+            Work::Write(key, write) => self.evaluate(cx, &key, write, &pins, out).map(|write| Work::Write(key, write)),
+            Work::Claim(claim) => {
+                if let Some(leading) = &mut self.leading {
+                    leading.claims.remove(&claim.preparation.id);
+                }
+                self.evaluate_claim(cx, *claim, deadline, &pins, out).map(|claim| Work::Claim(Box::new(claim)))
+            }
+        };
+        again.map(|work| Waiter { work, keys, deadline, pins, reading: 0 })
+    }
+
+    /// Puts a waiter that lacks values back to the front of its lines, and asks for them.
+    fn fetch(&mut self, ticket: u64, mut waiter: Waiter, out: &mut Outbox<Out>) {
+        let places: Vec<ValuePlace> = waiter
+            .keys
+            .iter()
+            .filter_map(|(key, _)| self.index.get(&**key).and_then(|item| item.value))
+            .filter(|value| !waiter.pins.contains_key(&value.place))
+            .collect();
+        assert!(!places.is_empty(), "only what has a value on the disk lacks one");
+        waiter.reading = places.len();
+        for place in places {
+            let tag = self.tag();
+            self.waiting.insert(tag, Waiting::Parked { ticket, place: place.place });
+            out.push(Out::ReadValue(tag, place));
+        }
+        if let Some(leading) = &mut self.leading {
+            if let Work::Claim(claim) = &waiter.work {
+                leading.claims.insert(claim.preparation.id, ticket);
+            }
+            leading.lines.enter_first(ticket, waiter);
+        }
+    }
+
+    /// A value that a waiter needs has come, or cannot be had.
+    pub(super) fn on_pinned(
+        &mut self,
+        cx: &mut Context<'_>,
+        ticket: u64,
+        place: Place,
+        value: Result<Bytes, Rejection>,
+        out: &mut Outbox<Out>,
+    ) {
+        let Some(leading) = &mut self.leading else { return };
+        let Some(waiter) = leading.lines.get_mut(ticket) else { return };
+        match value {
+            Ok(value) => {
+                waiter.pins.insert(place, value);
+                waiter.reading -= 1;
+                if waiter.reading == 0 {
+                    self.advance(cx, vec![ticket], out);
+                }
+            }
+            Err(rejection) => self.dismiss(cx, ticket, &rejection, out),
+        }
+    }
+
+    /// Sends a waiter away.
+    pub(super) fn dismiss(&mut self, cx: &mut Context<'_>, ticket: u64, why: &Rejection, out: &mut Outbox<Out>) {
+        let Some(leading) = &mut self.leading else { return };
+        let Some(waiter) = leading.lines.leave(ticket) else { return };
+        match waiter.work {
+            Work::Write(_, write) => reject(write.origin, why.clone(), out),
+            Work::Claim(claim) => {
+                leading.claims.remove(&claim.preparation.id);
+                claim.vote(Vote::Rejected(why.clone()), out);
+            }
+        }
+        let behind = waiter.keys.iter().filter_map(|(key, _)| leading.lines.front(key)).collect();
+        self.advance(cx, behind, out);
+    }
+}

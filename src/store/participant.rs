@@ -1,0 +1,620 @@
+//! What a group does for a transaction: as a participant it prepares, votes and resolves; as the home it holds its own items until the decision.
+//!
+//! # A participant
+//!
+//! ```text
+//! (nothing) --Prepare--> waiting in line -> in flight -> prepared --Resolve, or the home's answer--> resolved -> (nothing, behind the home's floor)
+//!                              \-> No                        \--too long without a word--> Inquire, again and again
+//! ```
+//!
+//! *Prepared* is an entry of the log: locks, and the writes with their values. It outlives any leader; only the home's decision ends it, and its entry (`Resolve`) must commit before
+//! the home is told. A transaction that is *resolved* is remembered until a later prepare of the same home says that all attempts up to a *floor* are over; prepares up to the floor are
+//! refused. So a late copy of a prepare is never taken for a new transaction, and no word of the protocol does harm by coming late, twice, or in another order.
+//!
+//! The version of a participant's write is the index of its prepare: no other write of the key comes between prepare and resolution, so versions still grow in the order of effect, and the vote
+//! can name them.
+//!
+//! # The home
+//!
+//! The home's own items are evaluated and locked in memory only (*held*). Their writes stand in the entry of the decision, so that home and decision are one record and one round. If this
+//! leader loses its leadership first, locks and coordinator are gone together, and nobody can decide the transaction any more ([`crate::txn`] says why that aborts it).
+
+use super::evaluate::{ItemVerdict, evaluate_item};
+use super::lines::{Pins, Waiter, Work};
+use super::{Head, Item, Out, Store, Verdict};
+use crate::actor::{Context, Origin, Outbox};
+use crate::base::limits::PREPARED_PER_GROUP_MAX;
+use crate::base::{Duration, GroupId, Index, Time, Version};
+use crate::msg::client::{Acknowledge, Rejection, ResponseBody};
+use crate::msg::codec::Blob;
+use crate::msg::log::{Fact, ValuePlace};
+use crate::msg::peer::Outcome;
+use crate::msg::transaction::{
+    Age, Attempt, Failure, FailureReason, ItemResult, PlacedResult, Preparation, TokenRecord, TransactionAction,
+    TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes, Written,
+};
+use bytes::Bytes;
+
+/// How long a prepared transaction goes without a decision before its home is asked, and between two questions.
+const INQUIRE_AFTER: Duration = Duration::from_millis(400);
+/// The same, once a reader waits for it.
+const INQUIRE_SOON: Duration = Duration::from_millis(50);
+
+/// A transaction that wants its items in this group.
+#[derive(Debug)]
+pub struct Claim {
+    pub preparation: Preparation,
+    /// `None`: this group's own coordinator.
+    pub asker: Option<Origin>,
+}
+
+/// The home's own part of a transaction whose votes are awaited.
+#[derive(Debug)]
+pub struct Held {
+    age: Age,
+    keys: Vec<(Bytes, bool)>,
+    writes: Vec<Written<Blob>>,
+    /// The places of `writes` in the transaction.
+    places: Vec<u32>,
+}
+
+/// A prepare in flight.
+#[derive(Debug)]
+pub struct Preparing {
+    pub asker: Option<Origin>,
+    keys: Vec<(Bytes, bool)>,
+    vote: Vote,
+    /// For the cache, in the order of the writes.
+    values: Vec<Option<Bytes>>,
+    /// The home has given it up meanwhile.
+    aborted: bool,
+}
+
+/// A resolution in flight.
+#[derive(Debug)]
+pub struct Resolving {
+    pub asker: Option<Origin>,
+}
+
+/// A prepared transaction: what is durable of it.
+#[derive(Debug)]
+pub struct Prepared {
+    age: Age,
+    parties: Vec<GroupId>,
+    shared: Vec<Blob>,
+    writes: Vec<Written<ValuePlace>>,
+    version: Version,
+    /// When this node applied it.
+    since: Time,
+    /// When its home will be asked, while this node leads: as in `inquiries`.
+    inquire_at: Option<Time>,
+}
+
+impl Prepared {
+    /// The keys it locks, and whether for itself.
+    fn keys(&self) -> impl Iterator<Item = (&Bytes, bool)> {
+        self.shared.iter().map(|key| (&key.0, false)).chain(self.writes.iter().map(|write| (&write.key.0, true)))
+    }
+}
+
+/// What the coordinator wants logged.
+#[derive(Debug)]
+pub struct Decision {
+    pub id: TransactionId,
+    /// False: only what the token answers is logged.
+    pub commit: bool,
+    pub parties: Vec<GroupId>,
+    pub ended: Vec<TransactionId>,
+    pub token: Option<TokenRecord>,
+}
+
+/// A decision as it was committed.
+#[derive(Debug)]
+pub struct Decided {
+    pub id: TransactionId,
+    pub commit: bool,
+    pub index: Index,
+    pub parties: Vec<GroupId>,
+    pub ended: Vec<TransactionId>,
+    pub token: Option<TokenRecord>,
+}
+
+impl Claim {
+    /// Tells whoever asked, at once.
+    pub fn vote(&self, vote: Vote, out: &mut Outbox<Out>) {
+        self.verdict(vote).tell(out);
+    }
+
+    fn verdict(&self, vote: Vote) -> Verdict {
+        match self.asker {
+            Some(origin) => Verdict::Answer(origin, Outcome::Voted(vote)),
+            None => Verdict::Held(self.preparation.id, vote),
+        }
+    }
+
+    fn keys(&self) -> Vec<(Bytes, bool)> {
+        self.preparation.items.iter().map(|placed| (placed.item.key.clone(), placed.item.is_write())).collect()
+    }
+}
+
+impl Store {
+    pub(super) fn on_prepare(
+        &mut self,
+        cx: &mut Context<'_>,
+        origin: Origin,
+        preparation: Preparation,
+        deadline: Time,
+        out: &mut Outbox<Out>,
+    ) {
+        let id = preparation.id;
+        let over = self.resolved.contains_key(&id) || self.is_over(id);
+        let prepared = self.prepared.contains_key(&id);
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready_at <= self.applied) else {
+            out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
+            return;
+        };
+        if prepared {
+            // Only the leader that evaluated it knows what to tell. A coordinator that has heard the vote does not listen any more.
+            let vote = leading.votes.get(&id).cloned().unwrap_or(Vote::No(Vec::new()));
+            out.push(Out::Answer(origin, Outcome::Voted(vote)));
+        } else if over {
+            out.push(Out::Answer(origin, Outcome::Voted(Vote::No(Vec::new()))));
+        } else if let Some(preparing) = leading.preparing.get_mut(&id) {
+            preparing.asker = Some(origin);
+        } else if let Some(ticket) = leading.claims.get(&id) {
+            if let Some(Waiter { work: Work::Claim(claim), .. }) = leading.lines.get_mut(*ticket) {
+                claim.asker = Some(origin);
+            }
+        } else {
+            self.claim(cx, Claim { preparation, asker: Some(origin) }, deadline, out);
+        }
+    }
+
+    /// From the coordinator of this group.
+    pub(super) fn on_hold(&mut self, cx: &mut Context<'_>, preparation: Preparation, deadline: Time, out: &mut Outbox<Out>) {
+        if self.leading.as_ref().is_none_or(|leading| leading.paused) {
+            out.push(Out::NotDecided(preparation.id));
+            return;
+        }
+        self.claim(cx, Claim { preparation, asker: None }, deadline, out);
+    }
+
+    /// Whether the home has said that this attempt is over.
+    fn is_over(&self, id: TransactionId) -> bool {
+        self.floors.get(&id.home).is_some_and(|floor| id.attempt <= *floor)
+    }
+
+    /// Evaluates a transaction's items now, lets it wait, or lets it die: it waits only if it is older than everybody who holds, or waits for, a key that it cannot have now
+    /// (wait-die; Rosenkrantz, Stearns and Lewis, "System level concurrency control for distributed database systems", 1978). So nobody waits for an older one, and no
+    /// circle of waiting can form.
+    fn claim(&mut self, cx: &mut Context<'_>, claim: Claim, deadline: Time, out: &mut Outbox<Out>) {
+        let Some(leading) = &self.leading else { return };
+        let age = claim.preparation.age;
+        let mut contended = false;
+        let mut conflicts = Vec::new();
+        for placed in &claim.preparation.items {
+            let key = &placed.item.key;
+            if !leading.lines.has(key) && !leading.locks.conflict(key, placed.item.is_write()) {
+                continue;
+            }
+            contended = true;
+            // In a line the mode does not matter: whoever is ahead may wait for any holder.
+            if leading.lines.has_older(key, age) || leading.locks.held_by_older(key, age) {
+                conflicts.push(Failure { item: placed.place, reason: FailureReason::Conflict });
+            }
+        }
+        if !conflicts.is_empty() {
+            claim.vote(Vote::No(conflicts), out);
+            return;
+        }
+        let claim = if contended {
+            claim
+        } else {
+            match self.evaluate_claim(cx, claim, deadline, &Pins::new(), out) {
+                None => return,
+                Some(claim) => claim,
+            }
+        };
+        let (keys, asker, id) = (claim.keys(), claim.asker, claim.preparation.id);
+        let waiter = Waiter { work: Work::Claim(Box::new(claim)), keys, deadline, pins: Pins::new(), reading: 0 };
+        match self.enter(waiter) {
+            Some(ticket) => self.advance(cx, vec![ticket], out),
+            None => {
+                let vote = Vote::Rejected(Rejection::Overloaded);
+                match asker {
+                    Some(origin) => out.push(Out::Answer(origin, Outcome::Voted(vote))),
+                    None => out.push(Out::Held(id, vote)),
+                }
+            }
+        }
+    }
+
+    /// Evaluates all items in one step, at the head of the log, and takes their locks. Gives the claim back if it lacks a value.
+    pub(super) fn evaluate_claim(
+        &mut self,
+        cx: &mut Context<'_>,
+        claim: Claim,
+        deadline: Time,
+        pins: &Pins,
+        out: &mut Outbox<Out>,
+    ) -> Option<Claim> {
+        let leading = self.leading.as_ref()?;
+        if leading.paused {
+            out.push(match claim.asker {
+                Some(origin) => Out::Answer(origin, Outcome::NotLeader { leader: None }),
+                None => Out::NotDecided(claim.preparation.id),
+            });
+            return None;
+        }
+        if deadline <= cx.now {
+            claim.vote(Vote::Rejected(Rejection::DeadlineExceeded), out);
+            return None;
+        }
+        let version = Version(leading.next.0);
+        let (mut failures, mut results, mut writes, mut places) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut depends = Index::ZERO;
+        for placed in &claim.preparation.items {
+            let key = &placed.item.key;
+            let (current, entry) = self.current(cx, key, pins);
+            depends = depends.max(entry);
+            let result = match evaluate_item(&placed.item, &current) {
+                ItemVerdict::NeedsValue => return Some(claim),
+                ItemVerdict::Refused(reason) => {
+                    failures.push(Failure { item: placed.place, reason });
+                    continue;
+                }
+                ItemVerdict::Write { value, number } => {
+                    writes.push(Written { key: Blob(key.clone()), value: value.map(Blob) });
+                    places.push(placed.place);
+                    ItemResult { version, number, value: None }
+                }
+                ItemVerdict::Keep => {
+                    let read = placed.item.action == TransactionAction::Read;
+                    ItemResult { version: current.version, number: None, value: current.value.filter(|_| read) }
+                }
+            };
+            results.push(PlacedResult { place: placed.place, result });
+        }
+        if !failures.is_empty() {
+            self.conclude(claim.verdict(Vote::No(failures)), depends, out);
+            return None;
+        }
+        let full = self.prepared.len() >= PREPARED_PER_GROUP_MAX;
+        let size = claim.preparation.size();
+        if let Err(why) = if full { Err(Rejection::Overloaded) } else { self.room(cx, size) } {
+            claim.vote(Vote::Rejected(why), out);
+            return None;
+        }
+        self.lock(claim, Vote::Yes(results), writes, places, deadline, out);
+        None
+    }
+
+    /// Takes the locks; logs the prepare, or holds the home's part until its decision.
+    fn lock(
+        &mut self,
+        claim: Claim,
+        vote: Vote,
+        writes: Vec<Written<Blob>>,
+        places: Vec<u32>,
+        deadline: Time,
+        out: &mut Outbox<Out>,
+    ) {
+        let Some(leading) = &mut self.leading else { return };
+        let keys = claim.keys();
+        let Claim { preparation: Preparation { id, age, floor, parties, .. }, asker } = claim;
+        for (key, exclusive) in &keys {
+            leading.locks.take(key, *exclusive, id, age);
+        }
+        if asker.is_none() {
+            leading.held.insert(id, Held { age, keys, writes, places });
+            out.push(Out::Held(id, vote));
+            return;
+        }
+        let values = writes.iter().map(|write| write.value.as_ref().map(|value| value.0.clone())).collect();
+        let shared = keys.iter().filter(|(_, exclusive)| !exclusive).map(|(key, _)| Blob(key.clone())).collect();
+        leading.preparing.insert(id, Preparing { asker, keys, vote, values, aborted: false });
+        let fact = TransactionFact::Prepare { id, age, floor, parties, shared, writes: Writes(writes) };
+        self.append_step(fact, deadline, out);
+    }
+
+    fn append_step(&mut self, fact: TransactionFact<Blob>, deadline: Time, out: &mut Outbox<Out>) {
+        let size = fact.size();
+        self.append(Fact::Transaction(Box::new(fact)), size, deadline, None, Acknowledge::Quorum, out);
+    }
+
+    /// Frees keys at the head of the log, and lets the next in their lines go.
+    fn unlock(&mut self, cx: &mut Context<'_>, id: TransactionId, keys: &[(Bytes, bool)], out: &mut Outbox<Out>) {
+        let Some(leading) = &mut self.leading else { return };
+        for (key, _) in keys {
+            leading.locks.release(key, id);
+        }
+        let next = keys.iter().filter_map(|(key, _)| leading.lines.front(key)).collect();
+        self.advance(cx, next, out);
+    }
+
+    /// The coordinator of this group gives the transaction up.
+    pub(super) fn on_release(&mut self, cx: &mut Context<'_>, id: TransactionId, out: &mut Outbox<Out>) {
+        let Some(leading) = &mut self.leading else { return };
+        if let Some(held) = leading.held.remove(&id) {
+            self.unlock(cx, id, &held.keys, out);
+        } else if let Some(waiter) = leading.claims.remove(&id).and_then(|ticket| leading.lines.leave(ticket)) {
+            let next = waiter.keys.iter().filter_map(|(key, _)| leading.lines.front(key)).collect();
+            self.advance(cx, next, out);
+        }
+    }
+
+    pub(super) fn on_decide(&mut self, cx: &mut Context<'_>, decision: Decision, out: &mut Outbox<Out>) {
+        let Some(leading) = self.leading.as_mut() else { return };
+        let Decision { id, commit, parties, ended, mut token } = decision;
+        if leading.paused {
+            out.push(Out::NotDecided(id));
+            return;
+        }
+        let held = leading.held.remove(&id).filter(|_| commit);
+        let version = Version(leading.next.0);
+        let (keys, writes, places) = held.map_or_else(Default::default, |held| (held.keys, held.writes, held.places));
+        for write in &writes {
+            leading.head.insert(write.key.0.clone(), Head { version, value: write.value.as_ref().map(|value| value.0.clone()) });
+        }
+        if let Some(TokenRecord { answer: TransactionAnswer::Committed(results), .. }) = &mut token {
+            places.iter().for_each(|place| results[*place as usize].version = version);
+        }
+        let fact = TransactionFact::Decide { id, commit, parties, writes: Writes(writes), ended, token };
+        self.append_step(fact, Time::NEVER, out);
+        self.unlock(cx, id, &keys, out);
+    }
+
+    pub(super) fn on_end(&mut self, ended: Vec<TransactionId>, expired: Vec<Blob>, out: &mut Outbox<Out>) {
+        if self.leading.as_ref().is_some_and(|leading| !leading.paused) {
+            self.append_step(TransactionFact::End { ended, expired }, Time::NEVER, out);
+        }
+    }
+
+    /// The home has decided.
+    pub(super) fn on_resolve(
+        &mut self,
+        cx: &mut Context<'_>,
+        origin: Origin,
+        id: TransactionId,
+        commit: bool,
+        out: &mut Outbox<Out>,
+    ) {
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready_at <= self.applied) else {
+            out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
+            return;
+        };
+        if self.prepared.contains_key(&id) {
+            self.resolve(id, commit, Some(origin), out);
+            return;
+        }
+        if let Some(preparing) = leading.preparing.get_mut(&id) {
+            // Its locks are in the log's future: they are freed as soon as they are there.
+            preparing.aborted |= !commit;
+        } else if let Some(ticket) = leading.claims.get(&id).copied().filter(|_| !commit) {
+            self.dismiss(cx, ticket, &Rejection::DeadlineExceeded, out);
+        } else if commit && !self.resolved.contains_key(&id) && !self.is_over(id) {
+            let why = Rejection::Invalid("a commit of what was never prepared here".into());
+            out.push(Out::Answer(origin, Outcome::Answer(ResponseBody::Rejected(why))));
+            return;
+        }
+        out.push(Out::Answer(origin, Outcome::Resolved));
+    }
+
+    /// Logs the resolution of a prepared transaction, once; whoever asked is told when it is applied.
+    fn resolve(&mut self, id: TransactionId, commit: bool, asker: Option<Origin>, out: &mut Outbox<Out>) {
+        let Some(leading) = &mut self.leading else { return };
+        if let Some(resolving) = leading.resolving.get_mut(&id) {
+            resolving.asker = asker.or(resolving.asker);
+            return;
+        }
+        leading.resolving.insert(id, Resolving { asker });
+        self.append_step(TransactionFact::Resolve { id, commit }, Time::NEVER, out);
+    }
+
+    pub(super) fn on_inquired(&mut self, now: Time, id: TransactionId, decision: Option<bool>, out: &mut Outbox<Out>) {
+        let open =
+            self.prepared.contains_key(&id) && self.leading.as_ref().is_some_and(|l| !l.paused && l.ready_at <= self.applied);
+        match decision {
+            Some(commit) if open => self.resolve(id, commit, None, out),
+            _ if open => self.inquire_at(now + INQUIRE_AFTER, id),
+            _ => {}
+        }
+    }
+
+    /// Asks the homes of those that have waited too long.
+    pub(super) fn inquire(&mut self, now: Time, out: &mut Outbox<Out>) {
+        while let Some((_, id)) = self.inquiries.first().copied().filter(|(at, _)| *at <= now) {
+            out.push(Out::Inquire(id));
+            self.inquire_at(now + INQUIRE_AFTER, id);
+        }
+    }
+
+    fn inquire_at(&mut self, at: Time, id: TransactionId) {
+        let Some(prepared) = self.prepared.get_mut(&id) else { return };
+        if let Some(before) = prepared.inquire_at.replace(at) {
+            self.inquiries.remove(&(before, id));
+        }
+        self.inquiries.insert((at, id));
+    }
+
+    /// A reader waits for it.
+    pub(super) fn hurry(&mut self, now: Time, id: TransactionId) {
+        let soon = now + INQUIRE_SOON;
+        if self.prepared.get(&id).and_then(|prepared| prepared.inquire_at).is_some_and(|at| at > soon) {
+            self.inquire_at(soon, id);
+        }
+    }
+
+    /// All of earlier terms is applied: the locks of what is prepared hold under this leader, too.
+    pub(super) fn lock_prepared(&mut self, now: Time) {
+        let Some(leading) = &mut self.leading else { return };
+        for (id, prepared) in &self.prepared {
+            for (key, exclusive) in prepared.keys() {
+                leading.locks.take(key, exclusive, *id, prepared.age);
+            }
+        }
+        let waiting: Vec<TransactionId> = self.prepared.keys().copied().collect();
+        waiting.into_iter().for_each(|id| self.inquire_at(now + INQUIRE_SOON, id));
+    }
+
+    /// This node does not lead any more: the next leader asks.
+    pub(super) fn forget_inquiries(&mut self) {
+        self.inquiries.clear();
+        self.prepared.values_mut().for_each(|prepared| prepared.inquire_at = None);
+    }
+
+    /// A step of a transaction was committed: changes what is applied. For a leader, [`Store::on_step`].
+    pub(super) fn apply_step(&mut self, now: Time, index: Index, fact: &TransactionFact<ValuePlace>) {
+        let version = Version(index.0);
+        match fact {
+            TransactionFact::Prepare { id, age, floor, parties, shared, writes } => {
+                self.raise_floor(id.home, *floor);
+                for write in &writes.0 {
+                    self.write_locked.insert(write.key.0.clone(), *id);
+                }
+                let (parties, shared, writes) = (parties.clone(), shared.clone(), writes.0.clone());
+                self.prepared.insert(*id, Prepared { age: *age, parties, shared, writes, version, since: now, inquire_at: None });
+            }
+            TransactionFact::Decide { commit: true, writes, .. } => {
+                for write in &writes.0 {
+                    self.put(&write.key.0, Item { version, value: write.value });
+                }
+            }
+            TransactionFact::Resolve { id, commit } => {
+                let Some(prepared) = self.prepared.remove(id) else { return };
+                if let Some(at) = prepared.inquire_at {
+                    self.inquiries.remove(&(at, *id));
+                }
+                for write in &prepared.writes {
+                    self.write_locked.remove(&write.key.0);
+                    if *commit {
+                        self.put(&write.key.0, Item { version: prepared.version, value: write.value });
+                    }
+                }
+                self.resolved.insert(*id, *commit);
+            }
+            TransactionFact::Decide { .. } | TransactionFact::End { .. } => {}
+        }
+    }
+
+    /// Forgets what became of attempts that are over.
+    fn raise_floor(&mut self, home: GroupId, floor: Attempt) {
+        let known = self.floors.entry(home).or_default();
+        if floor > *known {
+            *known = floor;
+            let first = TransactionId { home, attempt: Attempt::default() };
+            let over: Vec<TransactionId> =
+                self.resolved.range(first..=TransactionId { home, attempt: floor }).map(|(id, _)| *id).collect();
+            over.iter().for_each(|id| {
+                self.resolved.remove(id);
+            });
+        }
+    }
+
+    /// Applies a step, and does what a leader has to.
+    pub(super) fn on_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        index: Index,
+        fact: &TransactionFact<ValuePlace>,
+        out: &mut Outbox<Out>,
+    ) {
+        match fact {
+            TransactionFact::Prepare { id, writes, .. } => {
+                self.apply_step(cx.now, index, fact);
+                self.on_prepared(cx, *id, &writes.0, out);
+            }
+            TransactionFact::Decide { id, commit, parties, writes, ended, token } => {
+                for write in writes.0.iter().filter(|_| *commit) {
+                    self.apply_write(cx, Version(index.0), index, &write.key.0, write.value);
+                }
+                let (id, commit, parties, ended, token) = (*id, *commit, parties.clone(), ended.clone(), token.clone());
+                out.push(Out::Decided(Decided { id, commit, index, parties, ended, token }));
+            }
+            TransactionFact::Resolve { id, .. } => {
+                let keys: Vec<(Bytes, bool)> =
+                    self.prepared.get(id).map_or_else(Vec::new, |p| p.keys().map(|(key, alone)| (key.clone(), alone)).collect());
+                self.apply_step(cx.now, index, fact);
+                self.on_resolved(cx, *id, &keys, out);
+            }
+            TransactionFact::End { ended, expired } => out.push(Out::Ended(ended.clone(), expired.clone())),
+        }
+    }
+
+    /// The prepare is committed: the vote may be told.
+    fn on_prepared(&mut self, cx: &mut Context<'_>, id: TransactionId, writes: &[Written<ValuePlace>], out: &mut Outbox<Out>) {
+        let Some(leading) = &mut self.leading else { return };
+        // One of an earlier term: locked when all of them are applied.
+        let Some(preparing) = leading.preparing.remove(&id) else { return };
+        for (write, value) in writes.iter().zip(&preparing.values) {
+            if let (Some(place), Some(value)) = (write.value, value) {
+                cx.cache.insert(place.place, value);
+            }
+        }
+        if let Some(origin) = preparing.asker {
+            out.push(Out::Answer(origin, Outcome::Voted(preparing.vote.clone())));
+        }
+        leading.votes.insert(id, preparing.vote);
+        self.inquire_at(cx.now + INQUIRE_AFTER, id);
+        if preparing.aborted && !self.leading.as_ref().is_some_and(|leading| leading.paused) {
+            self.resolve(id, false, None, out);
+        }
+    }
+
+    /// The resolution is committed: locks are free, readers go on, the home may be told.
+    fn on_resolved(&mut self, cx: &mut Context<'_>, id: TransactionId, keys: &[(Bytes, bool)], out: &mut Outbox<Out>) {
+        let Some(leading) = &mut self.leading else { return };
+        leading.votes.remove(&id);
+        if let Some(origin) = leading.resolving.remove(&id).and_then(|resolving| resolving.asker) {
+            out.push(Out::Answer(origin, Outcome::Resolved));
+        }
+        self.unlock(cx, id, keys, out);
+        for (key, _) in keys.iter().filter(|(_, exclusive)| *exclusive) {
+            self.unblock(cx, key, out);
+        }
+    }
+
+    /// What is prepared here, for `ringseed txns`.
+    pub fn transactions(&self, now: Time) -> impl Iterator<Item = TransactionReport> {
+        self.prepared.iter().map(move |(id, prepared)| TransactionReport {
+            id: *id,
+            age_ms: now.since(prepared.since).as_millis() as u64,
+            group: self.group,
+            state: TransactionState::Prepared,
+            parties: prepared.parties.clone(),
+            locks: (prepared.shared.len() + prepared.writes.len()) as u32,
+        })
+    }
+
+    /// How many keys the transaction has locked as its home.
+    pub fn locks_held(&self, id: TransactionId) -> u32 {
+        self.leading.as_ref().and_then(|leading| leading.held.get(&id)).map_or(0, |held| held.keys.len() as u32)
+    }
+
+    pub(super) fn check_participant(&self) {
+        let locked: usize = self.prepared.values().map(|prepared| prepared.writes.len()).sum();
+        assert_eq!(self.write_locked.len(), locked, "no key is locked twice for writing");
+        for (id, prepared) in &self.prepared {
+            assert!(!self.resolved.contains_key(id), "what is resolved is not prepared any more");
+            let locked = |write: &Written<ValuePlace>| self.write_locked.get(&write.key.0) == Some(id);
+            assert!(prepared.writes.iter().all(locked), "a prepared transaction has all its keys");
+        }
+        for (id, commit) in &self.resolved {
+            assert!(!self.is_over(*id), "what is over is forgotten: {id} {commit}");
+        }
+        let Some(leading) = self.leading.as_ref().filter(|leading| leading.ready_at <= self.applied) else { return };
+        for (key, exclusive, id) in leading.locks.iter() {
+            let has = |keys: &[(Bytes, bool)]| keys.contains(&(key.clone(), exclusive));
+            let live = self.prepared.get(&id).is_some_and(|prepared| prepared.keys().any(|held| held == (key, exclusive)))
+                || leading.preparing.get(&id).is_some_and(|preparing| has(&preparing.keys))
+                || leading.held.get(&id).is_some_and(|held| has(&held.keys));
+            assert!(live, "the lock of {id} on {} belongs to a live transaction", key.escape_ascii());
+        }
+        for (key, id) in &self.write_locked {
+            let held = leading.locks.iter().any(|(other, exclusive, holder)| other == key && exclusive && holder == *id);
+            assert!(held, "a prepared write of {} is locked under every leader", key.escape_ascii());
+        }
+        assert!(leading.held.values().all(|held| held.age != Age::default() || held.keys.is_empty()), "what is held has an age");
+        assert_eq!(self.inquiries.len(), self.prepared.len(), "what is prepared is asked for some day");
+    }
+}
