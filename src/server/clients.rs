@@ -141,7 +141,8 @@ async fn read_requests<R: AsyncRead + Unpin>(
         let count = events.len();
         link.in_progress.fetch_add(count, Ordering::Relaxed);
         if !network.inbox.push_all(&mut events) {
-            // The node has ended and never sees them; the goodbye that is on its way says so.
+            // The node has ended and never sees them. The goodbye says so: this connection is among those that the network bids farewell to, since
+            // nobody is let in after that.
             link.in_progress.fetch_sub(count, Ordering::Relaxed);
             return std::future::pending().await;
         }

@@ -100,6 +100,8 @@ pub struct Network {
     handshakes: AtomicUsize,
     refusals: AtomicUsize,
     outbox: Outbox,
+    /// The clean end has begun.
+    parting: OnceLock<Goodbye>,
 }
 
 /// Who this node is, in this life.
@@ -143,6 +145,7 @@ impl Network {
             handshakes: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
             outbox: Outbox::default(),
+            parting: OnceLock::new(),
         };
         if let Some(cluster) = options.cluster {
             network.learn_cluster(cluster);
@@ -202,6 +205,11 @@ impl Network {
         if idle {
             self.outbox.filled.notify_one();
         }
+    }
+
+    /// What whoever comes now is told, once the clean end has begun. The node sees nothing of theirs any more.
+    pub fn parting(&self) -> Option<&Goodbye> {
+        self.parting.get()
     }
 
     /// Ends the network thread. The first end counts.
@@ -320,11 +328,14 @@ pub fn run(network: &Arc<Network>, listener: std::net::TcpListener, seed: u64) -
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
-        tokio::spawn(listen(Arc::clone(network), listener));
+        let listening = tokio::spawn(listen(Arc::clone(network), listener));
         for peer in network.peers() {
             tokio::spawn(peers::keep_link(Arc::clone(network), peer.node(), seed));
         }
         if network.route().await == End::Drain {
+            // With it goes the listener: whoever dials now is refused at once, and asks another node. Taken in, it would send requests that nobody
+            // answers, and wait for as long as the others' farewell takes.
+            listening.abort();
             farewell(network).await;
         }
         Ok(())
@@ -335,7 +346,8 @@ pub fn run(network: &Arc<Network>, listener: std::net::TcpListener, seed: u64) -
 
 /// Lets what was said be written, and tells everyone.
 async fn farewell(network: &Network) {
-    let goodbye = Goodbye::new(Reason::Stopping, format!("node {} is stopping", network.identity.node));
+    let goodbye =
+        network.parting.get_or_init(|| Goodbye::new(Reason::Stopping, format!("node {} is stopping", network.identity.node)));
     for link in network.clients().values() {
         link.finish(goodbye.clone());
     }
@@ -407,6 +419,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut st
         Role::Client => network.client_wanted(),
         Role::Peer => peers::wanted(network, &theirs),
     };
+    // One whose handshake was under way when the end began.
+    if let Some(goodbye) = network.parting() {
+        return network.refuse(&mut stream, goodbye).await;
+    }
     if let Err(goodbye) = wanted {
         tracing::warn!(from = %theirs.node, role = ?theirs.role, reason = %goodbye, "connection refused");
         return network.refuse(&mut stream, &goodbye).await;

@@ -170,6 +170,9 @@ pub async fn keep_link(network: Arc<Network>, node: NodeId, seed: u64) {
     loop {
         let began = Instant::now();
         let ended = dial(&network, peer).await;
+        if network.parting().is_some() {
+            return;
+        }
         if began.elapsed() > STEADY_AFTER {
             pause = PAUSE_MIN;
         }
