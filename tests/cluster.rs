@@ -137,6 +137,10 @@ struct Work {
 }
 
 impl Work {
+    fn new() -> Work {
+        Work { zero: Instant::now(), records: Mutex::default(), done: AtomicU64::new(0), over: AtomicBool::new(false) }
+    }
+
     fn now(&self) -> u64 {
         self.zero.elapsed().as_nanos() as u64
     }
@@ -226,11 +230,19 @@ async fn leads_most(client: &Client) -> usize {
     led.max().map_or(0, |(_, node)| usize::from(node.0) - 1)
 }
 
+async fn every_replica_confirms(client: &Client) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    for number in 0..KEYS {
+        while let Err(error) = client.put(key(number), "all", Condition::None, Acknowledge::All).await {
+            assert!(Instant::now() < deadline, "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_acknowledged_survives_kills_pauses_and_restarts_under_load() {
     let mut cluster = Cluster::start("faults");
-    let shared =
-        Arc::new(Work { zero: Instant::now(), records: Mutex::default(), done: AtomicU64::new(0), over: AtomicBool::new(false) });
+    let shared = Arc::new(Work::new());
     let client = cluster.client().await;
     let workers: Vec<_> = (0..WORKERS).map(|process| tokio::spawn(work(Arc::clone(&shared), client.clone(), process))).collect();
     progress(&shared, &mut cluster, "after the start").await;
@@ -273,6 +285,54 @@ async fn what_is_acknowledged_survives_kills_pauses_and_restarts_under_load() {
     let options = Options { partitions: Some(64), ..Options::default() };
     let report = check_history(&records, &options).unwrap_or_else(|violation| panic!("{violation}"));
     println!("{} operations, {unknown} of them unknown; undecided: {:?}", records.len(), report.undecided);
+    (0..NODES).for_each(|node| cluster.stop(node));
+}
+
+/// Puts and gets, without a pause, until the work is over. Gives what was not done.
+async fn keep_asking(shared: Arc<Work>, client: Client, worker: u64) -> Vec<Error> {
+    let mut failed = Vec::new();
+    for count in 0u64.. {
+        if shared.over.load(Ordering::Relaxed) {
+            break;
+        }
+        let key = format!("{worker}-{}", count % 40);
+        let outcome = match count % 3 {
+            0 => client.get(key, Consistency::Strong).await.map(|_| ()),
+            _ => client.put(key, count.to_string(), Condition::None, Acknowledge::Quorum).await.map(|_| ()),
+        };
+        match outcome {
+            Ok(()) => _ = shared.done.fetch_add(1, Ordering::Relaxed),
+            Err(error) => failed.push(error),
+        }
+    }
+    failed
+}
+
+/// Every request that a stopping node has taken is answered, and what it does not take any more the client takes elsewhere.
+#[tokio::test]
+async fn a_clean_stop_loses_nothing() {
+    let mut cluster = Cluster::start("stops");
+    let shared = Arc::new(Work::new());
+    let client = cluster.client().await;
+    // Over clients of their own: one that is turned away tells nobody but itself.
+    let mut workers = Vec::new();
+    for worker in 0..WORKERS {
+        let client = if worker % 2 == 0 { client.clone() } else { cluster.client().await };
+        workers.push(tokio::spawn(keep_asking(Arc::clone(&shared), client, worker)));
+    }
+    progress(&shared, &mut cluster, "after the start").await;
+    for round in 0..4 {
+        let node = leads_most(&client).await;
+        cluster.stop(node);
+        progress(&shared, &mut cluster, &format!("with node {} stopped, round {round}", node + 1)).await;
+        cluster.run(node);
+        // The two others must be well before the next is stopped.
+        every_replica_confirms(&client).await;
+    }
+    shared.over.store(true, Ordering::Relaxed);
+    for worker in workers {
+        assert_eq!(worker.await.expect("no panic"), [], "each was done");
+    }
     (0..NODES).for_each(|node| cluster.stop(node));
 }
 
