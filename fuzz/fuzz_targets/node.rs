@@ -184,6 +184,7 @@ fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
             };
             PeerMessage::ForwardReply(ForwardReply { sequence: dice.number(), outcome, epoch: Epoch(dice.number()) })
         }
+        4 => PeerMessage::Farewell(Farewell { epoch: Epoch(dice.number()), sequence: dice.number() }),
         _ => PeerMessage::Replica(GroupId(u32::from(dice.byte() % 4)), replica_message(dice, epoch)),
     }
 }

@@ -10,6 +10,13 @@
 //! A transaction goes to its home group's coordinator; one that dies of a conflict is tried again with its first age, after a pause that grows, until the deadline. Coordinators, and participants in
 //! doubt, use the same calls to reach the leaders of other groups (`In::Ask`).
 //!
+//! **A peer that goes away.** When the link to a peer goes down, what was with it is not waited for until the deadline: a read is asked for again, a write is
+//! *unknown*, once an answer that came just before has had its moment. For a while nothing is sent there. A peer that stops cleanly says how far it has
+//! taken this node's forwards ([`Farewell`]): what is beyond was certainly not begun, and is routed again, so that a clean stop costs no caller an answer.
+//!
+//! 1. *A farewell that comes late*, when the peer lives again: the forwards of this moment went to its new life, and have higher sequences than the farewell names. Each call
+//!    remembers which life it was sent to; a farewell speaks for one.
+//!
 //! A scan is cut into one task per partition, [`SCAN_PARTS_AT_ONCE`] at a time; their parts are merged in key order. Each part shows one instant of its
 //! partition.
 
@@ -25,7 +32,7 @@ use crate::base::limits::{
 use crate::base::random;
 use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
-use crate::msg::peer::{Forward, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
+use crate::msg::peer::{Farewell, Forward, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
 use crate::msg::transaction::{Age, Failure, FailureReason, Transaction, TransactionId, validate_keys};
 use many::Many;
 use scan::Gather;
@@ -39,6 +46,10 @@ const READ_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest pause of a transaction after its first conflict, and how often that doubles.
 const CONFLICT_PAUSE_MIN: Duration = Duration::from_millis(1);
 const CONFLICT_DOUBLINGS: usize = 5;
+/// How long a write that was with a peer waits for its answer after the link is lost: the peer answers on another connection.
+const LAST_ANSWER_WAIT: Duration = Duration::from_millis(20);
+/// How long a link that went down is believed to be: news of it is a hint, and may not come.
+const LINK_DOWN_MAX: Duration = Duration::from_secs(1);
 /// Parts of one scan in progress at once; bounds what a scan holds in memory.
 const SCAN_PARTS_AT_ONCE: usize = 16;
 
@@ -64,8 +75,14 @@ pub enum In {
     Forget(GroupId),
     /// The peer is in a new epoch: what it was doing for us is lost.
     Restarted(NodeId),
+    /// The link to the peer is up, or down.
+    Link(NodeId, bool),
+    /// The peer, in this epoch of it, has stopped.
+    Farewell(NodeId, Epoch, Farewell),
     /// Take no more requests.
     Stop,
+    /// The node ends: answer what is left, and tell these peers how far their forwards were taken.
+    End(Vec<NodeId>),
     Timer,
 }
 
@@ -123,7 +140,11 @@ pub struct Gateway {
     last_age: Age,
     /// Bytes of keys and values of `calls`.
     size: usize,
+    /// Peers that nothing is sent to until then, since the link is down.
+    away: BTreeMap<NodeId, Time>,
     stopping: bool,
+    /// Nothing is begun any more.
+    ended: bool,
     pub counters: Counters,
 }
 
@@ -157,6 +178,10 @@ struct Call {
     asking: bool,
     /// Of a transaction: why its last attempt died.
     conflict: Vec<Failure>,
+    /// The life of the peer that it was forwarded to, if it names one.
+    life: Option<Epoch>,
+    /// The link to the peer that has it was lost.
+    lost: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,10 +230,19 @@ impl Gateway {
         self.leaders.get(&group).map(|hint| hint.node)
     }
 
+    fn leader_for(&self, body: &RequestBody) -> Option<NodeId> {
+        match body {
+            RequestBody::Operation(operation) => self.leader_of(self.placement.group_of(&operation.key)),
+            RequestBody::Transact(transaction) => self.leader_of(self.home_of(transaction)),
+            _ => None,
+        }
+    }
+
     fn on_request(&mut self, cx: &mut Context<'_>, conn: ConnId, request: Request, out: &mut Outbox<Out>) {
         let caller = Caller::Client(conn, request.id);
         if let Err(rejection) = self.admit(&request.body) {
-            self.reply(caller, None, ResponseBody::Rejected(rejection), out);
+            let leader = self.leader_for(&request.body).filter(|node| *node != cx.me);
+            self.reply(caller, leader, ResponseBody::Rejected(rejection), out);
             return;
         }
         let deadline = cx.now + Duration::from_millis(u64::from(request.timeout_ms)).min(TIMEOUT_MAX);
@@ -292,6 +326,8 @@ impl Gateway {
             attempts: 0,
             asking: false,
             conflict: Vec::new(),
+            life: None,
+            lost: false,
         };
         self.wakes.insert((deadline, self.next_id));
         self.calls.insert(self.next_id, call);
@@ -303,6 +339,7 @@ impl Gateway {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.attempts += 1;
         call.asking = false;
+        call.lost = false;
         let replicas = self.placement.replicas(call.group);
         let eventual = call.task.is_eventual();
         let here = replicas.contains(&cx.me);
@@ -322,6 +359,7 @@ impl Gateway {
         };
         match target {
             None => self.wait(cx, id),
+            Some((node, _)) if self.away.get(&node).is_some_and(|until| cx.now < *until) => self.wait(cx, id),
             Some((node, leader)) if node == cx.me => {
                 call.place = Whereabouts::Local;
                 let term = leader.map(|(_, term)| term);
@@ -336,6 +374,7 @@ impl Gateway {
                 self.counters.forwards_sent += 1;
                 let remaining_ms = call.deadline.since(cx.now).as_millis() as u32;
                 let task = call.task.clone();
+                call.life = leader.map(|(life, _)| life);
                 call.asking = leader.is_some_and(|(_, term)| term == Term::ZERO);
                 let retries = call.is_repeatable();
                 let forward = Forward { sequence: *sequence, group: call.group, leader, remaining_ms, task };
@@ -480,7 +519,7 @@ impl Gateway {
     }
 
     fn on_forward(&mut self, cx: &Context<'_>, from: NodeId, epoch: Epoch, forward: Forward, out: &mut Outbox<Out>) {
-        if !self.windows.admit(from, epoch, forward.sequence) {
+        if self.ended || !self.windows.admit(from, epoch, forward.sequence) {
             self.counters.forwards_refused += 1;
             return;
         }
@@ -491,6 +530,10 @@ impl Gateway {
             }
             (_, Some((life, _))) if life != cx.epoch => {
                 Some(Outcome::NotLeader { leader: self.leaders.get(&forward.group).copied() })
+            }
+            _ if self.stopping && !forward.task.is_eventual() => {
+                let hint = self.leaders.get(&forward.group).filter(|hint| hint.node != cx.me);
+                Some(Outcome::NotLeader { leader: hint.copied() })
             }
             (_, None) if !forward.task.is_eventual() => Some(Outcome::NotLeader { leader: None }),
             _ if !self.placement.replicas(forward.group).contains(&cx.me) => Some(Outcome::NotLeader { leader: None }),
@@ -553,6 +596,58 @@ impl Gateway {
         }
     }
 
+    fn on_link(&mut self, cx: &mut Context<'_>, peer: NodeId, up: bool) {
+        if up {
+            self.away.remove(&peer);
+            return;
+        }
+        self.away.insert(peer, cx.now + LINK_DOWN_MAX);
+        let with_it: Vec<u64> = self.forwarded.range((peer, 0)..=(peer, u64::MAX)).map(|(_, id)| *id).collect();
+        for id in with_it {
+            let Some(call) = self.calls.get_mut(&id) else { continue };
+            if call.is_repeatable() {
+                self.recall(id);
+                self.wait(cx, id);
+            } else {
+                call.lost = true;
+                self.wake_at(id, cx.now + LAST_ANSWER_WAIT);
+            }
+        }
+    }
+
+    fn on_farewell(&mut self, cx: &mut Context<'_>, from: NodeId, life: Epoch, farewell: Farewell) {
+        if farewell.epoch != cx.epoch {
+            return;
+        }
+        self.leaders.retain(|_, hint| hint.node != from || hint.epoch > life);
+        let beyond = self.forwarded.range((from, farewell.sequence.saturating_add(1))..=(from, u64::MAX));
+        let not_begun: Vec<u64> = beyond.map(|(_, id)| *id).collect();
+        for id in not_begun {
+            if self.calls.get(&id).is_some_and(|call| call.life == Some(life)) {
+                self.recall(id);
+                self.wait(cx, id);
+            }
+        }
+    }
+
+    /// Whoever still waits, after all patience, is told what holds; and nothing is begun any more.
+    fn on_end(&mut self, cx: &mut Context<'_>, peers: Vec<NodeId>, out: &mut Outbox<Out>) {
+        self.ended = true;
+        while let Some((id, call)) = self.calls.first_key_value() {
+            let begun = call.place != Whereabouts::Waiting && !call.is_repeatable();
+            let body = match begun {
+                true => ResponseBody::Unknown(Doubt::LeadershipLost),
+                false => ResponseBody::Rejected(Rejection::Stopping),
+            };
+            let id = *id;
+            self.finish(cx, id, Outcome::Answer(body), out);
+        }
+        for peer in peers {
+            let (epoch, sequence) = self.windows.highest(peer).unwrap_or((cx.liveness.epoch_of(peer), 0));
+            out.push(Out::Send(peer, PeerMessage::Farewell(Farewell { epoch, sequence })));
+        }
+    }
+
     fn on_timer(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
         while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= cx.now) {
             self.wakes.remove(&(at, id));
@@ -566,6 +661,10 @@ impl Gateway {
                     (_, false) => ResponseBody::Rejected(Rejection::DeadlineExceeded),
                 };
                 self.finish(cx, id, Outcome::Answer(body), out);
+                continue;
+            }
+            if call.lost && matches!(call.place, Whereabouts::Forwarded(..)) {
+                self.finish(cx, id, Outcome::Answer(ResponseBody::Unknown(Doubt::ConnectionLost)), out);
                 continue;
             }
             let again = match call.place {
@@ -614,10 +713,15 @@ impl Actor for Gateway {
             In::ForwardReply(from, reply) => self.on_forward_reply(cx, from, reply, out),
             In::Answer(id, outcome) => self.on_outcome(cx, id, outcome, out),
             In::Leader(group, leader, term) => self.on_leader(cx, group, leader, term, out),
+            // At the node's end nobody waits for the answer any more.
+            In::Ask { .. } if self.ended => {}
             In::Ask { asker, group, task, deadline } => self.call(cx, Caller::Asker(asker), group, task, deadline, out),
             In::Forget(group) => self.on_forget(group),
             In::Restarted(peer) => self.on_restarted(cx, peer, out),
+            In::Link(peer, up) => self.on_link(cx, peer, up),
+            In::Farewell(from, life, farewell) => self.on_farewell(cx, from, life, farewell),
             In::Stop => self.stopping = true,
+            In::End(peers) => self.on_end(cx, peers, out),
             In::Timer => self.on_timer(cx, out),
         }
     }

@@ -19,6 +19,11 @@ struct Window {
 }
 
 impl Windows {
+    /// The highest sequence admitted, of the peer's latest life.
+    pub fn highest(&self, from: NodeId) -> Option<(Epoch, u64)> {
+        self.0.get(&from).map(|window| (window.epoch, window.highest))
+    }
+
     /// Whether the sequence is new. It is not, from then on.
     pub fn admit(&mut self, from: NodeId, epoch: Epoch, sequence: u64) -> bool {
         let window = self.0.entry(from).or_insert_with(|| Window::new(epoch));

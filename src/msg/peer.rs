@@ -64,6 +64,9 @@ pub enum PeerMessage {
     Forward(#[n(0)] Forward),
     #[n(7)]
     ForwardReply(#[n(0)] ForwardReply),
+    /// The last message of a life that ends cleanly.
+    #[n(8)]
+    Farewell(#[n(0)] Farewell),
 }
 
 impl PeerMessage {
@@ -411,6 +414,17 @@ impl Task {
             Task::Validate(seen) => seen.iter().map(|seen| seen.key.len()).sum(),
         }
     }
+}
+
+/// How far the sender has taken the receiver's forwards. What is beyond it has not begun, and never will: it takes nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Farewell {
+    /// The epoch of the gateway that is told.
+    #[n(0)]
+    pub epoch: Epoch,
+    /// The highest sequence taken; 0: none.
+    #[n(1)]
+    pub sequence: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

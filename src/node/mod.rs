@@ -265,7 +265,7 @@ impl Node {
             Event::Client(conn, request) => self.on_request(now, conn, request),
             Event::ClientClosed(_) => {}
             Event::Disk(io, result) => self.work.push_back(Work::Log(wal::In::Disk(io, result))),
-            Event::Link(..) => {}
+            Event::Link(peer, state) => self.work.push_back(Work::Gateway(gateway::In::Link(peer, state == LinkState::Up))),
             Event::WallClock(millis) => self.wall_clock_ms = millis,
             Event::Timer => self.on_timer(now),
             Event::Stop => self.on_stop(now),
@@ -281,7 +281,7 @@ impl Node {
         }
         self.drain(now);
         self.log_marks(now);
-        self.advance_stop(now);
+        let stopped = self.advance_stop(now);
         self.work.push_back(Work::Log(wal::In::Flush));
         self.drain(now);
         let outgoing = std::mem::take(&mut self.outgoing);
@@ -296,6 +296,9 @@ impl Node {
             self.effects.push(Effect::Send(to, envelope));
         }
         effects.append(&mut self.effects);
+        if stopped {
+            effects.push(Effect::Stopped);
+        }
     }
 
     /// When to send [`Event::Timer`] at the latest, and why.
@@ -387,13 +390,15 @@ impl Node {
         }
     }
 
-    /// A stop goes on: handed over -> last record -> durable -> stopped.
-    fn advance_stop(&mut self, now: Time) {
+    /// A stop goes on: handed over -> last record -> durable -> stopped. `true`: it just has.
+    fn advance_stop(&mut self, now: Time) -> bool {
         match self.stop {
             Stop::Draining(until) => {
                 let leads = self.groups.values().any(|group| group.replica.leads() && group.replica.voters().len() > 1);
-                if now < until && (leads || !self.gateway.is_idle()) {
-                    return;
+                // What peers have forwarded is in the stores alone.
+                let busy = || !self.gateway.is_idle() || self.groups.values().any(|g| g.replica.leads() && !g.store.is_idle());
+                if now < until && (leads || busy()) {
+                    return false;
                 }
                 // It says that nothing acknowledged is missing: not true of a node that still has to catch up.
                 if !self.groups.values().any(|group| group.replica.is_lossy()) && (!self.lossy || !self.groups.is_empty()) {
@@ -401,12 +406,16 @@ impl Node {
                     self.drain(now);
                 }
                 self.stop = Stop::Sealing(self.log.last_lsn());
+                false
             }
             Stop::Sealing(lsn) if self.log.durable_lsn() >= lsn => {
                 self.stop = Stop::Done;
-                self.effects.push(Effect::Stopped);
+                let peers = self.members().into_iter().filter(|node| *node != self.options.me).collect();
+                self.work.push_back(Work::Gateway(gateway::In::End(peers)));
+                self.drain(now);
+                true
             }
-            _ => {}
+            _ => false,
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Whole nodes on a kind network and in-memory disks: the main job, end to end. Unkind ones are the simulator's.
 
-use super::{Effect, Event, Node, NodeOptions};
+use super::{Effect, Event, LinkState, Node, NodeOptions};
 use crate::base::{ConnId, DirectoryId, IoId, NodeId, SegmentId, Time, Version};
 use crate::msg::client::{
     Acknowledge, Action, Condition, Consistency, Doubt, Item, Operation, Rejection, Request, RequestBody, ResponseBody, Scan,
 };
 use crate::msg::cluster::ClusterOptions;
 use crate::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
-use crate::msg::peer::Envelope;
+use crate::msg::peer::{Envelope, PeerMessage};
 use bytes::Bytes;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -67,6 +67,8 @@ struct Cluster {
     queue: VecDeque<(NodeId, Arrival)>,
     answers: BTreeMap<u64, ResponseBody>,
     stopped: Vec<NodeId>,
+    /// Envelopes with forwards to this node are lost.
+    loses_forwards: Option<NodeId>,
     next: u64,
     cache_size: usize,
 }
@@ -80,6 +82,7 @@ impl Cluster {
             queue: VecDeque::new(),
             answers: BTreeMap::new(),
             stopped: Vec::new(),
+            loses_forwards: None,
             next: 0,
             cache_size: 1 << 20,
         };
@@ -139,6 +142,9 @@ impl Cluster {
         node.flush(self.now, &mut effects);
         for effect in effects {
             match effect {
+                Effect::Send(to, envelope)
+                    if self.loses_forwards == Some(to)
+                        && envelope.messages.iter().any(|message| matches!(message, PeerMessage::Forward(_))) => {}
                 Effect::Send(to, envelope) if self.nodes.contains_key(&to) => {
                     self.queue.push_back((to, Arrival::Net(id, envelope)))
                 }
@@ -278,6 +284,45 @@ fn a_stop_hands_leaderships_over() {
     let before = cluster.now;
     cluster.put(2, "a", "2");
     assert!(cluster.now.since(before) < Duration::from_millis(50), "nobody waits for a lease to end");
+}
+
+#[test]
+fn what_a_stopping_node_has_not_taken_is_done_by_others() {
+    let mut cluster = Cluster::new(3);
+    cluster.loses_forwards = Some(NodeId(1));
+    let asked: Vec<u64> = (0..20).map(|n| cluster.ask(2, put(&format!("k{n}"), "v", Condition::Absent))).collect();
+    cluster.run(5);
+    assert!(cluster.answers.len() < asked.len(), "node 1 leads something");
+    cluster.step(NodeId(1), Event::Stop);
+    cluster.run(60);
+    assert_eq!(cluster.stopped, [NodeId(1)]);
+    let answers: Vec<&ResponseBody> = asked.iter().filter_map(|id| cluster.answers.get(id)).collect();
+    assert_eq!(answers.len(), asked.len(), "nobody waits for a deadline");
+    assert!(answers.iter().all(|answer| matches!(answer, ResponseBody::Written { .. })), "{answers:?}");
+}
+
+#[test]
+fn with_a_link_lost_a_write_is_unknown_at_once_and_a_read_is_asked_again() {
+    let mut cluster = Cluster::new(3);
+    (0..20).for_each(|n| _ = cluster.put(1, &format!("k{n}"), "v"));
+    cluster.loses_forwards = Some(NodeId(1));
+    let writes: Vec<u64> = (0..20).map(|n| cluster.ask(2, put(&format!("k{n}"), "w", Condition::None))).collect();
+    let read = |n| operation(&format!("k{n}"), Action::Get { consistency: Consistency::Strong });
+    let reads: Vec<u64> = (0..20).map(|n| cluster.ask(2, read(n))).collect();
+    cluster.run(5);
+    cluster.kill(1);
+    cluster.step(NodeId(2), Event::Link(NodeId(1), LinkState::Down));
+    cluster.run(30);
+    let told: Vec<&ResponseBody> = writes.iter().filter_map(|id| cluster.answers.get(id)).collect();
+    assert_eq!(told.len(), writes.len(), "no write waits for its deadline");
+    let unknown = told.iter().filter(|body| matches!(body, ResponseBody::Unknown(Doubt::ConnectionLost))).count();
+    let done = told.iter().filter(|body| matches!(body, ResponseBody::Written { .. })).count();
+    assert!(unknown > 0 && unknown + done == told.len(), "{told:?}");
+    // What comes now waits for another leader, and is done.
+    let later: Vec<u64> = (0..20).map(|n| cluster.ask(2, put(&format!("k{n}"), "x", Condition::None))).collect();
+    cluster.run(700);
+    assert!(reads.iter().all(|id| matches!(cluster.answers.get(id), Some(ResponseBody::Value { .. }))));
+    assert!(later.iter().all(|id| matches!(cluster.answers.get(id), Some(ResponseBody::Written { .. }))));
 }
 
 #[test]

@@ -355,8 +355,9 @@ async fn farewell(network: &Network) {
         peer.finish();
     }
     let deadline = tokio::time::Instant::now() + FAREWELL_TIMEOUT;
-    while tokio::time::Instant::now() < deadline && !network.clients().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    let written = || network.clients().is_empty() && !network.peers().any(PeerLink::is_up);
+    while tokio::time::Instant::now() < deadline && !written() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

@@ -73,6 +73,11 @@ impl PeerLink {
         dropped
     }
 
+    /// Whether there is a connection.
+    pub fn is_up(&self) -> bool {
+        self.lock().is_some()
+    }
+
     /// Ends the connection after what waits.
     pub fn finish(&self) {
         if let Some(outgoing) = self.lock().as_ref() {
