@@ -21,7 +21,7 @@ pub struct ShellArgs {
 
 /// A line of the shell.
 #[derive(Debug, Parser)]
-#[command(no_binary_name = true, name = "", disable_help_flag = true, disable_version_flag = true, after_help = EXIT_CODES)]
+#[command(no_binary_name = true, name = "", about = "The client commands, as after `ringseed`", disable_help_flag = true, disable_version_flag = true, after_help = EXIT_CODES)]
 struct Line {
     #[command(subcommand)]
     command: LineCommand,
@@ -51,6 +51,9 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
     if let Some(history) = &history {
         let _ = editor.load_history(history);
     }
+    if let Some(folder) = history.as_deref().and_then(std::path::Path::parent) {
+        let _ = std::fs::create_dir_all(folder);
+    }
     loop {
         let line = match editor.readline(if interactive { "ringseed> " } else { "" }) {
             Ok(line) => line,
@@ -58,11 +61,20 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(other(error)),
         };
-        let _ = editor.add_history_entry(line.trim());
+        // Written at once: a terminal that is closed gives no last chance.
+        if let (Ok(true), Some(history)) = (editor.add_history_entry(line.trim()), &history) {
+            let _ = editor.append_history(history);
+        }
         match parse(&line, &args.connection) {
             Ok(Some(LineCommand::Exit)) => break,
             Ok(Some(LineCommand::Data(command))) => {
-                if let Err(failure) = runtime.block_on(run_data(&client, &command, true)) {
+                let run = async {
+                    tokio::select! {
+                        ran = run_data(&client, &command, true) => ran,
+                        () = interrupted(), if interactive => Err(Failure::Other(INTERRUPTED.into())),
+                    }
+                };
+                if let Err(failure) = runtime.block_on(run) {
                     failure.report(command.common().json);
                 }
             }
@@ -70,11 +82,19 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
             Err(text) => eprintln!("{}", text.trim_end()),
         }
     }
-    if let Some(history) = history {
-        let _ = history.parent().map(std::fs::create_dir_all);
-        let _ = editor.save_history(&history);
-    }
     Ok(())
+}
+
+const INTERRUPTED: &str = "interrupted; a write that was under way may have been applied, or may yet be";
+
+/// Ctrl-C while a command runs: it ends the command, not the shell.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // It cannot be caught, and so still ends the process.
+        std::future::pending().await
+    }
+    // The terminal has shown `^C`.
+    eprintln!();
 }
 
 /// The command of a line; nothing for an empty one; or what is to be said instead: help, or what is wrong.

@@ -29,12 +29,12 @@ use rustix::time::{ClockId, clock_gettime};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tally::Tally;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use workload::{Keys, Workload};
 
@@ -114,7 +114,7 @@ async fn run(args: &LoadArgs, records: Option<mpsc::Sender<Record>>) -> Result<(
         args: args.clone(),
         keys: Keys::new(args.keys, args.zipf),
         origin: Instant::now(),
-        stop: AtomicBool::new(false),
+        stop: watch::Sender::new(false),
         next_to_preload: AtomicU64::new(0),
         tallies: Mutex::default(),
         records,
@@ -123,7 +123,7 @@ async fn run(args: &LoadArgs, records: Option<mpsc::Sender<Record>>) -> Result<(
     if args.workload.has_reads() && !args.no_preload {
         preload(&load, &clients).await?;
     }
-    if load.stop.load(Ordering::Relaxed) {
+    if *load.stop.borrow() {
         return Err(Failure::Other("interrupted before the measurement began".into()));
     }
     let before = clients[0].statuses().await;
@@ -148,7 +148,7 @@ async fn run(args: &LoadArgs, records: Option<mpsc::Sender<Record>>) -> Result<(
         (tallies.puts.clone(), tallies.gets.clone())
     };
     let servers = Servers::between(&before, &after);
-    let interrupted = load.stop.load(Ordering::Relaxed);
+    let interrupted = *load.stop.borrow();
     let report = Report { args, elapsed, puts, gets, servers, own_cpu, interrupted };
     if args.common.json {
         writeln!(io::stdout(), "{:#}", report.json())?;
@@ -165,7 +165,7 @@ struct Load {
     /// The zero of the history's times.
     origin: Instant,
     /// Ends every client after the operation that it has in progress, whose outcome is thus still seen.
-    stop: AtomicBool,
+    stop: watch::Sender<bool>,
     next_to_preload: AtomicU64,
     tallies: Mutex<Tallies>,
     records: Option<mpsc::Sender<Record>>,
@@ -237,9 +237,14 @@ async fn worker(load: Arc<Load>, client: Client, process: u64, began: Instant, u
     let mut due = began + spacing.map_or(Duration::ZERO, |s| s.mul_f64(process as f64 / load.args.clients as f64));
     for sequence in 0.. {
         if spacing.is_some() {
-            tokio::time::sleep_until(due.min(until).into()).await;
+            // At a low rate the next operation may be due long after the signal to stop.
+            let mut stop = load.stop.subscribe();
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = tokio::time::sleep_until(due.min(until).into()) => {}
+            }
         }
-        if load.stop.load(Ordering::Relaxed) || Instant::now() >= until {
+        if *load.stop.borrow() || Instant::now() >= until {
             return;
         }
         let key = load.keys.next(&mut random);
@@ -275,7 +280,7 @@ async fn preload(load: &Arc<Load>, clients: &[Client]) -> Result<(), Failure> {
         workers.spawn(async move {
             loop {
                 let key = load.next_to_preload.fetch_add(1, Ordering::Relaxed);
-                if key >= load.args.keys || load.stop.load(Ordering::Relaxed) {
+                if key >= load.args.keys || *load.stop.borrow() {
                     return Ok(());
                 }
                 preload_key(&load, &client, process, key).await?;
@@ -343,7 +348,7 @@ async fn show_progress(load: Arc<Load>, began: Instant, until: Instant) {
 /// The first signal ends the run and prints what it has; the second ends the process.
 async fn stop_at_signals(load: Arc<Load>) {
     while tokio::signal::ctrl_c().await.is_ok() {
-        if load.stop.swap(true, Ordering::Relaxed) {
+        if load.stop.send_replace(true) {
             std::process::exit(130);
         }
         eprintln!("\nwaiting for the operations in progress; Ctrl-C again ends at once");
