@@ -74,7 +74,7 @@ kinds! {
     ReorderedWrite = "disk: writes persisted out of order",
     /// A file whose name was not synced is gone.
     LostName = "disk: unsynced name lost",
-    /// A file that was being made shows another file's bytes.
+    /// A file that was being made, or space of a file that was first written to and not synced, shows another file's bytes.
     OldBytes = "disk: old bytes in new space",
     /// The node was refused by the cluster.
     Wipe = "wiped directory",

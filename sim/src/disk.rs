@@ -4,7 +4,8 @@
 //! of a process leaves alone, and *durable*, which is all that a power loss leaves for certain. In between, sector by sector of 512 bytes,
 //! a write that was not synced may be there, or not, or in an earlier form; the sectors of one write do not stick together, and a later
 //! write may survive an earlier one. A file's name is durable apart from its bytes. A file that was being made when the power went may
-//! show another file's bytes, which is what makes a log's checksums say *where* a record belongs.
+//! show another file's bytes; and so may a sector that was first written to, and not synced, when the power went: its block was given to the
+//! file, and what the block should hold never came. That is what makes a log's checksums say *where* a record belongs.
 //!
 //! The world executes the operations of a node one after the other; reads overtake. An operation takes effect when it completes; of one
 //! that a crash interrupts, part may have taken effect.
@@ -19,6 +20,8 @@ use std::collections::BTreeMap;
 
 /// What survives of a write, if anything does, survives in whole sectors.
 pub const SECTOR: usize = 512;
+/// What a file is given space in.
+const BLOCK: usize = 4096;
 
 #[derive(Debug, Clone, Default)]
 struct File {
@@ -29,6 +32,8 @@ struct File {
     name_durable: bool,
     /// Whether a sync has followed a write: how a segment in use is told from a fresh one.
     used: bool,
+    /// Where the space begins that nothing was written to before the last sync, or the last loss of power.
+    fresh_from: usize,
 }
 
 impl File {
@@ -51,12 +56,13 @@ impl File {
         }
         for (offset, data) in self.unsynced.drain(..) {
             self.durable[offset..offset + data.len()].copy_from_slice(&data);
+            self.fresh_from = self.fresh_from.max(offset + data.len());
             self.used = true;
         }
     }
 
-    /// Makes a part of what was not synced durable, as `style` says, and forgets the rest.
-    fn lose(&mut self, style: LossStyle, dice: &mut Dice, counters: &mut Counters) -> bool {
+    /// Makes a part of what was not synced durable, as `style` says, and forgets the rest. `old`: what lost sectors of fresh space show.
+    fn lose(&mut self, style: LossStyle, old: Option<&[u8]>, dice: &mut Dice, counters: &mut Counters) -> bool {
         let unsynced = std::mem::take(&mut self.unsynced);
         if unsynced.is_empty() {
             return false;
@@ -67,15 +73,25 @@ impl File {
         let cut = dice.below(unsynced.len() as u64) as usize;
         let mut survived = Vec::with_capacity(unsynced.len());
         for (nth, (offset, data)) in unsynced.iter().enumerate() {
-            let permille = match style {
-                LossStyle::Nothing => 0,
-                LossStyle::Everything => 1000,
-                LossStyle::Sectors => 500,
-                LossStyle::Prefix => [1000, 500, 0][(nth.cmp(&cut) as i8 + 1) as usize],
-                LossStyle::Suffix => [0, 500, 1000][(nth.cmp(&cut) as i8 + 1) as usize],
+            let order = nth.cmp(&cut);
+            let kept = match style {
+                LossStyle::Nothing => Kept::Permille(0),
+                LossStyle::Everything => Kept::Permille(1000),
+                LossStyle::Sectors => Kept::draw(data.len(), dice),
+                LossStyle::Prefix | LossStyle::Suffix if order.is_eq() => Kept::draw(data.len(), dice),
+                LossStyle::Prefix => Kept::Permille(if order.is_lt() { 1000 } else { 0 }),
+                LossStyle::Suffix => Kept::Permille(if order.is_lt() { 0 } else { 1000 }),
             };
-            survived.push(persist_sectors(&mut self.durable, *offset, data, permille, dice));
+            survived.push(persist_sectors(&mut self.durable, *offset, data, kept, dice));
+            if let Some(old) = old
+                && show_old_sectors(&mut self.durable, self.fresh_from, *offset, data, old)
+            {
+                counters.fired(Kind::OldBytes);
+                counters.mattered(Kind::OldBytes);
+            }
         }
+        let written = unsynced.iter().map(|(offset, data)| offset + data.len());
+        self.fresh_from = written.fold(self.fresh_from, usize::max);
         let lost = survived.iter().any(|&(kept, all)| kept < all);
         if lost {
             counters.fired(Kind::LostWrite);
@@ -96,19 +112,76 @@ impl File {
     }
 }
 
-/// Writes those sectors of `data` at `offset` that the dice keep. Returns how many were kept, and how many there were.
-fn persist_sectors(durable: &mut [u8], offset: usize, data: &[u8], permille: u32, dice: &mut Dice) -> (usize, usize) {
-    let (mut at, mut kept, mut all) = (0, 0, 0);
-    while at < data.len() {
-        let end = data.len().min(at + SECTOR - (offset + at) % SECTOR);
-        all += 1;
-        if dice.chance(permille) {
-            durable[offset + at..offset + end].copy_from_slice(&data[at..end]);
-            kept += 1;
+/// Which sectors of a torn write reach the medium.
+#[derive(Debug, Clone, Copy)]
+enum Kept {
+    /// Each with this chance.
+    Permille(u32),
+    /// So many, from the first on.
+    Front(usize),
+    /// All but this one: the ends of a large write are whole.
+    AllBut(usize),
+}
+
+impl Kept {
+    /// For a write of `size` bytes.
+    fn draw(size: usize, dice: &mut Dice) -> Kept {
+        let sectors = (size / SECTOR) as u64 + 1;
+        match dice.below(4) {
+            // Often few: a segment's header stands in front of its first batch.
+            0 => Kept::Front(dice.spread(1, sectors) as usize),
+            1 => Kept::AllBut(dice.below(sectors + 1) as usize),
+            _ => Kept::Permille(500),
         }
-        at = end;
     }
-    (kept, all)
+}
+
+/// The sectors of `data` at `offset`, as ranges of `data`.
+fn sectors(offset: usize, data: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+    let (mut at, length) = (0, data.len());
+    std::iter::from_fn(move || {
+        let end = length.min(at + SECTOR - (offset + at) % SECTOR);
+        let sector = at..end;
+        at = end;
+        (!sector.is_empty()).then_some(sector)
+    })
+}
+
+/// Writes those sectors of `data` at `offset` that are kept. Returns how many, and how many there were.
+fn persist_sectors(durable: &mut [u8], offset: usize, data: &[u8], kept: Kept, dice: &mut Dice) -> (usize, usize) {
+    let (mut count, mut all) = (0, 0);
+    for sector in sectors(offset, data) {
+        let keep = match kept {
+            Kept::Permille(permille) => dice.chance(permille),
+            Kept::Front(front) => all < front,
+            Kept::AllBut(lost) => all != lost,
+        };
+        all += 1;
+        if keep {
+            durable[offset + sector.start..offset + sector.end].copy_from_slice(&data[sector]);
+            count += 1;
+        }
+    }
+    (count, all)
+}
+
+/// Sectors of a write into fresh space that were lost show what stood at their place in `old`; with the last of them, so does the rest of its
+/// block. Returns whether any shows other than zeros.
+fn show_old_sectors(durable: &mut [u8], fresh_from: usize, offset: usize, data: &[u8], old: &[u8]) -> bool {
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let written_end = offset + data.len();
+    let block_end = written_end.next_multiple_of(BLOCK).min(durable.len()).min(old.len());
+    let mut any = false;
+    let mut lost = false;
+    for start in (fresh_from.max(offset).next_multiple_of(SECTOR)..block_end).step_by(SECTOR) {
+        let end = (start + SECTOR).min(block_end);
+        lost = if start < written_end { is_zero(&durable[start..end.min(written_end)]) } else { lost };
+        if lost && is_zero(&durable[start..end]) {
+            durable[start..end].copy_from_slice(&old[start..end]);
+            any |= !is_zero(&old[start..end]);
+        }
+    }
+    any
 }
 
 /// What the plan has the disk do wrong now.
@@ -175,7 +248,7 @@ impl Disk {
                 if self.trouble.sync_errors {
                     counters.fired(Kind::SyncError);
                     counters.mattered(Kind::SyncError);
-                    file.lose(LossStyle::Sectors, &mut self.dice, counters);
+                    file.lose(LossStyle::Sectors, None, &mut self.dice, counters);
                     return DiskResult::Failed(DiskError::Io("the simulated disk failed a sync".into()));
                 }
                 file.sync();
@@ -215,8 +288,9 @@ impl Disk {
     /// The power goes. Returns whether anything was lost.
     pub fn lose_power(&mut self, style: LossStyle, counters: &mut Counters) -> bool {
         let mut lost = false;
+        let old = if self.dice.chance(600) { self.draw_old_bytes() } else { None };
         for file in self.files.values_mut() {
-            lost |= file.lose(style, &mut self.dice, counters);
+            lost |= file.lose(style, old.as_deref(), &mut self.dice, counters);
         }
         let names: Vec<SegmentId> = self.files.iter().filter(|(_, file)| !file.name_durable).map(|(&name, _)| name).collect();
         for name in names {
@@ -283,20 +357,30 @@ impl Disk {
         }
         let size = if self.dice.chance(500) { size } else { self.dice.below(size as u64 + 1) as usize };
         let mut file = File::zeros(size);
-        let old = self.files.values().map(|f| &f.cached).chain([&self.old_bytes]).filter(|bytes| !bytes.is_empty());
-        let old: Vec<&Vec<u8>> = old.collect();
-        if !old.is_empty() && size > 0 && self.dice.chance(700) {
-            let old = *self.dice.pick(&old);
-            // Blocks keep their alignment, and often their place.
-            let sectors = (old.len().min(size) / SECTOR) as u64;
-            let shift = if self.dice.chance(600) { 0 } else { self.dice.below(sectors + 1) as usize * SECTOR };
-            let length = size.min(old.len() - shift.min(old.len()));
-            file.cached[..length].copy_from_slice(&old[shift..shift + length]);
+        if size > 0
+            && self.dice.chance(700)
+            && let Some(old) = self.draw_old_bytes()
+        {
+            let length = size.min(old.len());
+            file.cached[..length].copy_from_slice(&old[..length]);
             file.durable.clone_from(&file.cached);
             counters.fired(Kind::OldBytes);
             counters.mattered(Kind::OldBytes);
         }
         self.files.insert(segment, file);
+    }
+
+    /// What once stood in some file of this disk, as it may show in another. Blocks keep their alignment, and often their place.
+    fn draw_old_bytes(&mut self) -> Option<Vec<u8>> {
+        let at_rest = self.files.values().filter(|file| file.unsynced.is_empty()).map(|file| &file.durable);
+        let old: Vec<&Vec<u8>> = at_rest.chain([&self.old_bytes]).filter(|bytes| !bytes.is_empty()).collect();
+        if old.is_empty() {
+            return None;
+        }
+        let old = *self.dice.pick(&old);
+        let sectors = (old.len() / SECTOR) as u64;
+        let shift = if self.dice.chance(800) { 0 } else { self.dice.below(sectors + 1) as usize * SECTOR };
+        Some(old[shift.min(old.len())..].to_vec())
     }
 
     fn write_partly(&mut self, op: &DiskOp) {
@@ -414,6 +498,33 @@ mod tests {
         disk.execute(&DiskOp::Create { segment: SEGMENT, size: 4096 }, &mut counters);
         disk.lose_power(LossStyle::Nothing, &mut counters);
         assert!(disk.is_empty());
+    }
+
+    #[test]
+    fn fresh_space_whose_first_write_was_lost_may_show_another_file() {
+        let mut counters = Counters::default();
+        for seed in 0..50 {
+            let (mut disk, _) = made();
+            disk.dice = Dice::new(seed, "disk");
+            write(&mut disk, 0, &[1; 4096]);
+            disk.execute(&DiskOp::Sync { segment: SEGMENT }, &mut counters);
+            let segment = SegmentId(2);
+            disk.execute(&DiskOp::Create { segment, size: 4096 }, &mut counters);
+            disk.execute(&DiskOp::SyncDirectory, &mut counters);
+            for (offset, fill) in [(0, 2), (700, 3)] {
+                let op = DiskOp::Write { segment, offset, data: vec![Bytes::from(vec![fill; 700])] };
+                disk.execute(&op, &mut counters);
+                if offset == 0 {
+                    disk.execute(&DiskOp::Sync { segment }, &mut counters);
+                }
+            }
+            disk.lose_power(LossStyle::Nothing, &mut counters);
+            let now = LogDevice::read(&mut disk, segment, 0, 4096).unwrap();
+            assert_eq!((&now[..700], &now[700..1024]), (&[2; 700][..], &[0; 324][..]), "what was synced, and its sector, stay");
+            assert!(now[1024..1536].iter().all(|byte| *byte == now[1024]), "zeros, or the other file");
+            assert!(now[1536..].iter().all(|byte| *byte == 0 || *byte == 1));
+        }
+        assert!((5..45).contains(&counters.get(Kind::OldBytes).fired));
     }
 
     #[test]

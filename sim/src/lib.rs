@@ -26,7 +26,7 @@ pub mod world;
 
 pub use plan::Plan;
 pub use run::{Outcome, RunOptions, Verdict, run_plan, run_seed};
-pub use runner::{Summary, run_many};
+pub use runner::{Summary, run_many, run_those};
 
 /// Nanoseconds of the world, from the start of a run. No node sees them.
 pub type WorldTime = u64;

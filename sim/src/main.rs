@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use ringseed_sim::counters::{Counters, Kind};
 use ringseed_sim::plan::Plan;
-use ringseed_sim::{Outcome, RunOptions, Summary, Verdict, run_many, run_plan, shrink};
+use ringseed_sim::{Outcome, RunOptions, Summary, Verdict, run_plan, run_those, shrink};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,6 +32,9 @@ struct Arguments {
     /// Run many seeds: from A up to, not including, B.
     #[arg(long, value_name = "A..B", value_parser = parse_range, conflicts_with = "plan")]
     seeds: Option<Range<u64>>,
+    /// With --seeds: only those whose scenario's name contains this; "swarm" for those of no scenario.
+    #[arg(long, value_name = "PART", requires = "seeds")]
+    scenario: Option<String>,
     /// Run a saved plan.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
@@ -170,7 +173,8 @@ fn run_seeds(arguments: &Arguments, seeds: Range<u64>) -> u8 {
     let twice_every = if arguments.check_determinism { 1 } else { 50 };
     let failures_max = if arguments.stop_at_failure { 1 } else { arguments.failures.max(1) };
     let first = seeds.start;
-    let summary = run_many(seeds, jobs, twice_every, failures_max, |seed, outcome| {
+    let wanted = |plan: &Plan| arguments.scenario.as_ref().is_none_or(|part| plan.scenario.contains(part));
+    let summary = run_those(seeds, wanted, jobs, twice_every, failures_max, |seed, outcome| {
         bar.inc(1);
         if !outcome.verdict.is_clean() {
             bar.suspend(|| {

@@ -69,6 +69,18 @@ pub fn run_many(
     failures_max: usize,
     on_done: impl Fn(u64, &Outcome) + Sync,
 ) -> Summary {
+    run_those(seeds, |_| true, jobs, twice_every, failures_max, on_done)
+}
+
+/// As [`run_many`], but only the seeds whose plan is `wanted`.
+pub fn run_those(
+    seeds: Range<u64>,
+    wanted: impl Fn(&Plan) -> bool + Sync,
+    jobs: usize,
+    twice_every: u64,
+    failures_max: usize,
+    on_done: impl Fn(u64, &Outcome) + Sync,
+) -> Summary {
     let began = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let summary = Mutex::new(Summary::default());
@@ -80,8 +92,12 @@ pub fn run_many(
                     if seed >= seeds.end {
                         return;
                     }
+                    let plan = Plan::generate(seed);
+                    if !wanted(&plan) {
+                        continue;
+                    }
                     let twice = twice_every > 0 && seed.is_multiple_of(twice_every);
-                    let outcome = run_plan(&Plan::generate(seed), RunOptions { twice, ..RunOptions::default() });
+                    let outcome = run_plan(&plan, RunOptions { twice, ..RunOptions::default() });
                     on_done(seed, &outcome);
                     let mut summary = summary.lock().expect("no thread panics while it holds this");
                     summary.add(seed, &outcome);

@@ -112,6 +112,8 @@ pub struct ReplicaProbe {
     /// This node leads and may serve reads by its lease now.
     pub has_lease: bool,
     pub last: Index,
+    /// This node's own copy may be acknowledged up to here.
+    pub durable: Index,
     pub commit: Index,
     pub applied: Index,
     /// Nothing is parked, queued, proposed and uncommitted, or waiting for an acknowledgement.

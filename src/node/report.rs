@@ -134,6 +134,7 @@ impl Node {
                 leads: group.replica.leads(),
                 has_lease: group.replica.has_lease(&cx),
                 last: group.replica.log().last_index(),
+                durable: group.replica.durable(),
                 commit: group.replica.commit(),
                 applied: group.replica.applied(),
                 idle: group.replica.is_idle() && group.store.is_idle() && group.coordinator.is_idle(),

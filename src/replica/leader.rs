@@ -83,12 +83,16 @@ impl Leader {
         [self.nudge_at, self.step_down_at, transfer, self.rebalance_at].into_iter().flatten().min()
     }
 
-    pub fn check(&self, log: &GroupLog, commit: Index, voters: &[NodeId]) {
+    pub fn check(&self, log: &GroupLog, voters: &[NodeId]) {
         assert_eq!(self.progress.len() + 1, voters.len(), "every other voter has a progress");
         self.progress.iter().for_each(|p| p.check(log.last_index()));
         assert!(log.last_index() >= self.term_start, "a leader's log holds the first entry of its term");
+        assert_eq!(log.term_at(self.term_start), Some(log.last_term()), "a leader appends in its own term alone");
         assert!(self.confirms.iter().is_sorted_by_key(|(_, round)| round), "rounds are waited for in order");
-        assert!(commit >= Index::ZERO);
+        assert!(
+            self.confirms.back().is_none_or(|(_, round)| *round <= self.round + 1),
+            "a read waits for a round in progress, or for the next"
+        );
     }
 
     fn nudge_by(&mut self, at: Time) {

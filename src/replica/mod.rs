@@ -226,6 +226,11 @@ impl Replica {
         self.applied
     }
 
+    /// This node's own copy may be acknowledged up to here: it is durable, unless syncing is relaxed.
+    pub fn durable(&self) -> Index {
+        self.durable
+    }
+
     pub fn leads(&self) -> bool {
         matches!(self.role, Role::Leader(_))
     }
@@ -350,7 +355,7 @@ impl Actor for Replica {
             assert!(accepted.term <= self.state.term, "no leader is accepted in a later term");
         }
         match &self.role {
-            Role::Leader(leader) => leader.check(&self.log, self.state.commit, &self.options.voters),
+            Role::Leader(leader) => leader.check(&self.log, &self.options.voters),
             Role::Follower { .. } => {}
             Role::PreCandidate { .. } | Role::Candidate { .. } => assert!(self.election_at.is_some(), "a campaign ends in time"),
         }

@@ -154,7 +154,7 @@ pub enum Trigger {
     Syncs,
     /// A segment is being made.
     Creates,
-    /// A write to a segment that was not written to before has been synced.
+    /// The first write to a segment is being synced, or was a moment ago.
     UsesNewSegment,
     /// It hands a leadership away.
     Transfers,
@@ -269,7 +269,7 @@ pub enum FaultKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LossStyle {
     Nothing,
-    /// Each sector as a coin falls.
+    /// Each sector by chance; or as many as were written before the power went; or all but one.
     Sectors,
     /// The earlier writes, torn in the last of them.
     Prefix,

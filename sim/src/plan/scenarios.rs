@@ -236,15 +236,19 @@ fn torn_tails(plan: &mut Plan, dice: &mut Dice) {
     strict_sync(plan);
     plan.workload.clients = 8;
     plan.workload.think_ms = dice.between(5, 15);
-    plan.workload.value_size_max = dice.spread(200, 8_000) as u32;
+    // A value of many sectors may be torn in the middle, and all that stands around it be whole.
+    let large = dice.chance(600);
+    plan.workload.value_size_max = if large { dice.between(4_000, 40_000) as u32 } else { dice.spread(200, 4_000) as u32 };
+    plan.workload.get_permille = 200;
     plan.disk.write_us = dice.between(200, 2_000);
-    for at in times(plan, dice, 500) {
+    plan.disk.sync_us = dice.between(500, 8_000);
+    for at in times(plan, dice, 400) {
         let down = dice.between(5, 150);
-        let when = *dice.pick(&[Trigger::Writes, Trigger::Syncs]);
-        let kind = FaultKind::PowerLoss { target: Target::There, style: style(dice) };
-        add_when(plan, at, down, when, kind);
+        let when = *dice.pick(&[Trigger::Writes, Trigger::Syncs, Trigger::Syncs]);
+        let style = if large { LossStyle::Sectors } else { style(dice) };
+        add_when(plan, at, down, when, FaultKind::PowerLoss { target: Target::There, style });
         if dice.chance(300) {
-            add(plan, at, down, FaultKind::PowerLossOfAll { within_ms: dice.spread(1, 20), style: style(dice) });
+            add(plan, at, down, FaultKind::PowerLossOfAll { within_ms: dice.spread(1, 20), style });
         }
     }
 }
@@ -288,13 +292,15 @@ fn new_segments(plan: &mut Plan, dice: &mut Dice) {
     plan.nodes.iter_mut().for_each(|node| node.segment_kib = 64);
     plan.workload.clients = 10;
     plan.workload.think_ms = 6;
-    plan.workload.value_size_max = dice.between(6_000, 24_000) as u32;
+    plan.workload.value_size_max = dice.between(2_000, 24_000) as u32;
     plan.workload.get_permille = 100;
-    for at in times(plan, dice, 600) {
-        let when = *dice.pick(&[Trigger::Creates, Trigger::UsesNewSegment, Trigger::UsesNewSegment]);
-        let style = *dice.pick(&[LossStyle::Nothing, LossStyle::Sectors, LossStyle::Everything]);
+    plan.disk.sync_us = dice.between(2_000, 8_000);
+    for at in times(plan, dice, 250) {
+        let when = *dice.pick(&[Trigger::Creates, Trigger::UsesNewSegment, Trigger::UsesNewSegment, Trigger::UsesNewSegment]);
+        let style =
+            *dice.pick(&[LossStyle::Nothing, LossStyle::Sectors, LossStyle::Sectors, LossStyle::Sectors, LossStyle::Everything]);
         let down = dice.between(5, 150);
-        if dice.chance(400) {
+        if dice.chance(200) {
             let kind = FaultKind::PowerLossOfAll { within_ms: dice.spread(1, 10), style };
             plan.faults.push(Fault { at_ms: at, for_ms: down, when: Some(when), kind });
         } else {

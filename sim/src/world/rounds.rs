@@ -28,6 +28,12 @@ impl World {
             Ok(recovered) => recovered,
             Err(error) => return self.boot_failed(number, &error.to_string()),
         };
+        // An old copy of the directory lacks what its node held since.
+        let whole = machine.disowned.is_none() && self.plan.nodes.iter().all(|node| node.wal_sync_ms == 0);
+        if let Err(violation) = self.watch.recovered(machine.id, &recovered, &mut machine.disk, whole) {
+            return self.safety(violation);
+        }
+        let machine = &mut self.machines[number];
         let options = machine.options(&self.plan);
         let shown = machine.plan.clock_offset_ms * MS;
         machine.clock =
@@ -269,9 +275,14 @@ impl World {
         machine.disk_busy = true;
         let life = machine.life;
         let latency = us * 1000 + self.disk_latency.below(self.plan.disk.jitter_us * 1000 + 1);
+        // What is lost of the first write to a segment may leave a header without its batch.
+        let fresh = matches!(op, DiskOp::Sync { segment } if !machine.disk.is_used(*segment));
         self.after(latency, Happening::DiskDone(number, life));
         if let Some(trigger) = trigger {
             self.disk_trigger(number, trigger, latency);
+        }
+        if fresh {
+            self.disk_trigger(number, Trigger::UsesNewSegment, latency + 2 * MS);
         }
     }
 
@@ -282,13 +293,9 @@ impl World {
         let machine = &mut self.machines[number];
         let (io, op) = machine.queue.pop_front().expect("the operation in progress is the first");
         machine.disk_busy = false;
-        let fresh = matches!(op, DiskOp::Sync { segment } if !machine.disk.is_used(segment));
         let result = machine.disk.execute(&op, &mut self.counters);
         self.note_failure(number, &op, &result);
         self.put(number, Event::Disk(io, result));
-        if fresh {
-            self.disk_trigger(number, Trigger::UsesNewSegment, 2 * MS);
-        }
         self.start_disk(number);
     }
 

@@ -4,22 +4,27 @@
 //!   no leadership is too short to be seen. And again from what the nodes say ([`Leaders`]), with leases.
 //! - What is committed anywhere never changes ([`Prefix`]), and is in the log of every leader of a later term.
 //! - Log matching: where two logs agree on an entry, they agree on all before it.
+//! - What a node held durably it still has after a restart, and believes no bytes that fail their checksum ([`Recovery`]).
 
 use crate::WorldTime;
 use crate::check::Violation;
 use crate::check::leaders::Leaders;
 use crate::check::prefix::Prefix;
+use crate::check::recovery::Recovery;
 use crate::dice::Dice;
+use crate::disk::Disk;
 use crate::plan::Trigger;
 use ringseed::base::{GroupId, Index, NodeId, Term};
 use ringseed::msg::peer::{AppendOutcome, Envelope, PeerMessage, ReplicaMessage};
 use ringseed::node::{Node, ReplicaProbe};
+use ringseed::wal::Recovered;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug)]
 pub struct Watch {
     elected: Leaders,
     prefix: Prefix,
+    recovery: Recovery,
     leaders: BTreeMap<(GroupId, Term), NodeId>,
     votes: BTreeMap<(NodeId, GroupId, Term), NodeId>,
     groups: BTreeMap<GroupId, Committed>,
@@ -52,6 +57,7 @@ impl Watch {
         Watch {
             elected: Leaders::new(leases_hold),
             prefix: Prefix::default(),
+            recovery: Recovery::default(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -111,6 +117,14 @@ impl Watch {
         self.latest.get(&group).map(|&(_, node)| node)
     }
 
+    /// A node's log was read, before it boots from it. `whole`: its disk keeps what was acknowledged.
+    pub fn recovered(&self, node: NodeId, recovered: &Recovered, disk: &mut Disk, whole: bool) -> Result<(), Violation> {
+        if whole {
+            self.recovery.holds(node, recovered)?;
+        }
+        Recovery::values_are_right(node, recovered, disk)
+    }
+
     fn vote(&mut self, voter: NodeId, group: GroupId, term: Term, candidate: NodeId) -> Result<(), Violation> {
         let first = *self.votes.entry((voter, group, term)).or_insert(candidate);
         if first == candidate {
@@ -147,6 +161,7 @@ impl Watch {
             return Err(Violation { promise: "P3", checker: "positions", what: format!("{:?}: {replica:?}", view.id) });
         }
         self.elected.observe(now, view.id, view.node.epoch(), replica)?;
+        self.recovery.observe(view.id, group, replica.commit.min(replica.durable));
         let fingerprint = |index| view.node.entry_fingerprint(group, index);
         self.prefix.observe(view.id, view.node.epoch(), group, replica.commit, fingerprint)?;
         let known = self.groups.entry(group).or_default();

@@ -1,0 +1,111 @@
+//! What a node's log holds after a restart: at least every committed entry that was durable there (P3), and no value whose bytes fail their
+//! checksum (P4).
+//!
+//! Both are judged at once, node by node, by someone who remembers and who reads the medium himself. What one node forgets or wrongly believes
+//! its peers mostly make good, so that clients rarely see it.
+
+use super::Violation;
+use ringseed::base::hash::value_checksum;
+use ringseed::base::{GroupId, Index, NodeId};
+use ringseed::msg::disk::LogDevice;
+use ringseed::msg::log::FactSummary;
+use ringseed::wal::Recovered;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub struct Recovery {
+    /// The last entry that was committed, and durable on this node.
+    held: BTreeMap<(NodeId, GroupId), Index>,
+}
+
+impl Recovery {
+    /// The node has said that its own copy is durable, and knows it to be committed, up to `index`. Committed entries are never replaced.
+    pub fn observe(&mut self, node: NodeId, group: GroupId, index: Index) {
+        let held = self.held.entry((node, group)).or_default();
+        *held = (*held).max(index);
+    }
+
+    /// Judges what recovery found on a disk that keeps what was synced.
+    ///
+    /// # Errors
+    /// Entries are missing that the node held.
+    pub fn holds(&self, node: NodeId, recovered: &Recovered) -> Result<(), Violation> {
+        for (&(_, group), &held) in self.held.range((node, GroupId(0))..=(node, GroupId(u32::MAX))) {
+            let last = recovered.groups.get(&group).map_or(0, |group| group.entries.len() as u64);
+            if last < held.0 {
+                let what =
+                    format!("node {node} recovers {last} entries of group {group}, and held {held} durably, all committed");
+                return Err(Violation { promise: "P3", checker: "recovery", what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every value that recovery found. What cannot be read now is not judged.
+    ///
+    /// # Errors
+    /// One fails its checksum.
+    pub fn values_are_right(node: NodeId, recovered: &Recovered, disk: &mut dyn LogDevice) -> Result<(), Violation> {
+        for (group, entries) in &recovered.groups {
+            for entry in &entries.entries {
+                let FactSummary::Write { value: Some(value), .. } = &entry.fact else { continue };
+                let place = value.place;
+                let Ok(bytes) = disk.read(place.segment, u64::from(place.offset), place.length as usize) else { continue };
+                if value_checksum(&bytes) != value.checksum {
+                    let what =
+                        format!("node {node} recovers entry {} of group {group}, whose value fails its checksum", entry.index);
+                    return Err(Violation { promise: "P4", checker: "recovery", what });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::Counters;
+    use crate::dice::Dice;
+    use crate::disk::Disk;
+    use bytes::Bytes;
+    use ringseed::base::{Place, SegmentId, Term};
+    use ringseed::msg::disk::DiskOp;
+    use ringseed::msg::log::{EntrySummary, ValuePlace};
+    use ringseed::wal::RecoveredGroup;
+
+    const NODE: NodeId = NodeId(1);
+
+    fn one_entry(checksum: u32) -> (Recovered, Disk) {
+        let mut disk = Disk::new(Dice::new(1, "disk"));
+        let (segment, data) = (SegmentId(1), vec![Bytes::from_static(b"..value")]);
+        disk.execute(&DiskOp::Create { segment, size: 64 }, &mut Counters::default());
+        disk.execute(&DiskOp::Write { segment, offset: 0, data }, &mut Counters::default());
+        let value = Some(ValuePlace { place: Place { segment, offset: 2, length: 5 }, checksum });
+        let fact = FactSummary::Write { key: Bytes::from_static(b"k"), value };
+        let record = Place { segment, offset: 0, length: 7 };
+        let entries = vec![EntrySummary { index: Index(1), term: Term(1), record, fact }];
+        let mut recovered = ringseed::wal::recover(&mut Disk::new(Dice::new(1, "disk")), NODE).unwrap();
+        recovered.groups.insert(GroupId(3), RecoveredGroup { entries, ..RecoveredGroup::default() });
+        (recovered, disk)
+    }
+
+    #[test]
+    fn what_was_held_is_held_after_a_restart() {
+        let (recovered, _) = one_entry(0);
+        let mut recovery = Recovery::default();
+        recovery.observe(NODE, GroupId(3), Index(1));
+        recovery.observe(NodeId(2), GroupId(3), Index(2));
+        recovery.holds(NODE, &recovered).unwrap();
+        recovery.observe(NODE, GroupId(3), Index(2));
+        assert_eq!(recovery.holds(NODE, &recovered).unwrap_err().promise, "P3");
+    }
+
+    #[test]
+    fn values_are_read() {
+        let (recovered, mut disk) = one_entry(value_checksum(b"value"));
+        Recovery::values_are_right(NODE, &recovered, &mut disk).unwrap();
+        let (recovered, mut disk) = one_entry(1);
+        assert_eq!(Recovery::values_are_right(NODE, &recovered, &mut disk).unwrap_err().promise, "P4");
+    }
+}
