@@ -50,6 +50,8 @@ kinds! {
     Delay = "delay",
     /// A message was delayed.
     SlowLink = "slow link",
+    /// A message was delayed, and others were not.
+    SlowMessages = "slow messages of one kind",
     /// The node's clock ran at another rate for some time.
     ClockRate = "clock rate, within the bound",
     /// As above; mattered: a lease was held by two nodes, or an answer that rested on a lease was stale.

@@ -6,7 +6,7 @@
 use crate::WorldTime;
 use crate::counters::{Counters, Kind};
 use crate::dice::Dice;
-use crate::plan::NetworkPlan;
+use crate::plan::{MessageKind, NetworkPlan};
 
 const MS: u64 = 1_000_000;
 
@@ -16,6 +16,8 @@ struct Link {
     /// The faults that cut it now.
     cuts: Vec<Cut>,
     slow_ms: u64,
+    /// Kinds of message that take longer, and by how much.
+    slow_kinds: Vec<(MessageKind, u64)>,
     /// The latest arrival of a message that was not reordered.
     last_arrival: WorldTime,
     /// The latest arrival of any.
@@ -65,6 +67,7 @@ impl Network {
         for link in &mut self.links {
             link.cuts.clear();
             link.slow_ms = 0;
+            link.slow_kinds.clear();
         }
         self.loss_permille = self.base.loss_permille;
         self.duplication = (self.base.duplication_permille, 5);
@@ -89,6 +92,20 @@ impl Network {
         self.link(from, to).slow_ms += by_ms;
     }
 
+    pub fn slow_kind(&mut self, from: usize, to: usize, kind: MessageKind, by_ms: u64) {
+        self.link(from, to).slow_kinds.push((kind, by_ms));
+    }
+
+    /// Whether some kinds of message take longer on this link.
+    pub fn tells_kinds_apart(&self, from: usize, to: usize) -> bool {
+        !self.links[from * self.nodes + to].slow_kinds.is_empty()
+    }
+
+    /// By how much a message of this kind is late, beside what all suffer. In milliseconds.
+    pub fn late_ms(&self, from: usize, to: usize, kind: MessageKind) -> u64 {
+        self.links[from * self.nodes + to].slow_kinds.iter().filter(|(slow, _)| *slow == kind).map(|(_, by_ms)| by_ms).sum()
+    }
+
     pub fn lose(&mut self, permille: u32) {
         self.loss_permille = (self.loss_permille + permille).min(900);
     }
@@ -109,8 +126,8 @@ impl Network {
         self.links[from * self.nodes + to].cuts.iter().any(|cut| cut.holds(now))
     }
 
-    /// A message is sent now.
-    pub fn send(&mut self, from: usize, to: usize, now: WorldTime, counters: &mut Counters) -> Arrivals {
+    /// A message is sent now. `late_ms`: from [`Network::late_ms`]; then what is sent later may overtake it.
+    pub fn send(&mut self, from: usize, to: usize, now: WorldTime, late_ms: u64, counters: &mut Counters) -> Arrivals {
         let at = from * self.nodes + to;
         if let Some(cut) = self.links[at].cuts.iter().find(|cut| cut.holds(now)) {
             counters.mattered(cut.kind);
@@ -129,6 +146,10 @@ impl Network {
         if self.links[at].slow_ms > 0 {
             latency += self.links[at].slow_ms * MS;
             counters.mattered(Kind::SlowLink);
+        }
+        if late_ms > 0 {
+            counters.mattered(Kind::SlowMessages);
+            return [Some(now + latency + late_ms * MS), None];
         }
         let arrival = if self.dice.chance(self.reordering.0) {
             counters.fired(Kind::Reordering);
@@ -172,7 +193,7 @@ mod tests {
         let (mut network, mut counters) = (network(), Counters::default());
         let mut last = 0;
         for now in 0..1000 {
-            let [Some(arrival), None] = network.send(0, 1, now, &mut counters) else { panic!("once") };
+            let [Some(arrival), None] = network.send(0, 1, now, 0, &mut counters) else { panic!("once") };
             assert!(arrival > last && arrival >= now + 100_000);
             last = arrival;
         }
@@ -180,7 +201,7 @@ mod tests {
         network.duplicate(300, 100);
         network.lose(100);
         for now in 1000..2000 {
-            network.send(0, 1, now, &mut counters);
+            network.send(0, 1, now, 0, &mut counters);
         }
         for kind in [Kind::Reordering, Kind::Duplication, Kind::Loss] {
             assert!(counters.get(kind).mattered > 20, "{kind:?}");
@@ -188,16 +209,30 @@ mod tests {
     }
 
     #[test]
+    fn one_kind_of_message_is_overtaken_by_others() {
+        let (mut network, mut counters) = (network(), Counters::default());
+        assert!(!network.tells_kinds_apart(0, 1));
+        network.slow_kind(0, 1, MessageKind::Vote, 10);
+        assert!(network.tells_kinds_apart(0, 1) && !network.tells_kinds_apart(1, 0));
+        assert_eq!(network.late_ms(0, 1, MessageKind::VoteReply), 0);
+        let late = network.late_ms(0, 1, MessageKind::Vote);
+        let [Some(vote), None] = network.send(0, 1, 0, late, &mut counters) else { panic!("once") };
+        let [Some(other), None] = network.send(0, 1, 1, 0, &mut counters) else { panic!("once") };
+        assert!(vote > 10 * MS && other < MS);
+        assert_eq!(counters.get(Kind::SlowMessages).mattered, 1);
+    }
+
+    #[test]
     fn a_cut_is_one_way_and_flapping_comes_and_goes() {
         let (mut network, mut counters) = (network(), Counters::default());
         network.cut(0, 1, Kind::OneWay, 0, 0);
         network.cut(1, 2, Kind::Flapping, 10, 5 * MS);
-        assert_eq!(network.send(0, 1, 7, &mut counters), [None, None]);
-        assert!(network.send(1, 0, 7, &mut counters)[0].is_some());
-        assert!(network.send(1, 2, 6 * MS, &mut counters)[0].is_none());
-        assert!(network.send(1, 2, 16 * MS, &mut counters)[0].is_some());
-        assert!(network.send(1, 2, 26 * MS, &mut counters)[0].is_none());
+        assert_eq!(network.send(0, 1, 7, 0, &mut counters), [None, None]);
+        assert!(network.send(1, 0, 7, 0, &mut counters)[0].is_some());
+        assert!(network.send(1, 2, 6 * MS, 0, &mut counters)[0].is_none());
+        assert!(network.send(1, 2, 16 * MS, 0, &mut counters)[0].is_some());
+        assert!(network.send(1, 2, 26 * MS, 0, &mut counters)[0].is_none());
         network.clear();
-        assert!(network.send(0, 1, 30 * MS, &mut counters)[0].is_some());
+        assert!(network.send(0, 1, 30 * MS, 0, &mut counters)[0].is_some());
     }
 }

@@ -4,8 +4,8 @@
 //! uses three kinds a lot reaches states that one which uses all of them a little never does.
 
 use super::{
-    ClusterPlan, DiskPlan, Ending, Fault, FaultKind, LossStyle, NetworkPlan, NodePlan, Plan, Target, Trigger, WorkloadPlan,
-    scenarios,
+    ClusterPlan, DiskPlan, Ending, Fault, FaultKind, LossStyle, MessageKind, NetworkPlan, NodePlan, Plan, Target, Trigger,
+    WorkloadPlan, scenarios,
 };
 use crate::dice::Dice;
 
@@ -165,6 +165,10 @@ const DRAWS: &[Draw] = &[
     |plan, dice| {
         let (from, to) = pair(plan, dice);
         FaultKind::SlowLink { from, to, by_ms: dice.spread(5, 800) }
+    },
+    |plan, dice| {
+        let (from, to) = pair(plan, dice);
+        FaultKind::SlowMessages { from, to, what: *dice.pick(MessageKind::ALL), by_ms: dice.spread(5, 3_000) }
     },
     |plan, dice| FaultKind::ReadErrors { target: target(plan, dice), permille: dice.spread(10, 600) as u32 },
     |plan, dice| FaultKind::WriteErrors { target: target(plan, dice) },

@@ -8,7 +8,13 @@
 
 mod generate;
 pub mod scenarios;
+mod steered;
 
+use ringseed::actor::Placement;
+use ringseed::base::{ClusterId, DirectoryId, GroupId, NodeId};
+use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
+use ringseed::msg::peer::{PeerMessage, ReplicaMessage};
+use ringseed::ring::placement;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -243,6 +249,13 @@ pub enum FaultKind {
         to: u16,
         by_ms: u64,
     },
+    /// Messages of one kind, from one node to another, take longer: others, and those sent later, overtake them.
+    SlowMessages {
+        from: u16,
+        to: u16,
+        what: MessageKind,
+        by_ms: u64,
+    },
     ReadErrors {
         target: Target,
         permille: u32,
@@ -265,6 +278,46 @@ pub enum FaultKind {
     },
 }
 
+/// What nodes say to each other, as far as a plan can tell it apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MessageKind {
+    Heartbeat,
+    HeartbeatReply,
+    Vote,
+    VoteReply,
+    Append,
+    AppendReply,
+    Forward,
+    /// Pre-votes, transfers, releases, greetings, and replies to forwards.
+    Other,
+}
+
+impl MessageKind {
+    pub const ALL: &[MessageKind] = &[
+        MessageKind::Heartbeat,
+        MessageKind::HeartbeatReply,
+        MessageKind::Vote,
+        MessageKind::VoteReply,
+        MessageKind::Append,
+        MessageKind::AppendReply,
+        MessageKind::Forward,
+        MessageKind::Other,
+    ];
+
+    pub fn of(message: &PeerMessage) -> MessageKind {
+        match message {
+            PeerMessage::Heartbeat(_) => MessageKind::Heartbeat,
+            PeerMessage::HeartbeatReply(_) => MessageKind::HeartbeatReply,
+            PeerMessage::Replica(_, ReplicaMessage::Vote(_)) => MessageKind::Vote,
+            PeerMessage::Replica(_, ReplicaMessage::VoteReply(_)) => MessageKind::VoteReply,
+            PeerMessage::Replica(_, ReplicaMessage::Append(_)) => MessageKind::Append,
+            PeerMessage::Replica(_, ReplicaMessage::AppendReply(_)) => MessageKind::AppendReply,
+            PeerMessage::Forward(_) => MessageKind::Forward,
+            _ => MessageKind::Other,
+        }
+    }
+}
+
 /// What a power loss leaves of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LossStyle {
@@ -278,7 +331,33 @@ pub enum LossStyle {
     Everything,
 }
 
+impl ClusterPlan {
+    pub fn options(&self) -> ClusterOptions {
+        ClusterOptions {
+            partitions: self.partitions,
+            replication_factor: self.replication_factor,
+            support_ms: self.support_ms,
+            clock_drift_ppm_max: self.clock_drift_ppm_max,
+        }
+    }
+}
+
 impl Plan {
+    /// The nodes that hold the group, from 1, the preferred leader first: as the nodes will compute it once the cluster has formed.
+    pub fn replicas(&self, group: u32) -> Vec<u16> {
+        let member = |(number, node): (usize, &NodePlan)| Member {
+            node: NodeId(number as u16 + 1),
+            directory: DirectoryId(0),
+            address: String::new(),
+            zone: node.zone.clone(),
+            weight: 1,
+        };
+        let members = self.nodes.iter().enumerate().map(member).collect();
+        let placement: Placement =
+            placement::compute(&Formation { cluster: ClusterId(0), members, options: self.cluster.options() });
+        placement.replicas(GroupId(group)).iter().map(|node| node.0).collect()
+    }
+
     /// Whether two clocks may drift apart by more than the cluster allows for. Then an answer that rests on a lease may be stale.
     pub fn beyond_drift_bound(&self) -> bool {
         let bound = i64::from(self.cluster.clock_drift_ppm_max);
@@ -322,6 +401,7 @@ impl FaultKind {
             FaultKind::Reordering { .. } => "reordering",
             FaultKind::Delay { .. } => "delay",
             FaultKind::SlowLink { .. } => "slow link",
+            FaultKind::SlowMessages { .. } => "slow messages",
             FaultKind::ReadErrors { .. } => "read errors",
             FaultKind::WriteErrors { .. } => "write errors",
             FaultKind::SyncErrors { .. } => "sync errors",
@@ -357,7 +437,8 @@ impl FaultKind {
             | FaultKind::Duplication { .. }
             | FaultKind::Reordering { .. }
             | FaultKind::Delay { .. }
-            | FaultKind::SlowLink { .. } => None,
+            | FaultKind::SlowLink { .. }
+            | FaultKind::SlowMessages { .. } => None,
         }
     }
 }

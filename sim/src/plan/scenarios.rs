@@ -3,7 +3,7 @@
 //! Each is drawn over the same surroundings as the swarm, and keeps much of them random: it says where to strike, not what to find.
 
 use super::generate::{aimed_there, settled, style, target};
-use super::{Ending, Fault, FaultKind, LossStyle, Plan, Target, Trigger};
+use super::{Ending, Fault, FaultKind, LossStyle, Plan, Target, Trigger, steered};
 use crate::dice::Dice;
 
 #[derive(Debug)]
@@ -38,12 +38,15 @@ pub const TABLE: &[Scenario] = &[
     Scenario { name: "relaxed syncing loses a tail", draw: relaxed_tails },
     Scenario { name: "requests outlive their leaders", draw: forwarded_requests },
     Scenario { name: "an earlier term's entries spread, and their leader goes", draw: older_terms },
-    Scenario { name: "answers to a leader are late, and then it is cut off", draw: late_answers },
-    Scenario { name: "a vote request is on its way while the voter restarts", draw: late_vote_requests },
+    Scenario { name: "answers to a leader are late, and then it is cut off", draw: steered::late_answers },
+    Scenario { name: "a vote request is on its way while the voter restarts", draw: steered::late_vote_requests },
+    Scenario { name: "votes arrive in a later term", draw: steered::late_votes },
+    Scenario { name: "acknowledgements arrive in a later term of the same leader", draw: steered::late_acknowledgements },
+    Scenario { name: "the follower restarts whose promise alone is a leader's lease", draw: steered::restarted_voter },
 ];
 
 /// Times spread over the phase: every `every_ms`, a little off.
-fn times(plan: &Plan, dice: &mut Dice, every_ms: u64) -> Vec<u64> {
+pub(super) fn times(plan: &Plan, dice: &mut Dice, every_ms: u64) -> Vec<u64> {
     let mut times = Vec::new();
     let mut at = settled(plan) + dice.below(every_ms);
     while at < plan.faults_ms {
@@ -53,11 +56,11 @@ fn times(plan: &Plan, dice: &mut Dice, every_ms: u64) -> Vec<u64> {
     times
 }
 
-fn add(plan: &mut Plan, at_ms: u64, for_ms: u64, kind: FaultKind) {
+pub(super) fn add(plan: &mut Plan, at_ms: u64, for_ms: u64, kind: FaultKind) {
     plan.faults.push(Fault { at_ms, for_ms, when: None, kind });
 }
 
-fn add_when(plan: &mut Plan, at_ms: u64, for_ms: u64, when: Trigger, kind: FaultKind) {
+pub(super) fn add_when(plan: &mut Plan, at_ms: u64, for_ms: u64, when: Trigger, kind: FaultKind) {
     plan.faults.push(Fault { at_ms, for_ms, when: Some(when), kind: aimed_there(kind) });
 }
 
@@ -70,7 +73,7 @@ fn leader(plan: &Plan, dice: &mut Dice) -> Target {
 }
 
 /// Few partitions, few keys, quick clients: every operation meets others.
-fn focus(plan: &mut Plan, dice: &mut Dice) {
+pub(super) fn focus(plan: &mut Plan, dice: &mut Dice) {
     plan.cluster.partitions = *dice.pick(&[1, 1, 2]);
     plan.workload.keys = dice.between(1, 5) as u32;
     plan.workload.clients = dice.between(4, 10) as u32;
@@ -85,7 +88,7 @@ fn short_support(plan: &mut Plan, dice: &mut Dice) {
     plan.nodes.iter_mut().for_each(|node| node.heartbeat_ms = support / 4);
 }
 
-fn strict_sync(plan: &mut Plan) {
+pub(super) fn strict_sync(plan: &mut Plan) {
     plan.nodes.iter_mut().for_each(|node| node.wal_sync_ms = 0);
 }
 
@@ -105,7 +108,7 @@ fn widest_clocks(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-fn readers(plan: &mut Plan, dice: &mut Dice) {
+pub(super) fn readers(plan: &mut Plan, dice: &mut Dice) {
     plan.workload.get_permille = dice.between(450, 650) as u32;
     plan.workload.eventual_permille = 0;
     plan.workload.wander_permille = *dice.pick(&[0, 10, 50]);
@@ -142,6 +145,9 @@ fn lease_boundary(plan: &mut Plan, dice: &mut Dice) {
     widest_clocks(plan, dice);
     plan.workload.clients = 10;
     let support = u64::from(plan.cluster.support_ms);
+    if dice.chance(500) {
+        return steered::slow_leaders(plan, dice);
+    }
     for at in times(plan, dice, 4 * support) {
         let target = leader(plan, dice);
         let kind = match dice.below(4) {
@@ -583,59 +589,5 @@ fn older_terms(plan: &mut Plan, dice: &mut Dice) {
         let cut_off = tenths(dice.between(4, 7));
         add_when(plan, at + tenths(28), cut_off, Trigger::Acknowledges, FaultKind::Isolate { target: Target::There });
         add(plan, at + tenths(35), tenths(25), FaultKind::Isolate { target: leader });
-    }
-}
-
-/// A leader gets its followers' answers late, and then is no longer heard by them: answers of its term still arrive when another already leads.
-fn late_answers(plan: &mut Plan, dice: &mut Dice) {
-    plan.nodes.truncate(3);
-    strict_sync(plan);
-    readers(plan, dice);
-    plan.cluster.support_ms = 400;
-    plan.nodes.iter_mut().for_each(|node| node.heartbeat_ms = 100);
-    plan.cluster.partitions = 4;
-    // Who waits for the leader that is cut off asks nothing else: many clients, so that some ask late, and others write meanwhile.
-    plan.workload.clients = 14;
-    plan.workload.keys = 2;
-    plan.workload.counter_permille = 0;
-    plan.workload.scan_permille = 0;
-    plan.workload.timeout_ms = 400;
-    plan.faults_ms = plan.faults_ms.max(8_000);
-    for at in times(plan, dice, 2_000) {
-        let leader = dice.between(1, 3) as u16;
-        let late = dice.between(550, 700);
-        for follower in (1..=3).filter(|node| *node != leader) {
-            add(plan, at, 1_200, FaultKind::SlowLink { from: follower, to: leader, by_ms: late });
-        }
-        let heard = dice.between(120, 200);
-        add(plan, at + heard, 1_000, FaultKind::OneWay { target: Target::Node(leader), outward: true });
-    }
-}
-
-/// Two candidates stand in one term. The voter elects the one, restarts, and is asked by the other, whose request was long on its way; the first
-/// is heard no more.
-fn late_vote_requests(plan: &mut Plan, dice: &mut Dice) {
-    plan.nodes.truncate(3);
-    focus(plan, dice);
-    short_support(plan, dice);
-    strict_sync(plan);
-    plan.cluster.partitions = 4;
-    // Candidates stand at once when messages take as long as elections are spread.
-    plan.network.latency_us = dice.between(4_000, 15_000);
-    plan.network.jitter_us = plan.network.latency_us;
-    plan.faults_ms = plan.faults_ms.max(8_000);
-    let support = u64::from(plan.cluster.support_ms);
-    for at in times(plan, dice, 6 * support) {
-        add(plan, at, 20, FaultKind::PowerLossOfAll { within_ms: 1, style: LossStyle::Everything });
-        let voter = dice.between(1, 3) as u16;
-        let late = support * dice.between(12, 16) / 10;
-        for candidate in (1..=3).filter(|node| *node != voter) {
-            if dice.chance(600) {
-                add(plan, at + 30, 2 * support, FaultKind::SlowLink { from: candidate, to: voter, by_ms: late });
-            }
-        }
-        let elections = at + 20 + support * 8 / 10;
-        plan.faults.push(Fault { at_ms: elections, for_ms: 5, when: Some(Trigger::Votes), kind: power_loss(dice) });
-        add_when(plan, elections, 3 * support, Trigger::Leads, FaultKind::Isolate { target: Target::There });
     }
 }

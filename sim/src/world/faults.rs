@@ -334,6 +334,7 @@ impl World {
             FaultKind::Flapping { .. } => Kind::Flapping,
             FaultKind::Delay { .. } => Kind::Delay,
             FaultKind::SlowLink { .. } => Kind::SlowLink,
+            FaultKind::SlowMessages { .. } => Kind::SlowMessages,
             _ => return,
         };
         self.counters.fired(kind);
@@ -383,6 +384,9 @@ impl World {
                 }
                 FaultKind::SlowLink { from, to, by_ms } if number(*from) < machines && number(*to) < machines => {
                     network.slow(number(*from), number(*to), *by_ms);
+                }
+                FaultKind::SlowMessages { from, to, what, by_ms } if number(*from) < machines && number(*to) < machines => {
+                    network.slow_kind(number(*from), number(*to), *what, *by_ms);
                 }
                 FaultKind::Loss { permille } => network.lose(*permille),
                 FaultKind::Duplication { permille, delay_ms } => network.duplicate(*permille, *delay_ms),

@@ -7,7 +7,6 @@ use crate::dice::Dice;
 use crate::disk::{DirectoryCopy, Disk};
 use crate::plan::{NodePlan, Plan};
 use ringseed::base::{ConnId, DirectoryId, Duration, IoId, NodeId};
-use ringseed::msg::cluster::ClusterOptions;
 use ringseed::msg::disk::DiskOp;
 use ringseed::node::{Event, Node, NodeOptions};
 use std::collections::{BTreeMap, VecDeque};
@@ -96,12 +95,7 @@ impl Machine {
             zone: self.plan.zone.clone(),
             weight: 1,
             initial_members: (1..=plan.nodes.len() as u16).map(NodeId).collect(),
-            cluster: ClusterOptions {
-                partitions: plan.cluster.partitions,
-                replication_factor: plan.cluster.replication_factor,
-                support_ms: plan.cluster.support_ms,
-                clock_drift_ppm_max: plan.cluster.clock_drift_ppm_max,
-            },
+            cluster: plan.cluster.options(),
             heartbeat_interval: Duration::from_millis(self.plan.heartbeat_ms),
             wal_sync_interval: Duration::from_millis(self.plan.wal_sync_ms),
             segment_size: self.plan.segment_kib * 1024,

@@ -4,15 +4,16 @@ use super::{Happening, MS, World};
 use crate::WorldTime;
 use crate::check::Violation;
 use crate::counters::Kind;
-use crate::plan::{LossStyle, Trigger};
+use crate::plan::{LossStyle, MessageKind, Trigger};
 use bytes::Bytes;
 use ringseed::base::{ConnId, IoId, NodeId};
 use ringseed::msg::client::{Request, Response, ResponseBody};
 use ringseed::msg::codec;
 use ringseed::msg::disk::{DiskOp, DiskResult};
-use ringseed::msg::peer::Envelope;
+use ringseed::msg::peer::{Envelope, PeerMessage};
 use ringseed::node::{Effect, Event, LinkState, Node};
 use ringseed::wal;
+use std::collections::BTreeMap;
 
 impl World {
     pub(super) fn boot(&mut self, number: usize, life: u32) {
@@ -175,8 +176,26 @@ impl World {
         }
         let bytes = Bytes::from(codec::encode(envelope));
         self.trace.event(self.now, 5, from, &bytes, || format!("n{} -> n{to}: {envelope:?}", from + 1));
-        for arrival in self.network.send(from, to_number, self.now, &mut self.counters).into_iter().flatten() {
+        if self.network.tells_kinds_apart(from, to_number) {
+            return self.send_apart(from, to_number, envelope);
+        }
+        for arrival in self.network.send(from, to_number, self.now, 0, &mut self.counters).into_iter().flatten() {
             self.at(arrival, Happening::Arrival { to: to_number, from, envelope: bytes.clone() });
+        }
+    }
+
+    /// As if what is late had been sent in an envelope of its own.
+    fn send_apart(&mut self, from: usize, to: usize, envelope: &Envelope) {
+        let mut by_lateness: BTreeMap<u64, Vec<PeerMessage>> = BTreeMap::new();
+        for message in &envelope.messages {
+            let late = self.network.late_ms(from, to, MessageKind::of(message));
+            by_lateness.entry(late).or_default().push(message.clone());
+        }
+        for (late, messages) in by_lateness {
+            let bytes = Bytes::from(codec::encode(&Envelope { messages, ..envelope.clone() }));
+            for arrival in self.network.send(from, to, self.now, late, &mut self.counters).into_iter().flatten() {
+                self.at(arrival, Happening::Arrival { to, from, envelope: bytes.clone() });
+            }
         }
     }
 

@@ -1,0 +1,192 @@
+//! Scenarios that cast every node in its part, and delay single kinds of message: for interleavings of many steps, of which chance finds
+//! the last only after all the others.
+//!
+//! Times are in tenths of the support span, since that is what elections and leases are measured by. Times of a step are still drawn, and who wins an
+//! election is never certain: a scenario makes its interleaving likely within a seed, and finds its neighbours on the way.
+
+use super::scenarios::{add, focus, readers, strict_sync, times};
+use super::{FaultKind, MessageKind, Plan, Target};
+use crate::dice::Dice;
+
+/// A plain surrounding: one group, a quick network and quick disks, so that only what is steered takes time.
+fn stage(plan: &mut Plan, dice: &mut Dice, nodes: usize, support_ms: u32) {
+    let model = plan.nodes[0].clone();
+    plan.nodes.resize(nodes, model);
+    for (number, node) in plan.nodes.iter_mut().enumerate() {
+        node.boot_ms = dice.between(1, 20);
+        node.heartbeat_ms = u64::from(support_ms) / 4;
+        node.zone = format!("z{number}");
+    }
+    focus(plan, dice);
+    strict_sync(plan);
+    plan.cluster.partitions = 1;
+    plan.cluster.replication_factor = nodes.min(5) as u8;
+    plan.cluster.support_ms = support_ms;
+    plan.network.latency_us = dice.between(100, 1_000);
+    plan.network.jitter_us = plan.network.latency_us;
+    plan.disk.write_us = 50;
+    plan.disk.sync_us = dice.between(200, 1_000);
+    plan.disk.jitter_us = 500;
+}
+
+fn slow(plan: &mut Plan, at_ms: u64, for_ms: u64, (from, to): (u16, u16), what: MessageKind, by_ms: u64) {
+    add(plan, at_ms, for_ms, FaultKind::SlowMessages { from, to, what, by_ms });
+}
+
+fn isolate(plan: &mut Plan, at_ms: u64, for_ms: u64, node: u16) {
+    add(plan, at_ms, for_ms, FaultKind::Isolate { target: Target::Node(node) });
+}
+
+fn cut(plan: &mut Plan, at_ms: u64, for_ms: u64, pair: (u16, u16)) {
+    add(plan, at_ms, for_ms, FaultKind::Partial { pairs: vec![pair] });
+}
+
+/// The nodes of three, in any order.
+fn cast_three(dice: &mut Dice) -> [u16; 3] {
+    *dice.pick(&[[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]])
+}
+
+/// A leader appends much that only one follower takes, whose acknowledgements are long on their way. Both are cut off; another leader is elected, and what the first
+/// had appended is replaced at the first, not at the follower. The first leads again, and now the acknowledgements come, for indexes where the
+/// follower holds something else. What is committed on their strength is on too few nodes.
+pub fn late_acknowledgements(plan: &mut Plan, dice: &mut Dice) {
+    stage(plan, dice, 5, 200);
+    plan.workload.clients = 10;
+    plan.workload.timeout_ms = 100;
+    plan.workload.get_permille = 100;
+    plan.workload.scan_permille = 0;
+    plan.workload.compare_permille = 0;
+    plan.faults_ms = 10_000;
+    let replicas = plan.replicas(1);
+    let tenths = |tenths: u64| u64::from(plan.cluster.support_ms) * tenths / 10;
+    let span = tenths(10);
+    // The preferred leader gets the leadership back by itself, eight support spans after it lost it.
+    let mut at = 3 * span + dice.below(span);
+    while at + 12 * span < plan.faults_ms {
+        let (first, others) = (replicas[0], &replicas[1..]);
+        let takes = *dice.pick(others);
+        let keeps = *dice.pick(&others.iter().copied().filter(|node| *node != takes).collect::<Vec<u16>>());
+        let alone = dice.between(3 * span, 5 * span);
+        let parted = at + alone;
+        let back = parted + 16 * span / 10;
+        let second_ends = back + dice.between(3, 6) * span / 10;
+        let leads_again = second_ends + dice.between(12, 19) * span / 10;
+        for other in others.iter().filter(|node| **node != takes) {
+            slow(plan, at, alone, (first, *other), MessageKind::Append, 20_000);
+        }
+        let late = leads_again - at - dice.below(2 * span);
+        slow(plan, at, alone, (takes, first), MessageKind::AppendReply, late);
+        isolate(plan, parted, back - parted, first);
+        isolate(plan, parted, leads_again - parted, takes);
+        add(plan, second_ends, leads_again - second_ends, FaultKind::Isolate { target: Target::LeaderOf(1) });
+        add(plan, leads_again, 4 * span, FaultKind::Split { side: vec![first, keeps] });
+        at = leads_again + dice.between(12 * span, 14 * span);
+    }
+}
+
+/// Two candidates that cannot hear each other ask the same voter, again and again. The votes that one of them gets come late: when it stands in the next
+/// term, and the voter has by then elected the other.
+pub fn late_votes(plan: &mut Plan, dice: &mut Dice) {
+    stage(plan, dice, 3, 400);
+    plan.disk.sync_us = dice.between(2_000, 10_000);
+    plan.faults_ms = 9_000;
+    for at in times(plan, dice, 1_400) {
+        let [voter, late, other] = cast_three(dice);
+        cut(plan, at, 1_300, (late, other));
+        for node in 1..=3 {
+            add(plan, at, 20, FaultKind::Crash { target: Target::Node(node) });
+        }
+        let ask = dice.between(20, 70);
+        slow(plan, at, 1_300, (late, voter), MessageKind::Vote, ask);
+        slow(plan, at, 1_300, (other, voter), MessageKind::Vote, ask);
+        slow(plan, at, 1_300, (voter, late), MessageKind::VoteReply, dice.between(100, 350));
+    }
+}
+
+/// Two candidates stand in one term. The voter elects the one, restarts, and is asked by the other, whose request was long on its way; the first
+/// is heard no more.
+pub fn late_vote_requests(plan: &mut Plan, dice: &mut Dice) {
+    stage(plan, dice, 3, 400);
+    plan.faults_ms = 9_000;
+    for at in times(plan, dice, 2_000) {
+        let [voter, first, other] = cast_three(dice);
+        for node in 1..=3 {
+            add(plan, at, 20, FaultKind::Crash { target: Target::Node(node) });
+        }
+        cut(plan, at, 1_600, (first, other));
+        // Long enough that the other is a candidate too before the voter has given its vote.
+        slow(plan, at, 1_600, (first, voter), MessageKind::Vote, 80);
+        slow(plan, at, 1_600, (voter, first), MessageKind::VoteReply, 3_000);
+        slow(plan, at, 1_600, (other, voter), MessageKind::Vote, dice.between(500, 700));
+        let target = Target::Node(voter);
+        let kind = if dice.chance(500) {
+            FaultKind::Crash { target }
+        } else {
+            FaultKind::PowerLoss { target, style: super::LossStyle::Nothing }
+        };
+        add(plan, at + dice.between(560, 640), 5, kind);
+    }
+}
+
+/// Answers to a leader are late, and then it is cut off: answers from before still come when another already leads, and prove nothing of now.
+pub fn late_answers(plan: &mut Plan, dice: &mut Dice) {
+    stage(plan, dice, 3, 400);
+    readers(plan, dice);
+    plan.cluster.partitions = 4;
+    // Who waits for the leader that is cut off asks nothing else: many clients, so that some ask late, and others write meanwhile.
+    plan.workload.clients = 14;
+    plan.workload.keys = 6;
+    plan.workload.counter_permille = 0;
+    plan.workload.scan_permille = 0;
+    plan.workload.timeout_ms = 400;
+    plan.faults_ms = 9_000;
+    for at in times(plan, dice, 2_000) {
+        let leader = dice.between(1, 3) as u16;
+        let late = dice.between(560, 740);
+        for follower in (1..=3).filter(|node| *node != leader) {
+            slow(plan, at, 250, (follower, leader), MessageKind::AppendReply, late);
+        }
+        isolate(plan, at + 250, 900, leader);
+    }
+}
+
+/// A leader whose lease rests on one follower's promise alone is cut off just when that follower restarts: it must keep what it promised
+/// in its former life.
+pub fn restarted_voter(plan: &mut Plan, dice: &mut Dice) {
+    stage(plan, dice, 3, 400);
+    readers(plan, dice);
+    plan.workload.clients = 10;
+    plan.faults_ms = 10_000;
+    let replicas = plan.replicas(1);
+    let mut at = 1_200 + dice.below(400);
+    while at + 2_000 < plan.faults_ms {
+        let leader = replicas[0];
+        let promises = *dice.pick(&replicas[1..]);
+        for follower in replicas[1..].iter().filter(|node| **node != promises) {
+            cut(plan, at, 1_500, (leader, *follower));
+        }
+        let restart = at + dice.between(450, 650);
+        cut(plan, restart, at + 1_500 - restart, (leader, promises));
+        add(plan, restart, dice.between(1, 30), FaultKind::Crash { target: Target::Node(promises) });
+        // The preferred leader gets the leadership back after eight support spans.
+        at += 1_500 + dice.between(3_300, 3_800);
+    }
+}
+
+/// A leader whose clock is as slow as the bound allows, among followers whose clocks are as fast, is cut off: by its clock the promises it got hold longer than
+/// by theirs.
+pub fn slow_leaders(plan: &mut Plan, dice: &mut Dice) {
+    let support_ms = *dice.pick(&[1_000, 1_500]);
+    stage(plan, dice, 3, support_ms);
+    readers(plan, dice);
+    plan.workload.keys = 1;
+    plan.cluster.clock_drift_ppm_max = 200_000;
+    plan.nodes.iter_mut().for_each(|node| node.clock_ppm = 98_000);
+    plan.faults_ms = 11_000;
+    let support = u64::from(plan.cluster.support_ms);
+    for at in times(plan, dice, 4 * support) {
+        let target = Target::LeaderOf(1);
+        add(plan, at, 5 * support / 2, FaultKind::ClockRate { target, ppm: -98_000 });
+        add(plan, at + support / 2, 2 * support, FaultKind::Isolate { target });
+    }
+}
