@@ -204,14 +204,22 @@ impl Workload {
         let action = match &pending.request.body {
             RequestBody::Operation(operation) => history::Action::from(operation),
             RequestBody::Scan(scan) => history::Action::from(scan),
-            RequestBody::Ring | RequestBody::Status => return,
+            RequestBody::Transact(transaction) => history::Action::from(transaction),
+            RequestBody::GetMany(keys) => {
+                history::Action::GetMany { keys: keys.iter().map(|key| history::Key(key.0.clone())).collect() }
+            }
+            RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => return,
         };
         let done = match &outcome {
-            Outcome::Value { .. } | Outcome::Written { .. } | Outcome::Scanned { .. } => {
+            Outcome::Value { .. }
+            | Outcome::Written { .. }
+            | Outcome::Scanned { .. }
+            | Outcome::Values { .. }
+            | Outcome::Transacted { .. } => {
                 self.stats.done += 1;
                 true
             }
-            Outcome::ConditionFailed { .. } => {
+            Outcome::ConditionFailed { .. } | Outcome::NotCommitted { .. } => {
                 self.stats.conditions_failed += 1;
                 true
             }

@@ -115,7 +115,7 @@ fn step(action: &Action, value: &Option<Data>, version: u64) -> Option<Option<Op
         Condition::Present => value.is_some(),
     };
     match action {
-        Action::Get { .. } | Action::Scan { .. } => None,
+        Action::Get { .. } | Action::Scan { .. } | Action::GetMany { .. } | Action::Transact { .. } => None,
         Action::Put { value: new, condition, .. } => Some(held(condition).then(|| Some(new.clone()))),
         Action::Delete { condition, .. } => Some(held(condition).then_some(None)),
         Action::Increment { by, .. } => {

@@ -10,9 +10,11 @@
 //! - A rejected operation never takes effect. An unknown write takes effect at any time after its start, or never. An unknown read says nothing.
 //! - A failed condition is a read of version and presence.
 //! - An item of a strong scan is a strong read of its key (that a scan is atomic is judged by [`super::scan`]).
+//! - What a transaction, or a read of several items, does to one key is an operation on that key ([`super::several`]; that all of it happens at one
+//!   instant is judged by [`super::serializable`]).
 //! - An eventual read may show any past state, but only one that was, or may have been, written, and under its own version.
 
-use super::{Initial, Options, Report, Violation, render, search, versioned};
+use super::{Initial, Options, Report, Violation, render, search, several, versioned};
 use bytes::Bytes;
 use ringseed::msg::history::{Action, Condition, Data, Outcome, Record};
 use std::collections::BTreeMap;
@@ -164,12 +166,7 @@ fn add_record<'a>(keys: &mut BTreeMap<&'a Bytes, Calls<'a>>, record: &'a Record)
         }
         return Ok(());
     }
-    let Some(key) = record.action.key() else {
-        return match record.outcome {
-            Outcome::Rejected { .. } | Outcome::Unknown { .. } => Ok(()),
-            _ => Err(wrong_kind(record)),
-        };
-    };
+    let Some(key) = record.action.key() else { return several::add_record(keys, record) };
     let calls = keys.entry(key).or_default();
     match (&record.action, &record.outcome) {
         (_, Outcome::Rejected { .. }) => calls.rejected.push(record),
@@ -204,7 +201,7 @@ fn add_record<'a>(keys: &mut BTreeMap<&'a Bytes, Calls<'a>>, record: &'a Record)
     Ok(())
 }
 
-fn call(record: &Record, step: Step) -> Result<Call<'_>, Violation> {
+pub(super) fn call(record: &Record, step: Step) -> Result<Call<'_>, Violation> {
     match record.end {
         Some(end) if end >= record.start => Ok(Call { record, start: record.start, end, step }),
         _ => Err(violation("P1", "the history itself is wrong: an answer without an end, or from before its question", [record])),
@@ -216,11 +213,13 @@ fn change(table: &mut Table, action: &Action) -> Change {
         Action::Put { value, condition, .. } => Change::Put(table.id(value), when(table, condition)),
         Action::Delete { condition, .. } => Change::Delete(when(table, condition)),
         Action::Increment { by, .. } => Change::Increment(*by),
-        Action::Get { .. } | Action::Scan { .. } => unreachable!("not a write"),
+        Action::Get { .. } | Action::Scan { .. } | Action::GetMany { .. } | Action::Transact { .. } => {
+            unreachable!("not a write of one key")
+        }
     }
 }
 
-fn when(table: &mut Table, condition: &Condition) -> When {
+pub(super) fn when(table: &mut Table, condition: &Condition) -> When {
     match condition {
         Condition::None => When::Always,
         Condition::Value(value) => When::Value(table.id(value)),
@@ -230,7 +229,7 @@ fn when(table: &mut Table, condition: &Condition) -> When {
     }
 }
 
-fn wrong_kind(record: &Record) -> Violation {
+pub(super) fn wrong_kind(record: &Record) -> Violation {
     violation("P1", "an answer of a kind that does not belong to the question", [record])
 }
 
@@ -298,9 +297,17 @@ pub(super) fn unwritten(key: &Bytes, calls: &Calls<'_>, value: Value, version: u
     let what = format!("key {}: {} at version {version} was seen", key.escape_ascii(), calls.table.show(value));
     if let Some(id) = value {
         let data = calls.table.data(id);
-        let writes = |record: &Record| matches!(&record.action, Action::Put { value, .. } if value == data);
+        let writes = |record: &Record| match &record.action {
+            Action::Put { value, .. } => value == data,
+            Action::Transact { items, .. } => several::puts(items, key, data),
+            _ => false,
+        };
         if let Some(rejected) = calls.rejected.iter().find(|record| writes(record)) {
-            return violation("P6", &format!("{what}, but the write of it was rejected"), [*rejected, read.record]);
+            let (promise, why) = match rejected.outcome {
+                Outcome::NotCommitted { .. } => ("P2", "but the transaction that writes it was not committed"),
+                _ => ("P6", "but the write of it was rejected"),
+            };
+            return violation(promise, &format!("{what}, {why}"), [*rejected, read.record]);
         }
         let same = |call: &&Call<'_>| matches!(call.step, Step::Write { result, .. } if result == value);
         if let Some(other) = calls.definite.iter().find(same) {

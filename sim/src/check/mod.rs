@@ -24,6 +24,7 @@ pub mod recovery;
 mod render;
 pub mod scan;
 mod search;
+mod several;
 mod versioned;
 
 use ringseed::msg::history::Record;

@@ -1,7 +1,9 @@
 //! Operations as a person reads them.
 
 use ringseed::base::Time;
-use ringseed::msg::history::{Action, Condition, Outcome, Record};
+use ringseed::msg::history::{
+    Action, Condition, Failure, FailureReason, ItemAction, ItemResult, Outcome, Record, TransactionItem,
+};
 use std::fmt::Write;
 
 /// One line: who, when, what, and what came of it.
@@ -46,7 +48,46 @@ fn action(action: &Action) -> String {
                 if *eventual { " eventual" } else { "" }
             )
         }
+        Action::GetMany { keys } => format!("get many {}", joined(keys.iter().map(|key| name(&key.0)))),
+        Action::Transact { items, token } => {
+            let token = token.as_ref().map_or(String::new(), |token| format!(" token \"{}\"", name(&token.0)));
+            format!("transact{token} [{}]", joined(items.iter().map(item)))
+        }
     }
+}
+
+fn item(item: &TransactionItem) -> String {
+    let key = item.key.escape_ascii();
+    let what = match &item.action {
+        ItemAction::Check => format!("check {key}"),
+        ItemAction::Read => format!("read {key}"),
+        ItemAction::Put(value) => format!("put {key} = {value}"),
+        ItemAction::Delete => format!("delete {key}"),
+        ItemAction::Increment(by) => format!("increment {key} by {by}"),
+    };
+    what + &condition(&item.condition)
+}
+
+fn result(result: &ItemResult) -> String {
+    match (&result.value, result.number) {
+        (Some(value), _) => format!("{value} v{}", result.version),
+        (None, Some(number)) => format!("{number} v{}", result.version),
+        (None, None) => format!("v{}", result.version),
+    }
+}
+
+fn failure(failure: &Failure) -> String {
+    match failure.reason {
+        FailureReason::Condition { version, present } => {
+            format!("item {}: {} v{version}", failure.item, if present { "present" } else { "absent" })
+        }
+        FailureReason::Conflict => format!("item {}: conflict", failure.item),
+        FailureReason::NotANumber => format!("item {}: not a number", failure.item),
+    }
+}
+
+fn joined(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 fn condition(condition: &Condition) -> String {
@@ -69,6 +110,9 @@ fn outcome(outcome: &Outcome) -> String {
             format!("condition failed, {} v{version}", if *present { "present" } else { "absent" })
         }
         Outcome::Scanned { items, read_at, .. } => format!("{} items, read at {read_at:?}", items.len()),
+        Outcome::Values { items } => format!("[{}]", joined(items.iter().map(result))),
+        Outcome::Transacted { results } => format!("committed [{}]", joined(results.iter().map(result))),
+        Outcome::NotCommitted { failures } => format!("not committed, {}", joined(failures.iter().map(failure))),
         Outcome::Rejected { reason } => format!("rejected: {reason}"),
         Outcome::Unknown { reason } => format!("unknown: {reason}"),
     }
