@@ -74,6 +74,7 @@ fn drive(log: &mut Log, disk: &mut Disk, input: In) {
             random: &mut random,
             liveness: &liveness,
             cache: &mut cache,
+            wall_clock_ms: 0,
             disk_full: false,
         };
         let mut out = Outbox::default();

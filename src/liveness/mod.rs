@@ -321,6 +321,7 @@ mod tests {
             random,
             liveness: view,
             cache,
+            wall_clock_ms: 0,
             disk_full: false,
         }
     }

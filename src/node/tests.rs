@@ -12,6 +12,8 @@ use bytes::Bytes;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
+mod transactions;
+
 #[derive(Default)]
 struct Disk(BTreeMap<SegmentId, Vec<u8>>);
 
@@ -69,6 +71,8 @@ struct Cluster {
     stopped: Vec<NodeId>,
     /// Envelopes with forwards to this node are lost.
     loses_forwards: Option<NodeId>,
+    /// Envelopes with such a message are lost.
+    loses: Option<fn(&PeerMessage) -> bool>,
     next: u64,
     cache_size: usize,
 }
@@ -83,6 +87,7 @@ impl Cluster {
             answers: BTreeMap::new(),
             stopped: Vec::new(),
             loses_forwards: None,
+            loses: None,
             next: 0,
             cache_size: 1 << 20,
         };
@@ -145,6 +150,7 @@ impl Cluster {
                 Effect::Send(to, envelope)
                     if self.loses_forwards == Some(to)
                         && envelope.messages.iter().any(|message| matches!(message, PeerMessage::Forward(_))) => {}
+                Effect::Send(_, envelope) if self.loses.is_some_and(|lost| envelope.messages.iter().any(lost)) => {}
                 Effect::Send(to, envelope) if self.nodes.contains_key(&to) => {
                     self.queue.push_back((to, Arrival::Net(id, envelope)))
                 }

@@ -5,8 +5,10 @@ use super::*;
 use crate::actor::{Actor, Context, LivenessView, Outbox};
 use crate::base::random::{Random, below, stream};
 use crate::base::{SegmentId, Time};
+use crate::msg::codec::Blob;
 use crate::msg::disk::LogDevice;
 use crate::msg::log::{Fact, FactSummary};
+use crate::msg::transaction::{Age, Attempt, TransactionFact, TransactionId, Writes, Written};
 use std::collections::BTreeSet;
 
 const ME: NodeId = NodeId(3);
@@ -71,6 +73,7 @@ impl Rig {
             random: &mut self.random,
             liveness: &liveness,
             cache: &mut cache,
+            wall_clock_ms: 0,
             disk_full: false,
         };
         self.log.handle(&mut cx, input, &mut out);
@@ -183,6 +186,11 @@ impl Model {
                         Fact::Write { key, value } => {
                             (Some(key.clone()), value.as_ref().map(|v| crate::base::hash::value_checksum(v)))
                         }
+                        Fact::Transaction(fact) => {
+                            let values = fact.writes().iter().filter_map(|write| write.value.as_ref());
+                            let sum = values.fold(0, |sum: u32, v| sum.wrapping_add(crate::base::hash::value_checksum(&v.0)));
+                            (fact.writes().first().map(|write| write.key.0.clone()), Some(sum))
+                        }
                     };
                     entries.push((entry.term, key, value));
                 }
@@ -202,6 +210,11 @@ impl Model {
                 match &entry.fact {
                     FactSummary::Noop => (entry.term, None, None),
                     FactSummary::Write { key, value } => (entry.term, Some(key.clone()), value.map(|v| v.checksum)),
+                    FactSummary::Transaction(fact) => {
+                        let values = fact.writes().iter().filter_map(|write| write.value);
+                        let sum = values.fold(0, |sum: u32, v| sum.wrapping_add(v.checksum));
+                        (entry.term, fact.writes().first().map(|write| write.key.0.clone()), Some(sum))
+                    }
                 }
             });
             (*id, (group.state, entries.collect()))
@@ -683,4 +696,40 @@ fn arbitrary_bytes_give_an_answer() {
             drop(Log::new(options(8 * 1024), recovered.tail));
         }
     }
+}
+
+/// A prepare of two writes, of which one deletes; its values lie one behind the other.
+fn prepare(group: u32, index: u64, values: [&[u8]; 2]) -> Record {
+    let [first, second] = values.map(|value| Some(Blob(Bytes::copy_from_slice(value))));
+    let written = |key: &'static str, value| Written { key: Blob(Bytes::from(key)), value };
+    let fact = TransactionFact::Prepare {
+        id: TransactionId { home: GroupId(9), attempt: Attempt { term: Term(3), number: 4 } },
+        age: Age::default(),
+        floor: Attempt::default(),
+        parties: vec![GroupId(group)],
+        shared: vec![Blob(Bytes::from("checked"))],
+        writes: Writes(vec![written("a", first), written("b", None), written("c", second)]),
+    };
+    Record::Entry(GroupId(group), Entry { index: Index(index), term: Term(1), fact: Fact::Transaction(Box::new(fact)) }, Index(0))
+}
+
+#[test]
+fn a_step_of_a_transaction_is_found_again_and_so_is_each_of_its_values() {
+    let mut rig = Rig::new(options(1 << 16), 1);
+    let record = prepare(5, 1, [b"first value", b""]);
+    rig.append(record.clone());
+    rig.append(prepare(5, 2, [b"x", b"second"]));
+    rig.settle();
+    let recovered = recover(&mut rig.disk, ME).expect("nothing is damaged");
+    assert_eq!(Model::of_recovered(&recovered), Model::of(&rig.records));
+    let entry = &recovered.groups[&GroupId(5)].entries[0];
+    let FactSummary::Transaction(fact) = &entry.fact else { panic!("{entry:?}") };
+    let places: Vec<ValuePlace> = fact.writes().iter().filter_map(|write| write.value).collect();
+    assert_eq!(places.iter().map(|value| value.place.length).collect::<Vec<_>>(), [11, 0]);
+    rig.handle(In::ReadValue(ReadFor { group: GroupId(5), tag: 1 }, places[0]));
+    rig.handle(In::ReadEntry(ReadFor { group: GroupId(5), tag: 2 }, entry.record));
+    rig.settle();
+    assert_eq!(rig.values.pop().expect("it was asked for").1.as_deref(), Ok(&b"first value"[..]));
+    let Record::Entry(_, written, _) = record else { unreachable!("it is one") };
+    assert_eq!(rig.entries.pop().expect("it was asked for").1, Ok(written));
 }

@@ -202,7 +202,16 @@ impl Member {
     pub fn has_lease(&mut self, now: Time) -> bool {
         let Member { id, epoch, liveness, replica, cache, random, .. } = self;
         let view = liveness.view();
-        replica.has_lease(&Context { now, me: *id, epoch: *epoch, random, liveness: view, cache, disk_full: false })
+        replica.has_lease(&Context {
+            now,
+            me: *id,
+            epoch: *epoch,
+            random,
+            liveness: view,
+            cache,
+            wall_clock_ms: 0,
+            disk_full: false,
+        })
     }
 
     fn run_liveness(&mut self, stage: &mut Stage, input: liveness::In) {
@@ -409,7 +418,7 @@ fn context<'a>(
     liveness: &'a LivenessView,
     cache: &'a mut ValueCache,
 ) -> Context<'a> {
-    Context { now, me, epoch, random, liveness, cache, disk_full: false }
+    Context { now, me, epoch, random, liveness, cache, wall_clock_ms: 0, disk_full: false }
 }
 
 /// What recovery makes of a log: the last hard state, and the entries, each discarding those from its index on that came before it.
@@ -425,6 +434,7 @@ fn recover(log: &[Logged]) -> (HardState, Vec<EntrySummary>) {
                 let fact = match &entry.fact {
                     Fact::Noop => FactSummary::Noop,
                     Fact::Write { key, .. } => FactSummary::Write { key: key.clone(), value: value_place(lsn, &entry.fact) },
+                    Fact::Transaction(_) => unreachable!("scripts are about one group"),
                 };
                 entries.push(EntrySummary { index: entry.index, term: entry.term, record: place(lsn, 1), fact });
                 state.commit = state.commit.max(*commit);

@@ -150,6 +150,7 @@ fn entry(entry: &Entry) -> String {
             format!("{}={}", String::from_utf8_lossy(key), String::from_utf8_lossy(value))
         }
         Fact::Write { key, value: None } => format!("{} deleted", String::from_utf8_lossy(key)),
+        Fact::Transaction(step) => format!("{step:?}"),
     };
     format!("{} {fact}", position(entry.index, entry.term))
 }

@@ -1,0 +1,211 @@
+//! Transactions over whole nodes: what they do, what stands in their way, and what is left when nodes die at the worst moment.
+
+use super::*;
+use crate::msg::codec::Blob;
+use crate::msg::peer::{Outcome, Task};
+use crate::msg::transaction::{Failure, FailureReason, ItemResult, Transaction, TransactionAction, TransactionItem};
+
+fn item(key: &str, action: TransactionAction, condition: Condition) -> TransactionItem {
+    TransactionItem { key: Bytes::from(key.to_string()), action, condition }
+}
+
+fn increment(key: &str, by: i64) -> TransactionItem {
+    item(key, TransactionAction::Increment(by), Condition::None)
+}
+
+fn transact(items: Vec<TransactionItem>) -> RequestBody {
+    RequestBody::Transact(Transaction { items, token: None })
+}
+
+fn with_token(items: Vec<TransactionItem>, token: &'static str) -> RequestBody {
+    RequestBody::Transact(Transaction { items, token: Some(Bytes::from(token)) })
+}
+
+fn get_many(keys: &[&str]) -> RequestBody {
+    RequestBody::GetMany(keys.iter().map(|key| Blob(Bytes::from(key.to_string()))).collect())
+}
+
+impl Cluster {
+    fn numbers(&mut self, n: u16, keys: &[&str]) -> Vec<Option<i64>> {
+        match self.call(n, get_many(keys)) {
+            ResponseBody::Values(items) => {
+                let number = |item: &ItemResult| item.value.as_ref().map(|v| std::str::from_utf8(v).unwrap().parse().unwrap());
+                items.iter().map(number).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn assert_idle(&mut self) {
+        let now = self.now;
+        for node in self.nodes.values_mut() {
+            assert_eq!(node.transactions(now), [], "nothing is in progress");
+            let probes = node.replicas(now);
+            assert!(probes.iter().all(|probe| probe.idle), "{probes:?}");
+        }
+    }
+}
+
+/// Keys in four groups: with four partitions, these are in different ones.
+const KEYS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+#[test]
+fn all_or_nothing_over_many_groups() {
+    let mut cluster = Cluster::new(3);
+    let done = cluster.call(1, transact(KEYS.iter().map(|key| increment(key, 10)).collect()));
+    let ResponseBody::Transacted(results) = done else { panic!("{done:?}") };
+    assert!(results.iter().all(|result| result.number == Some(10) && result.version > Version::ZERO), "{results:?}");
+    assert_eq!(cluster.numbers(2, &KEYS), [Some(10); 8]);
+    let version = results[0].version;
+    let mut items: Vec<TransactionItem> = KEYS[1..].iter().map(|key| increment(key, 1)).collect();
+    items.push(item("a", TransactionAction::Check, Condition::Version(Version(version.0 + 1))));
+    let refused = cluster.call(3, transact(items.clone()));
+    let reason = FailureReason::Condition { version, present: true };
+    assert_eq!(refused, ResponseBody::NotCommitted(vec![Failure { item: 7, reason }]));
+    assert_eq!(cluster.numbers(2, &KEYS), [Some(10); 8]);
+    items[7].condition = Condition::Version(version);
+    assert!(matches!(cluster.call(3, transact(items)), ResponseBody::Transacted(_)));
+    assert_eq!(cluster.numbers(1, &KEYS), [10, 11, 11, 11, 11, 11, 11, 11].map(Some));
+    cluster.run(1_000);
+    cluster.assert_idle();
+}
+
+#[test]
+fn one_group_is_one_entry() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(1, "a", "1");
+    cluster.run(500);
+    let last = |cluster: &mut Cluster| -> u64 {
+        let now = cluster.now;
+        cluster.nodes.get_mut(&NodeId(1)).unwrap().replicas(now).iter().map(|probe| probe.last.0).sum()
+    };
+    let before = last(&mut cluster);
+    let done = cluster.call(2, transact(vec![item("a", TransactionAction::Put(Bytes::from("2")), Condition::Present)]));
+    assert!(matches!(done, ResponseBody::Transacted(_)));
+    cluster.run(1_000);
+    assert_eq!(last(&mut cluster), before + 1);
+    assert_eq!(cluster.get(3, "a").as_deref(), Some(&b"2"[..]));
+}
+
+#[test]
+fn what_makes_no_sense_locks_nothing() {
+    let mut cluster = Cluster::new(3);
+    for items in [
+        vec![],
+        vec![increment("a", 1), increment("a", 1)],
+        (0..101).map(|n| increment(&format!("k{n}"), 1)).collect(),
+        (0..12).map(|n| item(&format!("k{n}"), TransactionAction::Put(vec![0; 400_000].into()), Condition::None)).collect(),
+    ] {
+        let answer = cluster.call(1, transact(items));
+        assert!(matches!(answer, ResponseBody::Rejected(Rejection::Invalid(_))), "{answer:?}");
+    }
+    cluster.put(1, "b", "text");
+    let answer = cluster.call(1, transact(vec![increment("a", 1), increment("b", 1)]));
+    assert_eq!(answer, ResponseBody::NotCommitted(vec![Failure { item: 1, reason: FailureReason::NotANumber }]));
+    cluster.run(1_000);
+    cluster.assert_idle();
+}
+
+#[test]
+fn a_token_answers_the_same_under_every_leader() {
+    let mut cluster = Cluster::new(3);
+    let items: Vec<TransactionItem> = KEYS.iter().map(|key| increment(key, 1)).collect();
+    let first = cluster.call(1, with_token(items.clone(), "once"));
+    assert!(matches!(first, ResponseBody::Transacted(_)), "{first:?}");
+    assert_eq!(cluster.call(2, with_token(items.clone(), "once")), first);
+    let refused = cluster.call(2, with_token(vec![item("a", TransactionAction::Delete, Condition::Absent)], "never"));
+    assert!(matches!(refused, ResponseBody::NotCommitted(_)), "{refused:?}");
+    (1..=3).for_each(|n| cluster.kill(n));
+    (1..=3).for_each(|n| cluster.boot(n, 3));
+    cluster.run(2_000);
+    assert_eq!(cluster.call(3, with_token(items.clone(), "once")), first);
+    assert_eq!(cluster.call(3, with_token(items[1..].to_vec(), "once")), ResponseBody::Rejected(Rejection::TokenReused));
+    cluster.call(1, operation("a", Action::Delete { condition: Condition::None, acknowledge: Acknowledge::Quorum }));
+    assert_eq!(cluster.call(1, with_token(vec![item("a", TransactionAction::Delete, Condition::Absent)], "never")), refused);
+    cluster.run(1_000);
+    cluster.assert_idle();
+}
+
+#[test]
+fn conflicting_transactions_all_come_through() {
+    let mut cluster = Cluster::new(3);
+    let transfer = |n: usize| {
+        let mut items = vec![increment(KEYS[n % 8], -1), increment(KEYS[(n * 3 + 1) % 8], 1)];
+        if n % 2 == 0 {
+            items.reverse();
+        }
+        transact(items)
+    };
+    let pairs = (0..64).filter(|n| n % 8 != (n * 3 + 1) % 8);
+    let asked: Vec<u64> = pairs.map(|n| cluster.ask(1 + n as u16 % 3, transfer(n))).collect();
+    let reads: Vec<u64> = (0..10).map(|n| cluster.ask(1 + n % 3, get_many(&KEYS))).collect();
+    cluster.run(2_500);
+    for id in asked {
+        let answer = cluster.answers.remove(&id);
+        assert!(matches!(answer, Some(ResponseBody::Transacted(_))), "{answer:?}");
+    }
+    for id in reads {
+        let Some(ResponseBody::Values(items)) = cluster.answers.remove(&id) else { panic!("a read is answered") };
+        let sum: i64 = items
+            .iter()
+            .filter_map(|item| item.value.as_ref())
+            .map(|v| std::str::from_utf8(v).unwrap().parse::<i64>().unwrap())
+            .sum();
+        assert_eq!(sum, 0, "no read sees half of a transfer");
+    }
+    assert_eq!(cluster.numbers(2, &KEYS).into_iter().flatten().sum::<i64>(), 0);
+    cluster.run(1_000);
+    cluster.assert_idle();
+}
+
+/// Kills every node in turn, at every millisecond of a transaction's life: it is done or not, everywhere, and leaves nothing behind.
+#[test]
+fn a_node_may_die_at_any_moment() {
+    for victim in 1..=3 {
+        for moment in 0..8 {
+            let mut cluster = Cluster::new(3);
+            let asked = cluster.ask(1, transact(KEYS.iter().map(|key| increment(key, 1)).collect()));
+            cluster.run(moment);
+            cluster.kill(victim);
+            cluster.run(3_000);
+            cluster.boot(victim, 3);
+            cluster.run(6_000);
+            let numbers = cluster.numbers(1 + victim % 3, &KEYS);
+            let answer = cluster.answers.remove(&asked);
+            let what = format!("victim {victim} after {moment} ms: {answer:?}, {numbers:?}");
+            match (numbers[0], &answer) {
+                (Some(1), Some(ResponseBody::Transacted(_) | ResponseBody::Unknown(_)) | None) => {}
+                (None, Some(ResponseBody::Unknown(_) | ResponseBody::Rejected(_)) | None) => {}
+                _ => panic!("{what}"),
+            }
+            assert!(numbers.iter().all(|number| *number == numbers[0]), "{what}");
+            cluster.assert_idle();
+        }
+    }
+}
+
+#[test]
+fn a_read_waits_for_a_prepared_write() {
+    let mut cluster = Cluster::new(3);
+    cluster.call(1, transact(KEYS.iter().map(|key| increment(key, 1)).collect()));
+    cluster.run(1_000);
+    // The decision does not reach anybody: participants stay prepared, until they ask.
+    cluster.loses =
+        Some(|message| matches!(message, PeerMessage::Forward(forward) if matches!(forward.task, Task::Resolve { .. })));
+    let asked = cluster.ask(1, transact(KEYS.iter().map(|key| increment(key, 1)).collect()));
+    cluster.run(20);
+    assert!(
+        matches!(cluster.answers.remove(&asked), Some(ResponseBody::Transacted(_))),
+        "the client is told before participants are"
+    );
+    assert_eq!(cluster.numbers(2, &KEYS), [Some(2); 8]);
+    for key in KEYS {
+        assert_eq!(cluster.get(3, key).as_deref(), Some(&b"2"[..]));
+    }
+    cluster.loses =
+        Some(|message| matches!(message, PeerMessage::ForwardReply(reply) if matches!(reply.outcome, Outcome::Resolved)));
+    cluster.run(1_000);
+    cluster.loses = None;
+    cluster.run(6_000);
+    cluster.assert_idle();
+}
