@@ -283,12 +283,13 @@ pub enum FaultKind {
 pub enum MessageKind {
     Heartbeat,
     HeartbeatReply,
+    PreVote,
     Vote,
     VoteReply,
     Append,
     AppendReply,
     Forward,
-    /// Pre-votes, transfers, releases, greetings, and replies to forwards.
+    /// Transfers, releases, greetings, and replies to pre-votes and forwards.
     Other,
 }
 
@@ -296,6 +297,7 @@ impl MessageKind {
     pub const ALL: &[MessageKind] = &[
         MessageKind::Heartbeat,
         MessageKind::HeartbeatReply,
+        MessageKind::PreVote,
         MessageKind::Vote,
         MessageKind::VoteReply,
         MessageKind::Append,
@@ -308,6 +310,7 @@ impl MessageKind {
         match message {
             PeerMessage::Heartbeat(_) => MessageKind::Heartbeat,
             PeerMessage::HeartbeatReply(_) => MessageKind::HeartbeatReply,
+            PeerMessage::Replica(_, ReplicaMessage::PreVote(_)) => MessageKind::PreVote,
             PeerMessage::Replica(_, ReplicaMessage::Vote(_)) => MessageKind::Vote,
             PeerMessage::Replica(_, ReplicaMessage::VoteReply(_)) => MessageKind::VoteReply,
             PeerMessage::Replica(_, ReplicaMessage::Append(_)) => MessageKind::Append,

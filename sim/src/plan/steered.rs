@@ -96,10 +96,16 @@ pub fn late_votes(plan: &mut Plan, dice: &mut Dice) {
         for node in 1..=3 {
             add(plan, at, 20, FaultKind::Crash { target: Target::Node(node) });
         }
-        let ask = dice.between(20, 70);
-        slow(plan, at, 1_300, (late, voter), MessageKind::Vote, ask);
-        slow(plan, at, 1_300, (other, voter), MessageKind::Vote, ask);
-        slow(plan, at, 1_300, (voter, late), MessageKind::VoteReply, dice.between(100, 350));
+        for candidate in [late, other] {
+            slow(plan, at, 1_300, (voter, candidate), MessageKind::PreVote, 2_000);
+        }
+        // In the first term the one is quicker, in the next the other. All restarted, and campaign after a support span.
+        let next_term = at + 20 + 400 + dice.between(100, 130);
+        for (from, until, slower, faster) in [(at, next_term, other, late), (next_term, at + 1_300, late, other)] {
+            slow(plan, from, until - from, (slower, voter), MessageKind::Vote, 90);
+            slow(plan, from, until - from, (faster, voter), MessageKind::Vote, 15);
+        }
+        slow(plan, at, 1_300, (voter, late), MessageKind::VoteReply, dice.between(150, 260));
     }
 }
 
@@ -117,14 +123,14 @@ pub fn late_vote_requests(plan: &mut Plan, dice: &mut Dice) {
         // Long enough that the other is a candidate too before the voter has given its vote.
         slow(plan, at, 1_600, (first, voter), MessageKind::Vote, 80);
         slow(plan, at, 1_600, (voter, first), MessageKind::VoteReply, 3_000);
-        slow(plan, at, 1_600, (other, voter), MessageKind::Vote, dice.between(500, 700));
+        slow(plan, at, 1_600, (other, voter), MessageKind::Vote, dice.between(530, 640));
         let target = Target::Node(voter);
         let kind = if dice.chance(500) {
             FaultKind::Crash { target }
         } else {
             FaultKind::PowerLoss { target, style: super::LossStyle::Nothing }
         };
-        add(plan, at + dice.between(560, 640), 5, kind);
+        add(plan, at + dice.between(585, 610), 5, kind);
     }
 }
 
@@ -135,14 +141,14 @@ pub fn late_answers(plan: &mut Plan, dice: &mut Dice) {
     plan.cluster.partitions = 4;
     // Who waits for the leader that is cut off asks nothing else: many clients, so that some ask late, and others write meanwhile.
     plan.workload.clients = 14;
-    plan.workload.keys = 6;
+    plan.workload.keys = 4;
     plan.workload.counter_permille = 0;
     plan.workload.scan_permille = 0;
     plan.workload.timeout_ms = 400;
-    plan.faults_ms = 9_000;
-    for at in times(plan, dice, 2_000) {
+    plan.faults_ms = 10_000;
+    for at in times(plan, dice, 1_600) {
         let leader = dice.between(1, 3) as u16;
-        let late = dice.between(560, 740);
+        let late = dice.between(640, 780);
         for follower in (1..=3).filter(|node| *node != leader) {
             slow(plan, at, 250, (follower, leader), MessageKind::AppendReply, late);
         }
