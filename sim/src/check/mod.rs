@@ -1,6 +1,8 @@
 //! The checkers: each judges one promise from what clients saw or from what the replicas hold, and trusts nothing else.
 //!
 //! - [`linear`]: operations on one key are linearizable (P1), by versions and, apart from them, by values alone.
+//! - [`serializable`]: transactions and all else have an order, in which real time is respected (P2), by versions and by the lengths of [`lists`].
+//! - [`bank`]: transfers conserve the sum (P2). [`tokens`]: requests of one token are one.
 //! - [`scan`]: a page of a scan is atomic in each group (P2).
 //! - [`durability`]: what was acknowledged is held at the end (P3).
 //! - [`leaders`]: one leader a term, one lease at an instant (P1).
@@ -13,20 +15,25 @@
 //! and complain at once. A checker that cannot decide within its bound says so; it never passes what it has not judged.
 
 pub mod agreement;
+pub mod bank;
 #[cfg(test)]
 mod compare;
 pub mod corruption;
 pub mod durability;
 pub mod leaders;
 pub mod linear;
+pub mod lists;
 pub mod prefix;
 pub mod recovery;
 mod render;
 pub mod scan;
 mod search;
+pub mod serializable;
 mod several;
+pub mod tokens;
 mod versioned;
 
+use bytes::Bytes;
 use ringseed::msg::history::Record;
 use std::fmt;
 
@@ -67,11 +74,15 @@ pub struct Options {
     pub values: bool,
     /// Bounds the search for one key, in steps; a step takes well under a microsecond times the operations in progress at once.
     pub steps_max: u64,
+    /// Keys that begin so hold lists that only grow; see [`lists`].
+    pub list_prefix: Option<&'static [u8]>,
+    /// The accounts of a bank that holds nothing in total, by number; see [`account`].
+    pub accounts: u32,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { initial: Initial::Empty, partitions: None, values: true, steps_max: 2_000_000 }
+        Options { initial: Initial::Empty, partitions: None, values: true, steps_max: 2_000_000, list_prefix: None, accounts: 0 }
     }
 }
 
@@ -85,14 +96,26 @@ pub struct Report {
     pub undecided: Vec<String>,
 }
 
+/// The key of an account.
+pub fn account(number: u32) -> Bytes {
+    Bytes::from(format!("b{number}"))
+}
+
 /// Runs every checker of histories.
 ///
 /// # Errors
 /// The first violation found.
 pub fn check_history(history: &[Record], options: &Options) -> Result<Report, Violation> {
+    let history = &*tokens::merge(history)?;
+    let accounts: Vec<Bytes> = (0..options.accounts).map(account).collect();
+    bank::check(history, &accounts, 0)?;
+    if let Some(prefix) = options.list_prefix {
+        lists::check(history, prefix)?;
+    }
     let report = linear::check(history, options)?;
     if let Some(partitions) = options.partitions {
         scan::check(history, partitions)?;
     }
+    serializable::check(history, options.partitions, options.list_prefix)?;
     Ok(report)
 }

@@ -1,0 +1,641 @@
+//! Transactions are strictly serializable, with each other and with single operations (P2): Adya, "Weak consistency" (1999), chapter 3, with real time added.
+//!
+//! The versions of a key say in which order its writes took effect. So the graph of what must come before what is known, and the history is strictly serializable exactly if it has no cycle. Its edges:
+//!
+//! - *ww*: the write of a version comes before the write of the key's next version;
+//! - *wr*: before whoever saw it;
+//! - *rw*: and whoever saw it comes before the write of the next version;
+//! - *time*: what ended comes before what began after. Not an edge for each such pair: ends are strung on a chain of instants, from which begins
+//!   branch off.
+//!
+//! Nodes are committed transactions, reads of several items, single operations, each group's part of a strong scan, and each condition that did not hold (a read).
+//! An unknown write is a node only if somebody saw its value (no two puts of a key write the same). A version that somebody saw, and whose writer cannot be
+//! told, has a node of its own, without a time.
+//!
+//! Each key by itself is judged by [`super::linear`]; that a state was seen which a transaction wrote that was not committed, there too.
+//!
+//! The same graph is made a second time with the lengths of lists ([`super::lists`]) for versions, which the store does not make up.
+
+use super::{Violation, lists, render, scan};
+use bytes::Bytes;
+use ringseed::msg::history::{Action, Condition, Data, Failure, FailureReason, ItemAction, Outcome, Record, TransactionItem};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Judges a history whose tokens are merged.
+///
+/// # Errors
+/// A shortest cycle that was found.
+pub fn check(history: &[Record], partitions: Option<u32>, list_prefix: Option<&[u8]>) -> Result<(), Violation> {
+    Graph::new(history, &Judge { partitions, list_prefix: None })?.acyclic()?;
+    match list_prefix {
+        Some(prefix) if history.iter().any(|record| accesses(record).iter().any(|a| a.key.starts_with(prefix))) => {
+            Graph::new(history, &Judge { partitions, list_prefix })?.acyclic()
+        }
+        _ => Ok(()),
+    }
+}
+
+struct Judge<'a> {
+    partitions: Option<u32>,
+    /// Keys that begin so are judged by their lengths.
+    list_prefix: Option<&'a [u8]>,
+}
+
+impl Judge<'_> {
+    /// The version that the key is judged by; `None` when nothing is known.
+    fn version(&self, access: &Access<'_>) -> Option<u64> {
+        match self.list_prefix {
+            Some(prefix) if access.key.starts_with(prefix) => match access.state {
+                State::Value(value) => lists::length(value),
+                State::Before(value) => lists::length(Some(value))?.checked_sub(1),
+                State::Unseen => None,
+            },
+            _ => Some(access.version),
+        }
+    }
+}
+
+/// What an operation did to one key.
+struct Access<'a> {
+    key: &'a Bytes,
+    version: u64,
+    write: bool,
+    state: State<'a>,
+    /// Accesses of one operation with different parts took effect at instants of their own.
+    part: u32,
+}
+
+/// The state of the key that it saw, or left.
+#[derive(Clone, Copy)]
+enum State<'a> {
+    Value(Option<&'a Data>),
+    /// The one from which this was made.
+    Before(&'a Data),
+    Unseen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why<'a> {
+    /// The key, the version written, and the next.
+    Overwritten(&'a Bytes, u64, u64),
+    Seen(&'a Bytes, u64),
+    /// The version seen, and the next.
+    SeenBefore(&'a Bytes, u64, u64),
+    Time,
+}
+
+struct Node<'a> {
+    /// `None`: an instant, or a write of which only the version is known.
+    record: Option<&'a Record>,
+    ghost: Option<(&'a Bytes, u64)>,
+    start: u64,
+    end: Option<u64>,
+}
+
+#[derive(Default)]
+struct Slot {
+    writer: Option<usize>,
+    readers: Vec<usize>,
+}
+
+struct Graph<'a> {
+    nodes: Vec<Node<'a>>,
+    edges: Vec<Vec<(usize, Why<'a>)>>,
+}
+
+type Slots<'a> = BTreeMap<&'a Bytes, BTreeMap<u64, Slot>>;
+
+impl<'a> Graph<'a> {
+    fn new(history: &'a [Record], judge: &Judge<'_>) -> Result<Graph<'a>, Violation> {
+        let mut graph = Graph { nodes: Vec::new(), edges: Vec::new() };
+        let mut slots = Slots::new();
+        let mut seen: BTreeMap<(&Bytes, u64), &Data> = BTreeMap::new();
+        for record in history {
+            let mut parts: BTreeMap<u64, usize> = BTreeMap::new();
+            for access in accesses(record) {
+                let Some(version) = judge.version(&access) else { continue };
+                if let State::Value(Some(value)) = access.state {
+                    seen.insert((access.key, version), value);
+                }
+                if is_eventual(&record.action) {
+                    continue;
+                }
+                let part = match (&record.action, judge.partitions) {
+                    (Action::Scan { .. }, Some(partitions)) => u64::from(scan::group_of(access.key, partitions).0),
+                    // Where the groups are not known, every item may be one of its own.
+                    (Action::Scan { .. }, None) => parts.len() as u64,
+                    _ => u64::from(access.part),
+                };
+                let node = *parts.entry(part).or_insert_with(|| graph.add(Some(record), record.start, record.end));
+                let slot = slots.entry(access.key).or_default().entry(version).or_default();
+                if !access.write {
+                    slot.readers.push(node);
+                } else if let Some(other) = slot.writer.replace(node) {
+                    return Err(twice(access.key, version, [graph.nodes[other].record, Some(record)]));
+                }
+            }
+        }
+        graph.recover(history, judge, &mut slots, &seen);
+        graph.connect(&mut slots);
+        graph.keep_time();
+        Ok(graph)
+    }
+
+    fn add(&mut self, record: Option<&'a Record>, start: u64, end: Option<u64>) -> usize {
+        self.nodes.push(Node { record, ghost: None, start, end });
+        self.edges.push(Vec::new());
+        self.nodes.len() - 1
+    }
+
+    /// Finds the unknown operations that took effect, by the values that were seen.
+    fn recover(
+        &mut self,
+        history: &'a [Record],
+        judge: &Judge<'_>,
+        slots: &mut Slots<'a>,
+        seen: &BTreeMap<(&'a Bytes, u64), &'a Data>,
+    ) {
+        let mut writers: BTreeMap<(&Bytes, &Data), Vec<usize>> = BTreeMap::new();
+        for (at, record) in history.iter().enumerate().filter(|(_, record)| matches!(record.outcome, Outcome::Unknown { .. })) {
+            for put in puts(record) {
+                writers.entry(put).or_default().push(at);
+            }
+        }
+        let mut nodes: BTreeMap<usize, usize> = BTreeMap::new();
+        for (&(key, version), &value) in seen {
+            let Some(&[writer]) = writers.get(&(key, value)).map(Vec::as_slice) else { continue };
+            let free = |slots: &Slots<'_>, key| {
+                slots.get(key).and_then(|slots| slots.get(&version)).is_none_or(|slot| slot.writer.is_none())
+            };
+            if version == 0 || !free(slots, key) {
+                continue;
+            }
+            let record = &history[writer];
+            let node = *nodes.entry(writer).or_insert_with(|| self.add(Some(record), record.start, None));
+            slots.entry(key).or_default().entry(version).or_default().writer = Some(node);
+            let (Some(partitions), None) = (judge.partitions, judge.list_prefix) else { continue };
+            // What one transaction writes in one group has one version.
+            let group = scan::group_of(key, partitions);
+            for other in written(record).filter(|other| *other != key && scan::group_of(other, partitions) == group) {
+                if free(slots, other) {
+                    slots.entry(other).or_default().entry(version).or_default().writer = Some(node);
+                }
+            }
+        }
+        // Everything else that was seen was written by somebody, some time.
+        for (&key, slots) in slots {
+            for (&version, slot) in slots.iter_mut().filter(|(version, slot)| **version > 0 && slot.writer.is_none()) {
+                let node = self.add(None, 0, None);
+                self.nodes[node].ghost = Some((key, version));
+                slot.writer = Some(node);
+            }
+        }
+    }
+
+    /// The edges of each key.
+    fn connect(&mut self, slots: &mut Slots<'a>) {
+        for (&key, slots) in slots {
+            let mut previous: Option<(u64, &Slot)> = None;
+            for (&version, slot) in slots.iter() {
+                if let Some(writer) = slot.writer {
+                    for &reader in &slot.readers {
+                        self.edge(writer, reader, Why::Seen(key, version));
+                    }
+                    if let Some((before, earlier)) = previous {
+                        if let Some(overwritten) = earlier.writer {
+                            self.edge(overwritten, writer, Why::Overwritten(key, before, version));
+                        }
+                        for &reader in &earlier.readers {
+                            self.edge(reader, writer, Why::SeenBefore(key, before, version));
+                        }
+                    }
+                }
+                previous = Some((version, slot));
+            }
+        }
+    }
+
+    fn edge(&mut self, from: usize, to: usize, why: Why<'a>) {
+        // A transaction that sees what it overwrites comes after itself in no way that matters.
+        if from != to {
+            self.edges[from].push((to, why));
+        }
+    }
+
+    /// The edges of real time.
+    fn keep_time(&mut self) {
+        let mut instants: Vec<(u64, bool, usize)> = Vec::with_capacity(self.nodes.len() * 2);
+        for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.record.is_some()) {
+            instants.push((node.start, false, at));
+            instants.extend(node.end.map(|end| (end, true, at)));
+        }
+        // At one instant begins come before ends: operations that touch may have overlapped.
+        instants.sort_unstable();
+        let mut last = None;
+        for (time, is_end, node) in instants {
+            if !is_end {
+                if let Some(last) = last {
+                    self.edge(last, node, Why::Time);
+                }
+                continue;
+            }
+            let instant = self.add(None, time, None);
+            if let Some(last) = last {
+                self.edge(last, instant, Why::Time);
+            }
+            self.edge(node, instant, Why::Time);
+            last = Some(instant);
+        }
+    }
+
+    fn acyclic(&self) -> Result<(), Violation> {
+        match self.component() {
+            None => Ok(()),
+            Some(component) => Err(self.explain(&self.shortest(&component))),
+        }
+    }
+
+    /// Nodes that can all reach each other, more than one: Tarjan's algorithm (1972), with a stack of its own.
+    fn component(&self) -> Option<Vec<usize>> {
+        const NEW: usize = usize::MAX;
+        let count = self.nodes.len();
+        let (mut number, mut low, mut stacked) = (vec![NEW; count], vec![0; count], vec![false; count]);
+        let (mut stack, mut next) = (Vec::new(), 0);
+        for root in 0..count {
+            if number[root] != NEW {
+                continue;
+            }
+            let mut path = vec![(root, 0)];
+            while let Some(&mut (node, ref mut edge)) = path.last_mut() {
+                if number[node] == NEW {
+                    (number[node], low[node], stacked[node]) = (next, next, true);
+                    next += 1;
+                    stack.push(node);
+                }
+                if let Some(&(to, _)) = self.edges[node].get(*edge) {
+                    *edge += 1;
+                    if number[to] == NEW {
+                        path.push((to, 0));
+                    } else if stacked[to] {
+                        low[node] = low[node].min(number[to]);
+                    }
+                    continue;
+                }
+                path.pop();
+                if let Some(&(parent, _)) = path.last() {
+                    low[parent] = low[parent].min(low[node]);
+                }
+                if low[node] == number[node] {
+                    let at = stack.iter().rposition(|&other| other == node).expect("it is on the stack");
+                    let component = stack.split_off(at);
+                    if component.len() > 1 {
+                        return Some(component);
+                    }
+                    stacked[node] = false;
+                }
+            }
+        }
+        None
+    }
+
+    /// Of the shortest cycles through some of these nodes, one with the fewest operations.
+    fn shortest(&self, component: &[usize]) -> Vec<(usize, Why<'a>)> {
+        const TRIED_MAX: usize = 100;
+        let inside: BTreeSet<usize> = component.iter().copied().collect();
+        let operations = component.iter().copied().filter(|&node| self.is_operation(node));
+        let cycles = operations.take(TRIED_MAX).filter_map(|node| self.cycle_through(node, &inside));
+        let count = |cycle: &Vec<(usize, Why<'a>)>| cycle.iter().filter(|(node, _)| self.is_operation(*node)).count();
+        cycles.min_by_key(count).expect("every operation of a component is in a cycle")
+    }
+
+    fn is_operation(&self, node: usize) -> bool {
+        self.nodes[node].record.is_some() || self.nodes[node].ghost.is_some()
+    }
+
+    /// Nodes, and why each comes before the next; breadth first, passing through instants is free.
+    fn cycle_through(&self, from: usize, inside: &BTreeSet<usize>) -> Option<Vec<(usize, Why<'a>)>> {
+        let mut came: BTreeMap<usize, (usize, Why<'a>)> = BTreeMap::new();
+        let mut queue = VecDeque::from([from]);
+        while let Some(node) = queue.pop_front() {
+            for &(to, why) in self.edges[node].iter().filter(|(to, _)| inside.contains(to)) {
+                if came.contains_key(&to) {
+                    continue;
+                }
+                came.insert(to, (node, why));
+                if to == from {
+                    let mut cycle = Vec::new();
+                    let mut at = from;
+                    while cycle.is_empty() || at != from {
+                        let (before, why) = came[&at];
+                        cycle.push((before, why));
+                        at = before;
+                    }
+                    cycle.reverse();
+                    return Some(cycle);
+                }
+                if self.is_operation(to) { queue.push_back(to) } else { queue.push_front(to) }
+            }
+        }
+        None
+    }
+
+    fn explain(&self, cycle: &[(usize, Why<'a>)]) -> Violation {
+        let mut what = "no order explains these operations: each must come before the next, the last before the first".to_owned();
+        for &(node, why) in cycle.iter().filter(|(node, _)| self.is_operation(*node)) {
+            let who = match (self.nodes[node].record, self.nodes[node].ghost) {
+                (Some(record), _) => render::record(record),
+                (None, ghost) => {
+                    let (key, version) = ghost.expect("an operation without a record is known by its version");
+                    format!("whoever wrote {} v{version}", key.escape_ascii())
+                }
+            };
+            let why = match why {
+                Why::Overwritten(key, version, next) => {
+                    format!("it wrote {} v{version}; the next wrote v{next}", key.escape_ascii())
+                }
+                Why::Seen(key, version) => format!("it wrote {} v{version}; the next saw that", key.escape_ascii()),
+                Why::SeenBefore(key, version, next) => {
+                    format!("it saw {} v{version}; the next wrote v{next}", key.escape_ascii())
+                }
+                Why::Time => "it had ended when the next began".into(),
+            };
+            what.push_str(&format!("\n  {who}\n    {why}"));
+        }
+        Violation { promise: "P2", checker: "serializable", what }
+    }
+}
+
+fn twice(key: &Bytes, version: u64, records: [Option<&Record>; 2]) -> Violation {
+    let what = format!(
+        "key {}: version {version} was written twice{}",
+        key.escape_ascii(),
+        render::records(records.into_iter().flatten())
+    );
+    Violation { promise: "P2", checker: "serializable", what }
+}
+
+fn is_eventual(action: &Action) -> bool {
+    matches!(action, Action::Get { eventual: true, .. } | Action::Scan { eventual: true, .. })
+}
+
+/// The keys that a transaction writes.
+fn written(record: &Record) -> impl Iterator<Item = &Bytes> {
+    let items = if let Action::Transact { items, .. } = &record.action { &items[..] } else { &[] };
+    items.iter().filter(|item| !matches!(item.action, ItemAction::Check | ItemAction::Read)).map(|item| &item.key)
+}
+
+/// The values that an operation puts.
+fn puts<'a>(record: &'a Record) -> Vec<(&'a Bytes, &'a Data)> {
+    match &record.action {
+        Action::Put { key, value, .. } => vec![(key, value)],
+        Action::Transact { items, .. } => {
+            let put = |item: &'a TransactionItem| match &item.action {
+                ItemAction::Put(value) => Some((&item.key, value)),
+                _ => None,
+            };
+            items.iter().filter_map(put).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What an operation with a known outcome did.
+fn accesses(record: &Record) -> Vec<Access<'_>> {
+    let access = |key, version, write, state| Access { key, version, write, state, part: 0 };
+    match (&record.action, &record.outcome) {
+        (Action::Get { key, .. }, Outcome::Value { value, version }) => {
+            vec![access(key, *version, false, State::Value(value.as_ref()))]
+        }
+        (Action::Put { key, .. } | Action::Delete { key, .. }, Outcome::ConditionFailed { version, .. }) => {
+            vec![access(key, *version, false, State::Unseen)]
+        }
+        (Action::Put { key, value, .. }, Outcome::Written { version, .. }) => {
+            vec![access(key, *version, true, State::Value(Some(value)))]
+        }
+        (Action::Delete { key, .. }, Outcome::Written { version, .. }) => vec![access(key, *version, true, State::Value(None))],
+        (Action::Increment { key, .. }, Outcome::Written { version, .. }) => vec![access(key, *version, true, State::Unseen)],
+        (Action::Scan { .. }, Outcome::Scanned { items, .. }) => {
+            items.iter().map(|item| access(&item.key, item.version, false, State::Value(Some(&item.value)))).collect()
+        }
+        (Action::GetMany { keys }, Outcome::Values { items }) => keys
+            .iter()
+            .zip(items)
+            .map(|(key, item)| access(&key.0, item.version, false, State::Value(item.value.as_ref())))
+            .collect(),
+        (Action::Transact { items, .. }, Outcome::Transacted { results }) => {
+            let mut all = Vec::with_capacity(items.len());
+            for (item, result) in items.iter().zip(results) {
+                let (write, state) = match &item.action {
+                    ItemAction::Check => (false, State::Unseen),
+                    ItemAction::Read => (false, State::Value(result.value.as_ref())),
+                    ItemAction::Put(value) => (true, State::Value(Some(value))),
+                    ItemAction::Delete => (true, State::Value(None)),
+                    ItemAction::Increment(_) => (true, State::Unseen),
+                };
+                all.push(access(&item.key, result.version, write, state));
+                match (&item.condition, &item.action) {
+                    (Condition::Version(expected), ItemAction::Put(value)) => {
+                        all.push(access(&item.key, *expected, false, State::Before(value)))
+                    }
+                    (Condition::Version(expected), _) if write => all.push(access(&item.key, *expected, false, State::Unseen)),
+                    _ => {}
+                }
+            }
+            all
+        }
+        (Action::Transact { items, .. }, Outcome::NotCommitted { failures }) => {
+            let seen = |(part, failure): (usize, &Failure)| match failure.reason {
+                FailureReason::Condition { version, .. } => {
+                    let key = &items.get(failure.item as usize)?.key;
+                    Some(Access { part: part as u32, ..access(key, version, false, State::Unseen) })
+                }
+                FailureReason::Conflict | FailureReason::NotANumber => None,
+            };
+            failures.iter().enumerate().filter_map(seen).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::linear::tests::{data, key, op, unknown};
+    use super::super::{Options, check_history};
+    use super::*;
+    use ringseed::msg::history::{Acknowledge, ItemResult, Key};
+
+    fn item(name: &str, action: ItemAction, condition: Condition) -> TransactionItem {
+        TransactionItem { key: key(name), action, condition }
+    }
+
+    fn write(name: &str, value: &str) -> TransactionItem {
+        item(name, ItemAction::Put(data(value)), Condition::None)
+    }
+
+    /// A transaction: each item with the version it was told.
+    fn transact(start: u64, end: u64, items: Vec<(TransactionItem, u64)>) -> Record {
+        let (items, versions): (Vec<_>, Vec<_>) = items.into_iter().unzip();
+        let results = versions.into_iter().map(|version| ItemResult { version, number: None, value: None }).collect();
+        op(start, end, Action::Transact { items, token: None }, Outcome::Transacted { results })
+    }
+
+    fn in_doubt(start: u64, end: u64, items: Vec<TransactionItem>) -> Record {
+        op(start, end, Action::Transact { items, token: None }, unknown())
+    }
+
+    /// A read of several: value and version of each.
+    fn read(start: u64, end: u64, seen: &[(&str, &str, u64)]) -> Record {
+        let keys = seen.iter().map(|(name, _, _)| Key(key(name))).collect();
+        let value = |text: &str| if text.is_empty() { None } else { Some(data(text)) };
+        let items = seen.iter().map(|&(_, text, version)| ItemResult { version, number: None, value: value(text) }).collect();
+        op(start, end, Action::GetMany { keys }, Outcome::Values { items })
+    }
+
+    fn get(start: u64, end: u64, name: &str, value: &str, version: u64) -> Record {
+        let value = if value.is_empty() { None } else { Some(data(value)) };
+        op(start, end, Action::Get { key: key(name), eventual: false }, Outcome::Value { value, version })
+    }
+
+    fn put(start: u64, end: u64, name: &str, value: &str, version: u64) -> Record {
+        let action =
+            Action::Put { key: key(name), value: data(value), condition: Condition::None, acknowledge: Acknowledge::Quorum };
+        op(start, end, action, Outcome::Written { version, number: None })
+    }
+
+    fn judge(history: &[Record]) -> Result<(), Violation> {
+        check_history(history, &Options { list_prefix: Some(b"l"), ..Options::default() }).map(|_| ())
+    }
+
+    #[track_caller]
+    fn fails(history: &[Record], checker: &str) -> String {
+        let violation = judge(history).unwrap_err();
+        assert_eq!(violation.checker, checker, "{violation}");
+        violation.what
+    }
+
+    /// x = 1 at v1, y = 1 at v1.
+    fn first() -> Record {
+        transact(0, 1, vec![(write("x", "1"), 1), (write("y", "1"), 1)])
+    }
+
+    fn second(start: u64, end: u64) -> Record {
+        transact(start, end, vec![(write("x", "2"), 5), (write("y", "2"), 7)])
+    }
+
+    #[test]
+    fn good_histories_pass() {
+        judge(&[]).unwrap();
+        judge(&[first(), read(2, 3, &[("x", "1", 1), ("y", "1", 1)])]).unwrap();
+        // A read at the same time sees all or nothing.
+        judge(&[first(), second(2, 9), read(3, 8, &[("x", "2", 5), ("y", "2", 7)])]).unwrap();
+        judge(&[first(), second(2, 9), read(3, 8, &[("x", "1", 1), ("y", "1", 1)])]).unwrap();
+        // Two reads of single keys are no read of both: while the transaction goes on, y may be old when x was new to nobody later.
+        judge(&[first(), second(2, 9), get(3, 4, "y", "1", 1), get(5, 6, "x", "2", 5)]).unwrap();
+        // Reads that began before it was new may still be old.
+        judge(&[first(), second(2, 9), get(3, 7, "y", "1", 1), get(5, 6, "x", "2", 5)]).unwrap();
+    }
+
+    #[test]
+    fn a_fractured_read_fails() {
+        let what = fails(&[first(), second(2, 9), read(3, 8, &[("x", "2", 5), ("y", "1", 1)])], "serializable");
+        assert!(what.contains("it saw y v1; the next wrote v7") && what.contains("it wrote x v5; the next saw that"), "{what}");
+        // One key after the other, by single reads: the first was new, so the second must be.
+        fails(&[first(), second(2, 9), get(3, 4, "x", "2", 5), get(5, 6, "y", "1", 1)], "serializable");
+        // And when the outcome was never told.
+        let lost = in_doubt(2, 9, vec![write("x", "2"), write("y", "2")]);
+        let later = read(10, 11, &[("x", "2", 5), ("y", "2", 7)]);
+        fails(&[first(), lost.clone(), read(3, 4, &[("x", "2", 5), ("y", "1", 1)]), later], "serializable");
+        judge(&[first(), lost, read(3, 4, &[("x", "1", 1), ("y", "1", 1)])]).unwrap();
+    }
+
+    #[test]
+    fn write_skew_fails() {
+        // Each reads both and writes one; neither saw the other.
+        let reads = |name: &str, version| (item(name, ItemAction::Check, Condition::Version(version)), version);
+        let one = transact(2, 9, vec![reads("y", 1), (write("x", "2"), 5)]);
+        let other = transact(2, 9, vec![reads("x", 1), (write("y", "3"), 6)]);
+        fails(&[first(), one.clone(), other], "serializable");
+        let after = transact(2, 9, vec![reads("x", 5), (write("y", "3"), 6)]);
+        judge(&[first(), one, after]).unwrap();
+    }
+
+    #[test]
+    fn a_lost_update_fails() {
+        let update = |value: &str, seen, version| {
+            let item = item("x", ItemAction::Put(data(value)), Condition::Version(seen));
+            transact(2, 9, vec![(item, version), (write("y", value), version)])
+        };
+        judge(&[first(), update("2", 1, 5), update("3", 5, 6)]).unwrap();
+        // Judged key by key already.
+        fails(&[first(), update("2", 1, 5), update("3", 1, 6)], "linear");
+        // Of two keys, each in its own order.
+        let both = |value: &str, x, y| transact(2, 9, vec![(write("x", value), x), (write("y", value), y)]);
+        fails(&[first(), both("2", 5, 9), both("3", 6, 8)], "serializable");
+    }
+
+    #[test]
+    fn a_dirty_read_fails() {
+        let items = vec![item("x", ItemAction::Check, Condition::Absent), write("y", "2")];
+        let failures = vec![Failure { item: 0, reason: FailureReason::Condition { version: 1, present: true } }];
+        let aborted = op(2, 9, Action::Transact { items, token: None }, Outcome::NotCommitted { failures });
+        judge(&[first(), aborted.clone(), get(10, 11, "y", "1", 1)]).unwrap();
+        let what = fails(&[first(), aborted, get(10, 11, "y", "2", 7)], "linear");
+        assert!(what.contains("not committed"), "{what}");
+    }
+
+    #[test]
+    fn a_long_fork_fails() {
+        // Two writes of different keys; two readers disagree which came first.
+        let forks = [
+            first(),
+            put(2, 9, "x", "2", 5),
+            put(2, 9, "y", "2", 7),
+            read(3, 8, &[("x", "2", 5), ("y", "1", 1)]),
+            read(3, 8, &[("x", "1", 1), ("y", "2", 7)]),
+        ];
+        judge(&forks[..4]).unwrap();
+        fails(&forks, "serializable");
+    }
+
+    #[test]
+    fn real_time_is_respected() {
+        // Serializable, but not strictly: the second write had ended before the first began that nobody yet saw.
+        let writes = [first(), put(2, 3, "x", "2", 5), put(4, 5, "y", "2", 7)];
+        let with = |read| [&writes[..], &[read]].concat();
+        judge(&with(read(2, 9, &[("x", "2", 5), ("y", "1", 1)]))).unwrap();
+        let what = fails(&with(read(2, 9, &[("x", "1", 1), ("y", "2", 7)])), "serializable");
+        assert!(what.contains("it had ended when the next began"), "{what}");
+    }
+
+    #[test]
+    fn lists_are_judged_by_their_lengths_too() {
+        let append = |start, value: &str, seen, version| {
+            let condition = if seen == 0 { Condition::Absent } else { Condition::Version(seen) };
+            transact(
+                start,
+                start + 1,
+                vec![(item("l0", ItemAction::Put(data(value)), condition), version), (write("y", value), version)],
+            )
+        };
+        judge(&[append(0, "a", 0, 1), append(2, "a,b", 1, 2), get(4, 5, "l0", "a,b", 2)]).unwrap();
+        fails(&[append(0, "a", 0, 1), append(2, "a,b", 1, 2), append(2, "a,c", 1, 3)], "lists");
+    }
+
+    /// As many operations as a long run has: in well under a second.
+    #[test]
+    fn long_histories_are_decided() {
+        let mut history = Vec::new();
+        for n in 0..20_000_u64 {
+            let (start, end, version) = (n * 10, n * 10 + 95, n + 1);
+            history.push(transact(
+                start,
+                end,
+                vec![(write("x", &n.to_string()), version), (write("y", &n.to_string()), version)],
+            ));
+            history.push(read(start, end, &[("x", &n.to_string(), version), ("y", &n.to_string(), version)]));
+        }
+        check(&history, Some(4), Some(b"l")).unwrap();
+        history[20_001] = read(100_000, 100_095, &[("x", "10000", 10_001), ("y", "9999", 10_000)]);
+        check(&history, Some(4), Some(b"l")).unwrap_err();
+    }
+}
