@@ -7,7 +7,7 @@ use super::agreement::Items;
 use super::{Violation, render};
 use bytes::Bytes;
 use ringseed::base::hash;
-use ringseed::msg::history::{Action, Data, Outcome, Record};
+use ringseed::msg::history::{Action, Data, ItemAction, Outcome, Record};
 use std::collections::BTreeMap;
 
 /// The last acknowledged write of each key.
@@ -19,12 +19,27 @@ pub struct Durability<'a> {
 impl<'a> Durability<'a> {
     pub fn of(history: &'a [Record]) -> Durability<'a> {
         let mut last: BTreeMap<&Bytes, (u64, &Record)> = BTreeMap::new();
+        let mut add = |key, version: u64, record| {
+            let entry = last.entry(key).or_insert((version, record));
+            if version > entry.0 {
+                *entry = (version, record);
+            }
+        };
         for record in history {
-            if let (Some(key), Outcome::Written { version, .. }) = (record.action.key(), &record.outcome) {
-                let entry = last.entry(key).or_insert((*version, record));
-                if *version > entry.0 {
-                    *entry = (*version, record);
+            match (&record.action, &record.outcome) {
+                (Action::Transact { items, .. }, Outcome::Transacted { results }) => {
+                    for (item, result) in items.iter().zip(results) {
+                        if !matches!(item.action, ItemAction::Check | ItemAction::Read) {
+                            add(&item.key, result.version, record);
+                        }
+                    }
                 }
+                (action, Outcome::Written { version, .. }) => {
+                    if let Some(key) = action.key() {
+                        add(key, *version, record);
+                    }
+                }
+                _ => {}
             }
         }
         Durability { last }
@@ -51,7 +66,7 @@ impl<'a> Durability<'a> {
                     record,
                 ));
             }
-            if held == version && *checksum != expected(record) {
+            if held == version && *checksum != expected(record, key) {
                 return Err(violation("P4", format!("{name}: version {version} is not what was written"), record));
             }
         }
@@ -59,8 +74,16 @@ impl<'a> Durability<'a> {
     }
 }
 
-/// The checksum of what the write left; `None` when it deleted the item.
-fn expected(record: &Record) -> Option<u32> {
+/// The checksum of what the write left of the key; `None` when it deleted the item.
+fn expected(record: &Record, key: &Bytes) -> Option<u32> {
+    if let (Action::Transact { items, .. }, Outcome::Transacted { results }) = (&record.action, &record.outcome) {
+        let (item, result) = items.iter().zip(results).find(|(item, _)| item.key == *key)?;
+        return match (&item.action, result.number) {
+            (ItemAction::Put(value), _) => Some(checksum(value)),
+            (ItemAction::Increment(_), Some(number)) => Some(checksum(&Data::of_number(number))),
+            _ => None,
+        };
+    }
     match (&record.action, &record.outcome) {
         (Action::Put { value, .. }, _) => Some(checksum(value)),
         (Action::Increment { .. }, Outcome::Written { number: Some(number), .. }) => Some(checksum(&Data::of_number(*number))),

@@ -10,12 +10,16 @@
 //! Writes are known by acknowledgement, or because a read saw them. A write whose outcome is unknown and that nobody else saw may be shown
 //! too; that its value was ever written is judged by [`super::linear`], for which each item is a read.
 //!
-//! Beyond scans, the versions of one group are judged over all its keys: no two keys share one (they are the indices of one log).
+//! A participant's write has the index of its *prepare* as version, and shows only from a later index on, that of the decision there. A strong scan waits for what is
+//! prepared in its range, so its index never lies between the two. An eventual one does not: it may lack a transaction's write that is within its index.
+//!
+//! Beyond scans, the versions of one group are judged over all its keys: no two keys share one (they are the indices of one log), unless a transaction
+//! writes both.
 
 use super::{Violation, render};
 use bytes::Bytes;
 use ringseed::base::{GroupId, PartitionId, hash};
-use ringseed::msg::history::{Action, Item, Outcome, Record};
+use ringseed::msg::history::{Action, Item, ItemAction, ItemResult, Outcome, Record, TransactionItem};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Judges every scan of a history of a cluster with so many partitions (a power of two).
@@ -84,6 +88,8 @@ struct Fact<'a> {
     /// The start of the write; 0 when only reads know of it.
     start: u64,
     by: &'a Record,
+    /// A transaction wrote it, or may have.
+    transacted: bool,
 }
 
 /// Per key, its group and its writes by version.
@@ -97,14 +103,16 @@ impl<'a> Known<'a> {
     fn of(history: &'a [Record], partitions: u32) -> Result<Known<'a>, Violation> {
         let mut known = Known { keys: BTreeMap::new(), maybe_deleted: BTreeMap::new() };
         let mut owners: BTreeMap<(GroupId, u64), (&Bytes, &Record)> = BTreeMap::new();
+        let mut together = Together::of(history);
         for record in history {
             for (key, version, present, is_write) in facts(record) {
+                let transacted = together.writes(key) && (!is_write || record.action.key().is_none());
                 let group = known.keys.entry(key).or_insert_with(|| (group_of(key, partitions), BTreeMap::new())).0;
                 if version == 0 {
                     continue;
                 }
                 let (owner, other) = *owners.entry((group, version)).or_insert((key, record));
-                if owner != key {
+                if owner != key && !together.write_both(owner, key) {
                     return Err(violation(
                         &format!("two keys of group {group} have the same version {version}"),
                         [other, record],
@@ -118,10 +126,11 @@ impl<'a> Known<'a> {
                         certain: record.end.unwrap_or(u64::MAX),
                         start: if is_write { record.start } else { 0 },
                         by: record,
+                        transacted,
                     },
                 );
             }
-            if let (Action::Delete { key, .. }, Outcome::Unknown { .. }) = (&record.action, &record.outcome) {
+            for key in maybe_deletes(record) {
                 let since = known.maybe_deleted.entry(key).or_insert(record.start);
                 *since = record.start.min(*since);
             }
@@ -172,7 +181,8 @@ impl<'a> Known<'a> {
         if let Some(version) = shown.filter(|version| *version > at) {
             return Err(violation(&format!("{name} is shown at version {version}, above the index {at} read at"), [page.record]));
         }
-        let last = writes.range(..=at).next_back();
+        // What a transaction wrote may not show yet in an eventual scan.
+        let last = writes.range(..=at).rfind(|(_, fact)| !(page.eventual && fact.transacted));
         match (last, shown) {
             (Some((version, fact)), Some(seen)) if seen < *version => {
                 let what =
@@ -205,7 +215,7 @@ impl<'a> Known<'a> {
 }
 
 /// What an operation makes certain: key, version, whether the item was present then, and whether the operation wrote it.
-fn facts(record: &Record) -> Vec<(&Bytes, u64, bool, bool)> {
+fn facts<'a>(record: &'a Record) -> Vec<(&'a Bytes, u64, bool, bool)> {
     match (&record.action, &record.outcome) {
         (Action::Get { key, eventual: false }, Outcome::Value { value, version }) => {
             vec![(key, *version, value.is_some(), false)]
@@ -222,7 +232,67 @@ fn facts(record: &Record) -> Vec<(&Bytes, u64, bool, bool)> {
         (Action::Scan { .. }, Outcome::Scanned { items, .. }) => {
             items.iter().map(|item| (&item.key, item.version, true, false)).collect()
         }
+        (Action::GetMany { keys }, Outcome::Values { items }) => {
+            keys.iter().zip(items).map(|(key, item)| (&key.0, item.version, item.value.is_some(), false)).collect()
+        }
+        (Action::Transact { items, .. }, Outcome::Transacted { results }) => {
+            let fact = |(item, result): (&'a TransactionItem, &ItemResult)| match item.action {
+                ItemAction::Check => None,
+                ItemAction::Read => Some((&item.key, result.version, result.value.is_some(), false)),
+                ItemAction::Put(_) | ItemAction::Increment(_) => Some((&item.key, result.version, true, true)),
+                ItemAction::Delete => Some((&item.key, result.version, false, true)),
+            };
+            items.iter().zip(results).filter_map(fact).collect()
+        }
         _ => Vec::new(),
+    }
+}
+
+/// The keys that the operation deletes if it took effect, which nobody was told.
+fn maybe_deletes(record: &Record) -> Vec<&Bytes> {
+    match (&record.action, &record.outcome) {
+        (Action::Delete { key, .. }, Outcome::Unknown { .. }) => vec![key],
+        (Action::Transact { items, .. }, Outcome::Unknown { .. }) => {
+            items.iter().filter(|item| item.action == ItemAction::Delete).map(|item| &item.key).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Which keys are written by one transaction, that took effect or may have.
+struct Together<'a> {
+    /// Per key, the transactions that write it, by number, ascending.
+    writers: BTreeMap<&'a Bytes, Vec<usize>>,
+    known: BTreeMap<(&'a Bytes, &'a Bytes), bool>,
+}
+
+impl<'a> Together<'a> {
+    fn of(history: &'a [Record]) -> Together<'a> {
+        let mut writers: BTreeMap<&Bytes, Vec<usize>> = BTreeMap::new();
+        for (number, record) in history.iter().enumerate() {
+            if let (Action::Transact { items, .. }, Outcome::Transacted { .. } | Outcome::Unknown { .. }) =
+                (&record.action, &record.outcome)
+            {
+                for item in items.iter().filter(|item| !matches!(item.action, ItemAction::Check | ItemAction::Read)) {
+                    writers.entry(&item.key).or_default().push(number);
+                }
+            }
+        }
+        Together { writers, known: BTreeMap::new() }
+    }
+
+    fn writes(&self, key: &Bytes) -> bool {
+        self.writers.contains_key(key)
+    }
+
+    fn write_both(&mut self, one: &'a Bytes, other: &'a Bytes) -> bool {
+        if let Some(known) = self.known.get(&(one, other)) {
+            return *known;
+        }
+        let writers = |key| self.writers.get(key).map_or(&[][..], Vec::as_slice);
+        let both = writers(one).iter().any(|number| writers(other).binary_search(number).is_ok());
+        self.known.insert((one, other), both);
+        both
     }
 }
 
@@ -317,6 +387,14 @@ mod tests {
     #[test]
     fn one_version_is_one_keys() {
         check(&[op(0, 1, put("a", "x"), done(5)), op(0, 1, put("b", "x"), done(5))], ONE).unwrap_err();
+        let item = |name| TransactionItem { key: key(name), action: ItemAction::Put(data("x")), condition: Condition::None };
+        let both = Action::Transact { items: vec![item("a"), item("b")], token: None };
+        let result = || ItemResult { version: 5, number: None, value: None };
+        let committed = Outcome::Transacted { results: vec![result(), result()] };
+        check(&[op(0, 1, both.clone(), committed)], ONE).unwrap();
+        let read = |name| Action::Get { key: key(name), eventual: false };
+        let seen = || Outcome::Value { value: Some(data("x")), version: 5 };
+        check(&[op(0, 1, both, unknown()), op(2, 3, read("a"), seen()), op(2, 3, read("b"), seen())], ONE).unwrap();
         assert_eq!(group_of(b"a", 1), GroupId(1));
         let groups: BTreeSet<GroupId> = (0..100_u8).map(|n| group_of(&[n], 8)).collect();
         assert_eq!(groups, (1..=8).map(GroupId).collect());
