@@ -282,7 +282,7 @@ impl Node {
                     } else if self.groups.contains_key(&group) && self.membership.is_admitted() {
                         self.work.push_back(match task {
                             Task::Transact { age, transaction } => {
-                                Work::Coordinator(group, txn::In::Begin { origin, age, transaction, term, deadline })
+                                Work::Coordinator(group, txn::In::Begin(txn::Begin { origin, age, transaction, term, deadline }))
                             }
                             Task::Inquire(id) => Work::Coordinator(group, txn::In::Inquire(origin, id)),
                             task => Work::Store(group, store::In::Task { origin, task, term, deadline }),

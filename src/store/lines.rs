@@ -3,6 +3,7 @@
 //! A waiter stands in the line of each of its keys, and is evaluated in one step when it is at the front of all of them, no lock is in its way, and every
 //! value that it needs is pinned in memory. It holds nothing meanwhile. Nobody passes who came later.
 
+use super::locks::Locks;
 use super::participant::Claim;
 use super::read::Waiting;
 use super::{Out, Parked, Store, reject};
@@ -123,6 +124,20 @@ impl Lines {
     /// Everybody, out of all lines.
     pub fn take_all(&mut self) -> impl Iterator<Item = Waiter> + use<> {
         std::mem::take(self).waiters.into_values()
+    }
+
+    /// Nobody waits for an older transaction, neither for a lock nor in a line.
+    pub fn check_order(&self, locks: &Locks) {
+        for (key, line) in &self.by_key {
+            let mut youngest_ahead = None;
+            for ticket in line {
+                let Work::Claim(claim) = &self.waiters[ticket].work else { continue };
+                let age = claim.preparation.age;
+                assert!(!locks.held_by_older(key, age), "a transaction waits for younger ones only");
+                assert!(youngest_ahead.is_none_or(|ahead| age < ahead), "a line is ordered from young to old");
+                youngest_ahead = Some(age);
+            }
+        }
     }
 
     pub fn check(&self) {

@@ -610,6 +610,7 @@ impl Store {
                 || leading.held.get(&id).is_some_and(|held| has(&held.keys));
             assert!(live, "the lock of {id} on {} belongs to a live transaction", key.escape_ascii());
         }
+        leading.lines.check_order(&leading.locks);
         for (key, id) in &self.write_locked {
             let held = leading.locks.iter().any(|(other, exclusive, holder)| other == key && exclusive && holder == *id);
             assert!(held, "a prepared write of {} is locked under every leader", key.escape_ascii());

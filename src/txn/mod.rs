@@ -72,14 +72,7 @@ const ASK_FOR: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub enum In {
-    /// A client's transaction; as leader in this term, if one is named.
-    Begin {
-        origin: Origin,
-        age: Age,
-        transaction: Transaction,
-        term: Option<Term>,
-        deadline: Time,
-    },
+    Begin(Begin),
     /// A participant asks what was decided.
     Inquire(Origin, TransactionId),
     /// This node leads the home, and all of earlier terms is applied.
@@ -97,6 +90,17 @@ pub enum In {
     /// Transactions are over, and tokens (on any replica).
     Ended(Vec<TransactionId>, Vec<Blob>),
     Timer,
+}
+
+/// A client's transaction.
+#[derive(Debug)]
+pub struct Begin {
+    pub origin: Origin,
+    pub age: Age,
+    pub transaction: Transaction,
+    /// The term that it is meant for, if one is named.
+    pub term: Option<Term>,
+    pub deadline: Time,
 }
 
 /// A decision as it is in the home's log.
@@ -261,16 +265,8 @@ impl Coordinator {
         partition_of(hash::token(0, key), self.partitions).group()
     }
 
-    fn on_begin(
-        &mut self,
-        cx: &Context<'_>,
-        origin: Origin,
-        age: Age,
-        transaction: Transaction,
-        term: Option<Term>,
-        deadline: Time,
-        out: &mut Outbox<Out>,
-    ) {
+    fn on_begin(&mut self, cx: &Context<'_>, begin: Begin, out: &mut Outbox<Out>) {
+        let Begin { origin, term, ref transaction, .. } = begin;
         let in_progress = self.decisions.len();
         let Some(leading) = self.leading.as_mut().filter(|l| !l.paused && term.is_none_or(|term| term == l.term)) else {
             out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
@@ -296,18 +292,11 @@ impl Coordinator {
             out.push(Out::Answer(origin, Outcome::Answer(body)));
             return;
         }
-        self.begin(cx, origin, age, transaction, deadline, out);
+        self.begin(cx, begin, out);
     }
 
-    fn begin(
-        &mut self,
-        cx: &Context<'_>,
-        origin: Origin,
-        age: Age,
-        transaction: Transaction,
-        deadline: Time,
-        out: &mut Outbox<Out>,
-    ) {
+    fn begin(&mut self, cx: &Context<'_>, begin: Begin, out: &mut Outbox<Out>) {
+        let Begin { origin, age, transaction, deadline, .. } = begin;
         let fingerprint = transaction.fingerprint();
         let (mut own, mut own_writes) = (Vec::new(), Vec::new());
         let mut parties: BTreeMap<GroupId, Vec<PlacedItem>> = BTreeMap::new();
@@ -704,9 +693,7 @@ impl Actor for Coordinator {
 
     fn handle(&mut self, cx: &mut Context<'_>, input: In, out: &mut Outbox<Out>) {
         match input {
-            In::Begin { origin, age, transaction, term, deadline } => {
-                self.on_begin(cx, origin, age, transaction, term, deadline, out)
-            }
+            In::Begin(begin) => self.on_begin(cx, begin, out),
             In::Inquire(origin, id) => self.on_inquire(origin, id, out),
             In::Ready(term) => self.on_ready(cx.now, term, out),
             In::Deposed => self.on_deposed(out),
