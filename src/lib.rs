@@ -22,7 +22,9 @@
 //! | threads, sockets, files | [`server`] |
 //! | commands, settings | [`cli`] |
 //! | the Rust client | [`client`] |
-//! | transactions (to come) | [`txn`] |
+//! | how a transaction is decided, and who finishes it when nodes die | [`txn`] |
+//! | locks, what a participant does | `src/store/participant.rs`, `locks.rs`, `lines.rs` |
+//! | several items at one instant | `src/gateway/many.rs` |
 //! | faults, plans, checkers, planted bugs | `sim/` |
 //!
 //! # Invariants of the architecture

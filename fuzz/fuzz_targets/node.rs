@@ -7,11 +7,13 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use ringseed::base::{ClusterId, ConnId, DirectoryId, Epoch, GroupId, Index, IoId, Lsn, NodeId, SegmentId, Term, Time, Version};
-use ringseed::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Scan};
+use ringseed::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, ResponseBody, Scan};
 use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
+use ringseed::msg::codec::Blob;
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
 use ringseed::msg::log::{Entry, Fact};
 use ringseed::msg::peer::*;
+use ringseed::msg::transaction::*;
 use ringseed::node::{Effect, Event, Node, NodeOptions};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -118,13 +120,99 @@ fn options() -> NodeOptions {
 }
 
 fn formation() -> Formation {
-    let member = |n: u16| Member { node: NodeId(n), directory: DirectoryId(u128::from(n)), address: String::new(), zone: String::new(), weight: 1 };
+    let member = |n: u16| Member {
+        node: NodeId(n),
+        directory: DirectoryId(u128::from(n)),
+        address: String::new(),
+        zone: String::new(),
+        weight: 1,
+    };
     Formation { cluster: ClusterId(9), members: vec![member(1), member(2), member(3)], options: options().cluster }
 }
 
 fn entry(dice: &mut Dice<'_>, index: u64) -> Entry {
-    let fact = if dice.flag() { Fact::Noop } else { Fact::Write { key: dice.key(), value: dice.flag().then(|| dice.value()) } };
+    let fact = match dice.byte() % 4 {
+        0 => Fact::Noop,
+        1 => Fact::Write { key: dice.key(), value: dice.flag().then(|| dice.value()) },
+        _ => Fact::Transaction(Box::new(step(dice))),
+    };
     Entry { index: Index(index), term: Term(dice.number()), fact }
+}
+
+fn id(dice: &mut Dice<'_>) -> TransactionId {
+    let home = GroupId(u32::from(dice.byte() % 4));
+    TransactionId { home, attempt: Attempt { term: Term(dice.number()), number: dice.number() } }
+}
+
+fn step(dice: &mut Dice<'_>) -> TransactionFact<Blob> {
+    let id = id(dice);
+    let writes = |dice: &mut Dice<'_>| {
+        let count = dice.byte() % 3;
+        Writes((0..count).map(|_| Written { key: Blob(dice.key()), value: dice.flag().then(|| Blob(dice.value())) }).collect())
+    };
+    match dice.byte() % 4 {
+        0 => TransactionFact::Prepare {
+            id,
+            age: Age { began_ms: dice.number(), gateway: NodeId(1), sequence: dice.number() },
+            floor: Attempt { term: Term(dice.number()), number: dice.number() },
+            parties: vec![GroupId(u32::from(dice.byte() % 4))],
+            shared: if dice.flag() { vec![Blob(dice.key())] } else { Vec::new() },
+            writes: writes(dice),
+        },
+        1 => {
+            let answer = TransactionAnswer::Committed(Vec::new());
+            let token = dice.flag().then(|| TokenRecord { token: dice.key(), contents: dice.number(), answer });
+            let ended = if dice.flag() { vec![id] } else { Vec::new() };
+            TransactionFact::Decide {
+                id,
+                commit: dice.flag(),
+                parties: vec![GroupId(u32::from(dice.byte() % 4))],
+                writes: writes(dice),
+                ended,
+                token,
+            }
+        }
+        2 => TransactionFact::Resolve { id, commit: dice.flag() },
+        _ => TransactionFact::End { ended: vec![id], expired: vec![Blob(dice.key())] },
+    }
+}
+
+fn transaction(dice: &mut Dice<'_>) -> Transaction {
+    let count = 1 + dice.byte() % 4;
+    let items = (0..count).map(|_| TransactionItem::from(operation(dice))).collect();
+    Transaction { items, token: dice.flag().then(|| dice.key()) }
+}
+
+fn task(dice: &mut Dice<'_>) -> Task {
+    match dice.byte() % 8 {
+        0 => Task::Transact { age: Age::default(), transaction: transaction(dice) },
+        1 | 2 => {
+            let items = transaction(dice).items;
+            let items = (0..).zip(items).map(|(place, item)| PlacedItem { place, item }).collect();
+            let floor = Attempt { term: Term(dice.number()), number: dice.number() };
+            let age = Age { began_ms: dice.number(), gateway: NodeId(2), sequence: dice.number() };
+            Task::Prepare(Preparation { id: id(dice), age, floor, parties: Vec::new(), items })
+        }
+        3 => Task::Resolve { id: id(dice), commit: dice.flag() },
+        4 => Task::Inquire(id(dice)),
+        5 => Task::ReadMany(vec![Blob(dice.key())]),
+        6 => Task::Validate(vec![Seen { key: dice.key(), version: Version(dice.number()) }]),
+        _ => Task::Operation(operation(dice)),
+    }
+}
+
+fn outcome(dice: &mut Dice<'_>, epoch: Epoch) -> Outcome {
+    match dice.byte() % 8 {
+        0 => Outcome::Voted(Vote::Yes(vec![PlacedResult { place: dice.number() as u32, result: ItemResult::default() }])),
+        1 => Outcome::Voted(Vote::No(Vec::new())),
+        2 => Outcome::Resolved,
+        3 => Outcome::Decided(dice.flag().then(|| dice.flag())),
+        4 => Outcome::Valid(dice.flag()),
+        5 => Outcome::Answer(ResponseBody::Values(vec![ItemResult::default()])),
+        _ => Outcome::NotLeader {
+            leader: dice.flag().then(|| LeaderHint { node: NodeId(dice.number() as u16), epoch, term: Term(dice.number()) }),
+        },
+    }
 }
 
 fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
@@ -140,7 +228,8 @@ fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
         4 | 5 => {
             let previous = dice.number();
             let skew = dice.byte() % 8 / 7;
-            let entries = (0..u64::from(dice.byte() % 4)).map(|n| entry(dice, previous.wrapping_add(1 + n + u64::from(skew)))).collect();
+            let entries =
+                (0..u64::from(dice.byte() % 4)).map(|n| entry(dice, previous.wrapping_add(1 + n + u64::from(skew)))).collect();
             ReplicaMessage::Append(Append {
                 term,
                 previous_index: Index(previous),
@@ -153,11 +242,21 @@ fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
         6 | 7 => {
             let outcome = match dice.byte() % 4 {
                 0 | 1 => AppendOutcome::Matched(Index(dice.number())),
-                2 => AppendOutcome::Conflict { index: Index(dice.number()), term: Term(dice.number()), previous: Index(dice.number()) },
+                2 => AppendOutcome::Conflict {
+                    index: Index(dice.number()),
+                    term: Term(dice.number()),
+                    previous: Index(dice.number()),
+                },
                 _ => AppendOutcome::Full,
             };
             let acceptance = dice.flag().then(|| Promise { leader: epoch, supporter: Epoch(1 << 24), number: dice.number() });
-            ReplicaMessage::AppendReply(AppendReply { term, outcome, round: dice.number(), acceptance, commit: Index(dice.number()) })
+            ReplicaMessage::AppendReply(AppendReply {
+                term,
+                outcome,
+                round: dice.number(),
+                acceptance,
+                commit: Index(dice.number()),
+            })
         }
         8 => ReplicaMessage::TimeoutNow { term },
         _ if dice.flag() => ReplicaMessage::Released { term },
@@ -175,13 +274,17 @@ fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
         }
         2 => {
             let leader = dice.flag().then(|| (epoch, Term(dice.number())));
-            let task = Task::Operation(operation(dice));
-            PeerMessage::Forward(Forward { sequence: dice.number(), group: GroupId(dice.number() as u32), leader, remaining_ms: 1000, task })
+            let task = task(dice);
+            PeerMessage::Forward(Forward {
+                sequence: dice.number(),
+                group: GroupId(dice.number() as u32),
+                leader,
+                remaining_ms: 1000,
+                task,
+            })
         }
         3 => {
-            let outcome = Outcome::NotLeader {
-                leader: dice.flag().then(|| LeaderHint { node: NodeId(dice.number() as u16), epoch, term: Term(dice.number()) }),
-            };
+            let outcome = outcome(dice, epoch);
             PeerMessage::ForwardReply(ForwardReply { sequence: dice.number(), outcome, epoch: Epoch(dice.number()) })
         }
         4 => PeerMessage::Farewell(Farewell { epoch: Epoch(dice.number()), sequence: dice.number() }),
@@ -218,7 +321,8 @@ fuzz_target!(|input: &[u8]| {
     let mut effects = Vec::new();
     let mut request = 0;
     let formed = PeerMessage::Formed(formation());
-    let envelope = |messages| Envelope { cluster: None, from: NodeId(2), directory: DirectoryId(2), epoch: Epoch(1 << 24), messages };
+    let envelope =
+        |messages| Envelope { cluster: None, from: NodeId(2), directory: DirectoryId(2), epoch: Epoch(1 << 24), messages };
     node.step(now, Event::Net(NodeId(2), envelope(vec![formed])));
     for _ in 0..400 {
         if dice.0.is_empty() {
@@ -229,10 +333,16 @@ fuzz_target!(|input: &[u8]| {
             1 => node.step(now, Event::Timer),
             2 => {
                 request += 1;
-                let body = if dice.byte() % 8 == 0 {
-                    RequestBody::Scan(Scan { prefix: Bytes::new(), from: dice.key(), limit: 10, consistency: Consistency::Strong })
-                } else {
-                    RequestBody::Operation(operation(&mut dice))
+                let body = match dice.byte() % 8 {
+                    0 => RequestBody::Scan(Scan {
+                        prefix: Bytes::new(),
+                        from: dice.key(),
+                        limit: 10,
+                        consistency: Consistency::Strong,
+                    }),
+                    1 | 2 => RequestBody::Transact(transaction(&mut dice)),
+                    3 => RequestBody::GetMany(vec![Blob(dice.key()), Blob(dice.key())]),
+                    _ => RequestBody::Operation(operation(&mut dice)),
                 };
                 node.step(now, Event::Client(ConnId(1), Request { id: request, timeout_ms: 500, body }));
             }
@@ -242,7 +352,8 @@ fuzz_target!(|input: &[u8]| {
                 let from = NodeId(2 + u16::from(dice.flag()));
                 let message = message(&mut dice, node.epoch(), now);
                 let directory = DirectoryId(u128::from(from.0));
-                let envelope = Envelope { cluster: Some(ClusterId(9)), from, directory, epoch: Epoch(1 << 24), messages: vec![message] };
+                let envelope =
+                    Envelope { cluster: Some(ClusterId(9)), from, directory, epoch: Epoch(1 << 24), messages: vec![message] };
                 node.step(now, Event::Net(from, envelope));
             }
         }

@@ -130,7 +130,11 @@ impl Gateway {
                     many.results[*place] = item;
                 }
             }
-            Outcome::Answer(ResponseBody::Transacted(items)) if many.phase == Phase::Transacting => many.results = items,
+            Outcome::Answer(ResponseBody::Transacted(items))
+                if many.phase == Phase::Transacting && items.len() == many.keys.len() =>
+            {
+                many.results = items
+            }
             Outcome::Valid(valid) if many.phase == Phase::Validating => many.changed |= !valid,
             Outcome::Answer(body @ ResponseBody::Rejected(_)) => return self.finish_many(number, body, out),
             // It read, and wrote nothing: nothing is unknown of it.

@@ -7,10 +7,10 @@ use crate::msg::transaction::{Age, TransactionId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Locks(BTreeMap<Bytes, Lock>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Lock {
     Exclusive(TransactionId, Age),
     Shared(BTreeMap<TransactionId, Age>),
@@ -62,6 +62,20 @@ impl Locks {
         if free {
             self.0.remove(key);
         }
+    }
+
+    /// Who has the key for itself.
+    pub fn exclusive_holder(&self, key: &[u8]) -> Option<TransactionId> {
+        match self.0.get(key) {
+            Some(Lock::Exclusive(id, _)) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// The first key at or after `from`, with this prefix, that somebody has for itself.
+    pub fn exclusive_in(&self, from: &Bytes, prefix: &[u8]) -> Option<(Bytes, TransactionId)> {
+        let within = self.0.range(from.clone()..).take_while(|(key, _)| key.starts_with(prefix));
+        within.filter_map(|(key, lock)| if let Lock::Exclusive(id, _) = lock { Some((key.clone(), *id)) } else { None }).next()
     }
 
     /// Every lock: key, whether it is exclusive, holder.

@@ -130,8 +130,8 @@ pub struct Store {
     leading: Option<Leading>,
     /// Transactions that are prepared here and not resolved.
     prepared: BTreeMap<TransactionId, Prepared>,
-    /// The keys that they will write.
-    write_locked: BTreeMap<Bytes, TransactionId>,
+    /// What they have locked.
+    prepared_locks: Locks,
     /// What became of transactions that were prepared here, until their home's floor has passed them.
     resolved: BTreeMap<TransactionId, bool>,
     /// By home: all attempts up to this are over.
@@ -250,7 +250,7 @@ impl Store {
             applied: Index::ZERO,
             leading: None,
             prepared: BTreeMap::new(),
-            write_locked: BTreeMap::new(),
+            prepared_locks: Locks::default(),
             resolved: BTreeMap::new(),
             floors: BTreeMap::new(),
             blocked: BTreeMap::new(),

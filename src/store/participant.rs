@@ -34,6 +34,7 @@ use crate::msg::transaction::{
     TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes, Written,
 };
 use bytes::Bytes;
+use std::collections::BTreeSet;
 
 /// How long a prepared transaction goes without a decision before its home is asked, and between two questions.
 const INQUIRE_AFTER: Duration = Duration::from_millis(400);
@@ -79,7 +80,6 @@ pub struct Resolving {
 /// A prepared transaction: what is durable of it.
 #[derive(Debug)]
 pub struct Prepared {
-    age: Age,
     parties: Vec<GroupId>,
     shared: Vec<Blob>,
     writes: Vec<Written<ValuePlace>>,
@@ -448,11 +448,7 @@ impl Store {
     /// All of earlier terms is applied: the locks of what is prepared hold under this leader, too.
     pub(super) fn lock_prepared(&mut self, now: Time) {
         let Some(leading) = &mut self.leading else { return };
-        for (id, prepared) in &self.prepared {
-            for (key, exclusive) in prepared.keys() {
-                leading.locks.take(key, exclusive, *id, prepared.age);
-            }
-        }
+        leading.locks = self.prepared_locks.clone();
         let waiting: Vec<TransactionId> = self.prepared.keys().copied().collect();
         waiting.into_iter().for_each(|id| self.inquire_at(now + INQUIRE_SOON, id));
     }
@@ -469,11 +465,18 @@ impl Store {
         match fact {
             TransactionFact::Prepare { id, age, floor, parties, shared, writes } => {
                 self.raise_floor(id.home, *floor);
-                for write in &writes.0 {
-                    self.write_locked.insert(write.key.0.clone(), *id);
+                let keys = || shared.iter().map(|key| (&key.0, false)).chain(writes.0.iter().map(|write| (&write.key.0, true)));
+                let mut distinct = BTreeSet::new();
+                let known = self.prepared.contains_key(id) || self.resolved.contains_key(id);
+                if known || keys().any(|(key, alone)| self.prepared_locks.conflict(key, alone) || !distinct.insert(key)) {
+                    // No leader of ours logs such a prepare.
+                    return;
+                }
+                for (key, alone) in keys() {
+                    self.prepared_locks.take(key, alone, *id, *age);
                 }
                 let (parties, shared, writes) = (parties.clone(), shared.clone(), writes.0.clone());
-                self.prepared.insert(*id, Prepared { age: *age, parties, shared, writes, version, since: now, inquire_at: None });
+                self.prepared.insert(*id, Prepared { parties, shared, writes, version, since: now, inquire_at: None });
             }
             TransactionFact::Decide { commit: true, writes, .. } => {
                 for write in &writes.0 {
@@ -485,13 +488,15 @@ impl Store {
                 if let Some(at) = prepared.inquire_at {
                     self.inquiries.remove(&(at, *id));
                 }
-                for write in &prepared.writes {
-                    self.write_locked.remove(&write.key.0);
-                    if *commit {
-                        self.put(&write.key.0, Item { version: prepared.version, value: write.value });
-                    }
+                for (key, _) in prepared.keys() {
+                    self.prepared_locks.release(key, *id);
                 }
-                self.resolved.insert(*id, *commit);
+                for write in prepared.writes.iter().filter(|_| *commit) {
+                    self.put(&write.key.0, Item { version: prepared.version, value: write.value });
+                }
+                if !self.is_over(*id) {
+                    self.resolved.insert(*id, *commit);
+                }
             }
             TransactionFact::Decide { .. } | TransactionFact::End { .. } => {}
         }
@@ -592,12 +597,13 @@ impl Store {
     }
 
     pub(super) fn check_participant(&self) {
-        let locked: usize = self.prepared.values().map(|prepared| prepared.writes.len()).sum();
-        assert_eq!(self.write_locked.len(), locked, "no key is locked twice for writing");
+        self.prepared_locks.check();
+        let locked: usize = self.prepared.values().map(|prepared| prepared.keys().count()).sum();
+        assert_eq!(self.prepared_locks.iter().count(), locked, "every lock belongs to what is prepared");
         for (id, prepared) in &self.prepared {
             assert!(!self.resolved.contains_key(id), "what is resolved is not prepared any more");
-            let locked = |write: &Written<ValuePlace>| self.write_locked.get(&write.key.0) == Some(id);
-            assert!(prepared.writes.iter().all(locked), "a prepared transaction has all its keys");
+            let has = |write: &Written<ValuePlace>| self.prepared_locks.exclusive_holder(&write.key.0) == Some(*id);
+            assert!(prepared.writes.iter().all(has), "no key is locked twice for writing");
         }
         for (id, commit) in &self.resolved {
             assert!(!self.is_over(*id), "what is over is forgotten: {id} {commit}");
@@ -611,9 +617,9 @@ impl Store {
             assert!(live, "the lock of {id} on {} belongs to a live transaction", key.escape_ascii());
         }
         leading.lines.check_order(&leading.locks);
-        for (key, id) in &self.write_locked {
-            let held = leading.locks.iter().any(|(other, exclusive, holder)| other == key && exclusive && holder == *id);
-            assert!(held, "a prepared write of {} is locked under every leader", key.escape_ascii());
+        for (key, exclusive, id) in self.prepared_locks.iter() {
+            let held = leading.locks.iter().any(|lock| lock == (key, exclusive, id));
+            assert!(held, "what is prepared of {} is locked under every leader", key.escape_ascii());
         }
         assert!(leading.held.values().all(|held| held.age != Age::default() || held.keys.is_empty()), "what is held has an age");
         assert_eq!(self.inquiries.len(), self.prepared.len(), "what is prepared is asked for some day");

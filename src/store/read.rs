@@ -83,7 +83,7 @@ impl Store {
             Task::Validate(seen) => {
                 let unchanged = |seen: &Seen| {
                     let version = self.index.get(&*seen.key).map_or(Version::ZERO, |item| item.version);
-                    version == seen.version && !self.write_locked.contains_key(&seen.key)
+                    version == seen.version && self.prepared_locks.exclusive_holder(&seen.key).is_none()
                 };
                 let valid = seen.iter().all(unchanged);
                 out.push(Out::Answer(origin, Outcome::Valid(valid)));
@@ -115,17 +115,16 @@ impl Store {
 
     /// A key that is asked for and that a prepared transaction will write.
     fn in_the_way(&self, task: &Task) -> Option<(Bytes, TransactionId)> {
-        if self.write_locked.is_empty() {
+        if self.prepared_locks.is_empty() {
             return None;
         }
-        let locked = |key: &Bytes| self.write_locked.get(key).map(|id| (key.clone(), *id));
+        let locked = |key: &Bytes| self.prepared_locks.exclusive_holder(key).map(|id| (key.clone(), id));
         match task {
             Task::Operation(operation) => locked(&operation.key),
             Task::ReadMany(keys) => keys.iter().find_map(|key| locked(&key.0)),
             Task::Scan(scan) => {
                 let first: &Bytes = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
-                let next = self.write_locked.range::<Bytes, _>(first..).next();
-                next.filter(|(key, _)| key.starts_with(&scan.prefix)).map(|(key, id)| (key.clone(), *id))
+                self.prepared_locks.exclusive_in(first, &scan.prefix)
             }
             _ => None,
         }

@@ -67,6 +67,8 @@ use crate::base::limits::TOKEN_LIFETIME;
 
 /// How long ends wait for a decision that takes them along, before they are logged by themselves.
 const END_AFTER: Duration = Duration::from_millis(200);
+/// How long a participant that could not be told of a commit is left alone.
+const TELL_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// For how long one request to a participant goes on before it is made anew.
 const ASK_FOR: Duration = Duration::from_secs(2);
 
@@ -186,6 +188,9 @@ struct Leading {
     /// Known to every participant, not yet logged so.
     ended: Vec<TransactionId>,
     end_at: Option<Time>,
+    /// Who could not be told, and when to try again.
+    tell_again: Vec<(Attempt, GroupId)>,
+    tell_at: Option<Time>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -349,7 +354,7 @@ impl Coordinator {
         let active = leading.active.keys().next().map(|number| Attempt { term: leading.term, number: *number });
         let lowest = self.decisions.keys().next().copied().into_iter().chain(active).min();
         match lowest {
-            Some(attempt) => Attempt { number: attempt.number - 1, ..attempt },
+            Some(attempt) => Attempt { number: attempt.number.saturating_sub(1), ..attempt },
             None => Attempt { term: leading.term, number: leading.number },
         }
     }
@@ -464,12 +469,15 @@ impl Coordinator {
     fn on_answer(&mut self, cx: &Context<'_>, tag: u64, outcome: Outcome, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         let Some((attempt, group, asked)) = leading.asks.remove(&tag) else { return };
-        let id = self.id(attempt);
+        let id = TransactionId { home: self.group, attempt };
         match (asked, outcome) {
             (Asked::Prepare, outcome) => self.on_voted(cx, id, group, outcome, out),
             (Asked::Commit, Outcome::Resolved) => self.on_aware(cx.now, attempt, group),
             // Until it says that it knows.
-            (Asked::Commit, _) => self.tell(cx.now, attempt, group, out),
+            (Asked::Commit, _) => {
+                leading.tell_again.push((attempt, group));
+                leading.tell_at.get_or_insert(cx.now + TELL_AGAIN_AFTER);
+            }
             (Asked::Abort, _) => {}
         }
     }
@@ -587,6 +595,8 @@ impl Coordinator {
             asks: BTreeMap::new(),
             ended: Vec::new(),
             end_at: None,
+            tell_again: Vec::new(),
+            tell_at: None,
         });
         for decision in self.decisions.values_mut() {
             decision.unaware = decision.parties.iter().copied().collect();
@@ -636,6 +646,12 @@ impl Coordinator {
             if self.active(id).is_some() {
                 self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(Rejection::DeadlineExceeded)), out);
             }
+        }
+        let Some(leading) = &mut self.leading else { return };
+        if leading.tell_at.is_some_and(|at| at <= cx.now) {
+            leading.tell_at = None;
+            let again = std::mem::take(&mut leading.tell_again);
+            again.into_iter().for_each(|(attempt, group)| self.tell(cx.now, attempt, group, out));
         }
         let Some(leading) = self.leading.as_mut().filter(|leading| !leading.paused) else { return };
         let expired = self.tokens.expire(cx.now);
@@ -712,7 +728,7 @@ impl Actor for Coordinator {
         let deadline = leading.deadlines.first().map(|(at, _)| *at);
         // While the leadership is handed over nothing is logged.
         let logged = [leading.end_at, self.tokens.next_expiry()].into_iter().flatten().min().filter(|_| !leading.paused);
-        [deadline, logged].into_iter().flatten().min().map(|at| (at, TimerKind::Replica(self.group)))
+        [deadline, logged, leading.tell_at].into_iter().flatten().min().map(|at| (at, TimerKind::Replica(self.group)))
     }
 
     fn check(&self) {
@@ -732,10 +748,10 @@ impl Actor for Coordinator {
             assert!(*asked != Asked::Commit || told || !self.decisions.contains_key(attempt), "who knows is not told again");
         }
         for (attempt, decision) in &self.decisions {
-            assert!(attempt.term <= leading.term, "decisions are of this term or earlier");
             assert!(decision.unaware.iter().all(|group| decision.parties.contains(group)), "only participants are told");
             let asked = |group: &GroupId| {
-                leading.asks.values().any(|(a, g, asked)| a == attempt && g == group && *asked == Asked::Commit)
+                let asking = leading.asks.values().any(|(a, g, asked)| a == attempt && g == group && *asked == Asked::Commit);
+                asking || leading.tell_again.contains(&(*attempt, *group))
             };
             assert!(decision.unaware.iter().all(asked), "who does not know is being told");
         }
