@@ -206,8 +206,8 @@ fn print_summary(summary: &Summary) {
     );
     let stats = summary.stats;
     println!(
-        "operations: {} done, {} conditions failed, {} rejected, {} unknown; {} keys undecided",
-        stats.done, stats.conditions_failed, stats.rejected, stats.unknown, summary.undecided
+        "operations: {} done, {} conditions failed, {} rejected, {} unknown; {} transactions committed, {} met a conflict; {} keys undecided",
+        stats.done, stats.conditions_failed, stats.rejected, stats.unknown, stats.committed, stats.conflicts, summary.undecided
     );
     if summary.failures.is_empty() {
         println!("clean");

@@ -5,6 +5,7 @@ use crate::check::{self, Violation};
 use crate::counters::{Counters, Kind};
 use crate::plan::Plan;
 use crate::workload::Stats;
+use crate::workload::transactions::LIST_PREFIX;
 use crate::world::World;
 use ringseed::msg::history::{Action, Outcome as Answer, Record};
 use std::cell::RefCell;
@@ -173,7 +174,15 @@ fn judge(plan: &Plan, history: &[Record], counters: &mut Counters) -> Result<che
     // The search by values alone distrusts the versions, and costs more than all of the run: one plan in four.
     let values = plan.seed.is_multiple_of(4);
     let partitions = Some(plan.cluster.partitions);
-    let options = check::Options { partitions, values, steps_max: SEARCH_STEPS_MAX, ..check::Options::default() };
+    let transactions = &plan.workload.transactions;
+    let options = check::Options {
+        partitions,
+        values,
+        steps_max: SEARCH_STEPS_MAX,
+        list_prefix: (transactions.lists > 0).then_some(LIST_PREFIX),
+        accounts: transactions.accounts,
+        ..check::Options::default()
+    };
     if !plan.beyond_drift_bound() {
         return check::check_history(history, &options);
     }
@@ -192,7 +201,7 @@ const SEARCH_STEPS_MAX: u64 = 50_000;
 fn rests_on_a_lease(record: &Record) -> bool {
     !record.action.is_write()
         || matches!(record.action, Action::Scan { .. })
-        || matches!(record.outcome, Answer::ConditionFailed { .. } | Answer::Rejected { .. })
+        || matches!(record.outcome, Answer::ConditionFailed { .. } | Answer::NotCommitted { .. } | Answer::Rejected { .. })
 }
 
 thread_local! {

@@ -50,10 +50,7 @@ impl Summary {
             self.failures.push((seed, outcome.verdict.clone()));
         }
         self.counters.add(&outcome.counters);
-        self.stats.done += outcome.stats.done;
-        self.stats.conditions_failed += outcome.stats.conditions_failed;
-        self.stats.rejected += outcome.stats.rejected;
-        self.stats.unknown += outcome.stats.unknown;
+        self.stats.add(&outcome.stats);
         self.simulated += Duration::from_nanos(outcome.simulated);
         self.events += outcome.events;
         self.undecided += outcome.undecided as u64;

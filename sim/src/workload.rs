@@ -4,10 +4,15 @@
 //! in the format of [`ringseed::msg::history`]. It knows what it last saw of each key, and so its conditions sometimes hold. What was
 //! in progress when a connection broke, or when the client lost patience, is *unknown*.
 //!
+//! What they ask of several keys at once is in [`transactions`].
+//!
 //! After the faults, the same clients run *errands*: a fresh write and a strong read in every partition, and a last strong read of
 //! every key (which makes the durability of each acknowledged write a matter of linearizability). An errand is repeated until it is done.
 
+pub mod transactions;
+
 use crate::WorldTime;
+use crate::check;
 use crate::dice::Dice;
 use crate::plan::WorkloadPlan;
 use bytes::Bytes;
@@ -36,6 +41,12 @@ pub struct Client {
     /// What was last seen of a key: value and version.
     seen: BTreeMap<Bytes, (Option<Bytes>, Version)>,
     errands: VecDeque<RequestBody>,
+    /// What it will do with the items that it reads now.
+    intent: Option<transactions::Intent>,
+    /// What it asks next, because of an answer or for want of one.
+    next: Option<RequestBody>,
+    /// Lists before this are full.
+    first_list: u32,
     /// What the errand at the front was last told.
     pub last_answer: String,
 }
@@ -63,6 +74,20 @@ pub struct Stats {
     pub conditions_failed: u64,
     pub rejected: u64,
     pub unknown: u64,
+    /// Transactions among those done; and those that met a conflict, among those whose conditions failed.
+    pub committed: u64,
+    pub conflicts: u64,
+}
+
+impl Stats {
+    pub fn add(&mut self, other: &Stats) {
+        self.done += other.done;
+        self.conditions_failed += other.conditions_failed;
+        self.rejected += other.rejected;
+        self.unknown += other.unknown;
+        self.committed += other.committed;
+        self.conflicts += other.conflicts;
+    }
 }
 
 impl Workload {
@@ -76,6 +101,9 @@ impl Workload {
             next_id: 1,
             seen: BTreeMap::new(),
             errands: VecDeque::new(),
+            intent: None,
+            next: None,
+            first_list: 0,
             last_answer: "nothing".into(),
         };
         Workload {
@@ -121,9 +149,12 @@ impl Workload {
         let body = if self.auditing {
             self.clients[client].errands.front()?.clone()
         } else {
-            let body = draw(&self.plan, client, &mut self.clients[client]);
-            self.clients[client].last_answer.clear();
-            body
+            let asking = &mut self.clients[client];
+            asking.last_answer.clear();
+            match asking.next.take() {
+                Some(next) => next,
+                None => draw(&self.plan, client, asking),
+            }
         };
         let timeout_ms = self.timeout_ms();
         let client = &mut self.clients[client];
@@ -153,7 +184,11 @@ impl Workload {
         if matches!(response.body, ResponseBody::Rejected(_)) {
             self.clients[client].leaves = self.auditing || self.clients[client].dice.chance(300);
         }
+        self.stats.conflicts += u64::from(transactions::is_conflict(&response.body));
         self.remember(client, &response.body);
+        let asking = &mut self.clients[client];
+        let asked = asking.pending.as_ref().expect("it waits for this answer").request.body.clone();
+        asking.next = transactions::follow_up(&self.plan, client, asking, &asked, &response.body);
         self.finish(client, outcome, Some(now));
         true
     }
@@ -195,7 +230,12 @@ impl Workload {
 
     /// Every key that the clients may have written.
     pub fn keys(&self) -> Vec<Bytes> {
-        (0..self.plan.keys).map(register).chain((0..self.plan.counters).map(counter)).collect()
+        let plan = &self.plan.transactions;
+        let lists = self.clients.iter().map(|client| client.first_list).max().unwrap_or(0) + plan.lists;
+        // A transaction may append to the list behind the last, too.
+        let lists = if plan.lists == 0 { 0 } else { lists + 1 };
+        let registers = (0..self.plan.keys).map(register).chain((0..self.plan.counters).map(counter));
+        registers.chain((0..plan.accounts).map(check::account)).chain((0..lists).map(transactions::list)).collect()
     }
 
     fn finish(&mut self, number: usize, outcome: Outcome, end: Option<WorldTime>) {
@@ -217,6 +257,7 @@ impl Workload {
             | Outcome::Values { .. }
             | Outcome::Transacted { .. } => {
                 self.stats.done += 1;
+                self.stats.committed += u64::from(matches!(outcome, Outcome::Transacted { .. }));
                 true
             }
             Outcome::ConditionFailed { .. } | Outcome::NotCommitted { .. } => {
@@ -234,6 +275,11 @@ impl Workload {
                 false
             }
         };
+        client.intent = None;
+        if client.next.is_none() && !self.auditing {
+            let in_doubt = matches!(outcome, Outcome::Unknown { .. });
+            client.next = transactions::again(client, &pending.request.body, in_doubt);
+        }
         if self.auditing && done && client.errands.front() == Some(&pending.request.body) {
             client.errands.pop_front();
         }
@@ -242,9 +288,11 @@ impl Workload {
 
     fn remember(&mut self, client: usize, body: &ResponseBody) {
         let client = &mut self.clients[client];
-        let Some(RequestBody::Operation(operation)) = client.pending.as_ref().map(|pending| &pending.request.body) else {
-            return;
-        };
+        let Some(pending) = &client.pending else { return };
+        for (key, value, version) in transactions::seen(&pending.request.body, body) {
+            client.seen.insert(key, (value, version));
+        }
+        let RequestBody::Operation(operation) = &pending.request.body else { return };
         let seen = match (body, &operation.action) {
             (ResponseBody::Value { value, version }, _) => (value.clone(), *version),
             (ResponseBody::Written { version, .. }, Action::Put { value, .. }) => (Some(value.clone()), *version),
@@ -292,6 +340,9 @@ fn counter(number: u32) -> Bytes {
 }
 
 fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody {
+    if client.dice.chance(plan.transactions.permille) {
+        return transactions::draw(plan, number, client);
+    }
     let dice = &mut client.dice;
     let acknowledge = if dice.chance(plan.all_permille) { Acknowledge::All } else { Acknowledge::Quorum };
     let consistency = if dice.chance(plan.eventual_permille) { Consistency::Eventual } else { Consistency::Strong };

@@ -189,7 +189,11 @@ impl<'a> Known<'a> {
                     format!("{name} is shown at version {seen}, though version {version} is within the index {at} read at");
                 return Err(violation(&what, [fact.by, page.record]));
             }
-            (Some((version, fact)), None) if fact.present && self.maybe_deleted.get(key).is_none_or(|since| *since > end) => {
+            (Some((version, fact)), None)
+                if fact.present
+                    && self.maybe_deleted.get(key).is_none_or(|since| *since > end)
+                    && writes.range(version..=&at).all(|(_, later)| later.present) =>
+            {
                 let what = format!("{name} is not shown, though its version {version} is within the index {at} read at");
                 return Err(violation(&what, [fact.by, page.record]));
             }

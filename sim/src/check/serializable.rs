@@ -156,10 +156,13 @@ impl<'a> Graph<'a> {
         seen: &BTreeMap<(&'a Bytes, u64), &'a Data>,
     ) {
         let mut writers: BTreeMap<(&Bytes, &Data), Vec<usize>> = BTreeMap::new();
+        // What an increment would leave is not known: where one may have been, a value does not tell its writer.
+        let mut incremented: BTreeSet<&Bytes> = BTreeSet::new();
         for (at, record) in history.iter().enumerate().filter(|(_, record)| matches!(record.outcome, Outcome::Unknown { .. })) {
             for put in puts(record) {
                 writers.entry(put).or_default().push(at);
             }
+            incremented.extend(increments(record));
         }
         let mut nodes: BTreeMap<usize, usize> = BTreeMap::new();
         for (&(key, version), &value) in seen {
@@ -167,7 +170,7 @@ impl<'a> Graph<'a> {
             let free = |slots: &Slots<'_>, key| {
                 slots.get(key).and_then(|slots| slots.get(&version)).is_none_or(|slot| slot.writer.is_none())
             };
-            if version == 0 || !free(slots, key) {
+            if version == 0 || incremented.contains(key) || !free(slots, key) {
                 continue;
             }
             let record = &history[writer];
@@ -394,6 +397,17 @@ fn puts<'a>(record: &'a Record) -> Vec<(&'a Bytes, &'a Data)> {
                 _ => None,
             };
             items.iter().filter_map(put).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The keys that an operation increments.
+fn increments(record: &Record) -> Vec<&Bytes> {
+    match &record.action {
+        Action::Increment { key, .. } => vec![key],
+        Action::Transact { items, .. } => {
+            items.iter().filter(|item| matches!(item.action, ItemAction::Increment(_))).map(|item| &item.key).collect()
         }
         _ => Vec::new(),
     }

@@ -4,22 +4,33 @@
 //! uses three kinds a lot reaches states that one which uses all of them a little never does.
 
 use super::{
-    ClusterPlan, DiskPlan, Ending, Fault, FaultKind, LossStyle, MessageKind, NetworkPlan, NodePlan, Plan, Target, Trigger,
-    WorkloadPlan, scenarios,
+    ClusterPlan, DiskPlan, Ending, Fault, FaultKind, LossStyle, MessageKind, NetworkPlan, NodePlan, Plan, Target,
+    TransactionPlan, Trigger, WorkloadPlan, scenarios, transactions,
 };
 use crate::dice::Dice;
 
 impl Plan {
-    /// The plan of a seed. One in four follows a scenario of [`scenarios::TABLE`].
+    /// The plan of a seed. Some follow a scenario of [`transactions::TABLE`], one in four of the rest one of [`scenarios::TABLE`].
     pub fn generate(seed: u64) -> Plan {
         let mut dice = Dice::new(seed, "plan");
         let mut plan = surroundings(seed, &mut dice);
-        if dice.chance(250) {
+        // Streams of their own: what transactions add leaves the rest of the plan as it was.
+        let mut others = Dice::new(seed, "transactions");
+        if others.chance(180) {
+            plan.workload.transactions = transactions::draw(&mut others);
+            let scenario = others.pick(transactions::TABLE);
+            plan.scenario = scenario.name.to_owned();
+            (scenario.draw)(&mut plan, &mut others);
+        } else if dice.chance(250) {
             let scenario = dice.pick(scenarios::TABLE);
             plan.scenario = scenario.name.to_owned();
             (scenario.draw)(&mut plan, &mut dice);
         } else {
             swarm(&mut plan, &mut dice);
+            if others.chance(700) {
+                plan.workload.transactions = transactions::draw(&mut others);
+                transactions::strike_points(&mut plan, &mut others);
+            }
         }
         keep_the_promises_keepable(&mut plan, &mut dice);
         let clients = u64::from(plan.workload.clients);
@@ -112,6 +123,7 @@ pub(super) fn workload(dice: &mut Dice) -> WorkloadPlan {
         counter_permille: *dice.pick(&[0, 200, 500]),
         all_permille: *dice.pick(&[0, 0, 50, 300]),
         wander_permille: *dice.pick(&[0, 20, 200]),
+        transactions: TransactionPlan::default(),
     }
 }
 

@@ -9,6 +9,7 @@
 mod generate;
 pub mod scenarios;
 mod steered;
+pub mod transactions;
 
 use ringseed::actor::Placement;
 use ringseed::base::{ClusterId, DirectoryId, GroupId, NodeId};
@@ -16,6 +17,7 @@ use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
 use ringseed::msg::peer::{PeerMessage, ReplicaMessage};
 use ringseed::ring::placement;
 use serde::{Deserialize, Serialize};
+pub use transactions::TransactionPlan;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -86,6 +88,8 @@ pub struct WorkloadPlan {
     pub all_permille: u32,
     /// Of a thousand operations, before how many the client goes to another node.
     pub wander_permille: u32,
+    #[serde(default)]
+    pub transactions: TransactionPlan,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

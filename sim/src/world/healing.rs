@@ -110,8 +110,10 @@ impl World {
         let partitions = self.live_partitions();
         let mut errands = workload::partition_errands(&partitions, self.plan.cluster.partitions);
         let all = self.plan.cluster.partitions;
-        let keys = self.workload.keys().into_iter().filter(|key| partitions.contains(&workload::partition_of(key, all)));
-        errands.extend(keys.map(workload::strong_read));
+        let mut keys = self.workload.keys();
+        keys.retain(|key| partitions.contains(&workload::partition_of(key, all)));
+        errands.extend(workload::transactions::read_errands(&keys));
+        errands.extend(keys.into_iter().map(workload::strong_read));
         if partitions.len() as u32 == all {
             let scan = Scan { prefix: Bytes::new(), from: Bytes::new(), limit: 1000, consistency: Consistency::Strong };
             errands.push(RequestBody::Scan(scan));
@@ -190,6 +192,13 @@ impl World {
         }
         let groups = self.live_replicas();
         let healing = self.healing.as_ref()?;
+        let all_live = healing.live.len() as u32 == self.plan.cluster.partitions;
+        for machine in &self.machines {
+            let Some(node) = machine.node.as_ref().filter(|_| all_live && !machine.is_out()) else { continue };
+            if let Some(transaction) = node.transactions(machine.clock.read(self.now)).first() {
+                return Some(format!("{:?} has a transaction in progress: {transaction:?}", machine.id));
+            }
+        }
         for group in &healing.live {
             let replicas = groups.get(group).map_or(&[][..], Vec::as_slice);
             let leaders: Vec<_> = replicas.iter().filter(|(_, r)| r.leads).collect();
