@@ -486,12 +486,15 @@ impl Gateway {
     fn on_forget(&mut self, group: GroupId) {
         let asked = |call: &Call| matches!(call.caller, Caller::Asker(asker) if asker.group() == group);
         let forgotten: Vec<u64> = self.calls.iter().filter(|(_, call)| asked(call)).map(|(id, _)| *id).collect();
-        for id in forgotten {
-            self.recall(id);
-            if let Some(call) = self.calls.remove(&id) {
-                self.wakes.remove(&(call.wake, id));
-                self.size -= call.size;
-            }
+        forgotten.into_iter().for_each(|id| self.abandon(id));
+    }
+
+    /// Drops a call that nobody waits for.
+    fn abandon(&mut self, id: u64) {
+        self.recall(id);
+        if let Some(call) = self.calls.remove(&id) {
+            self.wakes.remove(&(call.wake, id));
+            self.size -= call.size;
         }
     }
 
@@ -531,7 +534,10 @@ impl Gateway {
             (_, Some((life, _))) if life != cx.epoch => {
                 Some(Outcome::NotLeader { leader: self.leaders.get(&forward.group).copied() })
             }
-            _ if self.stopping && !forward.task.is_eventual() => {
+            // Only what would begin something new: decisions are still taken, and told.
+            (Task::Operation(_) | Task::Scan(_) | Task::Transact { .. } | Task::Prepare(_), _)
+                if self.stopping && !forward.task.is_eventual() =>
+            {
                 let hint = self.leaders.get(&forward.group).filter(|hint| hint.node != cx.me);
                 Some(Outcome::NotLeader { leader: hint.copied() })
             }
@@ -633,13 +639,18 @@ impl Gateway {
     /// Whoever still waits, after all patience, is told what holds; and nothing is begun any more.
     fn on_end(&mut self, cx: &mut Context<'_>, peers: Vec<NodeId>, out: &mut Outbox<Out>) {
         self.ended = true;
-        while let Some((id, call)) = self.calls.first_key_value() {
+        for id in self.calls.keys().copied().collect::<Vec<u64>>() {
+            let Some(call) = self.calls.get(&id) else { continue };
+            if matches!(call.caller, Caller::Asker(_)) {
+                // The next leaders ask for themselves.
+                self.abandon(id);
+                continue;
+            }
             let begun = call.place != Whereabouts::Waiting && !call.is_repeatable();
             let body = match begun {
                 true => ResponseBody::Unknown(Doubt::LeadershipLost),
                 false => ResponseBody::Rejected(Rejection::Stopping),
             };
-            let id = *id;
             self.finish(cx, id, Outcome::Answer(body), out);
         }
         for peer in peers {
