@@ -326,6 +326,7 @@ fn hear_of_the_old_directory(plan: &mut Plan) {
                 | FaultKind::ClockRate { .. }
                 | FaultKind::Duplication { .. }
                 | FaultKind::Reordering { .. }
+                | FaultKind::SlowMessages { what: MessageKind::Append, .. }
         );
         let before = fault.when.is_none() && fault.at_ms + fault.for_ms < from;
         harmless || before || fault.at_ms > to

@@ -353,6 +353,9 @@ fn gentle_heartbeats(plan: &mut Plan) {
 }
 
 fn old_directory(plan: &mut Plan, dice: &mut Dice) {
+    if dice.chance(500) {
+        return steered::forgotten_acknowledgements(plan, dice);
+    }
     strict_sync(plan);
     gentle_heartbeats(plan);
     let node = Target::Node(1 + dice.below(plan.nodes.len() as u64) as u16);

@@ -5,7 +5,7 @@
 //! election is never certain: a scenario makes its interleaving likely within a seed, and finds its neighbours on the way.
 
 use super::scenarios::{add, focus, readers, strict_sync, times};
-use super::{FaultKind, MessageKind, Plan, Target};
+use super::{Ending, FaultKind, MessageKind, Plan, Target};
 use crate::dice::Dice;
 
 /// A plain surrounding: one group, a quick network and quick disks, so that only what is steered takes time.
@@ -195,4 +195,22 @@ pub fn slow_leaders(plan: &mut Plan, dice: &mut Dice) {
         add(plan, at, 5 * support / 2, FaultKind::ClockRate { target, ppm: -98_000 });
         add(plan, at + support / 2, 2 * support, FaultKind::Isolate { target });
     }
+}
+
+/// A node with an old copy of its directory has forgotten what the leader committed by its acknowledgement. The one other node never got that, but
+/// has heard of it; and the leader is cut off. If these two elect, it is lost.
+pub fn forgotten_acknowledgements(plan: &mut Plan, dice: &mut Dice) {
+    stage(plan, dice, 3, 400);
+    plan.workload.get_permille = 200;
+    plan.faults_ms = 9_000;
+    plan.ending = Ending::HealMajority;
+    let replicas = plan.replicas(1);
+    let leader = replicas[0];
+    let [forgets, lags] = *dice.pick(&[[replicas[1], replicas[2]], [replicas[2], replicas[1]]]);
+    let copied = dice.between(1_500, 2_000);
+    let back = copied + 2_500;
+    add(plan, copied, 2_500, FaultKind::OldDirectory { target: Target::Node(forgets) });
+    slow(plan, copied, 5_500, (leader, lags), MessageKind::Append, 20_000);
+    slow(plan, back - 50, 3_050, (leader, forgets), MessageKind::Append, 20_000);
+    isolate(plan, back + 1_600, 2_500, leader);
 }
