@@ -5,6 +5,7 @@
 //!
 //! [`generate`](Plan::generate) draws most plans by *swarm* (Groce et al., 2012: each seed draws which kinds of fault it uses at all,
 //! and how hard), and one in four from the table of [`scenarios`], which aim at states that chance rarely reaches.
+//! Some of those are *steered*: they cast every node in its part, and delay single kinds of message.
 
 mod generate;
 pub mod scenarios;
