@@ -3,6 +3,7 @@
 //! A fault that fires and changes nothing (a partition over which nobody sends, a power loss with nothing unsynced) tests
 //! nothing. A batch of seeds in which a kind never fired, or never mattered, fails.
 
+use crate::points::Point;
 use std::collections::BTreeMap;
 
 macro_rules! kinds {
@@ -90,6 +91,8 @@ kinds! {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     counts: BTreeMap<Kind, Count>,
+    /// How often points of the protocol were passed, and how often a fault was placed there.
+    points: BTreeMap<Point, Count>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -111,7 +114,30 @@ impl Counters {
         self.counts.get(&kind).copied().unwrap_or_default()
     }
 
+    pub fn passed(&mut self, point: Point) {
+        self.points.entry(point).or_default().fired += 1;
+    }
+
+    pub fn placed(&mut self, point: Point) {
+        self.points.entry(point).or_default().mattered += 1;
+    }
+
+    /// Fired: passed; mattered: a fault was placed there.
+    pub fn point(&self, point: Point) -> Count {
+        self.points.get(&point).copied().unwrap_or_default()
+    }
+
+    /// The points that were never passed, or where no fault was placed.
+    pub fn idle_points(&self) -> Vec<Point> {
+        Point::ALL.iter().copied().filter(|&p| self.point(p).fired == 0 || self.point(p).mattered == 0).collect()
+    }
+
     pub fn add(&mut self, other: &Counters) {
+        for (&point, count) in &other.points {
+            let sum = self.points.entry(point).or_default();
+            sum.fired += count.fired;
+            sum.mattered += count.mattered;
+        }
         for (&kind, count) in &other.counts {
             let sum = self.counts.entry(kind).or_default();
             sum.fired += count.fired;

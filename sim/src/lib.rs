@@ -16,6 +16,7 @@ pub mod disk;
 pub mod mutants;
 pub mod network;
 pub mod plan;
+pub mod points;
 mod run;
 pub mod runner;
 pub mod seeds;

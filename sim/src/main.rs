@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use ringseed_sim::counters::{Counters, Kind};
 use ringseed_sim::plan::Plan;
+use ringseed_sim::points::Point;
 use ringseed_sim::{Outcome, RunOptions, Summary, Verdict, run_plan, run_those, shrink};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -228,6 +229,17 @@ fn print_counters(counters: &Counters, all: bool) {
         }
     }
     println!("{table}");
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(["point of a transaction", "passed", "struck"]);
+    for &point in Point::ALL {
+        let count = counters.point(point);
+        if all || count.mattered > 0 {
+            table.add_row([point.name().to_owned(), count.fired.to_string(), count.mattered.to_string()]);
+        }
+    }
+    if table.row_count() > 0 {
+        println!("{table}");
+    }
 }
 
 fn print_options(plan: &Plan) {
@@ -236,7 +248,8 @@ fn print_options(plan: &Plan) {
     plan.nodes.iter().enumerate().for_each(|(number, node)| println!("  n{}: {node:?}", number + 1));
     println!("  {:?}\n  {:?}\n  {:?}", plan.workload, plan.network, plan.disk);
     for fault in &plan.faults {
-        let when = fault.when.map_or(String::new(), |trigger| format!(", when a node {trigger:?}"));
+        let nth = if fault.nth > 0 { format!(" for the {}. time", fault.nth) } else { String::new() };
+        let when = fault.when.map_or(String::new(), |trigger| format!(", when a node {trigger:?}{nth}"));
         println!("  {:>6} ms{when}, for {} ms: {:?}", fault.at_ms, fault.for_ms, fault.kind);
     }
 }

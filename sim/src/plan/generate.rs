@@ -138,7 +138,7 @@ fn swarm(plan: &mut Plan, dice: &mut Dice) {
         let kind = dice.pick(&kinds);
         let at_ms = if dice.chance(60) { dice.below(800) } else { dice.between(settled(plan), plan.faults_ms) };
         let for_ms = dice.spread(30, 4_000);
-        let mut fault = Fault { at_ms, for_ms, when: None, kind: kind(plan, dice) };
+        let mut fault = Fault { at_ms, for_ms, when: None, nth: 0, kind: kind(plan, dice) };
         if fault.kind.target().is_some() && dice.chance(350) {
             fault.when = Some(*dice.pick(TRIGGERS));
             if dice.chance(600) {

@@ -12,6 +12,7 @@ pub mod scenarios;
 mod steered;
 pub mod transactions;
 
+use crate::points::Point;
 use ringseed::actor::Placement;
 use ringseed::base::{ClusterId, DirectoryId, GroupId, NodeId};
 use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
@@ -133,6 +134,9 @@ pub struct Fault {
     /// If set, the fault is armed at `at_ms`, and begins when this happens at the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Trigger>,
+    /// If set, at the so-manieth time that it happens; else at one of the first, by chance.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub nth: u32,
     pub kind: FaultKind,
 }
 
@@ -173,6 +177,8 @@ pub enum Trigger {
     Releases,
     /// It reports that a leader's entries conflict with its own.
     Conflicts,
+    /// A point of the transactions' protocol.
+    Passes(Point),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -277,6 +283,16 @@ pub enum FaultKind {
     Full {
         target: Target,
     },
+    /// The message of the point that is waited for is lost, with the envelope that it is in.
+    LoseMessage,
+    /// It is late, and others overtake it.
+    HoldMessage {
+        by_ms: u64,
+    },
+    /// It comes again.
+    RepeatMessage {
+        after_ms: u64,
+    },
     /// Clients' connections to the target break.
     Disconnect {
         target: Target,
@@ -350,6 +366,10 @@ impl ClusterPlan {
     }
 }
 
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl Plan {
     /// The nodes that hold the group, from 1, the preferred leader first: as the nodes will compute it once the cluster has formed.
     pub fn replicas(&self, group: u32) -> Vec<u16> {
@@ -415,6 +435,9 @@ impl FaultKind {
             FaultKind::SyncErrors { .. } => "sync errors",
             FaultKind::Stall { .. } => "stall",
             FaultKind::Full { .. } => "full disk",
+            FaultKind::LoseMessage => "loss of a message",
+            FaultKind::HoldMessage { .. } => "a message held back",
+            FaultKind::RepeatMessage { .. } => "a message repeated",
             FaultKind::Disconnect { .. } => "disconnection",
         }
     }
@@ -446,7 +469,10 @@ impl FaultKind {
             | FaultKind::Reordering { .. }
             | FaultKind::Delay { .. }
             | FaultKind::SlowLink { .. }
-            | FaultKind::SlowMessages { .. } => None,
+            | FaultKind::SlowMessages { .. }
+            | FaultKind::LoseMessage
+            | FaultKind::HoldMessage { .. }
+            | FaultKind::RepeatMessage { .. } => None,
         }
     }
 }

@@ -57,11 +57,11 @@ pub(super) fn times(plan: &Plan, dice: &mut Dice, every_ms: u64) -> Vec<u64> {
 }
 
 pub(super) fn add(plan: &mut Plan, at_ms: u64, for_ms: u64, kind: FaultKind) {
-    plan.faults.push(Fault { at_ms, for_ms, when: None, kind });
+    plan.faults.push(Fault { at_ms, for_ms, when: None, nth: 0, kind });
 }
 
 pub(super) fn add_when(plan: &mut Plan, at_ms: u64, for_ms: u64, when: Trigger, kind: FaultKind) {
-    plan.faults.push(Fault { at_ms, for_ms, when: Some(when), kind: aimed_there(kind) });
+    plan.faults.push(Fault { at_ms, for_ms, when: Some(when), nth: 0, kind: aimed_there(kind) });
 }
 
 fn group(plan: &Plan, dice: &mut Dice) -> u32 {
@@ -270,6 +270,7 @@ fn crash_after_answer(plan: &mut Plan, dice: &mut Dice) {
                 at_ms: at,
                 for_ms: dice.between(10, 300),
                 when: Some(Trigger::Answers),
+                nth: 0,
                 kind: FaultKind::PowerLossOfAll { within_ms: 1, style },
             });
         } else {
@@ -308,7 +309,7 @@ fn new_segments(plan: &mut Plan, dice: &mut Dice) {
         let down = dice.between(5, 150);
         if dice.chance(200) {
             let kind = FaultKind::PowerLossOfAll { within_ms: dice.spread(1, 10), style };
-            plan.faults.push(Fault { at_ms: at, for_ms: down, when: Some(when), kind });
+            plan.faults.push(Fault { at_ms: at, for_ms: down, when: Some(when), nth: 0, kind });
         } else {
             add_when(plan, at, down, when, FaultKind::PowerLoss { target: Target::There, style });
         }

@@ -1,9 +1,10 @@
 //! Transactions in plans: what clients ask of several keys, and faults at points of the protocol.
 
-use super::generate::settled;
+use super::generate::{settled, style};
 use super::scenarios::Scenario;
-use super::{Fault, FaultKind, Plan};
+use super::{Fault, FaultKind, Plan, Target, Trigger};
 use crate::dice::Dice;
+use crate::points::Point;
 use serde::{Deserialize, Serialize};
 
 /// What the clients ask of several keys at once; see [`crate::workload::transactions`].
@@ -41,5 +42,231 @@ pub(super) fn draw(dice: &mut Dice) -> TransactionPlan {
     }
 }
 
-pub(super) fn strike_points(_plan: &mut Plan, _dice: &mut Dice) {}
-pub const TABLE: &[Scenario] = super::scenarios::TABLE;
+/// Every scenario about transactions, by name.
+pub const TABLE: &[Scenario] = &[
+    Scenario { name: "the coordinator is struck between two steps", draw: coordinators },
+    Scenario { name: "a participant is struck between two steps", draw: participants },
+    Scenario { name: "words of a transaction are lost, late and repeated", draw: words },
+    Scenario { name: "a home is cut off for long", draw: homes_cut_off },
+    Scenario { name: "a participant's group has no majority for a while", draw: no_majority },
+    Scenario { name: "power goes everywhere, with transactions in every state", draw: power_loss_of_all },
+    Scenario { name: "clients of transactions are lost", draw: clients_lost },
+    Scenario { name: "transactions contend", draw: contention },
+];
+
+const COORDINATOR: &[Point] = &[
+    Point::TransactArrives,
+    Point::PrepareLeaves,
+    Point::VoteArrives,
+    Point::VoteArrives,
+    Point::DecideAppended,
+    Point::DecideDurable,
+    Point::DecideAcknowledged,
+    Point::AnswerLeaves,
+    Point::ResolveLeaves,
+    Point::ResolvedArrives,
+    Point::EndAppended,
+    Point::EndDurable,
+    Point::InquiryArrives,
+    Point::ReplyLeaves,
+];
+
+const PARTICIPANT: &[Point] = &[
+    Point::PrepareArrives,
+    Point::PrepareAppended,
+    Point::PrepareDurable,
+    Point::PrepareAcknowledged,
+    Point::VoteLeaves,
+    Point::RefusalLeaves,
+    Point::ResolveArrives,
+    Point::OutcomeAppended,
+    Point::OutcomeDurable,
+    Point::OutcomeAcknowledged,
+    Point::ResolvedLeaves,
+    Point::InquiryLeaves,
+    Point::ReplyArrives,
+];
+
+/// A few faults at any points, beside whatever else the plan holds.
+pub(super) fn strike_points(plan: &mut Plan, dice: &mut Dice) {
+    if dice.chance(500) {
+        return;
+    }
+    for _ in 0..dice.between(1, 6) {
+        let at = dice.between(settled(plan), plan.faults_ms);
+        let point = *dice.pick(Point::ALL);
+        strike(plan, dice, at, point);
+    }
+}
+
+/// A fault at a point, of any kind that makes sense there.
+fn strike(plan: &mut Plan, dice: &mut Dice, at_ms: u64, point: Point) {
+    let kind = if Point::MESSAGES.contains(&point) && dice.chance(400) { on_message(dice) } else { on_node(dice) };
+    let for_ms = dice.spread(20, 3_000);
+    add(plan, dice, at_ms, for_ms, point, kind);
+}
+
+fn add(plan: &mut Plan, dice: &mut Dice, at_ms: u64, for_ms: u64, point: Point, kind: FaultKind) {
+    let nth = dice.spread(1, 12) as u32;
+    plan.faults.push(Fault { at_ms, for_ms, when: Some(Trigger::Passes(point)), nth, kind });
+}
+
+fn on_node(dice: &mut Dice) -> FaultKind {
+    let target = Target::There;
+    match dice.below(10) {
+        0..=2 => FaultKind::Crash { target },
+        3..=4 => FaultKind::PowerLoss { target, style: style(dice) },
+        5..=6 => FaultKind::Isolate { target },
+        7 => FaultKind::OneWay { target, outward: dice.chance(500) },
+        8 => FaultKind::Pause { target },
+        _ => FaultKind::Stop { target },
+    }
+}
+
+fn on_message(dice: &mut Dice) -> FaultKind {
+    match dice.below(4) {
+        0 => FaultKind::LoseMessage,
+        1 => FaultKind::HoldMessage { by_ms: dice.spread(2, 4_000) },
+        _ => FaultKind::RepeatMessage { after_ms: dice.spread(1, 4_000) },
+    }
+}
+
+/// Many transactions over several groups, quick clients, few keys.
+fn busy(plan: &mut Plan, dice: &mut Dice) {
+    plan.cluster.partitions = *dice.pick(&[2, 4, 4, 8]);
+    plan.cluster.support_ms = *dice.pick(&[200, 250, 400]);
+    let support = u64::from(plan.cluster.support_ms);
+    plan.nodes.iter_mut().for_each(|node| node.heartbeat_ms = support / 4);
+    let workload = &mut plan.workload;
+    workload.keys = dice.between(2, 12) as u32;
+    workload.counters = dice.between(1, 4) as u32;
+    workload.clients = dice.between(4, 10) as u32;
+    workload.think_ms = dice.between(5, 20);
+    workload.timeout_ms = dice.between(400, 2_000) as u32;
+    workload.value_size_max = workload.value_size_max.min(2_000);
+    workload.transactions.permille = *dice.pick(&[600, 800, 950]);
+}
+
+fn times(plan: &Plan, dice: &mut Dice, every_ms: u64) -> Vec<u64> {
+    let mut times = Vec::new();
+    let mut at = settled(plan);
+    while at < plan.faults_ms {
+        times.push(at);
+        at += dice.between(every_ms / 2, every_ms * 3 / 2);
+    }
+    times
+}
+
+fn coordinators(plan: &mut Plan, dice: &mut Dice) {
+    busy(plan, dice);
+    for at in times(plan, dice, 700) {
+        let point = *dice.pick(COORDINATOR);
+        strike(plan, dice, at, point);
+    }
+}
+
+fn participants(plan: &mut Plan, dice: &mut Dice) {
+    busy(plan, dice);
+    for at in times(plan, dice, 700) {
+        let point = *dice.pick(PARTICIPANT);
+        strike(plan, dice, at, point);
+    }
+}
+
+fn words(plan: &mut Plan, dice: &mut Dice) {
+    busy(plan, dice);
+    for at in times(plan, dice, 150) {
+        let point = *dice.pick(Point::MESSAGES);
+        let kind = on_message(dice);
+        add(plan, dice, at, 1, point, kind);
+        // Now and then somebody goes away meanwhile.
+        if dice.chance(120) {
+            strike(plan, dice, at, point);
+        }
+    }
+}
+
+fn homes_cut_off(plan: &mut Plan, dice: &mut Dice) {
+    busy(plan, dice);
+    for at in times(plan, dice, 2_500) {
+        let point = *dice.pick(COORDINATOR);
+        let target = Target::There;
+        let kind = match dice.below(3) {
+            0 => FaultKind::OneWay { target, outward: dice.chance(500) },
+            1 => FaultKind::Pause { target },
+            _ => FaultKind::Isolate { target },
+        };
+        let span = dice.between(1_500, 4_000);
+        add(plan, dice, at, span, point, kind);
+    }
+}
+
+fn no_majority(plan: &mut Plan, dice: &mut Dice) {
+    busy(plan, dice);
+    for at in times(plan, dice, 3_000) {
+        let group = 1 + dice.below(u64::from(plan.cluster.partitions)) as u32;
+        let replicas = plan.replicas(group);
+        let spared = dice.below(replicas.len() as u64) as usize;
+        let span = dice.between(800, 2_500);
+        for (place, &node) in replicas.iter().enumerate().filter(|(place, _)| *place != spared) {
+            let target = Target::Node(node);
+            let kind = match dice.below(3) {
+                0 => FaultKind::Crash { target },
+                1 => FaultKind::Pause { target },
+                _ => FaultKind::Isolate { target },
+            };
+            plan.faults.push(Fault { at_ms: at + place as u64, for_ms: span, when: None, nth: 0, kind });
+        }
+    }
+}
+
+fn power_loss_of_all(plan: &mut Plan, dice: &mut Dice) {
+    busy(plan, dice);
+    plan.nodes.iter_mut().for_each(|node| node.wal_sync_ms = 0);
+    for at in times(plan, dice, 1_500) {
+        let point = *dice.pick(Point::ALL);
+        let kind = FaultKind::PowerLossOfAll { within_ms: dice.spread(1, 30), style: style(dice) };
+        let span = dice.spread(10, 300);
+        add(plan, dice, at, span, point, kind);
+    }
+}
+
+fn clients_lost(plan: &mut Plan, dice: &mut Dice) {
+    busy(plan, dice);
+    plan.workload.timeout_ms = dice.between(200, 600) as u32;
+    plan.workload.transactions.token_permille = 600;
+    for at in times(plan, dice, 250) {
+        let point = *dice.pick(&[
+            Point::TransactLeaves,
+            Point::TransactArrives,
+            Point::PrepareLeaves,
+            Point::VoteArrives,
+            Point::DecideAppended,
+            Point::AnswerLeaves,
+        ]);
+        let target = Target::There;
+        let kind = match dice.below(6) {
+            0 => FaultKind::Crash { target },
+            1 => FaultKind::Isolate { target },
+            _ => FaultKind::Disconnect { target },
+        };
+        let span = dice.spread(20, 800);
+        add(plan, dice, at, span, point, kind);
+    }
+}
+
+fn contention(plan: &mut Plan, dice: &mut Dice) {
+    busy(plan, dice);
+    plan.workload.keys = dice.between(2, 4) as u32;
+    plan.workload.counters = dice.between(1, 2) as u32;
+    plan.workload.hot_permille = *dice.pick(&[0, 300, 600]);
+    plan.workload.clients = 10;
+    plan.workload.think_ms = 5;
+    let transactions = &mut plan.workload.transactions;
+    (transactions.accounts, transactions.lists) = (dice.between(2, 3) as u32, 1);
+    if dice.chance(500) {
+        let at = settled(plan);
+        strike_points(plan, dice);
+        strike(plan, dice, at, Point::VoteArrives);
+    }
+}

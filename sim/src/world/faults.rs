@@ -8,6 +8,7 @@ use crate::WorldTime;
 use crate::counters::Kind;
 use crate::disk::DiskTrouble;
 use crate::plan::{FaultKind, LossStyle, Target, Trigger};
+use crate::points::Point;
 use ringseed::base::GroupId;
 use ringseed::node::{Event, LinkState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Faults {
     active: BTreeMap<usize, Active>,
     armed: BTreeSet<usize>,
+    /// How often the triggers of faults that wait for a certain time have happened.
+    happened: BTreeMap<usize, u32>,
     /// The rate that a fault has set a machine's clock to.
     clock_ppm: BTreeMap<usize, i64>,
     over: bool,
@@ -55,6 +58,10 @@ impl World {
     pub(super) fn pull_triggers(&mut self, number: usize) {
         let triggers = std::mem::take(&mut self.triggers);
         for &trigger in &triggers {
+            if let Trigger::Passes(point) = trigger {
+                self.pass(number, point);
+                continue;
+            }
             let within = if self.schedule.chance(500) { 0 } else { MS };
             self.disk_trigger(number, trigger, within);
         }
@@ -64,16 +71,69 @@ impl World {
 
     /// As above; the fault begins at some instant of the next `within` nanoseconds.
     pub(super) fn disk_trigger(&mut self, number: usize, trigger: Trigger, within: u64) {
+        if let Some(fault) = self.nth_time(Some(number), trigger, false) {
+            self.faults.armed.remove(&fault);
+            self.count_placed(trigger);
+            self.after(0, Happening::FaultTriggered(fault, number));
+        }
         let armed = self.faults.armed.iter().copied();
-        let mut candidates = armed.filter(|&fault| self.plan.faults[fault].when == Some(trigger));
+        let mut candidates = armed.filter(|&fault| {
+            let fault = &self.plan.faults[fault];
+            fault.when == Some(trigger) && fault.nth == 0
+        });
         let Some(fault) = candidates.find(|&fault| self.is_target(self.plan.faults[fault].kind.target(), number)) else { return };
         // Not always at the first chance: the second or third finds the node in another state.
         if self.schedule.chance(400) {
             return;
         }
         self.faults.armed.remove(&fault);
+        self.count_placed(trigger);
         let delay = self.schedule.below(within + 1);
         self.after(delay, Happening::FaultTriggered(fault, number));
+    }
+
+    /// A point of the protocol was passed, now, by the node of `number`.
+    pub(super) fn pass(&mut self, number: usize, point: Point) {
+        self.counters.passed(point);
+        self.disk_trigger(number, Trigger::Passes(point), 0);
+    }
+
+    /// Of the armed faults that wait for the nth time of a trigger, counts one up; the first whose time has come.
+    fn nth_time(&mut self, number: Option<usize>, trigger: Trigger, on_message: bool) -> Option<usize> {
+        let armed: Vec<usize> = self.faults.armed.iter().copied().collect();
+        let mut come = None;
+        for at in armed {
+            let fault = &self.plan.faults[at];
+            let nth = if on_message { fault.nth.max(1) } else { fault.nth };
+            if fault.when != Some(trigger) || nth == 0 || is_on_message(&fault.kind) != on_message {
+                continue;
+            }
+            if number.is_some_and(|number| !self.is_target(fault.kind.target(), number)) {
+                continue;
+            }
+            let happened = self.faults.happened.entry(at).or_default();
+            *happened += 1;
+            if *happened >= nth && come.is_none() {
+                come = Some(at);
+            }
+        }
+        come
+    }
+
+    /// What becomes of a message that leaves at this point, if a fault waits for it.
+    pub(super) fn message_fault(&mut self, number: usize, point: Point) -> Option<FaultKind> {
+        let fault = self.nth_time(None, Trigger::Passes(point), true)?;
+        self.faults.armed.remove(&fault);
+        self.counters.placed(point);
+        let kind = self.plan.faults[fault].kind.clone();
+        self.timeline.note(self.now, || format!("-- {}: {}, n{}", kind.name(), point.name(), number + 1));
+        Some(kind)
+    }
+
+    fn count_placed(&mut self, trigger: Trigger) {
+        if let Trigger::Passes(point) = trigger {
+            self.counters.placed(point);
+        }
     }
 
     fn is_target(&self, target: Option<Target>, number: usize) -> bool {
@@ -412,4 +472,9 @@ impl World {
             }
         }
     }
+}
+
+/// Faults that befall one message, not a node.
+fn is_on_message(kind: &FaultKind) -> bool {
+    matches!(kind, FaultKind::LoseMessage | FaultKind::HoldMessage { .. } | FaultKind::RepeatMessage { .. })
 }

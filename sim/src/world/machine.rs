@@ -6,6 +6,7 @@ use crate::counters::Kind;
 use crate::dice::Dice;
 use crate::disk::{DirectoryCopy, Disk};
 use crate::plan::{NodePlan, Plan};
+use crate::points::Point;
 use ringseed::base::{ConnId, DirectoryId, Duration, IoId, NodeId};
 use ringseed::msg::disk::DiskOp;
 use ringseed::node::{Event, Node, NodeOptions};
@@ -52,6 +53,9 @@ pub struct Machine {
     pub refused: bool,
     /// The directory at an earlier time.
     pub copy: Option<DirectoryCopy>,
+    /// Steps of transactions that are on their way to its disk; and those that are there, and not acknowledged.
+    pub unsynced: Vec<Point>,
+    pub unacknowledged: Vec<Point>,
     dice: Dice,
 }
 
@@ -81,6 +85,8 @@ impl Machine {
             disowned: None,
             refused: false,
             copy: None,
+            unsynced: Vec::new(),
+            unacknowledged: Vec::new(),
             dice: Dice::new(plan.seed, &format!("node {number}")),
             plan: own,
         }
@@ -126,5 +132,7 @@ impl Machine {
         self.reads.clear();
         self.stopping = false;
         self.may_halt = false;
+        self.unsynced.clear();
+        self.unacknowledged.clear();
     }
 }

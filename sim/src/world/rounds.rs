@@ -4,7 +4,8 @@ use super::{Happening, MS, World};
 use crate::WorldTime;
 use crate::check::Violation;
 use crate::counters::Kind;
-use crate::plan::{LossStyle, MessageKind, Trigger};
+use crate::plan::{FaultKind, LossStyle, MessageKind, Trigger};
+use crate::points::{self, Point};
 use bytes::Bytes;
 use ringseed::base::{ConnId, IoId, NodeId};
 use ringseed::msg::client::{Request, Response, ResponseBody};
@@ -176,12 +177,47 @@ impl World {
         }
         let bytes = Bytes::from(codec::encode(envelope));
         self.trace.event(self.now, 5, from, &bytes, || format!("n{} -> n{to}: {envelope:?}", from + 1));
+        if self.faults_befall(from, to_number, envelope, &bytes) {
+            return;
+        }
         if self.network.tells_kinds_apart(from, to_number) {
             return self.send_apart(from, to_number, envelope);
         }
         for arrival in self.network.send(from, to_number, self.now, 0, &mut self.counters).into_iter().flatten() {
             self.at(arrival, Happening::Arrival { to: to_number, from, envelope: bytes.clone() });
         }
+    }
+
+    /// Passes the points of the protocol at which this envelope leaves. Whether a fault decides what becomes of it.
+    fn faults_befall(&mut self, from: usize, to: usize, envelope: &Envelope, bytes: &Bytes) -> bool {
+        let mut befallen = None;
+        for message in &envelope.messages {
+            for point in points::appended(message) {
+                self.triggers.push(Trigger::Passes(point));
+                befallen = befallen.or_else(|| self.message_fault(from, point));
+                self.machines[from].unsynced.extend(point.durable());
+            }
+            if let Some((point, _)) = points::spoken(message) {
+                self.triggers.push(Trigger::Passes(point));
+                befallen = befallen.or_else(|| self.message_fault(from, point));
+            }
+            if points::acknowledges(message) {
+                let acknowledged = std::mem::take(&mut self.machines[from].unacknowledged);
+                self.triggers.extend(acknowledged.into_iter().map(Trigger::Passes));
+            }
+        }
+        let (late_ms, again_ms) = match befallen {
+            None => return false,
+            Some(FaultKind::HoldMessage { by_ms }) => (by_ms, None),
+            Some(FaultKind::RepeatMessage { after_ms }) => (0, Some(after_ms)),
+            Some(_) => return true,
+        };
+        for arrival in self.network.send(from, to, self.now, late_ms, &mut self.counters).into_iter().flatten() {
+            for again in [Some(0), again_ms].into_iter().flatten() {
+                self.at(arrival + again * MS, Happening::Arrival { to, from, envelope: bytes.clone() });
+            }
+        }
+        true
     }
 
     /// As if what is late had been sent in an envelope of its own.
@@ -206,7 +242,11 @@ impl World {
         match codec::decode::<Envelope>(envelope) {
             Ok(envelope) => {
                 let from = self.machines[from].id;
+                let arrived: Vec<Point> = envelope.messages.iter().filter_map(|m| points::spoken(m)?.1).collect();
+                let durable = envelope.messages.iter().flat_map(points::appended).filter_map(Point::durable);
+                self.machines[to].unsynced.extend(durable);
                 self.put(to, Event::Net(from, envelope));
+                arrived.into_iter().for_each(|point| self.pass(to, point));
             }
             Err(error) => {
                 let what = format!("an envelope of n{} does not decode: {error}", from + 1);
@@ -236,6 +276,9 @@ impl World {
         self.trace.event(self.now, 6, number, &bytes, || format!("n{} answers {connection:?}: {response:?}", number + 1));
         if matches!(response.body, ResponseBody::Written { .. }) {
             self.triggers.push(Trigger::Answers);
+        }
+        if matches!(response.body, ResponseBody::Transacted(_)) {
+            self.triggers.push(Trigger::Passes(Point::AnswerLeaves));
         }
         let Some(&client) = self.machines[number].connections.get(&connection) else { return };
         match codec::decode::<Response>(&bytes) {
@@ -315,6 +358,11 @@ impl World {
         let result = machine.disk.execute(&op, &mut self.counters);
         self.note_failure(number, &op, &result);
         self.put(number, Event::Disk(io, result));
+        if matches!(op, DiskOp::Sync { .. }) && self.machines[number].node.is_some() {
+            let durable = std::mem::take(&mut self.machines[number].unsynced);
+            self.machines[number].unacknowledged.extend(durable.iter().filter_map(|point| point.acknowledged()));
+            durable.into_iter().for_each(|point| self.pass(number, point));
+        }
         self.start_disk(number);
     }
 
