@@ -5,6 +5,7 @@
 //! `RINGSEED_SEEDS=N` runs N base seeds instead.
 
 use ringseed_sim::counters::Kind;
+use ringseed_sim::points::Point;
 use ringseed_sim::{Summary, run_many};
 use std::process::{Command, ExitCode};
 
@@ -33,14 +34,23 @@ fn main() -> ExitCode {
         let count = counters.get(*kind);
         println!("{:<36} {:>9} {:>9}", kind.name(), count.fired, count.mattered);
     }
-    let idle = counters.idle();
+    println!("\n{:<52} {:>9} {:>9}", "point of a transaction", "passed", "struck");
+    for point in Point::ALL {
+        let count = counters.point(*point);
+        println!("{:<52} {:>9} {:>9}", point.name(), count.fired, count.mattered);
+    }
+    let (idle, idle_points) = (counters.idle(), counters.idle_points());
     let enough = base.seeds + fresh.seeds >= ringseed_sim::runner::SEEDS_FOR_EVERY_KIND;
     if enough && !idle.is_empty() {
         println!("these kinds never fired, or never mattered: {idle:?}");
     }
+    if enough && !idle_points.is_empty() {
+        println!("these points were never passed, or never struck: {idle_points:?}");
+    }
+    let idle = enough && !(idle.is_empty() && idle_points.is_empty());
     let failed = base.failures.len() + fresh.failures.len();
     println!("\n{} passed, {failed} failed", base.seeds + fresh.seeds - failed as u64);
-    if failed > 0 || (enough && !idle.is_empty()) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if failed > 0 || idle { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn run(name: &str, seeds: std::ops::Range<u64>) -> Summary {

@@ -6,6 +6,7 @@
 //! - [`plan`]: what a run does. [`shrink`]: the smallest part of it that still fails.
 //! - [`world`]: the event heap; machines, faults, the phases of a run. [`network`], [`disk`], [`clock`]: what surrounds a node.
 //! - [`workload`]: the clients. [`check`]: the judges of their history. [`counters`]: whether the faults bite.
+//! - [`points`]: points of the transactions' protocol, at which a plan places faults.
 //! - [`runner`]: many seeds at once. [`mutants`]: planted bugs. [`seeds`]: the seeds that found something.
 
 pub mod check;

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The exit code when every seed was clean but some kind of fault never fired, or never mattered.
+/// The exit code when every seed was clean but some kind of fault never fired or mattered, or some point of a protocol was never passed or struck.
 pub const FAULT_NEVER_FIRED: u8 = 14;
 /// A batch of fewer seeds is too small to say that a kind never fires.
 pub const SEEDS_FOR_EVERY_KIND: u64 = 1_000;
@@ -35,9 +35,14 @@ impl Summary {
     pub fn exit_code(&self) -> u8 {
         match self.failures.first() {
             Some((_, verdict)) => verdict.exit_code(),
-            None if self.seeds >= SEEDS_FOR_EVERY_KIND && !self.idle_kinds().is_empty() => FAULT_NEVER_FIRED,
+            None if self.seeds >= SEEDS_FOR_EVERY_KIND && self.is_idle() => FAULT_NEVER_FIRED,
             None => 0,
         }
+    }
+
+    /// Whether a kind of fault never fired or mattered, or a point of the protocol was never passed or struck.
+    fn is_idle(&self) -> bool {
+        !self.idle_kinds().is_empty() || !self.counters.idle_points().is_empty()
     }
 
     pub fn idle_kinds(&self) -> Vec<Kind> {
@@ -114,6 +119,7 @@ pub fn run_those(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::points::Point;
 
     #[test]
     fn seeds_are_clean_and_repeat() {
@@ -140,6 +146,11 @@ mod tests {
         for &kind in Kind::ALL {
             summary.counters.fired(kind);
             summary.counters.mattered(kind);
+        }
+        assert_eq!(summary.exit_code(), FAULT_NEVER_FIRED);
+        for &point in Point::ALL {
+            summary.counters.passed(point);
+            summary.counters.placed(point);
         }
         assert_eq!(summary.exit_code(), 0);
         summary.failures.push((7, Verdict::Liveness("it hangs".into())));

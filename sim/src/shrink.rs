@@ -71,6 +71,11 @@ impl Search<'_> {
         self.change(|plan| plan.workload.clients = plan.workload.clients.div_ceil(2));
         self.change(|plan| plan.cluster.partitions = (plan.cluster.partitions / 2).max(1));
         self.change(|plan| plan.workload.scan_permille = 0);
+        self.change(|plan| plan.workload.transactions.permille = 0);
+        self.change(|plan| plan.workload.transactions.token_permille = 0);
+        self.change(|plan| plan.workload.transactions.interactive_permille = 0);
+        self.change(|plan| plan.workload.transactions.append_permille = 0);
+        self.change(|plan| plan.workload.transactions.items_max = 2);
         self.change(|plan| plan.workload.all_permille = 0);
         self.change(|plan| plan.workload.value_size_max = 16);
         self.change(|plan| plan.network.loss_permille = 0);

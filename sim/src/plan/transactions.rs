@@ -270,3 +270,45 @@ fn contention(plan: &mut Plan, dice: &mut Dice) {
         strike(plan, dice, at, Point::VoteArrives);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{RunOptions, run_plan};
+
+    /// Of the first seeds, one for each scenario.
+    #[test]
+    fn every_scenario_is_clean_and_commits() {
+        let mut left: Vec<&str> = TABLE.iter().map(|scenario| scenario.name).collect();
+        for seed in 0.. {
+            let plan = Plan::generate(seed);
+            let Some(at) = left.iter().position(|name| *name == plan.scenario) else { continue };
+            let name = left.swap_remove(at);
+            let outcome = run_plan(&plan, RunOptions::default());
+            assert!(outcome.verdict.is_clean(), "seed {seed}, {name}: {}", outcome.verdict);
+            assert!(outcome.stats.committed > 20, "seed {seed}, {name}: {:?}", outcome.stats);
+            if left.is_empty() {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn a_fault_strikes_at_the_nth_time() {
+        let mut plan = (0..).map(Plan::generate).find(|plan| plan.scenario == TABLE[0].name).expect("some seed draws it");
+        let count = |plan: &Plan, point| run_plan(plan, RunOptions::default()).counters.point(point);
+        let when = Some(Trigger::Passes(Point::DecideDurable));
+        let kind = FaultKind::Crash { target: Target::There };
+        plan.faults = vec![Fault { at_ms: 0, for_ms: 50, when, nth: 7, kind }];
+        assert_eq!(count(&plan, Point::DecideDurable).mattered, 1);
+        plan.faults[0].nth = 1_000_000;
+        assert_eq!(count(&plan, Point::DecideDurable).mattered, 0);
+        plan.faults[0] = Fault {
+            nth: 3,
+            kind: FaultKind::LoseMessage,
+            when: Some(Trigger::Passes(Point::VoteLeaves)),
+            ..plan.faults[0].clone()
+        };
+        assert_eq!(count(&plan, Point::VoteLeaves).mattered, 1);
+    }
+}
