@@ -319,6 +319,13 @@ impl Member {
                     self.answer(stage, origin, Outcome::Answer(ResponseBody::Unknown(doubt)));
                 }
                 store::Out::WatchAll(index) => self.work.push_back(Work::Replica(replica::In::WatchAll(index))),
+                // Nobody coordinates transactions here: scripts are about one group.
+                store::Out::Ready(_) => {}
+                output @ (store::Out::Held(..)
+                | store::Out::NotDecided(_)
+                | store::Out::Decided(_)
+                | store::Out::Ended(..)
+                | store::Out::Inquire(_)) => unreachable!("a script has no transactions: {output:?}"),
             }
         }
     }
@@ -341,6 +348,7 @@ impl Member {
                 gateway::Out::Task { origin, task, term, deadline, .. } => {
                     self.work.push_back(Work::Store(store::In::Task { origin, task, term, deadline }));
                 }
+                gateway::Out::Answered(asker, outcome) => unreachable!("nobody here asks other groups: {asker:?} {outcome:?}"),
             }
         }
     }

@@ -91,6 +91,7 @@ pub fn message(from: NodeId, to: NodeId, message: &PeerMessage) -> String {
         PeerMessage::ForwardReply(reply) => match &reply.outcome {
             Outcome::Answer(body) => format!("{}: {}", reply.sequence, answer(body)),
             Outcome::NotLeader { leader } => format!("{}: not begun{}", reply.sequence, hint(*leader)),
+            outcome => format!("{}: {outcome:?}", reply.sequence),
         },
         message => format!("{message:?}"),
     };

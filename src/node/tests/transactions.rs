@@ -131,7 +131,7 @@ fn conflicting_transactions_all_come_through() {
     let mut cluster = Cluster::new(3);
     let transfer = |n: usize| {
         let mut items = vec![increment(KEYS[n % 8], -1), increment(KEYS[(n * 3 + 1) % 8], 1)];
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             items.reverse();
         }
         transact(items)
