@@ -158,7 +158,7 @@ impl Work {
             Err(Error::ConditionFailed { version, present }) => Outcome::ConditionFailed { version: version.0, present },
             Err(Error::Unknown(doubt)) => Outcome::Unknown { reason: doubt.to_string() },
             Err(error @ (Error::Rejected(_) | Error::Unreachable(_))) => Outcome::Rejected { reason: error.to_string() },
-            Err(error @ Error::Protocol(_)) => panic!("{error}"),
+            Err(error @ (Error::Protocol(_) | Error::NotCommitted(_) | Error::Conflict(_))) => panic!("{error}"),
         };
         if !matches!(outcome, Outcome::Rejected { .. } | Outcome::Unknown { .. }) {
             self.done.fetch_add(1, Ordering::Relaxed);

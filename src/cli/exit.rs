@@ -3,8 +3,10 @@
 //! The codes follow promise P6: *rejected* certainly was not applied, *unknown* may have been. They are part of the program's
 //! interface and do not change.
 
+use super::show::json_bytes;
 use crate::base::Version;
-use crate::client::Error;
+use crate::client::{Error, ItemFailure};
+use crate::msg::transaction::FailureReason;
 use core::fmt;
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -15,10 +17,12 @@ use std::process::ExitCode;
 pub enum Failure {
     /// A wrong argument, setting or file; or anything else that has no code of its own.
     Other(String),
-    /// The key is absent. The version is its tombstone's; zero: it was never written.
-    NotFound(Version),
+    /// The key is absent. The version is its tombstone's; zero: it was never written; none: as a transaction sees it.
+    NotFound(Option<Version>),
     /// The cluster, or the way to it.
     Client(Error),
+    /// What was looked at is wrong, as opposed to the looking: a load's checks found something.
+    Found(String),
     /// Standard output cannot be written.
     Output(io::Error),
 }
@@ -29,6 +33,7 @@ pub const CONDITION_FAILED: u8 = 4;
 pub const REJECTED: u8 = 5;
 pub const UNKNOWN: u8 = 6;
 pub const UNREACHABLE: u8 = 7;
+pub const CONFLICT: u8 = 8;
 
 /// The end of every help text.
 pub const EXIT_CODES: &str = "\
@@ -36,17 +41,27 @@ Exit codes:
   0  done
   1  wrong usage, wrong settings, or another failure
   3  the key was not found
-  4  the condition did not hold; nothing was written
+  4  a condition did not hold; nothing was written
   5  rejected: certainly not applied
   6  unknown: may have been applied, or may yet be
-  7  no node could be reached; nothing was sent";
+  7  no node could be reached; nothing was sent
+  8  conflict with another transaction; nothing was written, and trying again may succeed";
 
 impl Failure {
     pub fn code(&self) -> u8 {
         match self {
-            Failure::Other(_) | Failure::Output(_) => OTHER,
+            Failure::Other(_) | Failure::Found(_) | Failure::Output(_) => OTHER,
             Failure::NotFound(_) => NOT_FOUND,
             Failure::Client(Error::ConditionFailed { .. }) => CONDITION_FAILED,
+            Failure::Client(Error::Conflict(_)) => CONFLICT,
+            Failure::Client(Error::NotCommitted(failures)) => {
+                let any = |is: fn(&FailureReason) -> bool| failures.iter().any(|failure| is(&failure.reason));
+                match failures.as_slice() {
+                    _ if any(|reason| matches!(reason, FailureReason::Condition { .. })) => CONDITION_FAILED,
+                    _ if any(|reason| matches!(reason, FailureReason::NotANumber)) => REJECTED,
+                    _ => CONFLICT,
+                }
+            }
             Failure::Client(Error::Rejected(_)) => REJECTED,
             Failure::Client(Error::Unknown(_)) => UNKNOWN,
             Failure::Client(Error::Unreachable(_)) => UNREACHABLE,
@@ -62,6 +77,7 @@ impl Failure {
             REJECTED => "rejected",
             UNKNOWN => "unknown",
             UNREACHABLE => "unreachable",
+            CONFLICT => "conflict",
             _ => "error",
         }
     }
@@ -69,10 +85,13 @@ impl Failure {
     pub fn json(&self) -> Value {
         let mut object = json!({ "outcome": self.outcome(), "message": self.to_string() });
         match self {
-            Failure::NotFound(version) => object["version"] = version.0.into(),
+            Failure::NotFound(Some(version)) => object["version"] = version.0.into(),
             Failure::Client(Error::ConditionFailed { version, present }) => {
                 object["version"] = version.0.into();
                 object["present"] = (*present).into();
+            }
+            Failure::Client(Error::NotCommitted(failures) | Error::Conflict(failures)) => {
+                object["failures"] = failures.iter().map(item_json).collect();
             }
             _ => {}
         }
@@ -85,6 +104,8 @@ impl Failure {
             // Whoever read our output has left, and knows why.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             // If nobody reads it any more, the exit code still says it.
+            // The load's own report is on standard output.
+            Failure::Found(_) => eprintln!("error: {self}"),
             _ if json => drop(writeln!(io::stdout(), "{}", self.json())),
             Failure::NotFound(_) | Failure::Client(_) => eprintln!("{self}"),
             Failure::Other(_) | Failure::Output(_) => eprintln!("error: {self}"),
@@ -100,13 +121,25 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Other(what) => write!(f, "{what}"),
-            Failure::NotFound(Version::ZERO) => write!(f, "not found: the key was never written (version 0)"),
-            Failure::NotFound(version) => write!(f, "not found: the key was deleted (version {version})"),
+            Failure::Other(what) | Failure::Found(what) => write!(f, "{what}"),
+            Failure::NotFound(None) => write!(f, "not found"),
+            Failure::NotFound(Some(Version::ZERO)) => write!(f, "not found: the key was never written (version 0)"),
+            Failure::NotFound(Some(version)) => write!(f, "not found: the key was deleted (version {version})"),
             Failure::Client(error) => write!(f, "{error}"),
             Failure::Output(error) => write!(f, "cannot write to standard output: {error}"),
         }
     }
+}
+
+/// Which item stood in a transaction's way, and why.
+fn item_json(failure: &ItemFailure) -> Value {
+    let mut object = json!({ "item": failure.item, "key": json_bytes(&failure.key) });
+    object["reason"] = match failure.reason {
+        FailureReason::Condition { version, present } => json!({ "condition": { "version": version.0, "present": present } }),
+        FailureReason::Conflict => "conflict".into(),
+        FailureReason::NotANumber => "not_a_number".into(),
+    };
+    object
 }
 
 impl From<Error> for Failure {
@@ -126,12 +159,23 @@ mod tests {
     use super::*;
     use crate::msg::client::{Doubt, Rejection};
 
+    fn item(reason: FailureReason) -> ItemFailure {
+        ItemFailure { item: 1, key: "k".into(), reason }
+    }
+
     #[test]
     fn every_outcome_has_its_code() {
         let failed = Error::ConditionFailed { version: Version(7), present: true };
+        let conflict = item(FailureReason::Conflict);
+        let both = vec![conflict.clone(), item(FailureReason::Condition { version: Version(7), present: true })];
         let codes = [
+            (Error::NotCommitted(both.clone()).into(), 4, "condition_failed"),
+            (Error::NotCommitted(vec![conflict.clone()]).into(), 8, "conflict"),
+            (Error::NotCommitted(vec![conflict, item(FailureReason::NotANumber)]).into(), 5, "rejected"),
+            (Error::Conflict(both.clone()).into(), 8, "conflict"),
+            (Failure::Found("x".into()), 1, "error"),
             (Failure::Other("x".into()), 1, "error"),
-            (Failure::NotFound(Version(0)), 3, "not_found"),
+            (Failure::NotFound(Some(Version(0))), 3, "not_found"),
             (failed.clone().into(), 4, "condition_failed"),
             (Error::Rejected(Rejection::NoLeader).into(), 5, "rejected"),
             (Error::Unknown(Doubt::ConnectionLost).into(), 6, "unknown"),
@@ -142,6 +186,9 @@ mod tests {
             assert_eq!((failure.code(), failure.outcome()), (code, outcome));
             assert!(code == 1 || EXIT_CODES.contains(&format!("\n  {code}  ")), "{code}");
         }
+        let json = Failure::from(Error::NotCommitted(both)).json();
+        assert_eq!(json["failures"][0], json!({ "item": 1, "key": "k", "reason": "conflict" }));
+        assert_eq!(json["failures"][1]["reason"]["condition"], json!({ "version": 7, "present": true }));
         let json = Failure::from(failed).json();
         assert_eq!((&json["version"], &json["present"]), (&json!(7), &json!(true)));
     }

@@ -4,6 +4,7 @@
 //! - [`settings`]: `server`, `config`, and the flags that come from the table of settings.
 //! - [`up`]: a whole cluster in one process, to try things out.
 //! - [`operations`]: `put`, `get`, `delete`, `cas`, `incr`, `scan`; [`status`]; [`ring`]; [`shell`] has the same commands at a prompt.
+//! - [`txn`]: `txn`, `get-many`, `txns`.
 //! - [`load`]: traffic, measured, and recorded for checkers.
 //! - [`exit`]: exit codes and failures. [`show`], [`value`]: how bytes get out and in. [`connection`], [`folder`]: where the servers are.
 
@@ -17,6 +18,7 @@ mod settings;
 mod shell;
 mod show;
 mod status;
+mod txn;
 mod up;
 mod value;
 
@@ -77,6 +79,14 @@ enum DataCommand {
     /// Print items in key order: key, value and version, with tabs between; what is not printable is escaped
     #[command(after_help = EXIT_CODES)]
     Scan(ScanArgs),
+    /// Do several operations at one instant, or none: from a file or standard input
+    #[command(after_help = format!("{}\n\n{EXIT_CODES}", txn::TEXT_FORM))]
+    Txn(txn::TxnArgs),
+    /// Read several items as they are at one instant: key, value and version, with tabs between
+    #[command(after_help = EXIT_CODES)]
+    GetMany(txn::GetManyArgs),
+    /// List the transactions in flight
+    Txns(txn::TxnsArgs),
     /// Show every node: up or down, leaderships, lag, disk, CPU
     Status(status::StatusArgs),
     /// Show who owns what, or where a key lives
@@ -92,6 +102,9 @@ impl DataCommand {
             DataCommand::Cas(args) => &args.common,
             DataCommand::Incr(args) => &args.common,
             DataCommand::Scan(args) => &args.common,
+            DataCommand::Txn(args) => &args.common,
+            DataCommand::GetMany(args) => &args.common,
+            DataCommand::Txns(args) => &args.common,
             DataCommand::Status(args) => &args.common,
             DataCommand::Ring(args) => &args.common,
         }
@@ -105,6 +118,9 @@ impl DataCommand {
             DataCommand::Cas(args) => &mut args.common,
             DataCommand::Incr(args) => &mut args.common,
             DataCommand::Scan(args) => &mut args.common,
+            DataCommand::Txn(args) => &mut args.common,
+            DataCommand::GetMany(args) => &mut args.common,
+            DataCommand::Txns(args) => &mut args.common,
             DataCommand::Status(args) => &mut args.common,
             DataCommand::Ring(args) => &mut args.common,
         }
@@ -159,6 +175,9 @@ async fn run_data(client: &Client, command: &DataCommand, at_prompt: bool) -> Re
         DataCommand::Cas(args) => operations::cas(client, args).await,
         DataCommand::Incr(args) => operations::incr(client, args).await,
         DataCommand::Scan(args) => operations::scan(client, args).await,
+        DataCommand::Txn(args) => txn::txn(client, args, at_prompt).await,
+        DataCommand::GetMany(args) => txn::get_many(client, args).await,
+        DataCommand::Txns(args) => txn::txns(client, args).await,
         DataCommand::Status(args) => status::status(client, args).await,
         DataCommand::Ring(args) => ring::ring(client, args).await,
     }
@@ -189,6 +208,11 @@ mod tests {
             "up --nodes 5 --partitions 128",
             "load --workload mixed --clients 8 --seconds 1 --zipf",
             "ring k --servers a:1,b:2",
+            "txn",
+            "txn - --format json --token t",
+            "get-many a b --json",
+            "txns --json",
+            "load --workload bank --txn-items 3 --hot",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -198,6 +222,10 @@ mod tests {
             "cas k --if-absent --if-version 3 new",
             "incr k many",
             "get k --consistency sometimes",
+            "get-many",
+            "txn a b",
+            "load --workload txn --txn-items 101",
+            "commit",
             "get k --timeout 5",
             "get k --servers nowhere",
             "frobnicate",

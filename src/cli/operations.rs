@@ -214,7 +214,7 @@ pub async fn get(client: &Client, args: &GetArgs, at_prompt: bool) -> Result<(),
             eprintln!("version {version}");
             Ok(())
         }
-        ResponseBody::Value { value: None, version } => Err(Failure::NotFound(version)),
+        ResponseBody::Value { value: None, version } => Err(Failure::NotFound(Some(version))),
         other => Err(unexpected(&other)),
     }
 }

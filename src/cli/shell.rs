@@ -2,16 +2,23 @@
 //!
 //! A line is split into words as a Unix shell would: blanks part words, quotes keep them together, a backslash takes the next
 //! character as it stands. There are no variables, pipes or patterns.
+//!
+//! Between `begin` and `commit` or `rollback`, `get`, `get-many`, `put`, `delete` and `incr` belong to the transaction: reads see its writes, and nothing is
+//! written before the commit. Commands that would not belong to it are refused, but for those that only report.
 
 use super::connection::{self, ConnectionArgs};
 use super::exit::{EXIT_CODES, Failure};
-use super::{DataCommand, folder, run_data};
+use super::operations::{AcknowledgeArg, CommonArgs, ConsistencyArg};
+use super::show::{escaped, json_bytes};
+use super::{DataCommand, folder, run_data, txn, value};
+use crate::client::{Client, Interactive};
 use clap::{Args, CommandFactory, Parser};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Context, Editor, Helper, Highlighter, Hinter, Validator};
-use std::io::{self, IsTerminal};
+use serde_json::{Value, json};
+use std::io::{self, IsTerminal, Write};
 
 #[derive(Debug, Clone, Args)]
 pub struct ShellArgs {
@@ -31,6 +38,13 @@ struct Line {
 enum LineCommand {
     #[command(flatten)]
     Data(Box<DataCommand>),
+    /// Begin a transaction: what follows is done when it commits, all of it or nothing
+    Begin,
+    /// Commit the transaction, if all that it read is still so
+    #[command(after_help = EXIT_CODES)]
+    Commit(CommonArgs),
+    /// End the transaction without effect
+    Rollback,
     /// Leave (also: Ctrl-D)
     #[command(alias = "quit")]
     Exit,
@@ -54,8 +68,14 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
     if let Some(folder) = history.as_deref().and_then(std::path::Path::parent) {
         let _ = std::fs::create_dir_all(folder);
     }
+    let mut open: Option<Interactive> = None;
     loop {
-        let line = match editor.readline(if interactive { "ringseed> " } else { "" }) {
+        let prompt = match &open {
+            _ if !interactive => "",
+            None => "ringseed> ",
+            Some(_) => "ringseed (transaction)> ",
+        };
+        let line = match editor.readline(prompt) {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => break,
@@ -67,23 +87,149 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
         }
         match parse(&line, &args.connection) {
             Ok(Some(LineCommand::Exit)) => break,
-            Ok(Some(LineCommand::Data(command))) => {
+            Ok(Some(command)) => {
                 let run = async {
                     tokio::select! {
-                        ran = run_data(&client, &command, true) => ran,
+                        ran = run(&client, &command, &mut open) => ran,
                         () = interrupted(), if interactive => Err(Failure::Other(INTERRUPTED.into())),
                     }
                 };
                 if let Err(failure) = runtime.block_on(run) {
-                    failure.report(command.common().json);
+                    failure.report(command.json());
                 }
             }
             Ok(None) => {}
             Err(text) => eprintln!("{}", text.trim_end()),
         }
     }
+    if open.is_some() {
+        eprintln!("the open transaction was rolled back");
+    }
     Ok(())
 }
+
+impl LineCommand {
+    fn common_mut(&mut self) -> Option<&mut CommonArgs> {
+        match self {
+            LineCommand::Data(command) => Some(command.common_mut()),
+            LineCommand::Commit(common) => Some(common),
+            LineCommand::Begin | LineCommand::Rollback | LineCommand::Exit => None,
+        }
+    }
+
+    fn json(&self) -> bool {
+        match self {
+            LineCommand::Data(command) => command.common().json,
+            LineCommand::Commit(common) => common.json,
+            LineCommand::Begin | LineCommand::Rollback | LineCommand::Exit => false,
+        }
+    }
+}
+
+/// One command, in the transaction that is open or by itself.
+async fn run(client: &Client, command: &LineCommand, open: &mut Option<Interactive>) -> Result<(), Failure> {
+    match (command, open.as_ref()) {
+        (LineCommand::Data(command), None) => run_data(client, command, true).await,
+        (LineCommand::Data(command), Some(transaction)) => run_inside(client, command, transaction).await,
+        (LineCommand::Begin, Some(_)) => {
+            Err(Failure::Other("a transaction is open already: `commit` or `rollback` ends it".into()))
+        }
+        (LineCommand::Begin, None) => {
+            *open = Some(client.begin());
+            Ok(())
+        }
+        (LineCommand::Commit(_) | LineCommand::Rollback, None) => {
+            Err(Failure::Other("no transaction is open: `begin` begins one".into()))
+        }
+        (LineCommand::Commit(common), Some(transaction)) => {
+            // Over, whatever comes of it.
+            let transaction = transaction.clone();
+            *open = None;
+            commit(&transaction, common).await
+        }
+        (LineCommand::Rollback, Some(_)) => {
+            *open = None;
+            Ok(())
+        }
+        (LineCommand::Exit, _) => Ok(()),
+    }
+}
+
+async fn commit(transaction: &Interactive, common: &CommonArgs) -> Result<(), Failure> {
+    transaction.set_timeout(common.connection.timeout);
+    let written = transaction.commit().await?;
+    if common.json {
+        let results = written.iter().map(|(key, result)| {
+            let mut object = json!({ "key": json_bytes(key), "version": result.version.0 });
+            if let Some(number) = result.number {
+                object["number"] = number.into();
+            }
+            object
+        });
+        writeln!(io::stdout(), "{}", json!({ "outcome": "ok", "results": results.collect::<Vec<Value>>() }))?;
+        return Ok(());
+    }
+    for (key, result) in &written {
+        eprintln!("{}: version {}", escaped(key), result.version);
+    }
+    eprintln!("committed");
+    Ok(())
+}
+
+/// A command of the open transaction.
+async fn run_inside(client: &Client, command: &DataCommand, transaction: &Interactive) -> Result<(), Failure> {
+    let refused = |why: &str| Err(Failure::Other(format!("{why}; the transaction is still open")));
+    transaction.set_timeout(command.common().connection.timeout);
+    match command {
+        DataCommand::Get(args) if args.read.consistency == ConsistencyArg::Eventual => {
+            refused("within a transaction all reads are strong")
+        }
+        DataCommand::Put(put) if put.write.acknowledge == AcknowledgeArg::All => refused(NO_ALL),
+        DataCommand::Delete(delete) if delete.write.acknowledge == AcknowledgeArg::All => refused(NO_ALL),
+        DataCommand::Incr(incr) if incr.write.acknowledge == AcknowledgeArg::All => refused(NO_ALL),
+        DataCommand::Get(args) => {
+            let key = value::literal(&args.key);
+            match transaction.get(key.clone()).await? {
+                Some(value) if args.common.json => {
+                    let object = json!({ "outcome": "ok", "key": json_bytes(&key), "value": json_bytes(&value) });
+                    Ok(writeln!(io::stdout(), "{object}")?)
+                }
+                Some(value) => {
+                    let mut out = io::stdout().lock();
+                    out.write_all(&value)?;
+                    Ok(out.write_all(b"\n")?)
+                }
+                None => Err(Failure::NotFound(None)),
+            }
+        }
+        DataCommand::GetMany(args) => {
+            let mut items = Vec::new();
+            for key in args.keys.iter().map(|key| value::literal(key)) {
+                let value = transaction.get(key.clone()).await?;
+                items.push((key, value, None));
+            }
+            txn::write_items(items.into_iter(), args.common.json)
+        }
+        DataCommand::Put(args) => Ok(transaction.put(value::literal(&args.key), value::read(&args.value, args.literal)?)?),
+        DataCommand::Delete(args) => {
+            let condition = &args.condition;
+            if condition.if_present || condition.if_value.is_some() || condition.if_version.is_some() {
+                return refused(NO_CONDITIONS);
+            }
+            Ok(transaction.delete(value::literal(&args.key))?)
+        }
+        DataCommand::Incr(args) => Ok(transaction.increment(value::literal(&args.key), args.by)?),
+        DataCommand::Cas(_) => refused(NO_CONDITIONS),
+        DataCommand::Txn(_) | DataCommand::Scan(_) => {
+            refused("this would not be part of the open transaction: `commit` or `rollback` first")
+        }
+        DataCommand::Txns(_) | DataCommand::Status(_) | DataCommand::Ring(_) => run_data(client, command, true).await,
+    }
+}
+
+const NO_ALL: &str = "a transaction is acknowledged by quorums; --acknowledge all is for single items";
+const NO_CONDITIONS: &str =
+    "within a transaction, read the item and decide: the commit writes only if all that was read is still so";
 
 const INTERRUPTED: &str = "interrupted; a write that was under way may have been applied, or may yet be";
 
@@ -105,10 +251,8 @@ fn parse(line: &str, connection: &ConnectionArgs) -> Result<Option<LineCommand>,
     }
     let says_timeout = words.iter().any(|word| word == "--timeout" || word.starts_with("--timeout="));
     let mut parsed = Line::try_parse_from(words).map_err(|error| error.render().to_string())?;
-    if let LineCommand::Data(command) = &mut parsed.command
-        && !says_timeout
-    {
-        command.common_mut().connection.timeout = connection.timeout;
+    if let Some(common) = parsed.command.common_mut().filter(|_| !says_timeout) {
+        common.connection.timeout = connection.timeout;
     }
     Ok(Some(parsed.command))
 }
@@ -220,6 +364,9 @@ mod tests {
         let Some(LineCommand::Data(command)) = parsed else { panic!("{parsed:?}") };
         assert!(command.common().json);
         assert_eq!(command.common().connection.timeout, connection.timeout);
+        assert!(matches!(parse("begin", &connection), Ok(Some(LineCommand::Begin))));
+        let Ok(Some(LineCommand::Commit(common))) = parse("commit --json", &connection) else { panic!("commit") };
+        assert_eq!((common.json, common.connection.timeout), (true, connection.timeout));
         assert!(matches!(parse("quit", &connection), Ok(Some(LineCommand::Exit))));
         assert!(parse("frobnicate", &connection).unwrap_err().contains("frobnicate"));
         assert!(parse("help", &connection).unwrap_err().contains("scan"));

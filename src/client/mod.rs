@@ -7,29 +7,37 @@
 //! **What is retried.** What was *certainly not applied* for a reason that another node or another moment may mend (`NoLeader`,
 //! `NotReady`, `Stopping`, a connection that could not be made) is sent again, elsewhere, until the deadline. What *may have been
 //! applied* never is: a write in flight when its connection drops comes back as [`Error::Unknown`]. Reads apply nothing, so
-//! they are sent again.
+//! they are sent again. So is a transaction that has a *token*: however often it is sent, it is done once at most and answered the same, so a later
+//! answer says what became of an earlier try.
+//!
+//! Transactions of one request, and those that read before they write, are in [`transaction`](self::transaction).
 
 mod connection;
 mod routing;
+pub mod transaction;
 
 use crate::base::limits::{KEY_SIZE_MAX, TIMEOUT_MAX, VALUE_SIZE_MAX};
+use crate::base::random::Random;
 use crate::base::{Duration, NodeId, Version};
 use crate::msg::client::{
     Acknowledge, Action, Condition, Consistency, Doubt, Operation, Rejection, RequestBody, Response, ResponseBody, RingReport,
     Scan, Scanned, StatusReport,
 };
-use crate::msg::transaction::validate_keys;
+use crate::msg::transaction::{FailureReason, validate_keys};
 use bytes::Bytes;
 use connection::{Link, NoAnswer};
 use core::fmt;
 use routing::Routing;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
+pub use transaction::{InFlight, Interactive, ItemFailure, TransactionsInFlight};
 
 /// How much longer than the cluster may go on trying we wait for its answer, which says more than our own clock.
 const ANSWER_GRACE: Duration = Duration::from_millis(200);
 /// How long a node may leave a read without an answer before another node is asked.
 const READ_PATIENCE: Duration = Duration::from_secs(1);
+/// The same for a transaction with a token, which may have to wait for others.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two tries: doubles up to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -44,6 +52,8 @@ pub struct Client {
 struct Shared {
     options: ClientOptions,
     routing: Mutex<Routing>,
+    /// Draws tokens, and pauses.
+    random: Mutex<Random>,
 }
 
 impl Drop for Shared {
@@ -89,6 +99,11 @@ pub struct Written {
 pub enum Error {
     /// The condition did not hold of the item, whose state was this. Nothing was written.
     ConditionFailed { version: Version, present: bool },
+    /// Nothing of the transaction was done. These of its items stood in the way, of those that were looked at.
+    NotCommitted(Vec<ItemFailure>),
+    /// Nothing of an interactive transaction was done: what it read is not so any more, or other transactions were in its way for as long as it was
+    /// tried. Begin it again, with new reads.
+    Conflict(Vec<ItemFailure>),
     /// Certainly not applied.
     Rejected(Rejection),
     /// May have been applied.
@@ -108,6 +123,16 @@ impl fmt::Display for Error {
             Error::ConditionFailed { version, present: false } => {
                 write!(f, "the condition does not hold: the item is absent (version {version})")
             }
+            Error::NotCommitted(failures) => {
+                write!(f, "not committed: ")?;
+                transaction::list(f, failures)?;
+                write!(f, "{}", if self.is_retriable() { ". Trying again may succeed" } else { "" })
+            }
+            Error::Conflict(failures) => {
+                write!(f, "conflict, nothing was written: ")?;
+                transaction::list(f, failures)?;
+                write!(f, ". Begin the transaction again")
+            }
             Error::Rejected(why) => write!(f, "rejected: {why}"),
             Error::Unknown(why) => write!(f, "unknown: {why}"),
             Error::Unreachable(why) => write!(f, "no node could be reached: {why}"),
@@ -117,6 +142,19 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    /// Whether nothing was done, and the same may succeed if it is tried again a little later (an interactive transaction: with new reads).
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Error::Conflict(_) => true,
+            Error::NotCommitted(failures) => failures.iter().all(|failure| failure.reason == FailureReason::Conflict),
+            Error::Rejected(why) => may_pass(why) || matches!(why, Rejection::Overloaded | Rejection::DeadlineExceeded),
+            Error::Unreachable(_) => true,
+            Error::ConditionFailed { .. } | Error::Unknown(_) | Error::Protocol(_) => false,
+        }
+    }
+}
 
 impl Client {
     /// Connects to the first of `addresses` (`host:port`) that answers, and learns the ring from it. A cluster that has not formed yet
@@ -129,7 +167,8 @@ impl Client {
             return Err(Error::Unreachable("no address was given".into()));
         }
         let routing = Mutex::new(Routing::new(addresses));
-        let client = Client { shared: Arc::new(Shared { options, routing }) };
+        let random = Mutex::new(transaction::entropy());
+        let client = Client { shared: Arc::new(Shared { options, routing, random }) };
         let links: Vec<Arc<Link>> = addresses.iter().filter_map(|address| client.routing().link(address)).collect();
         let mut trouble = Vec::new();
         for link in links {
@@ -191,18 +230,7 @@ impl Client {
     pub async fn status(&self, node: Option<NodeId>) -> Result<StatusReport, Error> {
         let answer = match node {
             None => self.call(RequestBody::Status).await?,
-            Some(node) => {
-                if !self.routing().knows_ring() {
-                    // The cluster may have formed since the client connected.
-                    self.learn_ring().await;
-                }
-                let Some(link) = self.routing().node(node) else {
-                    return Err(Error::Unreachable(format!("no address of node {node} is known")));
-                };
-                let timeout = self.shared.options.timeout;
-                let asked = self.ask(&link, &RequestBody::Status, timeout, timeout).await;
-                conclude(asked.map_err(|no_answer| no_answer.into_error(&RequestBody::Status))?)?
-            }
+            Some(node) => self.call_node(node, RequestBody::Status).await?,
         };
         match answer {
             ResponseBody::Status(report) => Ok(report),
@@ -212,16 +240,34 @@ impl Client {
 
     /// The status of every node that the client knows of, asked at the same time, in order of node id.
     pub async fn statuses(&self) -> Vec<(NodeId, Result<StatusReport, Error>)> {
-        if !self.routing().knows_ring() {
-            self.learn_ring().await;
-        }
-        let nodes = self.routing().nodes();
-        let asked = nodes.into_iter().map(async |node| (node, self.status(Some(node)).await));
+        let asked = self.known_nodes().await.into_iter().map(async |node| (node, self.status(Some(node)).await));
         futures::future::join_all(asked).await
     }
 
+    /// The members, once the cluster has formed.
+    async fn known_nodes(&self) -> Vec<NodeId> {
+        if !self.routing().knows_ring() {
+            self.learn_ring().await;
+        }
+        self.routing().nodes()
+    }
+
+    /// One request to `node` and no other, once.
+    async fn call_node(&self, node: NodeId, body: RequestBody) -> Result<ResponseBody, Error> {
+        if !self.routing().knows_ring() {
+            // The cluster may have formed since the client connected.
+            self.learn_ring().await;
+        }
+        let Some(link) = self.routing().node(node) else {
+            return Err(Error::Unreachable(format!("no address of node {node} is known")));
+        };
+        let timeout = self.shared.options.timeout;
+        let asked = self.ask(&link, &body, timeout, timeout).await;
+        conclude(&body, asked.map_err(|no_answer| no_answer.into_error(&body))?)
+    }
+
     /// One request, with the options' timeout: routed, retried and answered as described above. Gives what the node answered:
-    /// never `ConditionFailed`, `Rejected` or `Unknown`, which are errors.
+    /// never `ConditionFailed`, `NotCommitted`, `Rejected` or `Unknown`, which are errors.
     pub async fn call(&self, body: RequestBody) -> Result<ResponseBody, Error> {
         self.call_within(body, self.shared.options.timeout).await
     }
@@ -232,23 +278,38 @@ impl Client {
         let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
         let mut tried: Vec<Arc<Link>> = Vec::new();
         let mut pause = PAUSE_MIN;
+        // An earlier try of a transaction with a token may have been done, or may yet be.
+        let mut doubt: Option<Doubt> = None;
         loop {
             let link = self.routing().choose(&body, &tried);
             let remaining = deadline.saturating_duration_since(Instant::now());
-            let patience = if applies(&body) { remaining } else { remaining.min(READ_PATIENCE) };
-            let trouble = match self.ask(&link, &body, remaining, patience).await {
-                Ok(response) => match conclude(response) {
-                    Err(Error::Rejected(why)) if may_pass(&why) => Error::Rejected(why),
-                    concluded => return concluded,
-                },
-                Err(NoAnswer::Full) => return Err(Error::Rejected(Rejection::Overloaded)),
-                Err(no_answer @ (NoAnswer::Lost(_) | NoAnswer::TimedOut)) if applies(&body) => {
-                    return Err(no_answer.into_error(&body));
-                }
-                Err(no_answer) => no_answer.into_error(&body),
+            let patience = match applies(&body) {
+                true if has_token(&body) => remaining.min(TOKEN_PATIENCE),
+                true => remaining,
+                false => remaining.min(READ_PATIENCE),
             };
-            if Instant::now() + pause >= deadline {
-                return Err(trouble);
+            let (trouble, mut again) = match self.ask(&link, &body, remaining, patience).await {
+                Ok(response) => match conclude(&body, response) {
+                    Ok(answer) => return Ok(answer),
+                    Err(trouble) => (trouble.clone(), matches!(trouble, Error::Rejected(why) if may_pass(&why))),
+                },
+                Err(NoAnswer::Full) => (Error::Rejected(Rejection::Overloaded), false),
+                Err(no_answer @ (NoAnswer::Lost(_) | NoAnswer::TimedOut)) if applies(&body) => {
+                    (no_answer.into_error(&body), false)
+                }
+                Err(no_answer) => (no_answer.into_error(&body), true),
+            };
+            if has_token(&body) {
+                if let Error::Unknown(why) = &trouble {
+                    doubt.get_or_insert_with(|| why.clone());
+                }
+                again |= doubt.is_some() && !transaction::settles(&trouble);
+            }
+            if !again || Instant::now() + pause >= deadline {
+                return Err(match doubt {
+                    Some(doubt) if !transaction::settles(&trouble) => Error::Unknown(doubt),
+                    _ => trouble,
+                });
             }
             // Every node is tried once before there is a pause: one of them is likely to know better.
             if tried.iter().any(|other| Arc::ptr_eq(other, &link)) || self.routing().all_tried(&tried, &link) {
@@ -308,8 +369,9 @@ impl Client {
 }
 
 /// Tells answers from errors.
-fn conclude(response: Response) -> Result<ResponseBody, Error> {
+fn conclude(body: &RequestBody, response: Response) -> Result<ResponseBody, Error> {
     match response.body {
+        ResponseBody::NotCommitted(failures) => Err(Error::NotCommitted(transaction::name_items(body, failures))),
         ResponseBody::ConditionFailed { version, present } => Err(Error::ConditionFailed { version, present }),
         ResponseBody::Rejected(why) => Err(Error::Rejected(why)),
         ResponseBody::Unknown(why) => Err(Error::Unknown(why)),
@@ -324,6 +386,11 @@ fn applies(body: &RequestBody) -> bool {
         RequestBody::Transact(_) => true,
         _ => false,
     }
+}
+
+/// Whether the request may be sent again whatever became of it.
+fn has_token(body: &RequestBody) -> bool {
+    matches!(body, RequestBody::Transact(transaction) if transaction.token.is_some())
 }
 
 /// Whether another node, or the same one a little later, may do what this one rejected.

@@ -121,12 +121,23 @@ impl Routing {
     }
 
     fn partition_of(&self, body: &RequestBody) -> Option<usize> {
-        match body {
-            RequestBody::Operation(operation) if self.knows_ring() => {
-                Some(partition_index(crate::base::hash::token(0, &operation.key), self.partitions.len()))
+        let key = match body {
+            RequestBody::Operation(operation) => &operation.key,
+            // Its home: the coordinator is there.
+            RequestBody::Transact(transaction) => {
+                transaction.token.as_ref().or(transaction.items.first().map(|item| &item.key))?
             }
-            _ => None,
-        }
+            // Any node gathers them; this one has some of them itself.
+            RequestBody::GetMany(keys) => &keys.first()?.0,
+            RequestBody::Ring | RequestBody::Status | RequestBody::Scan(_) | RequestBody::Transactions => return None,
+        };
+        self.knows_ring().then(|| partition_index(crate::base::hash::token(0, key), self.partitions.len()))
+    }
+
+    /// Whether two keys, or a key and a transaction's token, are known to be in the same partition. True if the ring is not known.
+    pub(super) fn share_partition(&self, one: &[u8], other: &[u8]) -> bool {
+        let partition = |key| partition_index(crate::base::hash::token(0, key), self.partitions.len());
+        !self.knows_ring() || partition(one) == partition(other)
     }
 }
 
@@ -141,6 +152,7 @@ mod tests {
     use crate::base::{ClusterId, DirectoryId};
     use crate::msg::client::{Operation, PartitionReport};
     use crate::msg::cluster::{ClusterOptions, Formation, Member};
+    use crate::msg::transaction::{Transaction, TransactionItem};
     use bytes::Bytes;
 
     fn report(leader: Option<NodeId>) -> RingReport {
@@ -192,6 +204,21 @@ mod tests {
         let at = routing.partition_of(&get("k")).expect("known");
         let believes_one = |at: usize| routing.partitions[at].leader == Some(NodeId(1));
         assert_eq!((0..4).filter(|at| believes_one(*at)).collect::<Vec<_>>(), [at]);
+    }
+
+    #[test]
+    fn a_transaction_goes_to_its_home() {
+        let mut routing = Routing::new(&["seed:1".into()]);
+        routing.learn_ring(&report(None));
+        let home = |items: &[&'static str], token: Option<&'static str>| {
+            let items = items.iter().map(|key| TransactionItem::put(*key, "v")).collect();
+            routing.partition_of(&RequestBody::Transact(Transaction { items, token: token.map(Bytes::from) }))
+        };
+        assert_eq!(home(&["a", "b"], None), routing.partition_of(&get("a")));
+        assert_eq!(home(&["a", "b"], Some("c")), routing.partition_of(&get("c")));
+        assert_eq!(home(&[], None), None);
+        let same = (0..100).filter(|n: &u32| routing.share_partition(b"a", &n.to_be_bytes())).count();
+        assert!((5..60).contains(&same), "{same} of 100 over four partitions");
     }
 
     #[test]

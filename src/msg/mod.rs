@@ -4,6 +4,7 @@
 //! - [`peer`]: what nodes say to each other.
 //! - [`log`]: what a group's log holds: entries, and the facts in them.
 //! - [`transaction`]: transactions, to clients, between nodes and in the log.
+//! - [`transaction_text`]: transactions as people and programs write them.
 //! - [`disk`]: what the log asks of the disk.
 //! - [`history`]: what clients asked and were told, for checkers.
 //! - [`cluster`]: who is a member, and what was fixed when the cluster formed.
@@ -17,3 +18,4 @@ pub mod history;
 pub mod log;
 pub mod peer;
 pub mod transaction;
+pub mod transaction_text;

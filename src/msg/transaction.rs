@@ -60,6 +60,36 @@ pub enum TransactionAction {
 }
 
 impl TransactionItem {
+    fn new(key: impl Into<Bytes>, action: TransactionAction) -> TransactionItem {
+        TransactionItem { key: key.into(), action, condition: Condition::None }
+    }
+
+    pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> TransactionItem {
+        TransactionItem::new(key, TransactionAction::Put(value.into()))
+    }
+
+    pub fn delete(key: impl Into<Bytes>) -> TransactionItem {
+        TransactionItem::new(key, TransactionAction::Delete)
+    }
+
+    pub fn increment(key: impl Into<Bytes>, by: i64) -> TransactionItem {
+        TransactionItem::new(key, TransactionAction::Increment(by))
+    }
+
+    pub fn read(key: impl Into<Bytes>) -> TransactionItem {
+        TransactionItem::new(key, TransactionAction::Read)
+    }
+
+    pub fn check(key: impl Into<Bytes>, condition: Condition) -> TransactionItem {
+        TransactionItem::new(key, TransactionAction::Check).only_if(condition)
+    }
+
+    /// The whole transaction is done only if this holds of the item.
+    #[must_use]
+    pub fn only_if(self, condition: Condition) -> TransactionItem {
+        TransactionItem { condition, ..self }
+    }
+
     pub fn is_write(&self) -> bool {
         !matches!(self.action, TransactionAction::Check | TransactionAction::Read)
     }

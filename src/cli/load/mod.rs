@@ -21,6 +21,7 @@ use crate::base::random::{self, Random};
 use crate::client::{Client, Error};
 use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody};
 use crate::msg::history::{self, Outcome, Record};
+use crate::msg::transaction;
 use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -219,6 +220,10 @@ fn outcome(result: &Result<ResponseBody, Error>, is_write: bool) -> (Outcome, bo
         }
         Err(Error::ConditionFailed { version, present }) => {
             (Outcome::ConditionFailed { version: version.0, present: *present }, true)
+        }
+        Err(Error::NotCommitted(failures) | Error::Conflict(failures)) => {
+            let plain = failures.iter().map(|f| (&transaction::Failure { item: f.item, reason: f.reason }).into());
+            (Outcome::NotCommitted { failures: plain.collect() }, true)
         }
         Err(Error::Rejected(why)) => (Outcome::Rejected { reason: why.to_string() }, true),
         Err(Error::Unknown(why)) => (Outcome::Unknown { reason: why.to_string() }, false),

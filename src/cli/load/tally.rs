@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 pub struct Tally {
     /// Done: also a read that found nothing, and a write whose condition did not hold.
     pub ok: u64,
+    /// Transactions that were not committed, since others were in the way or had changed what they had read.
+    pub conflicts: u64,
     pub rejected: u64,
     pub unknown: u64,
     /// No node could be reached, or it spoke nonsense.
@@ -27,6 +29,7 @@ impl Default for Tally {
     fn default() -> Self {
         Tally {
             ok: 0,
+            conflicts: 0,
             rejected: 0,
             unknown: 0,
             unreachable: 0,
@@ -45,20 +48,27 @@ impl Tally {
 
     pub fn failed(&mut self, error: &Error) {
         let count = match error {
-            // No load of ours sends conditions; were one to, it was answered.
+            // No operation of ours on one key has a condition; were one to, it was answered.
             Error::ConditionFailed { .. } => &mut self.ok,
+            Error::NotCommitted(_) | Error::Conflict(_) => &mut self.conflicts,
             Error::Rejected(_) => &mut self.rejected,
             Error::Unknown(_) => &mut self.unknown,
             Error::Unreachable(_) | Error::Protocol(_) => &mut self.unreachable,
         };
         *count += 1;
+        let error = match error {
+            // Keys and versions would tell each of them from the others.
+            Error::NotCommitted(_) | Error::Conflict(_) => "not committed: another transaction was in the way".into(),
+            other => other.to_string(),
+        };
         if self.reasons.len() < REASONS_MAX {
-            *self.reasons.entry(error.to_string()).or_default() += 1;
+            *self.reasons.entry(error).or_default() += 1;
         }
     }
 
     pub fn add(&mut self, other: &Tally) {
         self.ok += other.ok;
+        self.conflicts += other.conflicts;
         self.rejected += other.rejected;
         self.unknown += other.unknown;
         self.unreachable += other.unreachable;
@@ -67,7 +77,7 @@ impl Tally {
     }
 
     pub fn all(&self) -> u64 {
-        self.ok + self.rejected + self.unknown + self.unreachable
+        self.ok + self.conflicts + self.rejected + self.unknown + self.unreachable
     }
 
     /// The latency that `percent` of the operations did not exceed.
@@ -95,10 +105,11 @@ mod tests {
         tally.failed(&Error::Rejected(Rejection::Overloaded));
         tally.failed(&Error::Unknown(Doubt::ConnectionLost));
         tally.failed(&Error::Unreachable("x".into()));
+        tally.failed(&Error::NotCommitted(Vec::new()));
         let mut both = tally.clone();
         both.add(&tally);
-        assert_eq!((both.ok, both.rejected, both.unknown, both.unreachable, both.all()), (200, 2, 2, 2, 206));
-        assert_eq!(both.reasons.values().sum::<u64>(), 6);
+        assert_eq!((both.ok, both.rejected, both.unknown, both.unreachable, both.conflicts, both.all()), (200, 2, 2, 2, 2, 208));
+        assert_eq!(both.reasons.values().sum::<u64>(), 8);
         let median = both.percentile(50.0).as_millis();
         assert!((49..=51).contains(&median), "{median}");
         assert!(both.percentile(100.0) >= Duration::from_millis(100));
