@@ -23,6 +23,8 @@ pub mod durability;
 pub mod leaders;
 pub mod linear;
 pub mod lists;
+#[cfg(test)]
+mod orders;
 pub mod prefix;
 pub mod recovery;
 mod render;
