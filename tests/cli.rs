@@ -169,9 +169,18 @@ fn no_cluster_is_unreachable_and_not_unknown() {
     let far = ["--servers", &free, "--timeout", "300ms"];
     let with =
         |command: &[&'static str]| command.iter().copied().map(String::from).chain(far.map(String::from)).collect::<Vec<_>>();
-    for command in
-        [&["get", "k"][..], &["put", "k", "v"], &["incr", "k"], &["scan"], &["status"], &["ring"], &["load"], &["shell"]]
-    {
+    for command in [
+        &["get", "k"][..],
+        &["put", "k", "v"],
+        &["incr", "k"],
+        &["scan"],
+        &["status"],
+        &["ring"],
+        &["load"],
+        &["shell"],
+        &["get-many", "k"],
+        &["txns"],
+    ] {
         let arguments = with(command);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         home.run(&arguments).code(7);
@@ -237,8 +246,13 @@ fn every_command_against_a_cluster_that_is_then_stopped_and_started_again() {
     conditions(&home);
     scans(&home);
     reports(&home);
+    transactions(&home);
+    wrong_transactions(&home);
+    tokens(&home);
     shell(&home);
+    shell_transactions(&home);
     load(&home);
+    load_transactions(&home);
     let second = home.run(&["up", "--data", directory.to_str().unwrap()]).code(1);
     assert!(second.err.contains("--data"), "{}", second.err);
     up.stop();
@@ -329,6 +343,141 @@ fn shell(home: &Home) {
     }
     session.says("frobnicate");
     session.says("Print items in key order");
+}
+
+fn transactions(home: &Home) {
+    let text = b"# two accounts\nput t/alice 100 if absent\nput t/bob 0 if absent\nput t/log 'a b'\n";
+    home.run_with_input(&["txn"], text).code(0).says("committed");
+    let failed = home.run_with_input(&["txn"], text).code(4);
+    failed.says("key \"t/alice\": its condition did not hold: the item is at version ");
+    let failed = home.run_with_input(&["txn", "--json"], text).code(4).json();
+    assert_eq!((&failed["outcome"], &failed["failures"][0]["key"]), (&"condition_failed".into(), &"t/alice".into()));
+
+    let json = r#"{"items": [{"key": "t/alice", "action": {"increment": -30}, "if": {"value": "100"}},
+                             {"key": "t/bob", "action": {"increment": 30}},
+                             {"key": "t/log", "action": "read"},
+                             {"key": "t/none", "action": "check", "if": "absent"}]}"#;
+    let done = home.run_with_input(&["txn", "--json"], json.as_bytes()).code(0).json();
+    assert_eq!((&done["results"][0]["number"], &done["results"][1]["number"]), (&70.into(), &30.into()), "{done:#}");
+    assert_eq!(done["results"][2]["value"], "a b");
+    std::fs::write(home.path("txn.txt"), "read t/log\nincr t/bob\ndelete t/alice if present\nread t/none").unwrap();
+    let done = home.run(&["txn", "txn.txt"]).code(0);
+    let lines: Vec<String> = done.text().lines().map(|line| line.rsplit_once('\t').unwrap().0.to_owned()).collect();
+    assert_eq!(lines, ["t/log\ta b", "t/bob\t31"]);
+    done.says("t/none: not found (version 0)");
+
+    let many = home.run(&["get-many", "t/bob", "t/alice", "t/log"]).code(0);
+    assert!(many.text().starts_with("t/bob\t31\t") && many.text().lines().count() == 2, "{}", many.text());
+    many.says("t/alice: not found");
+    let many = home.run(&["get-many", "t/bob", "t/alice", "--json"]).code(0).json();
+    assert_eq!((&many["items"][0]["value"], &many["items"][1]["value"]), (&"31".into(), &Value::Null));
+    home.run_with_input(&["txn"], b"incr t/log").code(5).says("not a whole number");
+    for _ in 0..50 {
+        if home.run(&["txns", "--json"]).code(0).json()["transactions"] == Value::Array(Vec::new()) {
+            return home.run(&["txns"]).code(0).says("no transaction is in flight");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{}", home.run(&["txns"]).text());
+}
+
+/// Each is refused with a reason, and nothing of it is done.
+fn wrong_transactions(home: &Home) {
+    let lines = |count: usize, value: &str| (0..count).map(|n| format!("put w/{n} '{value}'\n")).collect::<String>();
+    let cases: [(&str, i32, &str); 9] = [
+        (&lines(101, "v"), 1, "line 101, column 1: one operation too many: at most 100"),
+        ("put w/1 v\ndelete w/1", 5, "names the key w/1 twice"),
+        (&lines(12, &"x".repeat(400 * 1024)), 5, "at most 4194304"),
+        ("# nothing\n", 5, "at least one operation"),
+        ("put w/1 v if newer", 1, "line 1, column 14: no such condition: `newer`"),
+        ("put w/1", 1, "line 1, column 8: the line ends here; expected a value"),
+        ("[{\"key\": \"w/1\", \"action\": {\"append\": 1}}]", 1, "unknown variant `append`"),
+        ("token t\nread w/1", 5, "cannot read"),
+        ("put '' v", 5, "the key is empty"),
+    ];
+    for (input, code, why) in cases {
+        home.run_with_input(&["txn"], input.as_bytes()).code(code).says(why);
+    }
+    home.run(&["txn", "missing.txt"]).code(1).says("missing.txt");
+    home.run(&["get-many", "a", "a"]).code(5).says("twice");
+    assert!(home.run(&["scan", "--prefix", "w/"]).code(0).text().is_empty());
+}
+
+fn tokens(home: &Home) {
+    let once = |n: u32| format!("incr token/count {n}\nput token/other x");
+    let first = home.run_with_input(&["txn", "--token", "t1"], once(5).as_bytes()).code(0);
+    let again = home.run_with_input(&["txn", "--token", "t1"], once(5).as_bytes()).code(0);
+    assert_eq!(first.text(), again.text());
+    home.run_with_input(&["txn", "--token", "t1"], once(6).as_bytes()).code(5).says("the token was used before");
+    home.run_with_input(&["txn", "--token", "t2"], b"token t1\nincr token/count").code(1).says("has a token already");
+    assert_eq!(home.run(&["get", "token/count"]).code(0).text(), "5");
+    // A refusal is kept as well.
+    home.run_with_input(&["txn", "--token", "t3"], b"put token/count 7 if absent").code(4);
+    home.run(&["delete", "token/count"]).code(0);
+    home.run_with_input(&["txn", "--token", "t3"], b"put token/count 7 if absent").code(4);
+}
+
+fn shell_transactions(home: &Home) {
+    let session = |script: &str| home.run_with_input(&["shell"], script.as_bytes()).code(0);
+    let done = session("begin\nput s/a 1\nget s/a\nincr s/a 4\nget s/a\nget-many s/a s/b\nput s/b x\ncommit\nget s/b\n");
+    assert_eq!(done.text(), "1\n5\ns/a\t5\nx\n");
+    done.says("committed");
+    let done = session("begin\nput s/a 9\nrollback\nget s/a\nbegin\ndelete s/a\nget s/a --json\n");
+    assert!(done.text().starts_with("5\n") && done.text().contains("not_found"), "{}", done.text());
+    done.says("the open transaction was rolled back");
+    session("commit\n").says("no transaction is open");
+    session("rollback\n").says("no transaction is open");
+    session("begin\nbegin\n").says("open already");
+    session("begin\nscan\n").says("not be part of the open transaction");
+    session("begin\ncas s/a --if 5 6\n").says("the commit writes only if");
+    session("txn\n").says("name a file");
+    assert_eq!(home.run(&["get", "s/a"]).code(0).text(), "5");
+
+    // Another client writes between a read and the commit.
+    let mut command = home.ringseed(&["shell"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    input.write_all(b"begin\nget s/a\n").unwrap();
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "5\n");
+    home.run(&["put", "s/a", "6"]).code(0);
+    input.write_all(b"put s/b lost\ncommit --json\n").unwrap();
+    drop(input);
+    line.clear();
+    out.read_line(&mut line).unwrap();
+    let conflict: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&conflict["outcome"], &conflict["failures"][0]["key"]), (&"conflict".into(), &"s/a".into()));
+    assert!(child.wait().unwrap().success());
+    assert_eq!(home.run(&["get", "s/b"]).code(0).text(), "x");
+}
+
+fn load_transactions(home: &Home) {
+    let run = |workload: &'static str, more: &[&'static str]| {
+        let mut arguments = vec!["load", "--workload", workload, "--seconds", "0.5", "--clients", "8", "--keys", "20", "--json"];
+        arguments.extend(more);
+        let report = home.run(&arguments).code(0).json();
+        assert!(report["txn"]["ok"].as_u64().unwrap() > 0, "{report:#}");
+        assert_eq!((&report["total"]["rejected"], &report["total"]["unknown"]), (&0.into(), &0.into()), "{report:#}");
+        report
+    };
+    run("txn", &["--txn-items", "3"]);
+    run("txn", &["--hot"]);
+    let bank = run("bank", &["--history", "bank.jsonl"]);
+    assert!(bank["bank"]["right"].as_u64().unwrap() > 1 && bank["bank"]["wrong"] == 0, "{bank:#}");
+    let history = std::fs::File::open(home.path("bank.jsonl")).unwrap();
+    let records: Vec<_> = ringseed::msg::history::Reader::new(BufReader::new(history)).map(Result::unwrap).collect();
+    use ringseed::msg::history::Action;
+    let transacted = records.iter().filter(|record| matches!(record.action, Action::Transact { .. })).count();
+    assert!(transacted > 1 && records.iter().any(|record| matches!(record.action, Action::GetMany { .. })));
+
+    // Money out of nowhere is noticed, and said.
+    home.run(&["incr", "load/00000003"]).code(0);
+    let arguments = ["load", "--workload", "bank", "--seconds", "0.3", "--clients", "2", "--keys", "20", "--no-preload"];
+    let wrong = home.run(&arguments).code(1);
+    wrong.says("20001 where 20000 was expected");
+    home.run(&["load", "--workload", "txn", "--keys", "2", "--txn-items", "3"]).code(1).says("--txn-items");
 }
 
 fn load(home: &Home) {

@@ -125,8 +125,7 @@ impl fmt::Display for Error {
             }
             Error::NotCommitted(failures) => {
                 write!(f, "not committed: ")?;
-                transaction::list(f, failures)?;
-                write!(f, "{}", if self.is_retriable() { ". Trying again may succeed" } else { "" })
+                transaction::list(f, failures)
             }
             Error::Conflict(failures) => {
                 write!(f, "conflict, nothing was written: ")?;

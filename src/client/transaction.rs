@@ -670,7 +670,7 @@ mod tests {
         assert!(!settles(&Error::Rejected(Rejection::NoLeader)) && settles(&Error::Rejected(Rejection::TokenReused)));
         let text = of(&[&condition, &conflict]).to_string();
         assert!(text.contains("key \"k\\n\": its condition did not hold: the item is at version 3; key"), "{text}");
-        assert!(of(&[&conflict]).to_string().ends_with("Trying again may succeed"));
+        assert!(of(&[&conflict]).to_string().ends_with("trying again may succeed"));
     }
 
     #[test]

@@ -6,8 +6,10 @@
 //! held up, not in one of each client (coordinated omission).
 //!
 //! Only what was done counts in throughput and latency. After a failure a client waits a little before it goes on. Reads find something
-//! because all keys are written before the clock starts. A history has all operations, also those of that preparation.
+//! because all keys are written before the clock starts. What the bank is and what it checks is in [`bank`]. A history has all operations, also those of that preparation.
 
+mod bank;
+mod recorder;
 mod report;
 mod tally;
 mod workload;
@@ -21,18 +23,18 @@ use crate::base::random::{self, Random};
 use crate::client::{Client, Error};
 use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody};
 use crate::msg::history::{self, Outcome, Record};
-use crate::msg::transaction;
+use crate::msg::transaction::{self, Transaction, TransactionItem};
+use bank::{ACCOUNTS_MAX, Audits};
 use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use recorder::Recorder;
 use report::{Report, Servers};
 use rustix::time::{ClockId, clock_gettime};
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Instant;
 use tally::Tally;
 use tokio::sync::{mpsc, watch};
@@ -53,12 +55,18 @@ pub struct LoadArgs {
     /// Bytes of a value
     #[arg(long, value_name = "B", default_value_t = 256, value_parser = clap::value_parser!(u64).range(0..=VALUE_SIZE_MAX as u64))]
     pub value_size: u64,
-    /// How many keys
+    /// How many keys; of the bank, accounts: 100 at most
     #[arg(long, value_name = "K", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub keys: u64,
     /// Some keys far more often than others (Zipf's law, exponent 0.99) instead of all alike
     #[arg(long)]
     pub zipf: bool,
+    /// All clients use the same key (of a transaction's keys, the first; the others are drawn)
+    #[arg(long, conflicts_with = "zipf")]
+    pub hot: bool,
+    /// Keys of a transaction, all different; of the bank, accounts of a transfer
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=ACCOUNTS_MAX))]
+    pub txn_items: u64,
     /// Operations per second over all clients [default: as many as there can be]
     #[arg(long, value_name = "R", value_parser = rate)]
     pub rate: Option<f64>,
@@ -96,6 +104,16 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 pub fn load(args: &LoadArgs) -> Result<(), Failure> {
+    let mut args = args.clone();
+    if args.workload == Workload::Bank {
+        args.keys = args.keys.min(ACCOUNTS_MAX);
+        // Money moves between two at least.
+        args.txn_items = args.txn_items.max(2);
+    }
+    if args.workload.has_transactions() && args.txn_items > args.keys {
+        return Err(Failure::Other(format!("--txn-items: there are only {} keys", args.keys)));
+    }
+    let args = &args;
     let runtime = connection::runtime()?;
     let recorder = args.history.as_deref().map(Recorder::start).transpose()?;
     let done = runtime.block_on(run(args, recorder.as_ref().map(|recorder| recorder.records.clone())));
@@ -113,11 +131,12 @@ async fn run(args: &LoadArgs, records: Option<mpsc::Sender<Record>>) -> Result<(
     }
     let load = Arc::new(Load {
         args: args.clone(),
-        keys: Keys::new(args.keys, args.zipf),
+        keys: Keys::new(args.keys, args.zipf, args.hot),
         origin: Instant::now(),
         stop: watch::Sender::new(false),
         next_to_preload: AtomicU64::new(0),
         tallies: Mutex::default(),
+        audits: Audits::default(),
         records,
     });
     tokio::spawn(stop_at_signals(load.clone()));
@@ -144,18 +163,40 @@ async fn run(args: &LoadArgs, records: Option<mpsc::Sender<Record>>) -> Result<(
     progress.abort();
     let _ = progress.await;
     let after = clients[0].statuses().await;
-    let (puts, gets) = {
-        let tallies = load.tallies.lock().expect("no worker panicked");
-        (tallies.puts.clone(), tallies.gets.clone())
-    };
+    let tallies = load.tallies.lock().expect("no worker panicked").clone();
     let servers = Servers::between(&before, &after);
     let interrupted = *load.stop.borrow();
-    let report = Report { args, elapsed, puts, gets, servers, own_cpu, interrupted };
+    let audits = match args.workload {
+        Workload::Bank => Some(last_audit(&load, &clients[0]).await?),
+        _ => None,
+    };
+    let report = Report { args, elapsed, tallies, servers, own_cpu, interrupted, audits: audits.clone() };
     if args.common.json {
         writeln!(io::stdout(), "{:#}", report.json())?;
-        return Ok(());
+    } else {
+        report.print()?;
     }
-    Ok(report.print()?)
+    match audits {
+        Some(found) if found.wrong > 0 => Err(Failure::Found(format!(
+            "the sum over all accounts was wrong {} times of {}; the first: {}",
+            found.wrong,
+            found.right + found.wrong,
+            found.told[0]
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A look at the bank when all is over: the one that may not be left out.
+async fn last_audit(load: &Load, client: &Client) -> Result<bank::Found, Failure> {
+    for attempt in 0.. {
+        match load.audit(client, load.args.clients, false).await {
+            Ok(()) => break,
+            Err(error) if attempt == PRELOAD_ATTEMPTS => return Err(error.into()),
+            Err(_) => tokio::time::sleep(PAUSE_AFTER_FAILURE * 10).await,
+        }
+    }
+    Ok(load.audits.found())
 }
 
 /// What all clients of a load share.
@@ -169,13 +210,39 @@ struct Load {
     stop: watch::Sender<bool>,
     next_to_preload: AtomicU64,
     tallies: Mutex<Tallies>,
+    audits: Audits,
     records: Option<mpsc::Sender<Record>>,
 }
 
-#[derive(Debug, Default)]
+/// By kind of operation, in the order in which they are reported.
+#[derive(Debug, Clone, Default)]
 struct Tallies {
     puts: Tally,
     gets: Tally,
+    transactions: Tally,
+    /// Reads of all accounts.
+    audits: Tally,
+}
+
+impl Tallies {
+    fn all(&self) -> [(&'static str, &Tally); 4] {
+        [("put", &self.puts), ("get", &self.gets), ("txn", &self.transactions), ("audit", &self.audits)]
+    }
+
+    fn total(&self) -> Tally {
+        let mut total = Tally::default();
+        self.all().iter().for_each(|(_, tally)| total.add(tally));
+        total
+    }
+}
+
+/// What a client asks for next.
+#[derive(Debug)]
+enum Next {
+    Operation(Operation),
+    Transaction(Transaction),
+    /// By a transaction of reads instead of a read of several items.
+    Audit(bool),
 }
 
 impl Load {
@@ -189,15 +256,37 @@ impl Load {
         Operation { key: self.key(key), action: Action::Get { consistency: Consistency::Strong } }
     }
 
+    async fn next(&self, client: &Client, process: u64, sequence: u64, random: &mut Random) -> Result<Next, Error> {
+        let workload = self.args.workload;
+        let reads = workload.reads(random);
+        Ok(match workload {
+            Workload::Txn => Next::Transaction(self.writes(random, process, sequence)),
+            Workload::Bank if reads => Next::Audit(sequence & 1 == 0),
+            Workload::Bank => Next::Transaction(self.next_transfer(client, process, random).await?),
+            Workload::Put | Workload::Get | Workload::Mixed => {
+                let key = self.keys.next(random);
+                Next::Operation(if reads { self.get(key) } else { self.put(key, process, sequence) })
+            }
+        })
+    }
+
     fn key(&self, number: u64) -> Bytes {
         workload::key(&self.args.key_prefix, number)
     }
 
+    /// Writes to different keys.
+    fn writes(&self, random: &mut Random, process: u64, sequence: u64) -> Transaction {
+        let value = workload::value(self.args.value_size as usize, process, sequence);
+        let keys = self.keys.distinct(random, self.args.txn_items);
+        let items = keys.into_iter().map(|key| TransactionItem::put(self.key(key), value.clone())).collect();
+        Transaction { items, token: None }
+    }
+
     /// Does one operation, and records it.
-    async fn perform(&self, client: &Client, process: u64, operation: Operation) -> Result<ResponseBody, Error> {
-        let action = self.records.is_some().then(|| history::Action::from(&operation));
+    async fn perform(&self, client: &Client, process: u64, body: RequestBody) -> Result<ResponseBody, Error> {
+        let action = self.records.is_some().then(|| action(&body));
         let start = self.nanos();
-        let result = client.call_within(RequestBody::Operation(operation), self.args.common.connection.timeout).await;
+        let result = client.call_within(body, self.args.common.connection.timeout).await;
         if let (Some(records), Some(action)) = (&self.records, action) {
             let (outcome, answered) = outcome(&result, action.is_write());
             let record = Record { process, start, end: answered.then(|| self.nanos()), action, outcome };
@@ -209,6 +298,18 @@ impl Load {
 
     fn nanos(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a history says of a request. None of ours is another.
+fn action(body: &RequestBody) -> history::Action {
+    match body {
+        RequestBody::Operation(operation) => operation.into(),
+        RequestBody::Transact(transaction) => transaction.into(),
+        RequestBody::GetMany(keys) => {
+            history::Action::GetMany { keys: keys.iter().map(|key| history::Key(key.0.clone())).collect() }
+        }
+        other => unreachable!("no load asks for {other:?}"),
     }
 }
 
@@ -252,17 +353,32 @@ async fn worker(load: Arc<Load>, client: Client, process: u64, began: Instant, u
         if *load.stop.borrow() || Instant::now() >= until {
             return;
         }
-        let key = load.keys.next(&mut random);
-        let reads = load.args.workload.reads(&mut random);
-        let operation = if reads { load.get(key) } else { load.put(key, process, sequence) };
+        let next = match load.next(&client, process, sequence, &mut random).await {
+            Ok(next) => next,
+            Err(error) => {
+                load.tallies.lock().expect("no worker panicked").transactions.failed(&error);
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                continue;
+            }
+        };
         let from = if spacing.is_some() { due } else { Instant::now() };
-        let result = load.perform(&client, process, operation).await;
+        let tally: fn(&mut Tallies) -> &mut Tally = match &next {
+            Next::Operation(operation) if operation.action.is_write() => |tallies| &mut tallies.puts,
+            Next::Operation(_) => |tallies| &mut tallies.gets,
+            Next::Transaction(_) => |tallies| &mut tallies.transactions,
+            Next::Audit(_) => |tallies| &mut tallies.audits,
+        };
+        let result = match next {
+            Next::Operation(operation) => load.perform(&client, process, RequestBody::Operation(operation)).await.map(drop),
+            Next::Transaction(transaction) => load.perform(&client, process, RequestBody::Transact(transaction)).await.map(drop),
+            Next::Audit(by_transaction) => load.audit(&client, process, by_transaction).await,
+        };
         let latency = from.elapsed();
         {
             let mut tallies = load.tallies.lock().expect("no worker panicked");
-            let tally = if reads { &mut tallies.gets } else { &mut tallies.puts };
+            let tally = tally(&mut tallies);
             match &result {
-                Ok(_) => tally.done(latency),
+                Ok(()) => tally.done(latency),
                 Err(error) => tally.failed(error),
             }
         }
@@ -276,8 +392,11 @@ async fn worker(load: Arc<Load>, client: Client, process: u64, began: Instant, u
 /// Short against what a client notices, long against a loop that only fails.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
-/// Writes every key once.
+/// Writes every key once. The bank's, all at once.
 async fn preload(load: &Arc<Load>, clients: &[Client]) -> Result<(), Failure> {
+    if load.args.workload == Workload::Bank {
+        return preload_with(load, &clients[0], load.args.clients, || RequestBody::Transact(load.open_accounts())).await;
+    }
     let bar = bar(load.args.keys, "writing keys  {bar:30} {pos}/{len}");
     let mut workers = JoinSet::new();
     for process in 0..load.args.clients {
@@ -288,7 +407,9 @@ async fn preload(load: &Arc<Load>, clients: &[Client]) -> Result<(), Failure> {
                 if key >= load.args.keys || *load.stop.borrow() {
                     return Ok(());
                 }
-                preload_key(&load, &client, process, key).await?;
+                // Numbers from the top, so that no value of the measured run is equal.
+                let put = || RequestBody::Operation(load.put(key, process, u64::MAX - key));
+                preload_with(&load, &client, process, put).await?;
                 bar.inc(1);
             }
         });
@@ -302,11 +423,10 @@ async fn preload(load: &Arc<Load>, clients: &[Client]) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn preload_key(load: &Load, client: &Client, process: u64, key: u64) -> Result<(), Failure> {
+async fn preload_with(load: &Load, client: &Client, process: u64, body: impl Fn() -> RequestBody) -> Result<(), Failure> {
     let mut attempt = 0;
     loop {
-        // Numbers from the top, so that no value of the measured run is equal.
-        match load.perform(client, process, load.put(key, process, u64::MAX - key)).await {
+        match load.perform(client, process, body()).await {
             Ok(_) => return Ok(()),
             Err(error) if attempt == PRELOAD_ATTEMPTS => return Err(error.into()),
             Err(_) => attempt += 1,
@@ -334,8 +454,9 @@ async fn show_progress(load: Arc<Load>, began: Instant, until: Instant) {
         tokio::time::sleep(Duration::from_millis(250)).await;
         let (done, failed) = {
             let tallies = load.tallies.lock().expect("no worker panicked");
-            let done = tallies.puts.ok + tallies.gets.ok;
-            (done, tallies.puts.all() + tallies.gets.all() - done)
+            let total = |count: fn(&Tally) -> u64| tallies.all().iter().map(|(_, tally)| count(tally)).sum::<u64>();
+            let done = total(|tally| tally.ok);
+            (done, total(Tally::all) - done)
         };
         let now = Instant::now();
         let per_second = (done - last) as f64 / (now - last_at).as_secs_f64();
@@ -364,37 +485,4 @@ async fn stop_at_signals(load: Arc<Load>) {
 fn own_cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// Writes a history on a thread of its own, while the load goes on.
-struct Recorder {
-    records: mpsc::Sender<Record>,
-    writer: JoinHandle<io::Result<()>>,
-    path: PathBuf,
-}
-
-/// Records that wait to be written. At the limit: the clients wait.
-const RECORDS_WAITING_MAX: usize = 64 * 1024;
-
-impl Recorder {
-    fn start(path: &Path) -> Result<Recorder, Failure> {
-        let file =
-            File::create(path).map_err(|e| Failure::Other(format!("cannot write the history to {}: {e}", path.display())))?;
-        let (records, mut waiting) = mpsc::channel(RECORDS_WAITING_MAX);
-        let write = move || {
-            let mut writer = history::Writer::new(BufWriter::with_capacity(1 << 20, file));
-            while let Some(record) = waiting.blocking_recv() {
-                writer.write(&record)?;
-            }
-            writer.finish().map(drop)
-        };
-        Ok(Recorder { records, writer: std::thread::spawn(write), path: path.to_path_buf() })
-    }
-
-    /// Waits until all is written. No other sender may be left.
-    fn finish(self) -> Result<(), Failure> {
-        drop(self.records);
-        let written = self.writer.join().map_err(|_| Failure::Other("the history's writer failed".into()))?;
-        written.map_err(|e| Failure::Other(format!("cannot write the history to {}: {e}", self.path.display())))
-    }
 }

@@ -1,7 +1,8 @@
 //! What a load prints when it is over.
 
-use super::LoadArgs;
+use super::bank::Found;
 use super::tally::Tally;
+use super::{LoadArgs, Tallies};
 use crate::base::{Duration, NodeId};
 use crate::client::Error;
 use crate::msg::client::StatusReport;
@@ -41,41 +42,36 @@ pub type Statuses = Vec<(NodeId, Result<StatusReport, Error>)>;
 
 /// A load's results.
 #[derive(Debug)]
-pub struct Report<'a> {
+pub(super) struct Report<'a> {
     pub args: &'a LoadArgs,
     pub elapsed: Duration,
-    pub puts: Tally,
-    pub gets: Tally,
+    pub(super) tallies: Tallies,
     pub servers: Option<Servers>,
     /// Of this process, over the measured time.
     pub own_cpu: Duration,
     /// Ended by a signal before its time.
     pub interrupted: bool,
+    /// The bank's.
+    pub audits: Option<Found>,
 }
 
 const PERCENTILES: [(&str, f64); 5] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)];
 
 impl Report<'_> {
-    fn total(&self) -> Tally {
-        let mut total = self.puts.clone();
-        total.add(&self.gets);
-        total
-    }
-
     fn per_second(&self, tally: &Tally) -> f64 {
         tally.ok as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
     /// Bytes of log per put and node, and how many times that is of (key + value + 100).
     fn log_per_put(&self) -> Option<(f64, f64)> {
-        let servers = self.servers.filter(|_| self.puts.ok > 0)?;
-        let per_put = servers.log_bytes as f64 / servers.nodes as f64 / self.puts.ok as f64;
+        let servers = self.servers.filter(|_| self.tallies.puts.ok > 0)?;
+        let per_put = servers.log_bytes as f64 / servers.nodes as f64 / self.tallies.puts.ok as f64;
         let payload = super::workload::key(&self.args.key_prefix, 0).len() + self.args.value_size as usize + 100;
         Some((per_put, per_put / payload as f64))
     }
 
     fn cpu_per_operation(&self, micros: f64) -> f64 {
-        micros / (self.puts.ok + self.gets.ok).max(1) as f64
+        micros / self.tallies.total().ok.max(1) as f64
     }
 
     pub fn print(&self) -> io::Result<()> {
@@ -97,7 +93,7 @@ impl Report<'_> {
             "\n{:<6}{:>12}{:>12}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
             "", "done", "per second", "mean", "p50", "p90", "p99", "p99.9", "max"
         )?;
-        for (name, tally) in [("put", &self.puts), ("get", &self.gets)] {
+        for (name, tally) in self.tallies.all() {
             if tally.all() > 0 {
                 write!(out, "{name:<6}{:>12}{:>12.0}{:>10}", tally.ok, self.per_second(tally), latency(tally.mean()))?;
                 for (_, percent) in PERCENTILES {
@@ -106,17 +102,22 @@ impl Report<'_> {
                 writeln!(out)?;
             }
         }
-        let total = self.total();
+        let total = self.tallies.total();
         writeln!(
             out,
-            "\nof {} operations: {} done, {} rejected, {} unknown, {} reached no node",
+            "\nof {} operations: {} done, {} conflicts, {} rejected, {} unknown, {} reached no node",
             total.all(),
             total.ok,
+            total.conflicts,
             total.rejected,
             total.unknown,
             total.unreachable
         )?;
         total.reasons.iter().try_for_each(|(reason, count)| writeln!(out, "  {count:>8}  {reason}"))?;
+        if let Some(found) = &self.audits {
+            let Found { right, wrong, .. } = found;
+            writeln!(out, "bank: {} accounts seen at once {} times; the sum was wrong {wrong} times", args.keys, right + wrong)?;
+        }
         match self.servers {
             Some(servers) => {
                 let cpu = self.cpu_per_operation(servers.cpu_us as f64);
@@ -142,6 +143,7 @@ impl Report<'_> {
             latency.insert("mean".into(), micros(tally.mean()));
             json!({
                 "ok": tally.ok,
+                "conflicts": tally.conflicts,
                 "rejected": tally.rejected,
                 "unknown": tally.unknown,
                 "unreachable": tally.unreachable,
@@ -160,8 +162,11 @@ impl Report<'_> {
                 "log_bytes_ratio": self.log_per_put().map(|(_, ratio)| ratio),
             })
         });
+        let bank = self.audits.as_ref().map(
+            |found| json!({ "accounts": self.args.keys, "right": found.right, "wrong": found.wrong, "first_wrong": found.told }),
+        );
         json!({
-            "outcome": "ok",
+            "outcome": if self.audits.as_ref().is_some_and(|found| found.wrong > 0) { "wrong_sum" } else { "ok" },
             "workload": self.args.workload.name(),
             "clients": self.args.clients,
             "keys": self.args.keys,
@@ -170,9 +175,14 @@ impl Report<'_> {
             "rate": self.args.rate,
             "seconds": self.elapsed.as_secs_f64(),
             "interrupted": self.interrupted,
-            "total": kind(&self.total()),
-            "put": kind(&self.puts),
-            "get": kind(&self.gets),
+            "txn_items": self.args.workload.has_transactions().then_some(self.args.txn_items),
+            "hot": self.args.hot,
+            "total": kind(&self.tallies.total()),
+            "put": kind(&self.tallies.puts),
+            "get": kind(&self.tallies.gets),
+            "txn": kind(&self.tallies.transactions),
+            "audit": kind(&self.tallies.audits),
+            "bank": bank,
             "servers": servers,
             "generator_cpu_us_per_operation": self.cpu_per_operation(self.own_cpu.as_micros() as f64),
         })

@@ -12,6 +12,10 @@ pub enum Workload {
     Get,
     /// Half of each
     Mixed,
+    /// Transactions of writes to different keys
+    Txn,
+    /// Transfers between accounts, and looks at all accounts at once: the sum must always be the same
+    Bank,
 }
 
 impl Workload {
@@ -20,20 +24,27 @@ impl Workload {
             Workload::Put => "put",
             Workload::Get => "get",
             Workload::Mixed => "mixed",
+            Workload::Txn => "txn",
+            Workload::Bank => "bank",
         }
     }
 
-    /// Whether the next operation reads.
+    /// Whether the next operation reads: an item, or all accounts.
     pub fn reads(self, random: &mut Random) -> bool {
         match self {
-            Workload::Put => false,
+            Workload::Put | Workload::Txn => false,
             Workload::Get => true,
+            Workload::Bank => below(random, 10) == 0,
             Workload::Mixed => random.next_u64() & 1 == 0,
         }
     }
 
     pub fn has_reads(self) -> bool {
-        self != Workload::Put
+        !matches!(self, Workload::Put | Workload::Txn)
+    }
+
+    pub fn has_transactions(self) -> bool {
+        matches!(self, Workload::Txn | Workload::Bank)
     }
 }
 
@@ -42,17 +53,42 @@ impl Workload {
 pub enum Keys {
     Uniform(u64),
     Zipf(Zipf),
+    /// Always the first. Of several, the first and others.
+    Hot(u64),
 }
 
 impl Keys {
-    pub fn new(keys: u64, zipf: bool) -> Keys {
-        if zipf { Keys::Zipf(Zipf::new(keys)) } else { Keys::Uniform(keys) }
+    pub fn new(keys: u64, zipf: bool, hot: bool) -> Keys {
+        match (zipf, hot) {
+            (_, true) => Keys::Hot(keys),
+            (true, false) => Keys::Zipf(Zipf::new(keys)),
+            (false, false) => Keys::Uniform(keys),
+        }
+    }
+
+    /// `count` different ones, of which there must be as many. Zipf's law is bent where the popular ones are taken: what is drawn twice goes to the next that is free.
+    pub fn distinct(&self, random: &mut Random, count: u64) -> Vec<u64> {
+        let (Keys::Uniform(keys) | Keys::Hot(keys) | Keys::Zipf(Zipf { keys, .. })) = *self;
+        assert!(count <= keys);
+        let mut chosen = Vec::new();
+        while (chosen.len() as u64) < count {
+            let mut key = match self {
+                Keys::Hot(_) if !chosen.is_empty() => below(random, keys),
+                _ => self.next(random),
+            };
+            while chosen.contains(&key) {
+                key = (key + 1) % keys;
+            }
+            chosen.push(key);
+        }
+        chosen
     }
 
     pub fn next(&self, random: &mut Random) -> u64 {
         match self {
             Keys::Uniform(keys) => below(random, *keys),
             Keys::Zipf(zipf) => zipf.next(random),
+            Keys::Hot(_) => 0,
         }
     }
 }
@@ -128,6 +164,20 @@ mod tests {
         for keys in 1..4 {
             let zipf = Zipf::new(keys);
             assert!((0..1_000).all(|_| zipf.next(&mut random) < keys));
+        }
+    }
+
+    #[test]
+    fn several_keys_are_different_ones() {
+        let mut random = stream(1, "keys");
+        for keys in [Keys::new(5, false, false), Keys::new(5, true, false), Keys::new(5, false, true)] {
+            for count in 1..=5 {
+                let mut chosen = keys.distinct(&mut random, count);
+                assert!(chosen[0] == 0 || !matches!(keys, Keys::Hot(_)));
+                chosen.sort_unstable();
+                chosen.dedup();
+                assert_eq!(chosen.len() as u64, count, "{keys:?}");
+            }
         }
     }
 
