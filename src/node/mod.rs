@@ -355,9 +355,9 @@ impl Node {
             let mut coordinator = Coordinator::new(id, self.placement.partition_count());
             let commit = found.state.commit.0.min(found.entries.len() as u64);
             for entry in &found.entries[..commit as usize] {
-                store.restore(entry.index, &entry.fact);
+                store.restore(self.booted, entry.index, &entry.fact);
                 if let FactSummary::Transaction(fact) = &entry.fact {
-                    coordinator.restore(entry.index, fact);
+                    coordinator.restore(self.booted, entry.index, fact);
                 }
             }
             let log = GroupLog::recovered(found.entries, Index(commit));

@@ -264,7 +264,7 @@ impl Store {
     }
 
     /// Applies an entry that recovery found committed.
-    pub fn restore(&mut self, index: Index, fact: &FactSummary) {
+    pub fn restore(&mut self, now: Time, index: Index, fact: &FactSummary) {
         assert_eq!(index, self.applied.next(), "entries are applied in order");
         self.applied = index;
         match fact {
@@ -273,7 +273,7 @@ impl Store {
                 self.put(key, Item { version: Version(index.0), value: *value });
             }
             FactSummary::Transaction(fact) => {
-                self.apply_step(Time::ZERO, index, fact);
+                self.apply_step(now, index, fact);
             }
         }
     }

@@ -245,12 +245,12 @@ impl Coordinator {
         }
     }
 
-    /// Applies an entry that recovery found committed.
-    pub fn restore(&mut self, index: Index, fact: &TransactionFact<ValuePlace>) {
+    /// Applies an entry that recovery found committed. `now`: tokens live on from here, whatever the clock began at.
+    pub fn restore(&mut self, now: Time, index: Index, fact: &TransactionFact<ValuePlace>) {
         match fact {
             TransactionFact::Decide { id, commit, parties, ended, token, .. } => {
                 let (id, commit, parties, ended, token) = (*id, *commit, parties.clone(), ended.clone(), token.clone());
-                self.apply(Time::ZERO, Decided { id, commit, index, parties, ended, token });
+                self.apply(now, Decided { id, commit, index, parties, ended, token });
             }
             TransactionFact::End { ended, expired } => self.apply_end(ended, expired),
             TransactionFact::Prepare { .. } | TransactionFact::Resolve { .. } => {}

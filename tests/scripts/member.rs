@@ -87,7 +87,7 @@ impl Member {
     pub fn boot(id: NodeId, epoch: Epoch, voters: &[NodeId], log: Vec<Logged>, no_vote_until: Time, lossy: bool) -> Member {
         let (state, entries) = recover(&log);
         let mut store = Store::new(GROUP);
-        entries.iter().take(state.commit.0 as usize).for_each(|entry| store.restore(entry.index, &entry.fact));
+        entries.iter().take(state.commit.0 as usize).for_each(|entry| store.restore(Time::ZERO, entry.index, &entry.fact));
         let options = ReplicaOptions { group: GROUP, voters: voters.to_vec(), support: SUPPORT, no_vote_until, lossy };
         let replica = Replica::new(options, state, GroupLog::recovered(entries, state.commit));
         let liveness = Liveness::new(LivenessOptions {
