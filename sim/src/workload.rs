@@ -45,6 +45,8 @@ pub struct Client {
     intent: Option<transactions::Intent>,
     /// What it asks next, because of an answer or for want of one.
     next: Option<RequestBody>,
+    /// Transactions with tokens that it may ask for again much later, under another leader.
+    remembered: VecDeque<RequestBody>,
     /// Lists before this are full.
     first_list: u32,
     /// What the errand at the front was last told.
@@ -103,6 +105,7 @@ impl Workload {
             errands: VecDeque::new(),
             intent: None,
             next: None,
+            remembered: VecDeque::new(),
             first_list: 0,
             last_answer: "nothing".into(),
         };
@@ -279,6 +282,9 @@ impl Workload {
         if client.next.is_none() && !self.auditing {
             let in_doubt = matches!(outcome, Outcome::Unknown { .. });
             client.next = transactions::again(client, &pending.request.body, in_doubt);
+            if !matches!(outcome, Outcome::Rejected { .. }) {
+                transactions::remember(client, &pending.request.body);
+            }
         }
         if self.auditing && done && client.errands.front() == Some(&pending.request.body) {
             client.errands.pop_front();

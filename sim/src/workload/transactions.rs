@@ -8,7 +8,7 @@
 //! - Reads of several items; of all accounts.
 //!
 //! Some carry a token. When the outcome is unknown the client asks again with the same token: mostly the same, now and then something else, which must
-//! be refused unless it comes first. Now and then it asks again although it knows.
+//! be refused unless it comes first. Now and then it asks again although it knows, at once or much later, when others lead.
 
 use super::{Client, counter, draw_condition, draw_value, register};
 use crate::check;
@@ -41,6 +41,11 @@ pub(super) fn list(number: u32) -> Bytes {
 /// A request on several keys.
 pub(super) fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody {
     let transactions = &plan.transactions;
+    if client.dice.chance(transactions.token_permille / 4)
+        && let Some(again) = client.remembered.pop_front()
+    {
+        return again;
+    }
     let mut kind = client.dice.below(1000) as u32;
     let mut is = |permille: u32| {
         let taken = kind < permille;
@@ -257,6 +262,17 @@ pub(super) fn again(client: &mut Client, asked: &RequestBody, in_doubt: bool) ->
         again.items.pop();
     }
     Some(RequestBody::Transact(again))
+}
+
+/// Keeps a transaction with a token for later.
+pub(super) fn remember(client: &mut Client, asked: &RequestBody) {
+    const REMEMBERED_MAX: usize = 12;
+    if matches!(asked, RequestBody::Transact(transaction) if transaction.token.is_some())
+        && client.remembered.len() < REMEMBERED_MAX
+        && !client.remembered.contains(asked)
+    {
+        client.remembered.push_back(asked.clone());
+    }
 }
 
 /// What an answer shows of the keys that were asked for.
