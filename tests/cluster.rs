@@ -6,8 +6,10 @@ use bytes::Bytes;
 use ringseed::base::NodeId;
 use ringseed::client::{Client, ClientOptions, Error};
 use ringseed::msg::client::{self, Acknowledge, Condition, Consistency, Membership, Operation, RequestBody, Scan};
-use ringseed::msg::history::{Action, Outcome, Record};
-use ringseed_sim::check::{Options, check_history};
+use ringseed::msg::codec::Blob;
+use ringseed::msg::history::{Action, Key, Outcome, Record};
+use ringseed::msg::transaction::{Transaction, TransactionAction, TransactionItem};
+use ringseed_sim::check::{Options, account, check_history};
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -150,6 +152,8 @@ impl Work {
         let action = match &body {
             RequestBody::Operation(operation) => Action::from(operation),
             RequestBody::Scan(scan) => Action::from(scan),
+            RequestBody::Transact(transaction) => Action::from(transaction),
+            RequestBody::GetMany(keys) => Action::GetMany { keys: keys.iter().map(|key| Key(key.0.clone())).collect() },
             other => panic!("no operation: {other:?}"),
         };
         let start = self.now();
@@ -158,7 +162,8 @@ impl Work {
             Err(Error::ConditionFailed { version, present }) => Outcome::ConditionFailed { version: version.0, present },
             Err(Error::Unknown(doubt)) => Outcome::Unknown { reason: doubt.to_string() },
             Err(error @ (Error::Rejected(_) | Error::Unreachable(_))) => Outcome::Rejected { reason: error.to_string() },
-            Err(error @ (Error::Protocol(_) | Error::NotCommitted(_) | Error::Conflict(_))) => panic!("{error}"),
+            Err(Error::NotCommitted(failures)) => Outcome::NotCommitted { failures: failures.iter().map(Into::into).collect() },
+            Err(error @ (Error::Protocol(_) | Error::Conflict(_))) => panic!("{error}"),
         };
         if !matches!(outcome, Outcome::Rejected { .. } | Outcome::Unknown { .. }) {
             self.done.fetch_add(1, Ordering::Relaxed);
@@ -333,6 +338,84 @@ async fn a_clean_stop_loses_nothing() {
     for worker in workers {
         assert_eq!(worker.await.expect("no panic"), [], "each was done");
     }
+    (0..NODES).for_each(|node| cluster.stop(node));
+}
+
+const ACCOUNTS: u32 = 12;
+
+fn audit() -> RequestBody {
+    RequestBody::GetMany((0..ACCOUNTS).map(|number| Blob(account(number))).collect())
+}
+
+/// Moves money between accounts, and looks at all of them at once, until the work is over.
+async fn bank(shared: Arc<Work>, client: Client, process: u64) {
+    let mut random = process.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
+    let mut draw = |bound: u32| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as u32 % bound
+    };
+    while !shared.over.load(Ordering::Relaxed) {
+        let (from, amount) = (draw(ACCOUNTS), i64::from(draw(9)) + 1);
+        let to = (from + 1 + draw(ACCOUNTS - 1)) % ACCOUNTS;
+        let body = match draw(4) {
+            0 => audit(),
+            _ => {
+                let item = |number, by| TransactionItem {
+                    key: account(number),
+                    action: TransactionAction::Increment(by),
+                    condition: Condition::None,
+                };
+                RequestBody::Transact(Transaction { items: vec![item(from, -amount), item(to, amount)], token: None })
+            }
+        };
+        shared.call(&client, process, body).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+}
+
+/// Coordinators and participants die under transfers: no audit sees a wrong sum, what the clients saw is strictly serializable, and nothing is left in flight.
+#[tokio::test]
+async fn transactions_survive_kills_and_leave_nothing_behind() {
+    let mut cluster = Cluster::start("bank");
+    let shared = Arc::new(Work::new());
+    let client = cluster.client().await;
+    let workers: Vec<_> = (0..WORKERS).map(|process| tokio::spawn(bank(Arc::clone(&shared), client.clone(), process))).collect();
+    progress(&shared, &mut cluster, "after the start").await;
+    for node in 0..NODES {
+        cluster.kill(node);
+        progress(&shared, &mut cluster, "with a node killed").await;
+        cluster.run(node);
+        progress(&shared, &mut cluster, "with it back").await;
+    }
+    (0..NODES).for_each(|node| cluster.kill(node));
+    (0..NODES).for_each(|node| cluster.run(node));
+    progress(&shared, &mut cluster, "after all were killed at once").await;
+    shared.over.store(true, Ordering::Relaxed);
+    for worker in workers {
+        worker.await.expect("no panic");
+    }
+    shared.call(&client, WORKERS, audit()).await;
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        let in_flight = client.transactions().await.expect("the cluster answers");
+        if in_flight.silent.is_empty() && in_flight.transactions.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "still in flight: {in_flight:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let records = std::mem::take(&mut *shared.records.lock().expect("no panic"));
+    assert!(matches!(records.last().map(|record| &record.outcome), Some(Outcome::Values { .. })), "the last audit is answered");
+    let options = Options { partitions: Some(64), accounts: ACCOUNTS, ..Options::default() };
+    let report = check_history(&records, &options).unwrap_or_else(|violation| panic!("{violation}"));
+    let count = |wanted: fn(&Outcome) -> bool| records.iter().filter(|record| wanted(&record.outcome)).count();
+    let committed = count(|outcome| matches!(outcome, Outcome::Transacted { .. }));
+    let unknown = count(|outcome| matches!(outcome, Outcome::Unknown { .. }));
+    println!(
+        "{} operations, {committed} committed transactions, {unknown} unknown; undecided: {:?}",
+        records.len(),
+        report.undecided
+    );
     (0..NODES).for_each(|node| cluster.stop(node));
 }
 
