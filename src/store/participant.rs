@@ -387,9 +387,10 @@ impl Store {
             self.resolve(id, commit, Some(origin), out);
             return;
         }
-        if let Some(preparing) = leading.preparing.get_mut(&id) {
-            // Its locks are in the log's future: they are freed as soon as they are there.
-            preparing.aborted |= !commit;
+        if let Some(preparing) = leading.preparing.get_mut(&id).filter(|_| !commit) {
+            // Its locks are in the log's future: they are freed as soon as they are there. (If it is committed, a later leader's prepare
+            // was: this one is not in the log, and nothing may be acknowledged here.)
+            preparing.aborted = true;
         } else if let Some(ticket) = leading.claims.get(&id).copied().filter(|_| !commit) {
             self.dismiss(cx, ticket, &Rejection::DeadlineExceeded, out);
         } else if commit && !self.resolved.contains_key(&id) && !self.is_over(id) {
