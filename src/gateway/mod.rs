@@ -569,6 +569,8 @@ impl Gateway {
                     && whole.items.iter().all(|item| here(&item.key))
                     && preparation.parties.len() <= TRANSACTION_ITEMS_MAX
                     && preparation.id.home != group
+                    // Whoever is in doubt must have somebody to ask.
+                    && !self.placement.replicas(preparation.id.home).is_empty()
             }
             Task::Inquire(id) => id.home == group,
             Task::ReadMany(keys) => validate_keys(keys).is_ok() && keys.iter().all(|key| here(&key.0)),
