@@ -23,7 +23,7 @@ use super::evaluate::{ItemVerdict, evaluate_item};
 use super::lines::{Pins, Waiter, Work};
 use super::{Head, Item, Out, Store, Verdict};
 use crate::actor::{Context, Origin, Outbox};
-use crate::base::limits::PREPARED_PER_GROUP_MAX;
+use crate::base::limits::{PREPARED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{Duration, GroupId, Index, Time, Version};
 use crate::msg::client::{Acknowledge, Rejection, ResponseBody};
 use crate::msg::codec::Blob;
@@ -250,6 +250,10 @@ impl Store {
             claim.vote(Vote::Rejected(Rejection::DeadlineExceeded), out);
             return None;
         }
+        if self.bytes_read(&claim) > TRANSACTION_SIZE_MAX {
+            claim.vote(Vote::Rejected(Rejection::TooLarge), out);
+            return None;
+        }
         let version = Version(leading.next.0);
         let (mut failures, mut results, mut writes, mut places) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut depends = Index::ZERO;
@@ -287,6 +291,20 @@ impl Store {
         }
         self.lock(claim, Vote::Yes(results), writes, places, deadline, out);
         None
+    }
+
+    /// Bytes of values that the claim's reads would answer with.
+    fn bytes_read(&self, claim: &Claim) -> usize {
+        let Some(leading) = &self.leading else { return 0 };
+        let reads = claim.preparation.items.iter().filter(|placed| placed.item.action == TransactionAction::Read);
+        reads
+            .map(|placed| match leading.head.get(&placed.item.key) {
+                Some(head) => head.value.as_ref().map_or(0, Bytes::len),
+                None => {
+                    self.index.get(&*placed.item.key).and_then(|item| item.value).map_or(0, |value| value.place.length as usize)
+                }
+            })
+            .sum()
     }
 
     /// Takes the locks; logs the prepare, or holds the home's part until its decision.

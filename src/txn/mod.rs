@@ -48,7 +48,7 @@
 mod tokens;
 
 use crate::actor::{Actor, Context, Origin, Outbox, TimerKind, partition_of};
-use crate::base::limits::{TOKENS_PER_GROUP_MAX, TRANSACTIONS_PER_HOME_MAX};
+use crate::base::limits::{TOKENS_PER_GROUP_MAX, TRANSACTION_SIZE_MAX, TRANSACTIONS_PER_HOME_MAX};
 use crate::base::{Duration, GroupId, Index, Term, Time, Version, hash};
 use crate::msg::client::{Doubt, Rejection, ResponseBody};
 use crate::msg::codec::Blob;
@@ -368,6 +368,10 @@ impl Coordinator {
         match vote {
             Vote::Yes(results) => {
                 record(&mut active.results, results);
+                if bytes_read(&active.results) > TRANSACTION_SIZE_MAX {
+                    self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(Rejection::TooLarge)), out);
+                    return;
+                }
                 active.phase = Phase::Preparing;
                 self.prepare(id.attempt.number, out);
             }
@@ -488,6 +492,10 @@ impl Coordinator {
             Outcome::Voted(Vote::Yes(results)) => {
                 active.awaited.remove(&group);
                 record(&mut active.results, results);
+                if bytes_read(&active.results) > TRANSACTION_SIZE_MAX {
+                    self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(Rejection::TooLarge)), out);
+                    return;
+                }
                 self.decide_if_all_voted(id.attempt.number, out);
             }
             Outcome::Voted(Vote::No(failures)) => self.refuse(cx, id, failures, out),
@@ -701,6 +709,11 @@ fn record(results: &mut [ItemResult], placed: Vec<PlacedResult>) {
             *slot = result;
         }
     }
+}
+
+/// Bytes of what was read.
+fn bytes_read(results: &[ItemResult]) -> usize {
+    results.iter().filter_map(|result| result.value.as_ref()).map(Bytes::len).sum()
 }
 
 impl Actor for Coordinator {
