@@ -71,6 +71,12 @@ pub fn evaluate_item(item: &TransactionItem, current: &Current) -> ItemVerdict {
     }
 }
 
+/// Whether [`evaluate_item`] may say [`ItemVerdict::NeedsValue`].
+pub fn may_need_value(item: &TransactionItem) -> bool {
+    matches!(item.action, TransactionAction::Read | TransactionAction::Increment(_))
+        || matches!(item.condition, Condition::Value(_))
+}
+
 fn evaluate_put(condition: &Condition, current: &Current, value: Option<&Bytes>) -> ItemVerdict {
     condition_or(condition, current, |_| ItemVerdict::Write { value: value.cloned(), number: None })
 }

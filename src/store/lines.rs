@@ -3,6 +3,7 @@
 //! A waiter stands in the line of each of its keys, and is evaluated in one step when it is at the front of all of them, no lock is in its way, and every
 //! value that it needs is pinned in memory. It holds nothing meanwhile. Nobody passes who came later.
 
+use super::evaluate::may_need_value;
 use super::locks::Locks;
 use super::participant::Claim;
 use super::read::Waiting;
@@ -215,10 +216,16 @@ impl Store {
 
     /// Puts a waiter that lacks values back to the front of its lines, and asks for them.
     fn fetch(&mut self, ticket: u64, mut waiter: Waiter, out: &mut Outbox<Out>) {
-        let places: Vec<ValuePlace> = waiter
-            .keys
-            .iter()
-            .filter_map(|(key, _)| self.index.get(&**key).and_then(|item| item.value))
+        let wanted: Vec<&Bytes> = match &waiter.work {
+            Work::Write(key, _) => vec![key],
+            Work::Claim(claim) => {
+                let items = claim.preparation.items.iter().map(|placed| &placed.item);
+                items.filter(|item| may_need_value(item)).map(|item| &item.key).collect()
+            }
+        };
+        let places: Vec<ValuePlace> = wanted
+            .into_iter()
+            .filter_map(|key| self.index.get(&**key).and_then(|item| item.value))
             .filter(|value| !waiter.pins.contains_key(&value.place))
             .collect();
         assert!(!places.is_empty(), "only what has a value on the disk lacks one");
