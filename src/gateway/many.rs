@@ -2,8 +2,8 @@
 //!
 //! Each group reads its items at one instant of its own; with more than one group, all are then asked whether those items are still as they were read, and whether any transaction is
 //! prepared to write one. Every read was before every validation, so if all say yes, the items were all like that at the instant in between (the validation phase of optimistic
-//! concurrency control; Kung and Robinson, "On optimistic methods for concurrency control", 1981). After [`TRIES`] that failed, the items are read by a transaction, which locks them: writers
-//! cannot starve it.
+//! concurrency control; Kung and Robinson, "On optimistic methods for concurrency control", 1981). After [`TRIES`] that failed, or when a group finds one or another of its items about to be
+//! written again and again, the items are read by a transaction, which locks them: writers cannot starve it.
 
 use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
@@ -29,7 +29,7 @@ pub struct Many {
     phase: Phase,
     /// Answers that are awaited.
     awaited: usize,
-    /// A validation of this try has failed.
+    /// A validation of this try has failed, or a group could not read its items.
     changed: bool,
     tries: u32,
     deadline: Time,
@@ -135,7 +135,10 @@ impl Gateway {
             {
                 many.results = items
             }
-            Outcome::Valid(valid) if many.phase == Phase::Validating => many.changed |= !valid,
+            // To a read: its items were never free at one instant.
+            Outcome::Valid(valid) if many.phase == Phase::Validating || (many.phase == Phase::Reading && !valid) => {
+                many.changed |= !valid;
+            }
             Outcome::Answer(body @ ResponseBody::Rejected(_)) => return self.finish_many(number, body, out),
             // It read, and wrote nothing: nothing is unknown of it.
             _ => return self.finish_many(number, ResponseBody::Rejected(Rejection::DeadlineExceeded), out),
@@ -148,6 +151,7 @@ impl Gateway {
             return self.finish_many(number, ResponseBody::Rejected(Rejection::TooLarge), out);
         }
         match many.phase {
+            Phase::Reading if many.changed => self.transact_all(cx, number, out),
             Phase::Reading if many.groups.len() > 1 => self.validate_all(cx, number, out),
             Phase::Validating if many.changed => {
                 many.changed = false;

@@ -455,7 +455,7 @@ pub enum Outcome {
     /// To [`Task::Inquire`]: whether it was committed; `None` while that is open.
     #[n(4)]
     Decided(#[n(0)] Option<bool>),
-    /// To [`Task::Validate`].
+    /// To [`Task::Validate`]. To [`Task::ReadMany`], false: transactions were about to write one or another of the items all the time.
     #[n(5)]
     Valid(#[n(0)] bool),
     /// Certainly not begun here: the receiver does not lead the group in that term. Who it believes does, if it knows.

@@ -555,7 +555,7 @@ impl Store {
 
     fn on_confirmed(&mut self, cx: &mut Context<'_>, tag: u64, out: &mut Outbox<Out>) {
         match self.confirming.remove(&tag) {
-            Some(Confirming::Read { origin, task, deadline }) => self.read_unlocked(cx, origin, task, deadline, out),
+            Some(Confirming::Read { origin, task, deadline }) => self.read_unlocked(cx, origin, task, deadline, 0, out),
             Some(Confirming::Check { verdict, depends }) => match &mut self.leading {
                 Some(leading) if depends > self.applied => {
                     leading.depending.insert((depends, tag), verdict);

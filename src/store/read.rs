@@ -38,6 +38,8 @@ pub struct Blocked {
     pub origin: Origin,
     task: Task,
     deadline: Time,
+    /// How often it has waited already.
+    waits: u32,
 }
 
 /// Several items, some of whose values are on their way.
@@ -70,6 +72,8 @@ impl Page {
     }
 }
 
+/// How often a read of several items waits for one of them, before it is told to lock them: of many keys in demand one is always being written.
+const WAITS_MAX: u32 = 8;
 /// A partition gives at most this share of a page's bytes: pages are merged from many.
 const PART_BYTES_MAX: usize = SCAN_BYTES_MAX / 8;
 
@@ -101,15 +105,20 @@ impl Store {
         origin: Origin,
         task: Task,
         deadline: Time,
+        waits: u32,
         out: &mut Outbox<Out>,
     ) {
         let Some((key, id)) = self.in_the_way(&task) else {
             self.read(cx, origin, &task, out);
             return;
         };
+        if waits >= WAITS_MAX && matches!(task, Task::ReadMany(_)) {
+            out.push(Out::Answer(origin, Outcome::Valid(false)));
+            return;
+        }
         let ticket = self.tag();
         self.blocked_deadlines.insert((deadline, ticket));
-        self.blocked.insert((key, ticket), Blocked { origin, task, deadline });
+        self.blocked.insert((key, ticket), Blocked { origin, task, deadline, waits });
         self.hurry(cx.now, id);
     }
 
@@ -137,7 +146,7 @@ impl Store {
         for ticket in tickets {
             if let Some(blocked) = self.blocked.remove(&(key.clone(), ticket)) {
                 self.blocked_deadlines.remove(&(blocked.deadline, ticket));
-                self.read_unlocked(cx, blocked.origin, blocked.task, blocked.deadline, out);
+                self.read_unlocked(cx, blocked.origin, blocked.task, blocked.deadline, blocked.waits + 1, out);
             }
         }
     }
