@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn commands_and_flags_are_completed() {
         let words = Words::of(&Line::command());
-        assert_eq!(words.candidates("ge"), (0, vec!["get ".into()]));
+        assert_eq!(words.candidates("ge"), (0, vec!["get ".into(), "get-many ".into()]));
         assert_eq!(words.candidates("cas k --if-v"), (6, vec!["--if-version ".into()]));
         assert_eq!(words.candidates("get k"), (4, vec![]));
         assert!(words.candidates("help sc").1.contains(&"scan ".into()));
