@@ -495,10 +495,12 @@ impl Item {
     }
 }
 
-/// As the store adds.
+/// As the store adds: an optional minus sign and digits, nothing else.
 fn sum(value: Option<&[u8]>, by: i64) -> Result<Bytes, Error> {
     let number = match value {
         None => Some(0),
+        // Rust would read it; the store does not.
+        Some([b'+', ..]) => None,
         Some(text) => core::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok()),
     };
     let sum = number.and_then(|number| number.checked_add(by));
@@ -602,6 +604,14 @@ mod tests {
             TransactionItem::put("new", "4"),
         ];
         assert_eq!(submitted(&t), expected);
+    }
+
+    #[test]
+    fn a_number_is_here_what_it_is_for_the_store() {
+        assert_eq!((sum(None, 3), sum(Some(b"-5"), 3)), (Ok("3".into()), Ok("-2".into())));
+        for value in [&b"+5"[..], b"", b" 5", b"x", b"\xff", b"9223372036854775807"] {
+            assert_eq!(sum(Some(value), 1), Err(Error::Rejected(Rejection::NotANumber)), "{}", value.escape_ascii());
+        }
     }
 
     #[test]
