@@ -8,7 +8,7 @@ use ringseed::client::{Client, ClientOptions, Error};
 use ringseed::msg::client::{self, Acknowledge, Condition, Consistency, Membership, Operation, RequestBody, Scan};
 use ringseed::msg::codec::Blob;
 use ringseed::msg::history::{Action, Key, Outcome, Record};
-use ringseed::msg::transaction::{Transaction, TransactionAction, TransactionItem};
+use ringseed::msg::transaction::{Failure, Transaction, TransactionAction, TransactionItem};
 use ringseed_sim::check::{Options, account, check_history};
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::TcpListener;
@@ -162,7 +162,9 @@ impl Work {
             Err(Error::ConditionFailed { version, present }) => Outcome::ConditionFailed { version: version.0, present },
             Err(Error::Unknown(doubt)) => Outcome::Unknown { reason: doubt.to_string() },
             Err(error @ (Error::Rejected(_) | Error::Unreachable(_))) => Outcome::Rejected { reason: error.to_string() },
-            Err(Error::NotCommitted(failures)) => Outcome::NotCommitted { failures: failures.iter().map(Into::into).collect() },
+            Err(Error::NotCommitted(failures)) => Outcome::NotCommitted {
+                failures: failures.iter().map(|one| (&Failure { item: one.item, reason: one.reason }).into()).collect(),
+            },
             Err(error @ (Error::Protocol(_) | Error::Conflict(_))) => panic!("{error}"),
         };
         if !matches!(outcome, Outcome::Rejected { .. } | Outcome::Unknown { .. }) {
