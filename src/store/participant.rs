@@ -14,6 +14,15 @@
 //! The version of a participant's write is the index of its prepare: no other write of the key comes between prepare and resolution, so versions still grow in the order of effect, and the vote
 //! can name them.
 //!
+//! # Stories
+//!
+//! 1. *A commit that an old leader acknowledged.* Leader A has a prepare in flight and is cut off from its followers, not from the home. The group elects B; the home's repeated prepare is
+//!    committed there, B votes, the home commits. The word of it reaches A, from a new leader of the home that still takes A for the leader. A found the prepare in flight and said "resolved", with nothing
+//!    of it committed. So the home thought that everybody knew, logged the end, and told B, when it asked, that the transaction was unknown: aborted in one group, committed in the others.
+//!    A leader whose prepare is in flight acknowledges an abort at once, and never a commit.
+//! 2. *An attempt that is over while it is prepared.* The home gives an attempt up; its floor passes it before the abort is resolved here. What became of it is then not remembered: the floor
+//!    refuses it already.
+//!
 //! # The home
 //!
 //! The home's own items are evaluated and locked in memory only (*held*). Their writes stand in the entry of the decision, so that home and decision are one record and one round. If this
@@ -642,5 +651,92 @@ impl Store {
         }
         assert!(leading.held.values().all(|held| held.age != Age::default() || held.keys.is_empty()), "what is held has an age");
         assert_eq!(self.inquiries.len(), self.prepared.len(), "what is prepared is asked for some day");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actor::{Actor, Committed, LivenessView};
+    use crate::base::cache::ValueCache;
+    use crate::base::{Epoch, NodeId, Term, random};
+    use crate::msg::client::Condition;
+    use crate::msg::log::FactSummary;
+    use crate::msg::peer::Task;
+    use crate::msg::transaction::{PlacedItem, TransactionItem};
+    use crate::store::In;
+
+    fn handle(store: &mut Store, input: In) -> Vec<Out> {
+        let (mut random, mut cache) = (random::stream(1, "test"), ValueCache::new(1 << 20));
+        let mut cx = Context {
+            now: Time::from_millis(1),
+            me: NodeId(1),
+            epoch: Epoch(1),
+            random: &mut random,
+            liveness: &LivenessView::EMPTY,
+            cache: &mut cache,
+            wall_clock_ms: 0,
+            disk_full: false,
+        };
+        let mut out = Outbox::default();
+        store.handle(&mut cx, input, &mut out);
+        store.check();
+        std::iter::from_fn(|| out.pop()).collect()
+    }
+
+    fn ask(store: &mut Store, sequence: u64, task: Task) -> Vec<Out> {
+        let (origin, deadline) = (Origin::Gateway(sequence), Time::from_millis(1_000));
+        handle(store, In::Task { origin, task, term: Some(Term(3)), deadline })
+    }
+
+    fn leader() -> Store {
+        let mut store = Store::new(GroupId(1));
+        handle(&mut store, In::Led(Term(3), Index(2)));
+        handle(&mut store, In::Apply(Committed { index: Index(1), fact: FactSummary::Noop }));
+        store
+    }
+
+    fn prepare(id: TransactionId, keys: &[&'static str]) -> Task {
+        let item = |key: &&'static str| TransactionItem {
+            key: Bytes::from(*key),
+            action: TransactionAction::Put(Bytes::from("v")),
+            condition: Condition::None,
+        };
+        let items = (0..).zip(keys).map(|(place, key)| PlacedItem { place, item: item(key) }).collect();
+        let age = Age { began_ms: id.attempt.number, ..Age::default() };
+        Task::Prepare(Preparation { id, age, floor: Attempt::default(), parties: vec![GroupId(1)], items })
+    }
+
+    fn id(number: u64) -> TransactionId {
+        TransactionId { home: GroupId(2), attempt: Attempt { term: Term(1), number } }
+    }
+
+    fn resolved(out: &[Out]) -> bool {
+        out.iter().any(|out| matches!(out, Out::Answer(_, Outcome::Resolved)))
+    }
+
+    #[test]
+    fn a_leader_whose_prepare_is_in_flight_acknowledges_an_abort_and_no_commit() {
+        let mut store = leader();
+        let proposed = ask(&mut store, 1, prepare(id(1), &["a"]));
+        assert!(matches!(proposed[..], [Out::Propose { index: Index(2), .. }]), "{proposed:?}");
+        assert!(!resolved(&ask(&mut store, 2, Task::Resolve { id: id(1), commit: true })), "nothing of it is committed here");
+        assert!(resolved(&ask(&mut store, 3, Task::Resolve { id: id(1), commit: false })));
+    }
+
+    #[test]
+    fn the_older_waits_and_the_younger_dies() {
+        let mut store = leader();
+        ask(&mut store, 1, prepare(id(5), &["a", "b"]));
+        let younger = ask(&mut store, 2, prepare(id(6), &["b", "c"]));
+        assert!(
+            matches!(&younger[..], [Out::Answer(_, Outcome::Voted(Vote::No(failures)))] if failures.len() == 1),
+            "{younger:?}"
+        );
+        assert!(ask(&mut store, 3, prepare(id(4), &["b"])).is_empty(), "it waits");
+        let behind = ask(&mut store, 4, prepare(id(4), &["b"]));
+        assert!(behind.is_empty(), "a repeated prepare is the same one");
+        let passing = ask(&mut store, 5, prepare(id(7), &["b"]));
+        assert!(matches!(&passing[..], [Out::Answer(_, Outcome::Voted(Vote::No(_)))]), "nobody passes who waits: {passing:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Transactions over whole nodes: what they do, what stands in their way, and what is left when nodes die at the worst moment.
 
 use super::*;
+use crate::base::limits::TOKEN_LIFETIME;
 use crate::msg::codec::Blob;
 use crate::msg::peer::{Outcome, Task};
 use crate::msg::transaction::{Failure, FailureReason, ItemResult, Transaction, TransactionAction, TransactionItem};
@@ -116,6 +117,8 @@ fn a_token_answers_the_same_under_every_leader() {
     let refused = cluster.call(2, with_token(vec![item("a", TransactionAction::Delete, Condition::Absent)], "never"));
     assert!(matches!(refused, ResponseBody::NotCommitted(_)), "{refused:?}");
     (1..=3).for_each(|n| cluster.kill(n));
+    // A token's time counts from the restart, wherever the clock begins.
+    cluster.now = cluster.now + TOKEN_LIFETIME * 2;
     (1..=3).for_each(|n| cluster.boot(n, 3));
     cluster.run(2_000);
     assert_eq!(cluster.call(3, with_token(items.clone(), "once")), first);
