@@ -758,3 +758,58 @@ impl Actor for Gateway {
         assert!(self.leaderless.iter().all(|(_, id)| self.calls.contains_key(id)), "nobody waits who is gone");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actor::LivenessView;
+    use crate::base::cache::ValueCache;
+    use crate::msg::client::{Acknowledge, Action, Condition, Operation};
+    use crate::msg::peer::Promise;
+    use bytes::Bytes;
+
+    const PEER: NodeId = NodeId(2);
+
+    fn handle(gateway: &mut Gateway, now: Time, input: In) -> Vec<Out> {
+        let (mut random, mut cache) = (random::stream(1, "test"), ValueCache::new(0));
+        let mut view = LivenessView::default();
+        let entry = view.entry(PEER);
+        (entry.epoch, entry.given) = (Epoch(9), Some((Promise::default(), Time::NEVER)));
+        let mut cx = Context {
+            now,
+            me: NodeId(1),
+            epoch: Epoch(5),
+            random: &mut random,
+            liveness: &view,
+            cache: &mut cache,
+            wall_clock_ms: 0,
+            disk_full: false,
+        };
+        let mut out = Outbox::default();
+        gateway.handle(&mut cx, input, &mut out);
+        gateway.check();
+        std::iter::from_fn(|| out.pop()).collect()
+    }
+
+    /// How often a write was forwarded after a farewell of this life of the peer.
+    fn forwards_after_farewell_of(life: Epoch) -> usize {
+        let mut gateway = Gateway::default();
+        let start = Time::from_millis(1);
+        handle(&mut gateway, start, In::Joined(Placement::new(vec![vec![PEER, NodeId(1)]])));
+        let group = crate::base::PartitionId(0).group();
+        handle(&mut gateway, start, In::Leader(group, Some(PEER), Term(3)));
+        let action = Action::Put { value: Bytes::new(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
+        let body = RequestBody::Operation(Operation { key: Bytes::from("k"), action });
+        let mut sent = handle(&mut gateway, start, In::Request(ConnId(1), Request { id: 1, timeout_ms: 1_000, body }));
+        sent.extend(handle(&mut gateway, start, In::Farewell(PEER, life, Farewell { epoch: Epoch(5), sequence: 0 })));
+        sent.extend(handle(&mut gateway, start, In::Leader(group, Some(PEER), Term(3))));
+        sent.extend(handle(&mut gateway, start + RETRY_INTERVAL * 2, In::Timer));
+        sent.iter().filter(|out| matches!(out, Out::Send(PEER, PeerMessage::Forward(_)))).count()
+    }
+
+    #[test]
+    fn a_farewell_speaks_for_one_life_of_the_peer() {
+        assert_eq!(forwards_after_farewell_of(Epoch(9)), 2, "what that life has not taken was not begun, and is sent again");
+        assert_eq!(forwards_after_farewell_of(Epoch(8)), 1, "what a later life may have begun is not");
+    }
+}
