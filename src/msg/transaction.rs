@@ -506,7 +506,25 @@ pub enum TransactionAnswer {
     NotCommitted(#[n(0)] Vec<Failure>),
 }
 
+/// What a home decides, between its coordinator and its store; as committed, at the index of its entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    pub id: TransactionId,
+    /// False: only what the token answers is logged.
+    pub commit: bool,
+    /// Who is to be told.
+    pub parties: Vec<GroupId>,
+    pub ended: Vec<TransactionId>,
+    pub token: Option<TokenRecord>,
+}
+
 impl<V> TransactionFact<V> {
+    /// The decision that it is, without the home's writes; `None` for another step.
+    pub fn decision(&self) -> Option<Decision> {
+        let TransactionFact::Decide { id, commit, parties, ended, token, .. } = self else { return None };
+        Some(Decision { id: *id, commit: *commit, parties: parties.clone(), ended: ended.clone(), token: token.clone() })
+    }
+
     /// The same with every value made into another.
     pub fn map<W>(&self, mut value: impl FnMut(&V) -> W) -> TransactionFact<W> {
         let mut map = |writes: &[Written<V>]| {

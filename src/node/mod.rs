@@ -357,7 +357,7 @@ impl Node {
             for entry in &found.entries[..commit as usize] {
                 store.restore(self.booted, entry.index, &entry.fact);
                 if let FactSummary::Transaction(fact) = &entry.fact {
-                    coordinator.restore(self.booted, entry.index, fact);
+                    coordinator.restore(self.booted, fact);
                 }
             }
             let log = GroupLog::recovered(found.entries, Index(commit));

@@ -375,9 +375,8 @@ impl Node {
                 store::Out::NotDecided(transaction) => {
                     self.work.push_back(Work::Coordinator(id, txn::In::NotDecided(transaction)))
                 }
-                store::Out::Decided(store::Decided { id: transaction, commit, index, parties, ended, token }) => {
-                    let decided = txn::Decided { id: transaction, commit, index, parties, ended, token };
-                    self.work.push_back(Work::Coordinator(id, txn::In::Decided(decided)));
+                store::Out::Decided(index, decision) => {
+                    self.work.push_back(Work::Coordinator(id, txn::In::Decided(index, decision)));
                 }
                 store::Out::Ended(ended, expired) => self.work.push_back(Work::Coordinator(id, txn::In::Ended(ended, expired))),
                 store::Out::Inquire(transaction) => {
@@ -404,10 +403,7 @@ impl Node {
                     self.work.push_back(Work::Store(id, store::In::Hold(preparation, deadline)))
                 }
                 txn::Out::Release(transaction) => self.work.push_back(Work::Store(id, store::In::Release(transaction))),
-                txn::Out::Decide { id: transaction, commit, parties, ended, token } => {
-                    let decision = store::Decision { id: transaction, commit, parties, ended, token };
-                    self.work.push_back(Work::Store(id, store::In::Decide(decision)));
-                }
+                txn::Out::Decide(decision) => self.work.push_back(Work::Store(id, store::In::Decide(decision))),
                 txn::Out::End(ended, expired) => self.work.push_back(Work::Store(id, store::In::End(ended, expired))),
                 txn::Out::Ask { tag, group, task, deadline } => {
                     let asker = Asker::Coordinator(id, tag);

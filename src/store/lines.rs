@@ -112,9 +112,9 @@ impl Lines {
         Some(waiter)
     }
 
-    /// Who is at the front of the key's line.
-    pub fn front(&self, key: &[u8]) -> Option<u64> {
-        self.by_key.get(key).and_then(|line| line.front().copied())
+    /// Who is at the front of each key's line.
+    pub fn fronts(&self, keys: &[(Bytes, bool)]) -> Vec<u64> {
+        keys.iter().filter_map(|(key, _)| self.by_key.get(key)?.front().copied()).collect()
     }
 
     /// The earliest deadline, and whose.
@@ -158,18 +158,26 @@ impl Lines {
 }
 
 impl Store {
-    /// Puts a waiter in its lines; `None` if there are too many.
-    pub(super) fn enter(&mut self, waiter: Waiter) -> Option<u64> {
+    /// Puts work in the lines of its keys, and evaluates it if its turn has come; turns it away if too many wait.
+    pub(super) fn stand_in_line(
+        &mut self,
+        cx: &mut Context<'_>,
+        work: Work,
+        keys: Vec<(Bytes, bool)>,
+        deadline: Time,
+        out: &mut Outbox<Out>,
+    ) {
         let ticket = self.tag();
-        let leading = self.leading.as_mut()?;
+        let Some(leading) = &mut self.leading else { return };
         if leading.lines.len() >= PARKED_PER_GROUP_MAX {
-            return None;
+            turn_away(work, &Rejection::Overloaded, out);
+            return;
         }
-        if let Work::Claim(claim) = &waiter.work {
+        if let Work::Claim(claim) = &work {
             leading.claims.insert(claim.preparation.id, ticket);
         }
-        leading.lines.enter(ticket, waiter);
-        Some(ticket)
+        leading.lines.enter(ticket, Waiter { work, keys, deadline, pins: Pins::new(), reading: 0 });
+        self.advance(cx, vec![ticket], out);
     }
 
     /// Evaluates those of the waiters, and of whom they stood before, whose turn has come.
@@ -190,7 +198,7 @@ impl Store {
                 continue;
             }
             let Some(leading) = &self.leading else { return };
-            tickets.extend(keys.iter().filter_map(|(key, _)| leading.lines.front(key)));
+            tickets.extend(leading.lines.fronts(&keys));
         }
     }
 
@@ -198,9 +206,8 @@ impl Store {
     fn attempt(&mut self, cx: &mut Context<'_>, waiter: Waiter, out: &mut Outbox<Out>) -> Option<Waiter> {
         let Waiter { work, keys, deadline, pins, .. } = waiter;
         let again = match work {
-            Work::Write(key, write) if deadline <= cx.now => {
-                drop(key);
-                reject(write.origin, Rejection::DeadlineExceeded, out);
+            work @ Work::Write(..) if deadline <= cx.now => {
+                turn_away(work, &Rejection::DeadlineExceeded, out);
                 None
             }
             Work::Write(key, write) => self.evaluate(cx, &key, write, &pins, out).map(|write| Work::Write(key, write)),
@@ -270,14 +277,19 @@ impl Store {
     pub(super) fn dismiss(&mut self, cx: &mut Context<'_>, ticket: u64, why: &Rejection, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         let Some(waiter) = leading.lines.leave(ticket) else { return };
-        match waiter.work {
-            Work::Write(_, write) => reject(write.origin, why.clone(), out),
-            Work::Claim(claim) => {
-                leading.claims.remove(&claim.preparation.id);
-                claim.vote(Vote::Rejected(why.clone()), out);
-            }
+        if let Work::Claim(claim) = &waiter.work {
+            leading.claims.remove(&claim.preparation.id);
         }
-        let behind = waiter.keys.iter().filter_map(|(key, _)| leading.lines.front(key)).collect();
+        let behind = leading.lines.fronts(&waiter.keys);
+        turn_away(waiter.work, why, out);
         self.advance(cx, behind, out);
+    }
+}
+
+/// Tells who waited that nothing was done.
+fn turn_away(work: Work, why: &Rejection, out: &mut Outbox<Out>) {
+    match work {
+        Work::Write(_, write) => reject(write.origin, why.clone(), out),
+        Work::Claim(claim) => claim.vote(Vote::Rejected(why.clone()), out),
     }
 }

@@ -45,12 +45,11 @@ use crate::msg::client::{Acknowledge, Action, Doubt, Operation, Rejection, Respo
 use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::peer::{Outcome, Task};
-use crate::msg::transaction::{Attempt, Preparation, TransactionId, Vote};
+use crate::msg::transaction::{Attempt, Decision, Preparation, TransactionId, Vote};
 use bytes::Bytes;
 use evaluate::Current;
-use lines::{Lines, Pins, Waiter, Work};
+use lines::{Lines, Pins, Work};
 use locks::Locks;
-pub use participant::{Decided, Decision};
 use participant::{Held, Prepared, Preparing, Resolving};
 use read::{Blocked, Gathering, Waiting};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -109,7 +108,7 @@ pub enum Out {
     /// A decision could not be logged: this leader begins nothing any more. It never will be.
     NotDecided(TransactionId),
     /// A decision was committed, on every replica.
-    Decided(Decided),
+    Decided(Index, Decision),
     /// Transactions are over, and tokens, on every replica.
     Ended(Vec<TransactionId>, Vec<Blob>),
     /// Ask the transaction's home what was decided.
@@ -381,14 +380,8 @@ impl Store {
                 Some(write) => write,
             }
         };
-        let (deadline, origin) = (write.deadline, write.origin);
-        let keys = vec![(key.clone(), true)];
-        if let Some(ticket) = self.enter(Waiter { work: Work::Write(key, write), keys, deadline, pins: Pins::new(), reading: 0 })
-        {
-            self.advance(cx, vec![ticket], out);
-        } else {
-            reject(origin, Rejection::Overloaded, out);
-        }
+        let (deadline, keys) = (write.deadline, vec![(key.clone(), true)]);
+        self.stand_in_line(cx, Work::Write(key, write), keys, deadline, out);
     }
 
     /// The item at the head of the log, and the entry in flight that made it so; `pins` are values that were read for this.

@@ -39,7 +39,7 @@ use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, ValuePlace};
 use crate::msg::peer::Outcome;
 use crate::msg::transaction::{
-    Age, Attempt, Failure, FailureReason, ItemResult, PlacedResult, Preparation, TokenRecord, TransactionAction,
+    Age, Attempt, Decision, Failure, FailureReason, ItemResult, PlacedResult, Preparation, TokenRecord, TransactionAction,
     TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes, Written,
 };
 use bytes::Bytes;
@@ -104,28 +104,6 @@ impl Prepared {
     fn keys(&self) -> impl Iterator<Item = (&Bytes, bool)> {
         self.shared.iter().map(|key| (&key.0, false)).chain(self.writes.iter().map(|write| (&write.key.0, true)))
     }
-}
-
-/// What the coordinator wants logged.
-#[derive(Debug)]
-pub struct Decision {
-    pub id: TransactionId,
-    /// False: only what the token answers is logged.
-    pub commit: bool,
-    pub parties: Vec<GroupId>,
-    pub ended: Vec<TransactionId>,
-    pub token: Option<TokenRecord>,
-}
-
-/// A decision as it was committed.
-#[derive(Debug)]
-pub struct Decided {
-    pub id: TransactionId,
-    pub commit: bool,
-    pub index: Index,
-    pub parties: Vec<GroupId>,
-    pub ended: Vec<TransactionId>,
-    pub token: Option<TokenRecord>,
 }
 
 impl Claim {
@@ -224,18 +202,8 @@ impl Store {
                 Some(claim) => claim,
             }
         };
-        let (keys, asker, id) = (claim.keys(), claim.asker, claim.preparation.id);
-        let waiter = Waiter { work: Work::Claim(Box::new(claim)), keys, deadline, pins: Pins::new(), reading: 0 };
-        match self.enter(waiter) {
-            Some(ticket) => self.advance(cx, vec![ticket], out),
-            None => {
-                let vote = Vote::Rejected(Rejection::Overloaded);
-                match asker {
-                    Some(origin) => out.push(Out::Answer(origin, Outcome::Voted(vote))),
-                    None => out.push(Out::Held(id, vote)),
-                }
-            }
-        }
+        let keys = claim.keys();
+        self.stand_in_line(cx, Work::Claim(Box::new(claim)), keys, deadline, out);
     }
 
     /// Evaluates all items in one step, at the head of the log, and takes their locks. Gives the claim back if it lacks a value.
@@ -355,7 +323,7 @@ impl Store {
         for (key, _) in keys {
             leading.locks.release(key, id);
         }
-        let next = keys.iter().filter_map(|(key, _)| leading.lines.front(key)).collect();
+        let next = leading.lines.fronts(keys);
         self.advance(cx, next, out);
     }
 
@@ -365,7 +333,7 @@ impl Store {
         if let Some(held) = leading.held.remove(&id) {
             self.unlock(cx, id, &held.keys, out);
         } else if let Some(waiter) = leading.claims.remove(&id).and_then(|ticket| leading.lines.leave(ticket)) {
-            let next = waiter.keys.iter().filter_map(|(key, _)| leading.lines.front(key)).collect();
+            let next = leading.lines.fronts(&waiter.keys);
             self.advance(cx, next, out);
         }
     }
@@ -557,12 +525,11 @@ impl Store {
                 self.apply_step(cx.now, index, fact);
                 self.on_prepared(cx, *id, &writes.0, out);
             }
-            TransactionFact::Decide { id, commit, parties, writes, ended, token } => {
+            TransactionFact::Decide { commit, writes, .. } => {
                 for write in writes.0.iter().filter(|_| *commit) {
                     self.apply_write(cx, Version(index.0), index, &write.key.0, write.value);
                 }
-                let (id, commit, parties, ended, token) = (*id, *commit, parties.clone(), ended.clone(), token.clone());
-                out.push(Out::Decided(Decided { id, commit, index, parties, ended, token }));
+                out.push(Out::Decided(index, fact.decision().expect("it is one")));
             }
             TransactionFact::Resolve { id, .. } => {
                 let keys: Vec<(Bytes, bool)> =

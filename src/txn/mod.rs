@@ -55,7 +55,7 @@ use crate::msg::codec::Blob;
 use crate::msg::log::ValuePlace;
 use crate::msg::peer::{Outcome, Task};
 use crate::msg::transaction::{
-    Age, Attempt, Failure, FailureReason, ItemResult, PlacedItem, PlacedResult, Preparation, TokenRecord, Transaction,
+    Age, Attempt, Decision, Failure, FailureReason, ItemResult, PlacedItem, PlacedResult, Preparation, TokenRecord, Transaction,
     TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote,
 };
 use bytes::Bytes;
@@ -88,7 +88,7 @@ pub enum In {
     /// An answer to [`Out::Ask`], by its tag.
     Answer(u64, Outcome),
     /// A decision was committed (on any replica).
-    Decided(Decided),
+    Decided(Index, Decision),
     /// Transactions are over, and tokens (on any replica).
     Ended(Vec<TransactionId>, Vec<Blob>),
     Timer,
@@ -105,17 +105,6 @@ pub struct Begin {
     pub deadline: Time,
 }
 
-/// A decision as it is in the home's log.
-#[derive(Debug)]
-pub struct Decided {
-    pub id: TransactionId,
-    pub commit: bool,
-    pub index: Index,
-    pub parties: Vec<GroupId>,
-    pub ended: Vec<TransactionId>,
-    pub token: Option<TokenRecord>,
-}
-
 #[derive(Debug)]
 pub enum Out {
     Answer(Origin, Outcome),
@@ -124,13 +113,7 @@ pub enum Out {
     /// For the home's store: the transaction is given up.
     Release(TransactionId),
     /// For the home's store: log the decision.
-    Decide {
-        id: TransactionId,
-        commit: bool,
-        parties: Vec<GroupId>,
-        ended: Vec<TransactionId>,
-        token: Option<TokenRecord>,
-    },
+    Decide(Decision),
     /// For the home's store: log the end.
     End(Vec<TransactionId>, Vec<Blob>),
     /// For the leader of another group. May be repeated.
@@ -146,8 +129,8 @@ pub enum Out {
 pub struct Coordinator {
     group: GroupId,
     partitions: u32,
-    /// Committed, and not known to be over. Replicated state, but for what `Decision` says.
-    decisions: BTreeMap<Attempt, Decision>,
+    /// Committed, and not known to be over. Replicated state, but for what `Commit` says.
+    decisions: BTreeMap<Attempt, Commit>,
     /// Replicated state, but for the times.
     tokens: Tokens,
     leading: Option<Leading>,
@@ -166,7 +149,7 @@ pub struct Counters {
 
 /// A commit that participants are told of.
 #[derive(Debug)]
-struct Decision {
+struct Commit {
     parties: Vec<GroupId>,
     /// Who has not said that it knows. Volatile: a new leader asks all again.
     unaware: BTreeSet<GroupId>,
@@ -246,14 +229,11 @@ impl Coordinator {
     }
 
     /// Applies an entry that recovery found committed. `now`: tokens live on from here, whatever the clock began at.
-    pub fn restore(&mut self, now: Time, index: Index, fact: &TransactionFact<ValuePlace>) {
-        match fact {
-            TransactionFact::Decide { id, commit, parties, ended, token, .. } => {
-                let (id, commit, parties, ended, token) = (*id, *commit, parties.clone(), ended.clone(), token.clone());
-                self.apply(now, Decided { id, commit, index, parties, ended, token });
-            }
-            TransactionFact::End { ended, expired } => self.apply_end(ended, expired),
-            TransactionFact::Prepare { .. } | TransactionFact::Resolve { .. } => {}
+    pub fn restore(&mut self, now: Time, fact: &TransactionFact<ValuePlace>) {
+        if let Some(decision) = fact.decision() {
+            self.apply(now, decision);
+        } else if let TransactionFact::End { ended, expired } = fact {
+            self.apply_end(ended, expired);
         }
     }
 
@@ -302,7 +282,7 @@ impl Coordinator {
 
     fn begin(&mut self, cx: &Context<'_>, begin: Begin, out: &mut Outbox<Out>) {
         let Begin { origin, age, transaction, deadline, .. } = begin;
-        let fingerprint = transaction.fingerprint();
+        let fingerprint = transaction.token.is_some().then(|| transaction.fingerprint());
         let (mut own, mut own_writes) = (Vec::new(), Vec::new());
         let mut parties: BTreeMap<GroupId, Vec<PlacedItem>> = BTreeMap::new();
         let results = vec![ItemResult::default(); transaction.items.len()];
@@ -320,7 +300,7 @@ impl Coordinator {
         let Some(leading) = &mut self.leading else { return };
         leading.number += 1;
         let number = leading.number;
-        let token = transaction.token.map(|token| (token, fingerprint));
+        let token = transaction.token.zip(fingerprint);
         if let Some((token, _)) = &token {
             leading.tokens.insert(token.clone());
         }
@@ -394,12 +374,11 @@ impl Coordinator {
         let id = TransactionId { home: self.group, attempt };
         let parties: Vec<GroupId> = active.parties.keys().copied().collect();
         active.awaited = parties.iter().copied().collect();
-        for (group, items) in &mut active.parties {
-            let items = std::mem::take(items);
-            let task = Task::Prepare(Preparation { id, age: active.age, floor, parties: parties.clone(), items });
-            self.next_tag += 1;
-            leading.asks.insert(self.next_tag, (attempt, *group, Asked::Prepare));
-            out.push(Out::Ask { tag: self.next_tag, group: *group, task, deadline: active.deadline });
+        let (age, deadline) = (active.age, active.deadline);
+        let items: Vec<Vec<PlacedItem>> = active.parties.values_mut().map(std::mem::take).collect();
+        for (group, items) in parties.iter().zip(items) {
+            let task = Task::Prepare(Preparation { id, age, floor, parties: parties.clone(), items });
+            self.ask(attempt, *group, Asked::Prepare, task, deadline, out);
         }
         self.decide_if_all_voted(number, out);
     }
@@ -408,13 +387,17 @@ impl Coordinator {
         let Some(leading) = &mut self.leading else { return };
         let Some(active) = leading.active.get_mut(&number).filter(|active| active.awaited.is_empty()) else { return };
         active.phase = Phase::Deciding;
-        let answer = TransactionAnswer::Committed(active.results.clone());
-        let token = active.token.clone().map(|(token, contents)| TokenRecord { token, contents, answer });
+        let results = &active.results;
+        let token = active.token.clone().map(|(token, contents)| TokenRecord {
+            token,
+            contents,
+            answer: TransactionAnswer::Committed(results.clone()),
+        });
         let parties = active.parties.keys().copied().collect();
         let id = TransactionId { home: self.group, attempt: Attempt { term: leading.term, number } };
         let ended = std::mem::take(&mut leading.ended);
         leading.end_at = None;
-        out.push(Out::Decide { id, commit: true, parties, ended, token });
+        out.push(Out::Decide(Decision { id, commit: true, parties, ended, token }));
     }
 
     /// Conditions or conflicts stand in the way. A refusal that trying again would not change is kept for the token.
@@ -433,7 +416,7 @@ impl Coordinator {
         self.release(cx, id, out);
         let answer = TransactionAnswer::NotCommitted(failures);
         let token = Some(TokenRecord { token, contents, answer });
-        out.push(Out::Decide { id, commit: false, parties: Vec::new(), ended: Vec::new(), token });
+        out.push(Out::Decide(Decision { id, commit: false, parties: Vec::new(), ended: Vec::new(), token }));
     }
 
     /// Gives an attempt up, and says so. From here on it is aborted, whoever asks.
@@ -448,15 +431,12 @@ impl Coordinator {
     /// Tells everybody who may hold a lock for the attempt to let go. If the word is lost, they will ask.
     fn release(&mut self, cx: &Context<'_>, id: TransactionId, out: &mut Outbox<Out>) {
         out.push(Out::Release(id));
-        let Some(leading) = &mut self.leading else { return };
+        let Some(leading) = &self.leading else { return };
         let Some(active) = leading.active.get(&id.attempt.number) else { return };
         // Until they were asked their items are here.
         let asked = active.parties.iter().filter(|(_, items)| items.is_empty()).map(|(group, _)| *group);
-        for group in asked {
-            self.next_tag += 1;
-            leading.asks.insert(self.next_tag, (id.attempt, group, Asked::Abort));
-            let task = Task::Resolve { id, commit: false };
-            out.push(Out::Ask { tag: self.next_tag, group, task, deadline: cx.now + ASK_FOR });
+        for group in asked.collect::<Vec<GroupId>>() {
+            self.ask(id.attempt, group, Asked::Abort, Task::Resolve { id, commit: false }, cx.now + ASK_FOR, out);
         }
     }
 
@@ -508,11 +488,15 @@ impl Coordinator {
 
     /// Tells a participant that the transaction is committed.
     fn tell(&mut self, now: Time, attempt: Attempt, group: GroupId, out: &mut Outbox<Out>) {
-        let id = self.id(attempt);
+        let task = Task::Resolve { id: self.id(attempt), commit: true };
+        self.ask(attempt, group, Asked::Commit, task, now + ASK_FOR, out);
+    }
+
+    fn ask(&mut self, attempt: Attempt, group: GroupId, asked: Asked, task: Task, deadline: Time, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         self.next_tag += 1;
-        leading.asks.insert(self.next_tag, (attempt, group, Asked::Commit));
-        out.push(Out::Ask { tag: self.next_tag, group, task: Task::Resolve { id, commit: true }, deadline: now + ASK_FOR });
+        leading.asks.insert(self.next_tag, (attempt, group, asked));
+        out.push(Out::Ask { tag: self.next_tag, group, task, deadline });
     }
 
     /// A participant has the decision in its log, committed.
@@ -556,11 +540,11 @@ impl Coordinator {
     }
 
     /// What a committed decision changes on every replica.
-    fn apply(&mut self, now: Time, decided: Decided) {
+    fn apply(&mut self, now: Time, decided: Decision) {
         self.apply_end(&decided.ended, &[]);
         if decided.commit && !decided.parties.is_empty() {
             let unaware = decided.parties.iter().copied().collect();
-            self.decisions.insert(decided.id.attempt, Decision { parties: decided.parties, unaware, since: now });
+            self.decisions.insert(decided.id.attempt, Commit { parties: decided.parties, unaware, since: now });
         }
         if let Some(record) = decided.token {
             self.tokens.insert(now, record);
@@ -574,8 +558,8 @@ impl Coordinator {
         expired.iter().for_each(|token| self.tokens.remove(&token.0));
     }
 
-    fn on_decided(&mut self, cx: &Context<'_>, decided: Decided, out: &mut Outbox<Out>) {
-        let (attempt, index, parties) = (decided.id.attempt, decided.index, decided.parties.clone());
+    fn on_decided(&mut self, cx: &Context<'_>, index: Index, decided: Decision, out: &mut Outbox<Out>) {
+        let (attempt, parties) = (decided.id.attempt, decided.parties.clone());
         self.apply(cx.now, decided);
         // An earlier term's: its client was told that it is unknown, its participants are told when this leader is ready.
         let Some(active) = self.remove(attempt) else { return };
@@ -730,7 +714,7 @@ impl Actor for Coordinator {
             In::Held(id, vote) => self.on_held(cx, id, vote, out),
             In::NotDecided(id) => self.on_not_decided(cx, id, out),
             In::Answer(tag, outcome) => self.on_answer(cx, tag, outcome, out),
-            In::Decided(decided) => self.on_decided(cx, decided, out),
+            In::Decided(index, decided) => self.on_decided(cx, index, decided, out),
             In::Ended(ended, expired) => self.apply_end(&ended, &expired),
             In::Timer => self.on_timer(cx, out),
         }

@@ -323,7 +323,7 @@ impl Member {
                 store::Out::Ready(_) => {}
                 output @ (store::Out::Held(..)
                 | store::Out::NotDecided(_)
-                | store::Out::Decided(_)
+                | store::Out::Decided(..)
                 | store::Out::Ended(..)
                 | store::Out::Inquire(_)) => unreachable!("a script has no transactions: {output:?}"),
             }

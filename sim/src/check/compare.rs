@@ -46,8 +46,8 @@ fn by_values(history: &[Record]) -> bool {
     }
 }
 
-/// Up to six operations on one item, as they would go.
-fn execute(random: &mut impl Rng) -> Vec<Record> {
+/// Start and end of up to six operations, in the order of an instant within each.
+pub(super) fn intervals(random: &mut impl Rng) -> Vec<(u64, u64)> {
     let count = random.random_range(2..=6);
     let mut calls: Vec<(u64, u64, u64)> = (0..count)
         .map(|_| {
@@ -57,9 +57,15 @@ fn execute(random: &mut impl Rng) -> Vec<Record> {
         })
         .collect();
     calls.sort_unstable();
+    calls.into_iter().map(|(_, start, end)| (start, end)).collect()
+}
+
+/// Up to six operations on one item, as they would go.
+fn execute(random: &mut impl Rng) -> Vec<Record> {
+    let calls = intervals(random);
     let mut item: (Option<Data>, u64) = (None, 0);
     let mut last = 0;
-    calls.into_iter().map(|(_, start, end)| operate(random, &mut item, &mut last, start, end)).collect()
+    calls.into_iter().map(|(start, end)| operate(random, &mut item, &mut last, start, end)).collect()
 }
 
 fn operate(random: &mut impl Rng, item: &mut (Option<Data>, u64), last: &mut u64, start: u64, end: u64) -> Record {

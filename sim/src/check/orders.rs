@@ -33,18 +33,9 @@ fn the_judges_agree() {
 
 /// Up to six operations on three keys, as they would go.
 fn execute(random: &mut impl Rng) -> Vec<Record> {
-    let count = random.random_range(2..=6);
-    let mut calls: Vec<(u64, u64, u64)> = (0..count)
-        .map(|_| {
-            let start = random.random_range(0..30_u64);
-            let end = start + random.random_range(1..20);
-            (random.random_range(start..=end), start, end)
-        })
-        .collect();
-    calls.sort_unstable();
     let mut state = State::new();
-    let calls = calls.into_iter().enumerate();
-    calls.map(|(nth, (_, start, end))| operate(random, &mut state, nth as u64 + 1, start, end)).collect()
+    let calls = super::compare::intervals(random).into_iter().enumerate();
+    calls.map(|(nth, (start, end))| operate(random, &mut state, nth as u64 + 1, start, end)).collect()
 }
 
 fn operate(random: &mut impl Rng, state: &mut State, version: u64, start: u64, end: u64) -> Record {
