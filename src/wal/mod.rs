@@ -58,7 +58,7 @@ pub struct LogOptions {
     pub seal_after: Duration,
 }
 
-/// What is written to the log. Later kinds: prepare, decision, checkpoint.
+/// What is written to the log. Later kinds: checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     /// The first record of a life.
