@@ -83,6 +83,8 @@ kinds! {
     Wipe = "wiped directory",
     /// The node was refused by the cluster.
     OldDirectory = "old directory",
+    /// Everything was asked through every living node while it stood.
+    StandingDead = "standing: dead node",
     /// A request was in progress on the connection.
     ConnectionBreak = "client connection broken",
 }

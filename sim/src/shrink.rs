@@ -68,6 +68,7 @@ impl Search<'_> {
     }
 
     fn surroundings(&mut self) {
+        self.change(|plan| plan.standing = None);
         self.change(|plan| plan.workload.clients = plan.workload.clients.div_ceil(2));
         self.change(|plan| plan.cluster.partitions = (plan.cluster.partitions / 2).max(1));
         self.change(|plan| plan.workload.scan_permille = 0);

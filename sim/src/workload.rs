@@ -40,7 +40,7 @@ pub struct Client {
     next_id: u64,
     /// What was last seen of a key: value and version.
     seen: BTreeMap<Bytes, (Option<Bytes>, Version)>,
-    errands: VecDeque<RequestBody>,
+    errands: VecDeque<Errand>,
     /// What it will do with the items that it reads now.
     intent: Option<transactions::Intent>,
     /// What it asks next, because of an answer or for want of one.
@@ -51,6 +51,14 @@ pub struct Client {
     first_list: u32,
     /// What the errand at the front was last told.
     pub last_answer: String,
+}
+
+/// What is asked until it is done.
+#[derive(Debug)]
+struct Errand {
+    body: RequestBody,
+    /// Through this machine, and it must be done the first time.
+    gateway: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -67,6 +75,8 @@ pub struct Workload {
     pub stats: Stats,
     /// Only errands from now on.
     auditing: bool,
+    /// An errand that should have been done the first time, and what its client was told.
+    pub failed_errand: Option<String>,
 }
 
 /// How many operations ended how.
@@ -115,6 +125,7 @@ impl Workload {
             history: Vec::new(),
             stats: Stats::default(),
             auditing: false,
+            failed_errand: None,
         }
     }
 
@@ -139,7 +150,15 @@ impl Workload {
         std::mem::take(&mut client.leaves) || client.dice.chance(permille)
     }
 
+    /// The machine that the client's next errand must go through, if that is said.
+    pub fn gateway(&self, client: usize) -> Option<usize> {
+        self.clients[client].errands.front().and_then(|errand| errand.gateway)
+    }
+
     pub fn choose_machine(&mut self, client: usize, machines: usize) -> usize {
+        if let Some(gateway) = self.gateway(client) {
+            return gateway;
+        }
         let client = &mut self.clients[client];
         match client.hint.take() {
             Some(node) if (1..=machines).contains(&usize::from(node.0)) && client.dice.chance(500) => usize::from(node.0) - 1,
@@ -150,7 +169,7 @@ impl Workload {
     /// The next request of a client that has none in progress; `None` when it has nothing left to ask.
     pub fn next_request(&mut self, client: usize, now: WorldTime) -> Option<Request> {
         let body = if self.auditing {
-            self.clients[client].errands.front()?.clone()
+            self.clients[client].errands.front()?.body.clone()
         } else {
             let asking = &mut self.clients[client];
             asking.last_answer.clear();
@@ -217,17 +236,25 @@ impl Workload {
         self.auditing = true;
         let clients = self.clients.len();
         for (nth, errand) in errands.into_iter().enumerate() {
-            self.clients[nth % clients].errands.push_back(errand);
+            self.clients[nth % clients].errands.push_back(Errand { body: errand, gateway: None });
+        }
+    }
+
+    /// Asks each of these through each of the machines; each must be done the first time.
+    pub fn audit_through(&mut self, machines: &[usize], bodies: &[RequestBody]) {
+        let clients = self.clients.len();
+        for (nth, &machine) in machines.iter().enumerate() {
+            let errands = bodies.iter().map(|body| Errand { body: body.clone(), gateway: Some(machine) });
+            self.clients[nth % clients].errands.extend(errands);
         }
     }
 
     /// Errands that are not done, and for one of them what the last answer was.
     pub fn errands_left(&self) -> (usize, Option<String>) {
         let left = self.clients.iter().map(|c| c.errands.len()).sum();
-        let example = self
-            .clients
-            .iter()
-            .find_map(|c| c.errands.front().map(|errand| format!("{}; it was last told: {}", describe(errand), c.last_answer)));
+        let example = self.clients.iter().find_map(|c| {
+            c.errands.front().map(|errand| format!("{}; it was last told: {}", describe(&errand.body), c.last_answer))
+        });
         (left, example)
     }
 
@@ -286,8 +313,16 @@ impl Workload {
                 transactions::remember(client, &pending.request.body);
             }
         }
-        if self.auditing && done && client.errands.front() == Some(&pending.request.body) {
-            client.errands.pop_front();
+        if self.auditing
+            && let Some(errand) = client.errands.front().filter(|errand| errand.body == pending.request.body)
+        {
+            if done {
+                client.errands.pop_front();
+            } else if let Some(gateway) = errand.gateway {
+                let asked = describe(&errand.body);
+                self.failed_errand =
+                    Some(format!("{asked}, asked of n{}, was not done the first time: {}", gateway + 1, client.last_answer));
+            }
         }
         self.history.push(Record { process: number as u64, start: pending.start, end, action, outcome });
     }

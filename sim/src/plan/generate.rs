@@ -5,7 +5,7 @@
 
 use super::{
     ClusterPlan, DiskPlan, Ending, Fault, FaultKind, LossStyle, MessageKind, NetworkPlan, NodePlan, Plan, Target,
-    TransactionPlan, Trigger, WorkloadPlan, scenarios, transactions,
+    TransactionPlan, Trigger, WorkloadPlan, scenarios, standing, transactions,
 };
 use crate::dice::Dice;
 
@@ -33,6 +33,7 @@ impl Plan {
             }
         }
         keep_the_promises_keepable(&mut plan, &mut dice);
+        standing::draw(&mut plan, &mut Dice::new(seed, "standing"));
         let clients = u64::from(plan.workload.clients);
         plan.workload.think_ms = plan.workload.think_ms.max(clients * plan.faults_ms / OPERATIONS_MAX);
         plan.faults.sort_by_key(|fault| fault.at_ms);
@@ -80,6 +81,7 @@ fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
         faults_ms: dice.between(4_000, 9_000) + u64::from(support_ms),
         ending: *dice.pick(&[Ending::HealAll, Ending::HealAll, Ending::HealAll, Ending::HealMajority, Ending::NeverHeal]),
         faults: Vec::new(),
+        standing: None,
     }
 }
 

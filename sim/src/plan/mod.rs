@@ -9,6 +9,7 @@
 
 mod generate;
 pub mod scenarios;
+mod standing;
 mod steered;
 pub mod transactions;
 
@@ -37,6 +38,18 @@ pub struct Plan {
     pub faults_ms: u64,
     pub ending: Ending,
     pub faults: Vec<Fault>,
+    /// Outlasts the other faults. While it stands, whatever has a majority to serve it must be served: see [`Standing`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
+}
+
+/// A lasting partial fault: a part of the cluster is sick for good, the rest is whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Within the fault phase, so that it finds operations in flight.
+    pub at_ms: u64,
+    /// Names its nodes by their numbers.
+    pub kind: FaultKind,
 }
 
 /// What all nodes agree on; see [`ringseed::msg::cluster::ClusterOptions`].
@@ -236,6 +249,11 @@ pub enum FaultKind {
     Partial {
         pairs: Vec<(u16, u16)>,
     },
+    /// What one node sends to another is lost; what that one answers arrives.
+    OneWayLink {
+        from: u16,
+        to: u16,
+    },
     /// The target is isolated every other `period_ms`.
     Flapping {
         target: Target,
@@ -366,6 +384,23 @@ impl ClusterPlan {
     }
 }
 
+impl Standing {
+    /// Whether the node, from 1, is dead while this stands.
+    pub fn kills(&self, node: u16) -> bool {
+        matches!(self.kind, FaultKind::Crash { target: Target::Node(dead) } if dead == node)
+    }
+
+    /// Whether two nodes, from 1, hear each other while this stands.
+    pub fn joins(&self, one: u16, other: u16) -> bool {
+        let between = |from: u16, to: u16| (from, to) == (one, other) || (to, from) == (one, other);
+        match &self.kind {
+            FaultKind::Partial { pairs } => !pairs.iter().any(|&(from, to)| between(from, to)),
+            FaultKind::OneWayLink { from, to } => !between(*from, *to),
+            _ => true,
+        }
+    }
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -423,6 +458,7 @@ impl FaultKind {
             FaultKind::Split { .. } => "split",
             FaultKind::OneWay { .. } => "one-way partition",
             FaultKind::Partial { .. } => "partial partition",
+            FaultKind::OneWayLink { .. } => "one-way link",
             FaultKind::Flapping { .. } => "flapping partition",
             FaultKind::Loss { .. } => "loss",
             FaultKind::Duplication { .. } => "duplication",
@@ -464,6 +500,7 @@ impl FaultKind {
             FaultKind::PowerLossOfAll { .. }
             | FaultKind::Split { .. }
             | FaultKind::Partial { .. }
+            | FaultKind::OneWayLink { .. }
             | FaultKind::Loss { .. }
             | FaultKind::Duplication { .. }
             | FaultKind::Reordering { .. }

@@ -310,3 +310,19 @@ pub fn read_errands(keys: &[Bytes]) -> Vec<RequestBody> {
     }
     errands
 }
+
+/// As [`super::partition_errands`], and transactions that write and read in several of the partitions at once.
+pub fn partition_errands(partitions: &[u32], partitions_all: u32) -> Vec<RequestBody> {
+    let mut errands = super::partition_errands(partitions, partitions_all);
+    let key = |body: &RequestBody| match body {
+        RequestBody::Operation(operation) if operation.action.is_write() => Some(operation.key.clone()),
+        _ => None,
+    };
+    let keys: Vec<Bytes> = errands.iter().filter_map(key).collect();
+    for keys in keys.chunks(4).filter(|keys| keys.len() > 1) {
+        let put = |key: &Bytes| item(key.clone(), TransactionAction::Put(Bytes::from("together")), Condition::None);
+        errands.push(RequestBody::Transact(Transaction { items: keys.iter().map(put).collect(), token: None }));
+        errands.push(get_many(keys.to_vec()));
+    }
+    errands
+}

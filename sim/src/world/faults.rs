@@ -346,15 +346,20 @@ impl World {
         self.plan_wake(number);
     }
 
-    /// Ends every fault, for good.
-    pub(super) fn end_all_faults(&mut self) {
+    /// Ends every fault but the standing one, for good.
+    pub(super) fn end_all_faults(&mut self, standing: Option<usize>) {
         self.faults.over = true;
         self.faults.armed.clear();
-        let active: Vec<usize> = self.faults.active.keys().copied().collect();
+        let active: Vec<usize> = self.faults.active.keys().copied().filter(|fault| Some(*fault) != standing).collect();
         for fault in active {
             self.fault_ends(fault);
         }
         self.network.heal();
+        match standing {
+            Some(fault) if !self.faults.active.contains_key(&fault) => self.begin(fault, None),
+            Some(_) => self.apply_network(),
+            None => {}
+        }
     }
 
     pub(super) fn apply_disk_trouble(&mut self, number: usize) {
@@ -389,7 +394,7 @@ impl World {
         let kind = match kind {
             FaultKind::Isolate { .. } => Kind::Isolation,
             FaultKind::Split { .. } => Kind::Split,
-            FaultKind::OneWay { .. } => Kind::OneWay,
+            FaultKind::OneWay { .. } | FaultKind::OneWayLink { .. } => Kind::OneWay,
             FaultKind::Partial { .. } => Kind::Partial,
             FaultKind::Flapping { .. } => Kind::Flapping,
             FaultKind::Delay { .. } => Kind::Delay,
@@ -441,6 +446,9 @@ impl World {
                             network.cut(other, one, Kind::Partial, 0, since);
                         }
                     }
+                }
+                FaultKind::OneWayLink { from, to } if number(*from) < machines && number(*to) < machines => {
+                    network.cut(number(*from), number(*to), Kind::OneWay, 0, since);
                 }
                 FaultKind::SlowLink { from, to, by_ms } if number(*from) < machines && number(*to) < machines => {
                     network.slow(number(*from), number(*to), *by_ms);

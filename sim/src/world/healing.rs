@@ -56,7 +56,9 @@ impl World {
         if self.looks.chance(150) {
             self.look_at_membership();
         }
-        if self.healing.is_some() {
+        if self.standing.is_some() {
+            self.look_at_standing();
+        } else if self.healing.is_some() {
             self.look_at_healing();
         }
     }
@@ -84,7 +86,7 @@ impl World {
     /// Faults end; what is dead starts again; errands are dealt out.
     pub(super) fn heal(&mut self) {
         self.timeline.note(self.now, || "== the faults end".to_owned());
-        self.end_all_faults();
+        self.end_all_faults(None);
         // A node that is refused is as good as dead: it is the minority.
         if self.plan.ending == Ending::HealMajority && !self.machines.iter().any(|m| m.disowned.is_some()) {
             let dead = self.looks.below(self.machines.len() as u64) as usize;
@@ -92,6 +94,24 @@ impl World {
             self.crash(dead, Some(LossStyle::Nothing), 0);
             self.timeline.note(self.now, || format!("n{} stays dead", dead + 1));
         }
+        self.start_what_is_down();
+        let partitions = self.live_partitions();
+        let errands = self.errands(&partitions);
+        self.workload.audit(errands);
+        self.clients_go_on();
+        let deadline = self.now + self.healing_span();
+        let live = partitions.into_iter().map(|p| PartitionId(p).group()).collect();
+        self.healing = Some(Healing { began: self.now, deadline, live, errands: usize::MAX });
+    }
+
+    /// How long it may take until everything is done.
+    pub(super) fn healing_span(&self) -> u64 {
+        let slowest = self.plan.nodes.iter().map(|n| n.heartbeat_ms).max().unwrap_or(0);
+        (20_000 + 10 * u64::from(self.plan.cluster.support_ms) + 20 * slowest) * MS
+    }
+
+    /// Every node runs again that does not stay down.
+    pub(super) fn start_what_is_down(&mut self) {
         for number in 0..self.machines.len() {
             let machine = &mut self.machines[number];
             machine.pauses = 0;
@@ -107,9 +127,12 @@ impl World {
                 self.after(delay, Happening::Boot(number, life));
             }
         }
-        let partitions = self.live_partitions();
-        let mut errands = workload::partition_errands(&partitions, self.plan.cluster.partitions);
+    }
+
+    /// A write and a strong read in each of these partitions, and a read of every key that is in one of them.
+    pub(super) fn errands(&self, partitions: &[u32]) -> Vec<RequestBody> {
         let all = self.plan.cluster.partitions;
+        let mut errands = workload::partition_errands(partitions, all);
         let mut keys = self.workload.keys();
         keys.retain(|key| partitions.contains(&workload::partition_of(key, all)));
         errands.extend(workload::transactions::read_errands(&keys));
@@ -118,11 +141,7 @@ impl World {
             let scan = Scan { prefix: Bytes::new(), from: Bytes::new(), limit: 1000, consistency: Consistency::Strong };
             errands.push(RequestBody::Scan(scan));
         }
-        self.workload.audit(errands);
-        let slowest = self.plan.nodes.iter().map(|n| n.heartbeat_ms).max().unwrap_or(0);
-        let span = 20_000 + 10 * u64::from(self.plan.cluster.support_ms) + 20 * slowest;
-        let live = partitions.into_iter().map(|p| PartitionId(p).group()).collect();
-        self.healing = Some(Healing { began: self.now, deadline: self.now + span * MS, live, errands: usize::MAX });
+        errands
     }
 
     /// Partitions of which a majority of the replicas lives and is in good standing.

@@ -5,19 +5,21 @@
 //! its plan: events are ordered by time and then by the order in which they were scheduled, and every concern draws from a stream of its own.
 //!
 //! A run has two phases. In the first, the plan's faults strike while clients work. In the second ([`healing`]), unless the plan
-//! never heals, everything must finish, converge and be readable within bounded time (promise P5).
+//! never heals, everything must finish, converge and be readable within bounded time (promise P5). In some plans one fault outlasts the others, and
+//! a phase in between shows that the cluster lives with it ([`standing`]).
 
 mod faults;
 mod healing;
 mod machine;
 mod rounds;
+mod standing;
 mod watch;
 
 use crate::check::Violation;
 use crate::counters::Counters;
 use crate::dice::Dice;
 use crate::network::Network;
-use crate::plan::{Ending, Plan};
+use crate::plan::{Ending, Fault, Plan, Standing};
 use crate::trace::{Timeline, Trace};
 use crate::workload::Workload;
 use crate::{Verdict, WorldTime};
@@ -127,6 +129,7 @@ pub struct World {
     pub workload: Workload,
     watch: Watch,
     faults: faults::Faults,
+    standing: Option<standing::Phase>,
     healing: Option<healing::Healing>,
     pub counters: Counters,
     pub trace: Trace,
@@ -165,6 +168,7 @@ impl World {
             workload: Workload::new(&plan.workload, seed),
             watch: Watch::new(!plan.beyond_drift_bound()),
             faults: faults::Faults::default(),
+            standing: None,
             healing: None,
             counters: Counters::default(),
             trace: Trace::new(with_trace),
@@ -180,6 +184,10 @@ impl World {
             rounds: 0,
             plan: plan.clone(),
         };
+        if let Some(Standing { at_ms, ref kind }) = plan.standing {
+            let fault = Fault { at_ms, for_ms: standing::FOR_MS, when: None, nth: 0, kind: kind.clone() };
+            world.plan.faults.push(fault);
+        }
         world.schedule_the_plan();
         world
     }
@@ -251,6 +259,7 @@ impl World {
             Happening::Look => self.look(),
             Happening::FaultsEnd => match self.plan.ending {
                 Ending::NeverHeal => self.verdict = Some(Verdict::Clean),
+                Ending::HealAll | Ending::HealMajority if self.plan.standing.is_some() => self.stand(),
                 Ending::HealAll | Ending::HealMajority => self.heal(),
             },
         }
@@ -273,7 +282,11 @@ impl World {
         if self.workload.clients[client].pending.is_some() {
             return;
         }
-        if self.workload.wanders(client) {
+        let elsewhere = match (self.workload.gateway(client), self.workload.clients[client].connection) {
+            (Some(wanted), Some((machine, _))) => wanted != machine,
+            _ => false,
+        };
+        if self.workload.wanders(client) || elsewhere {
             self.disconnect(client);
         }
         if self.workload.clients[client].connection.is_none() && !self.connect(client) {
@@ -288,6 +301,14 @@ impl World {
         let latency = self.workload.latency(client);
         let life = self.machines[machine].life;
         self.after(latency, Happening::Request { machine, life, connection, request: Box::new(request) });
+    }
+
+    /// There are errands again.
+    fn clients_go_on(&mut self) {
+        for client in 0..self.workload.clients.len() {
+            let pause = self.workload.pause(client);
+            self.after(pause, Happening::Think(client));
+        }
     }
 
     /// Whether the chosen machine takes connections.

@@ -1,0 +1,27 @@
+//! Which fault outlasts the others, in some plans.
+
+use super::{Ending, FaultKind, Plan, Standing, Target};
+use crate::dice::Dice;
+
+type Draw = fn(&Plan, &mut Dice) -> FaultKind;
+
+/// The lasting faults that the cluster must live with.
+const DRAWS: &[Draw] = &[|plan, dice| FaultKind::Crash { target: Target::Node(node(plan, dice)) }];
+
+/// Gives one plan in six of those that can bear it a standing fault.
+pub(super) fn draw(plan: &mut Plan, dice: &mut Dice) {
+    let gone = |kind: &FaultKind| matches!(kind, FaultKind::Wipe { .. } | FaultKind::OldDirectory { .. });
+    // A replica that may have lost something needs every voter to elect.
+    let relaxed = plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
+    let bears = plan.ending == Ending::HealAll && !relaxed && !plan.faults.iter().any(|fault| gone(&fault.kind));
+    if !bears || plan.beyond_drift_bound() || !dice.chance(170) {
+        return;
+    }
+    let kind = dice.pick(DRAWS)(plan, dice);
+    let at_ms = dice.between(plan.faults_ms / 2, plan.faults_ms - 1);
+    plan.standing = Some(Standing { at_ms, kind });
+}
+
+fn node(plan: &Plan, dice: &mut Dice) -> u16 {
+    1 + dice.below(plan.nodes.len() as u64) as u16
+}

@@ -1,0 +1,134 @@
+//! Living with a fault that lasts: a dead node, a cut link, a sick disk.
+//!
+//! When the other faults are over, the standing one stays. First everything that a majority can serve must be done within bounded time, as in the healing.
+//! Then, once leaderships have settled, every partition is asked for a write, a read and a part in a transaction *through every living node*, and each request
+//! must succeed the first time: a deadline would hide a request that waits for what never comes. After that the fault ends, and all heals.
+
+use super::{MS, World};
+use crate::WorldTime;
+use crate::counters::Kind;
+use crate::plan::FaultKind;
+use crate::workload;
+use ringseed::base::{NodeId, PartitionId};
+use std::collections::BTreeSet;
+
+/// Longer than any run.
+pub(super) const FOR_MS: u64 = 10_000_000;
+
+#[derive(Debug)]
+pub(super) struct Phase {
+    began: WorldTime,
+    deadline: WorldTime,
+    /// From now on each request must succeed the first time.
+    strict: bool,
+    /// How often the fault had mattered when the phase began.
+    mattered: u64,
+}
+
+impl World {
+    /// The fault's position among the faults.
+    fn standing_fault(&self) -> usize {
+        self.plan.faults.len() - 1
+    }
+
+    pub(super) fn stand(&mut self) {
+        let Some(standing) = self.plan.standing.clone() else { return };
+        self.timeline.note(self.now, || format!("== the faults end, but for {}", standing.kind.name()));
+        for machine in &mut self.machines {
+            machine.stays_down |= standing.kills(machine.id.0);
+        }
+        self.end_all_faults(Some(self.standing_fault()));
+        for number in 0..self.machines.len() {
+            if self.machines[number].stays_down && self.machines[number].node.is_some() {
+                self.crash(number, None, FOR_MS);
+            }
+        }
+        self.start_what_is_down();
+        let errands = self.errands(&self.served_partitions());
+        self.workload.audit(errands);
+        let (began, deadline) = (self.now, self.now + self.healing_span());
+        let mattered = self.standing_kind().map_or(0, |(_, cause)| cause.map_or(0, |cause| self.counters.get(cause).mattered));
+        self.standing = Some(Phase { began, deadline, strict: false, mattered });
+    }
+
+    /// How the standing fault is counted; and the kind of fault that tells whether it mattered, unless it always does.
+    fn standing_kind(&self) -> Option<(Kind, Option<Kind>)> {
+        match self.plan.standing.as_ref()?.kind {
+            FaultKind::Crash { .. } => Some((Kind::StandingDead, None)),
+            _ => None,
+        }
+    }
+
+    /// Partitions with a replica that hears a majority of their replicas, itself included.
+    fn served_partitions(&self) -> Vec<u32> {
+        let Some(standing) = &self.plan.standing else { return Vec::new() };
+        let alive = |node: &NodeId| !standing.kills(node.0);
+        let all: BTreeSet<NodeId> = self.machines.iter().map(|machine| machine.id).collect();
+        let served = |partition: &u32| {
+            let members = self.watch.members(PartitionId(*partition).group()).unwrap_or(&all);
+            members.iter().filter(|leader| alive(leader)).any(|leader| {
+                let heard =
+                    members.iter().filter(|node| *node == leader || alive(node) && standing.joins(leader.0, node.0)).count();
+                heard * 2 > members.len()
+            })
+        };
+        (0..self.plan.cluster.partitions).filter(served).collect()
+    }
+
+    pub(super) fn look_at_standing(&mut self) {
+        let Some(phase) = &self.standing else { return };
+        let (began, deadline, strict) = (phase.began, phase.deadline, phase.strict);
+        let took = (self.now - began) / MS;
+        if let Some(failed) = self.workload.failed_errand.take() {
+            return self.liveness(format!("with a lasting fault, {took} ms after all others: {failed}"));
+        }
+        let (left, example) = self.workload.errands_left();
+        if left > 0 {
+            if self.now > deadline {
+                let example = example.unwrap_or_default();
+                self.liveness(format!(
+                    "{left} errands are not done {took} ms after all faults but a lasting one, among them {example}"
+                ));
+            }
+        } else if !strict {
+            if self.now >= began + self.settled_after() {
+                self.ask_of_all();
+            }
+        } else {
+            self.timeline.note(self.now, || "== all is served while the fault stands".to_owned());
+            self.standing_ends();
+        }
+    }
+
+    /// When leaderships have moved to where they will stay: a leader that is not the preferred one keeps a leadership for eight times D at most.
+    fn settled_after(&self) -> u64 {
+        (2_000 + 10 * u64::from(self.plan.cluster.support_ms)) * MS
+    }
+
+    /// Asks everything through every living node.
+    fn ask_of_all(&mut self) {
+        let partitions = self.served_partitions();
+        let bodies = workload::transactions::partition_errands(&partitions, self.plan.cluster.partitions);
+        let living: Vec<usize> = (0..self.machines.len()).filter(|&number| !self.machines[number].stays_down).collect();
+        self.workload.audit_through(&living, &bodies);
+        self.clients_go_on();
+        let deadline = self.now + self.healing_span();
+        if let Some(phase) = &mut self.standing {
+            (phase.strict, phase.deadline) = (true, deadline);
+        }
+    }
+
+    fn standing_ends(&mut self) {
+        let Some(phase) = self.standing.take() else { return };
+        if let Some((kind, cause)) = self.standing_kind() {
+            self.counters.fired(kind);
+            if cause.is_none_or(|cause| self.counters.get(cause).mattered > phase.mattered) {
+                self.counters.mattered(kind);
+            }
+        }
+        for machine in &mut self.machines {
+            machine.stays_down = false;
+        }
+        self.heal();
+    }
+}
