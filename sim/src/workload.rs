@@ -16,6 +16,7 @@ use crate::check;
 use crate::dice::Dice;
 use crate::plan::WorkloadPlan;
 use bytes::Bytes;
+use ringseed::base::limits::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 use ringseed::base::{ConnId, NodeId, Version, hash};
 use ringseed::msg::client::{
     Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Response, ResponseBody, Scan,
@@ -264,7 +265,8 @@ impl Workload {
         let lists = self.clients.iter().map(|client| client.first_list).max().unwrap_or(0) + plan.lists;
         // A transaction may append to the list behind the last, too.
         let lists = if plan.lists == 0 { 0 } else { lists + 1 };
-        let registers = (0..self.plan.keys).map(register).chain((0..self.plan.counters).map(counter));
+        let registers =
+            (0..self.plan.keys).map(|number| register(&self.plan, number)).chain((0..self.plan.counters).map(counter));
         registers.chain((0..plan.accounts).map(check::account)).chain((0..lists).map(transactions::list)).collect()
     }
 
@@ -372,8 +374,17 @@ pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
     if partitions <= 1 { 0 } else { (hash::token(0, key).0 >> (64 - partitions.ilog2())) as u32 }
 }
 
-fn register(number: u32) -> Bytes {
-    Bytes::from(format!("r{number}"))
+/// With keys at the limits, the second register's is as short as a key can be, and the third's as long.
+fn register(plan: &WorkloadPlan, number: u32) -> Bytes {
+    match number {
+        1 if plan.edge_permille > 0 => Bytes::from_static(b"r"),
+        2 if plan.edge_permille > 0 => {
+            let mut key = b"r2".to_vec();
+            key.resize(KEY_SIZE_MAX, b'k');
+            Bytes::from(key)
+        }
+        _ => Bytes::from(format!("r{number}")),
+    }
 }
 
 fn counter(number: u32) -> Bytes {
@@ -389,20 +400,22 @@ fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody 
     let consistency = if dice.chance(plan.eventual_permille) { Consistency::Eventual } else { Consistency::Strong };
     if dice.chance(plan.scan_permille) {
         let prefix = *dice.pick(&["", "r", "c", "r1"]);
-        let from = if dice.chance(300) { register(dice.below(u64::from(plan.keys)) as u32) } else { Bytes::new() };
-        let limit = dice.spread(1, 200) as u32;
+        let from = if dice.chance(300) { register(plan, dice.below(u64::from(plan.keys)) as u32) } else { Bytes::new() };
+        let limit = if dice.chance(plan.edge_permille) { u32::MAX } else { dice.spread(1, 200) as u32 };
         return RequestBody::Scan(Scan { prefix: Bytes::from_static(prefix.as_bytes()), from, limit, consistency });
     }
     if plan.counters > 0 && dice.chance(plan.counter_permille) {
         let key = counter(if dice.chance(plan.hot_permille) { 0 } else { dice.below(u64::from(plan.counters)) as u32 });
         let action = if dice.chance(plan.get_permille / 2) {
             Action::Get { consistency }
+        } else if dice.chance(plan.edge_permille) {
+            Action::Put { value: draw_edge(dice), condition: Condition::None, acknowledge }
         } else {
-            Action::Increment { by: dice.between(1, 5) as i64 - 2, acknowledge }
+            Action::Increment { by: draw_increment(plan, dice), acknowledge }
         };
         return RequestBody::Operation(Operation { key, action });
     }
-    let key = register(if dice.chance(plan.hot_permille) { 0 } else { dice.below(u64::from(plan.keys)) as u32 });
+    let key = register(plan, if dice.chance(plan.hot_permille) { 0 } else { dice.below(u64::from(plan.keys)) as u32 });
     if dice.chance(plan.get_permille) {
         return RequestBody::Operation(Operation { key, action: Action::Get { consistency } });
     }
@@ -410,6 +423,8 @@ fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody 
     let condition = if dice.chance(plan.compare_permille) { draw_condition(dice, seen) } else { Condition::None };
     let action = if dice.chance(plan.delete_permille) {
         Action::Delete { condition, acknowledge }
+    } else if dice.chance(plan.edge_permille) {
+        Action::Increment { by: draw_increment(plan, dice), acknowledge }
     } else {
         let value = draw_value(plan, number, client.next_id, dice);
         Action::Put { value, condition, acknowledge }
@@ -428,8 +443,28 @@ fn draw_condition(dice: &mut Dice, seen: Option<&(Option<Bytes>, Version)>) -> C
     }
 }
 
-/// A value that no other operation writes.
+fn draw_increment(plan: &WorkloadPlan, dice: &mut Dice) -> i64 {
+    if dice.chance(plan.edge_permille / 4) { *dice.pick(&[0, i64::MIN, i64::MAX]) } else { dice.between(1, 5) as i64 - 2 }
+}
+
+/// A value at a limit: of length, or of what is a number. Other operations write it too.
+fn draw_edge(dice: &mut Dice) -> Bytes {
+    match dice.below(40) {
+        0 => Bytes::from(vec![b'0' + dice.below(10) as u8; VALUE_SIZE_MAX]),
+        1..=15 => Bytes::new(),
+        16..=20 => Bytes::from_static(b"x"),
+        21..=22 => Bytes::from(i64::MAX.to_string()),
+        23..=24 => Bytes::from(i64::MIN.to_string()),
+        25 => Bytes::from_static(b"+1"),
+        _ => Bytes::from(dice.below(10).to_string()),
+    }
+}
+
+/// A value that no other operation writes, unless it is one at a limit.
 fn draw_value(plan: &WorkloadPlan, number: usize, id: u64, dice: &mut Dice) -> Bytes {
+    if dice.chance(plan.edge_permille) {
+        return draw_edge(dice);
+    }
     let mut value = format!("{number}-{id}").into_bytes();
     let size = dice.spread(1, u64::from(plan.value_size_max).max(1)) as usize;
     if size > value.len() {

@@ -6,9 +6,12 @@ use core::hash::{BuildHasherDefault, Hasher};
 use indexmap::IndexMap;
 
 /// Values by their place in the log. A place is written once, so an entry is never stale.
+///
+/// A place is its position *and* its length: an empty value stands where the value behind it in the same record begins. An empty value has no bytes, and
+/// so none on the disk and none here: [`ValueCache::get`] answers it, always.
 #[derive(Debug)]
 pub struct ValueCache {
-    slots: IndexMap<u64, Slot, BuildHasherDefault<Mixer>>,
+    slots: IndexMap<Place, Slot, BuildHasherDefault<Mixer>>,
     /// Where the clock's hand stands, as a position in `slots`.
     hand: usize,
     /// Bytes of all values held, with what a slot costs.
@@ -33,15 +36,19 @@ impl ValueCache {
     }
 
     pub fn get(&mut self, place: Place) -> Option<Bytes> {
-        let slot = self.slots.get_mut(&position(place))?;
+        if place.length == 0 {
+            return Some(Bytes::new());
+        }
+        let slot = self.slots.get_mut(&place)?;
         slot.used = true;
         Some(slot.value.clone())
     }
 
     /// Keeps a copy of `value`: a slice would pin the whole frame that it came in.
     pub fn insert(&mut self, place: Place, value: &[u8]) {
+        assert_eq!(value.len(), place.length as usize, "a value is as long as its place");
         let cost = value.len() + SLOT_SIZE;
-        if cost > self.size_max / 4 {
+        if value.is_empty() || cost > self.size_max / 4 {
             return;
         }
         while self.size + cost > self.size_max {
@@ -49,14 +56,14 @@ impl ValueCache {
         }
         let slot = Slot { value: Bytes::copy_from_slice(value), used: false };
         self.size += cost;
-        if let Some(old) = self.slots.insert(position(place), slot) {
+        if let Some(old) = self.slots.insert(place, slot) {
             self.size -= old.value.len() + SLOT_SIZE;
         }
     }
 
     /// Forgets a value that was overwritten.
     pub fn remove(&mut self, place: Place) {
-        if let Some(slot) = self.slots.swap_remove(&position(place)) {
+        if let Some(slot) = self.slots.swap_remove(&place) {
             self.size -= slot.value.len() + SLOT_SIZE;
         }
     }
@@ -84,11 +91,7 @@ impl ValueCache {
     }
 }
 
-fn position(place: Place) -> u64 {
-    u64::from(place.segment.0) << 32 | u64::from(place.offset)
-}
-
-/// A fixed mixer for keys that are positions: no random state, so equal runs stay equal.
+/// A fixed mixer for keys that are places: no random state, so equal runs stay equal.
 #[derive(Debug, Default)]
 struct Mixer(u64);
 
@@ -101,6 +104,10 @@ impl Hasher for Mixer {
         for byte in bytes {
             self.write_u64(u64::from(*byte));
         }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
     }
 
     fn write_u64(&mut self, number: u64) {
@@ -130,7 +137,20 @@ mod tests {
         assert!(cache.get(place(1)).is_none());
         cache.remove(place(0));
         assert!(cache.get(place(0)).is_none());
-        cache.insert(place(500), &[0; 4000]);
-        assert!(cache.get(place(500)).is_none(), "one value does not empty the cache");
+        let large = Place { length: 4_000, ..place(500) };
+        cache.insert(large, &[0; 4_000]);
+        assert!(cache.get(large).is_none(), "one value does not empty the cache");
+    }
+
+    #[test]
+    fn an_empty_value_is_not_the_one_behind_it() {
+        let mut cache = ValueCache::new(4_096);
+        let empty = Place { length: 0, ..place(7) };
+        cache.insert(place(7), &[5; 100]);
+        assert_eq!(cache.get(empty).as_deref(), Some(&[][..]));
+        cache.insert(empty, &[]);
+        cache.remove(empty);
+        assert_eq!(cache.get(place(7)).as_deref(), Some(&[5; 100][..]));
+        assert_eq!(cache.get(Place { length: 99, ..place(7) }), None, "a place has a length");
     }
 }

@@ -36,7 +36,7 @@ pub struct Waiter {
     pub reading: usize,
 }
 
-/// Values by their place in the log. A place is written once, so that a pin is never stale.
+/// Values by their place in the log. A place is written once, so that a pin is never stale. An empty value is never pinned: the cache answers it.
 pub type Pins = BTreeMap<Place, Bytes>;
 
 #[derive(Debug)]
@@ -233,7 +233,7 @@ impl Store {
         let places: Vec<ValuePlace> = wanted
             .into_iter()
             .filter_map(|key| self.index.get(&**key).and_then(|item| item.value))
-            .filter(|value| !waiter.pins.contains_key(&value.place))
+            .filter(|value| value.place.length > 0 && !waiter.pins.contains_key(&value.place))
             .collect();
         assert!(!places.is_empty(), "only what has a value on the disk lacks one");
         waiter.reading = places.len();

@@ -9,7 +9,7 @@
 //!   branch off.
 //!
 //! Nodes are committed transactions, reads of several items, single operations, each group's part of a strong scan, and each condition that did not hold (a read).
-//! An unknown write is a node only if somebody saw its value (no two puts of a key write the same). A version that somebody saw, and whose writer cannot be
+//! An unknown write is a node only if somebody saw its value, and no other unknown one writes the same to the key. A version that somebody saw, and whose writer cannot be
 //! told, has a node of its own, without a time.
 //!
 //! Each key by itself is judged by [`super::linear`]; that a state was seen which a transaction wrote that was not committed, there too.

@@ -8,6 +8,7 @@ use super::{
     TransactionPlan, Trigger, WorkloadPlan, scenarios, standing, transactions,
 };
 use crate::dice::Dice;
+use ringseed::base::limits::TRANSACTION_ITEMS_MAX;
 
 impl Plan {
     /// The plan of a seed. Some follow a scenario of [`transactions::TABLE`], one in four of the rest one of [`scenarios::TABLE`].
@@ -32,6 +33,7 @@ impl Plan {
                 transactions::strike_points(&mut plan, &mut others);
             }
         }
+        edges(&mut plan, &mut Dice::new(seed, "edges"));
         keep_the_promises_keepable(&mut plan, &mut dice);
         standing::draw(&mut plan, &mut Dice::new(seed, "standing"));
         let clients = u64::from(plan.workload.clients);
@@ -43,6 +45,21 @@ impl Plan {
 
 /// About as many operations has a seed. Many short seeds find more than few long ones.
 const OPERATIONS_MAX: u64 = 1_200;
+
+/// Values, keys and transactions at their limits. A few seeds have transactions of as many items as may be, and fewer of them.
+fn edges(plan: &mut Plan, dice: &mut Dice) {
+    if !dice.chance(400) {
+        return;
+    }
+    let workload = &mut plan.workload;
+    workload.edge_permille = *dice.pick(&[30, 100, 300]);
+    if workload.transactions.permille > 0 && dice.chance(80) {
+        workload.transactions.items_max = TRANSACTION_ITEMS_MAX as u32;
+        workload.keys = workload.keys.max(TRANSACTION_ITEMS_MAX as u32 * 5 / 4);
+        workload.value_size_max = workload.value_size_max.min(1_000);
+        workload.think_ms = workload.think_ms.max(u64::from(workload.clients) * plan.faults_ms / (OPERATIONS_MAX / 6));
+    }
+}
 
 /// A cluster, its machines, network, disks and clients; no faults yet.
 fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
@@ -125,6 +142,7 @@ pub(super) fn workload(dice: &mut Dice) -> WorkloadPlan {
         counter_permille: *dice.pick(&[0, 200, 500]),
         all_permille: *dice.pick(&[0, 0, 50, 300]),
         wander_permille: *dice.pick(&[0, 20, 200]),
+        edge_permille: 0,
         transactions: TransactionPlan::default(),
     }
 }

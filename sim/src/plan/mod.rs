@@ -103,6 +103,9 @@ pub struct WorkloadPlan {
     pub all_permille: u32,
     /// Of a thousand operations, before how many the client goes to another node.
     pub wander_permille: u32,
+    /// Of a thousand writes, scans and tokens, how many are at a limit of what is allowed; if any is, two registers have keys of the shortest and of the longest kind.
+    #[serde(default)]
+    pub edge_permille: u32,
     #[serde(default)]
     pub transactions: TransactionPlan,
 }

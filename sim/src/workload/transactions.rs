@@ -10,12 +10,13 @@
 //! Some carry a token. When the outcome is unknown the client asks again with the same token: mostly the same, now and then something else, which must
 //! be refused unless it comes first. Now and then it asks again although it knows, at once or much later, when others lead.
 
-use super::{Client, counter, draw_condition, draw_value, register};
+use super::{Client, counter, draw_condition, draw_edge, draw_increment, draw_value, register};
 use crate::check;
 use crate::dice::Dice;
 use crate::plan::WorkloadPlan;
 use bytes::Bytes;
 use ringseed::base::Version;
+use ringseed::base::limits::TOKEN_SIZE_MAX;
 use ringseed::msg::client::{Condition, RequestBody, ResponseBody};
 use ringseed::msg::codec::Blob;
 use ringseed::msg::transaction::{FailureReason, ItemResult, Transaction, TransactionAction, TransactionItem};
@@ -69,7 +70,7 @@ pub(super) fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> R
         return if client.dice.chance(250) { read_in_transaction(accounts) } else { get_many(accounts) };
     }
     let most = u64::from(transactions.items_max.max(2));
-    let count = client.dice.between(2, most) as usize;
+    let count = if client.dice.chance(plan.edge_permille) { most } else { client.dice.between(2, most) } as usize;
     if is(transactions.read_permille) {
         return get_many(keys(plan, count, &mut client.dice));
     }
@@ -111,7 +112,7 @@ fn distinct(count: usize, mut draw: impl FnMut() -> Bytes) -> Vec<Bytes> {
 }
 
 fn registers(plan: &WorkloadPlan, count: usize, dice: &mut Dice) -> Vec<Bytes> {
-    distinct(count, || register(one_of(plan.keys, plan, dice)))
+    distinct(count, || register(plan, one_of(plan.keys, plan, dice)))
 }
 
 /// Of every kind.
@@ -121,12 +122,19 @@ fn keys(plan: &WorkloadPlan, count: usize, dice: &mut Dice) -> Vec<Bytes> {
         0 if plan.counters > 0 => counter(one_of(plan.counters, plan, dice)),
         1 if transactions.accounts > 0 => check::account(one_of(transactions.accounts, plan, dice)),
         2 if transactions.lists > 0 => list(one_of(transactions.lists, plan, dice)),
-        _ => register(one_of(plan.keys, plan, dice)),
+        _ => register(plan, one_of(plan.keys, plan, dice)),
     })
 }
 
 fn token(plan: &WorkloadPlan, number: usize, client: &mut Client) -> Option<Bytes> {
-    client.dice.chance(plan.transactions.token_permille).then(|| Bytes::from(format!("t{number}-{}", client.next_id)))
+    if !client.dice.chance(plan.transactions.token_permille) {
+        return None;
+    }
+    let mut token = format!("t{number}-{}", client.next_id).into_bytes();
+    if client.dice.chance(plan.edge_permille) {
+        token.resize(TOKEN_SIZE_MAX, b'.');
+    }
+    Some(Bytes::from(token))
 }
 
 fn transfer(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody {
@@ -160,7 +168,7 @@ fn several(plan: &WorkloadPlan, number: usize, count: usize, client: &mut Client
         if plan.counters > 0 && dice.chance(300) {
             counter(one_of(plan.counters, plan, dice))
         } else {
-            register(one_of(plan.keys, plan, dice))
+            register(plan, one_of(plan.keys, plan, dice))
         }
     });
     let items = keys.into_iter().map(|key| {
@@ -171,7 +179,8 @@ fn several(plan: &WorkloadPlan, number: usize, count: usize, client: &mut Client
         let action = match dice.below(10) {
             0 => TransactionAction::Check,
             1..=2 if token.is_none() => TransactionAction::Read,
-            _ if is_counter => TransactionAction::Increment(dice.between(1, 5) as i64 - 2),
+            _ if dice.chance(plan.edge_permille) && is_counter => TransactionAction::Put(draw_edge(dice)),
+            _ if dice.chance(plan.edge_permille) || is_counter => TransactionAction::Increment(draw_increment(plan, dice)),
             _ if dice.chance(plan.delete_permille) => TransactionAction::Delete,
             _ => TransactionAction::Put(draw_value(plan, number, client.next_id, dice)),
         };

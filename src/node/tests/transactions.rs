@@ -89,6 +89,36 @@ fn one_group_is_one_entry() {
 }
 
 #[test]
+fn an_empty_value_is_not_the_one_behind_it_in_the_log() {
+    for cold in [false, true] {
+        let mut cluster = Cluster::new(3);
+        let put = |key: &str, value: &'static str| item(key, TransactionAction::Put(Bytes::from(value)), Condition::None);
+        let same = ["k4", "k5", "k6", "k7", "k8", "k9", "k10", "k11", "k12", "k13"];
+        let group = |key: &str| crate::actor::partition_of(crate::base::hash::token(0, key.as_bytes()), 4);
+        let [a, b] = [same[0], same[1..].iter().find(|key| group(key) == group(same[0])).expect("one of many")];
+        let done = cluster.call(1, transact(vec![put(a, ""), put(b, "5")]));
+        assert!(matches!(done, ResponseBody::Transacted(_)), "{done:?}");
+        cluster.run(500);
+        if cold {
+            (1..=3).for_each(|n| cluster.kill(n));
+            (1..=3).for_each(|n| cluster.boot(n, 3));
+            cluster.run(2_000);
+        }
+        assert_eq!(cluster.get(1, b).as_deref(), Some(&b"5"[..]));
+        assert_eq!(cluster.get(1, a).as_deref(), Some(&b""[..]));
+        let ResponseBody::Values(items) = cluster.call(2, get_many(&[a, b])) else { panic!("no values") };
+        assert_eq!(items.iter().map(|item| item.value.clone().unwrap()).collect::<Vec<_>>(), ["", "5"]);
+        let add = Action::Increment { by: 1, acknowledge: Acknowledge::Quorum };
+        assert_eq!(cluster.call(3, operation(a, add.clone())), ResponseBody::Rejected(Rejection::NotANumber));
+        let refused = cluster.call(3, transact(vec![increment(a, 1), increment(b, 1)]));
+        assert_eq!(refused, ResponseBody::NotCommitted(vec![Failure { item: 0, reason: FailureReason::NotANumber }]));
+        let same = Action::Put { value: Bytes::new(), condition: Condition::Value(Bytes::new()), acknowledge: Acknowledge::All };
+        assert!(matches!(cluster.call(3, operation(a, same)), ResponseBody::Written { .. }));
+        assert!(matches!(cluster.call(2, operation(b, add)), ResponseBody::Written { number: Some(6), .. }));
+    }
+}
+
+#[test]
 fn what_makes_no_sense_locks_nothing() {
     let mut cluster = Cluster::new(3);
     for items in [
