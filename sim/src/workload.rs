@@ -450,7 +450,8 @@ fn draw_increment(plan: &WorkloadPlan, dice: &mut Dice) -> i64 {
 /// A value at a limit: of length, or of what is a number. Other operations write it too.
 fn draw_edge(dice: &mut Dice) -> Bytes {
     match dice.below(40) {
-        0 => Bytes::from(vec![b'0' + dice.below(10) as u8; VALUE_SIZE_MAX]),
+        // No number: a history holds only the hash of so long a value, and zeros are a number however many there are.
+        0 => Bytes::from(vec![b'a' + dice.below(10) as u8; VALUE_SIZE_MAX]),
         1..=15 => Bytes::new(),
         16..=20 => Bytes::from_static(b"x"),
         21..=22 => Bytes::from(i64::MAX.to_string()),
