@@ -3,6 +3,7 @@
 //! It is `$XDG_DATA_HOME/ringseed`, or `~/.local/share/ringseed`.
 
 use super::exit::Failure;
+use crate::server::private;
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -23,15 +24,14 @@ pub fn remembered_servers() -> Option<Vec<String>> {
 /// Writes addresses down for the client commands. A home that cannot be written to only costs the convenience.
 pub fn remember_servers(addresses: &[String]) {
     if let Some(folder) = find() {
-        let _ = std::fs::create_dir_all(&folder);
+        let _ = private::make_directory(&folder);
         let _ = write_whole(&folder.join(SERVERS), &format!("{}\n", addresses.join("\n")));
     }
 }
 
-/// Writes a file so that a reader sees the old text or the new one, never a part.
+/// Writes a file that is the owner's alone, so that a reader sees the old text or the new one, never a part, also after a power loss.
 pub fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
-    let beside = path.with_extension("new");
-    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
+    let written = private::write_whole(path, text.as_bytes());
     written.map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))
 }
 

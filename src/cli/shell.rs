@@ -64,9 +64,11 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
     let history = folder::find().map(|folder| folder.join("history"));
     if let Some(history) = &history {
         let _ = editor.load_history(history);
+        // It holds what was written: values too.
+        let _ = crate::server::private::tighten(history);
     }
     if let Some(folder) = history.as_deref().and_then(std::path::Path::parent) {
-        let _ = std::fs::create_dir_all(folder);
+        let _ = crate::server::private::make_directory(folder);
     }
     let mut open: Option<Interactive> = None;
     loop {

@@ -12,6 +12,7 @@ use crate::base::{Duration, NodeId};
 use crate::client::{Client, ClientOptions};
 use crate::node::Fatal;
 use crate::server::config::{self, Configuration, Origin, Resolved, SETTINGS, Sources};
+use crate::server::private;
 use crate::server::{Server, ServerSettings, StartError, Stopper};
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,7 @@ pub fn up(args: &UpArgs) -> Result<(), Failure> {
     let no_home =
         || Failure::Other("neither XDG_DATA_HOME nor HOME names a folder for the data: choose one with --data DIR".into());
     let directory = args.data.clone().or_else(|| folder::find().map(|folder| folder.join("up"))).ok_or_else(no_home)?;
-    let made = std::fs::create_dir_all(&directory);
+    let made = private::make_directory(&directory);
     made.map_err(|e| Failure::Other(format!("cannot make the directory {}: {e}", directory.display())))?;
     let remembered = read_cluster(&directory)?;
     let resolved = resolve(args, remembered.as_ref())?;

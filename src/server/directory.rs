@@ -5,14 +5,16 @@
 //! DIR/log/NNNNNNNN.log   one segment each
 //! ```
 //!
-//! The lock goes with the process, however it ends, so a killed server leaves nothing to clean up.
+//! The lock goes with the process, however it ends, so a killed server leaves nothing to clean up. All of it is the owner's alone: see
+//! [`private`](super::private).
 
 use super::error::StartError;
+use super::private::{self, sync_directory};
 use crate::base::SegmentId;
 use crate::msg::disk::{DiskError, LogDevice};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -29,9 +31,14 @@ impl DataDirectory {
     /// Makes the directory if it is not there, and takes its lock.
     pub fn open(path: &Path) -> Result<DataDirectory, StartError> {
         let failed = |error| StartError::Directory { path: path.to_owned(), error };
-        fs::create_dir_all(path.join("log")).map_err(failed)?;
+        let log = path.join("log");
+        private::make_directory(&log).map_err(failed)?;
         let lock_path = path.join("LOCK");
-        let mut lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
+        if !lock_path.exists() {
+            // The directories' own names must survive a power loss, as the files in them will. The lock file is made after that: where it is, they do.
+            private::sync_names(&log, sync_directory).map_err(failed)?;
+        }
+        let mut lock = private::file().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -44,11 +51,8 @@ impl DataDirectory {
         }
         lock.set_len(0).map_err(failed)?;
         lock.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
-        // The directories' own names must survive a power loss, as the files in them will.
         sync_directory(path).map_err(failed)?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_directory(parent).map_err(failed)?;
-        }
+        close_to_others(path, &log, &lock_path).map_err(failed)?;
         Ok(DataDirectory { path: path.to_owned(), _lock: lock })
     }
 
@@ -62,8 +66,22 @@ impl DataDirectory {
     }
 }
 
-pub fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+/// Directories and files that an older version made are readable by everybody. Only what is ours is touched: the directory may hold other things.
+fn close_to_others(directory: &Path, log: &Path, lock: &Path) -> io::Result<()> {
+    let mut closed = 0;
+    for path in [directory, log, lock] {
+        closed += u32::from(private::tighten(path)?);
+    }
+    for entry in fs::read_dir(log)? {
+        let entry = entry?;
+        if entry.file_name().to_str().and_then(segment_of).is_some() {
+            closed += u32::from(private::tighten(&entry.path())?);
+        }
+    }
+    if closed > 0 {
+        tracing::warn!(directory = %directory.display(), closed, "others could read the data directory; now its owner alone can");
+    }
+    Ok(())
 }
 
 /// The segment's file in the log's directory.
@@ -178,6 +196,30 @@ mod tests {
         assert!(text.contains(&scratch.path().display().to_string()), "{text}");
         drop(first);
         DataDirectory::open(scratch.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_directory_that_was_open_to_others_is_closed_and_what_is_not_ours_stays() {
+        let scratch = Scratch::new("modes");
+        let path = scratch.path().join("data");
+        let segment = segment_path(&path.join("log"), SegmentId(1));
+        let open_to_all = |path: &Path, mode| {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+        };
+        drop(DataDirectory::open(&path).expect("free"));
+        let modes = |path: &Path| ["", "log", "LOCK"].map(|name| private::mode_of(&path.join(name)));
+        assert_eq!(modes(&path), [0o700, 0o700, 0o600], "a new one");
+        fs::write(&segment, b"").expect("a file");
+        fs::write(path.join("notes"), b"").expect("a file");
+        for (path, mode) in [(&path, 0o755), (&path.join("log"), 0o775), (&path.join("LOCK"), 0o644), (&segment, 0o664)] {
+            open_to_all(path, mode);
+        }
+        open_to_all(&path.join("notes"), 0o644);
+        drop(DataDirectory::open(&path).expect("free"));
+        assert_eq!(modes(&path), [0o700, 0o700, 0o600], "one of an older version");
+        assert_eq!(private::mode_of(&segment), 0o600);
+        assert_eq!(private::mode_of(&path.join("notes")), 0o644, "not ours");
     }
 
     #[test]

@@ -10,8 +10,9 @@
 //! Failures?", 2020). What follows from it is the node's to decide: it halts.
 
 use super::clock::{CpuMeters, Thread};
-use super::directory::{disk_error, segment_path, sync_directory};
+use super::directory::{disk_error, segment_path};
 use super::inbox::Inbox;
+use super::private::{self, sync_directory};
 use crate::base::{IoId, Place, SegmentId};
 use crate::msg::disk::{DiskError, DiskOp, DiskResult};
 use crate::node::Event;
@@ -160,7 +161,7 @@ impl Worker {
     fn create(&mut self, segment: SegmentId, size: u32) -> Result<(), DiskError> {
         let path = segment_path(&self.files.log, segment);
         let fill = || {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+            let file = private::file().read(true).write(true).create(true).truncate(true).open(&path)?;
             let zeros = vec![0; FILL_SIZE.min(size as usize)];
             let mut offset = 0u64;
             while offset < u64::from(size) {
@@ -285,6 +286,7 @@ mod tests {
         disk.execute(&mut ops);
         results.extend(wait_for(&inbox, 2));
         assert_eq!(results, (1..=4).map(|id| (IoId(id), DiskResult::Done)).collect::<Vec<_>>());
+        assert_eq!(private::mode_of(&segment_path(scratch.path(), S1)), 0o600);
         let file = fs::read(segment_path(scratch.path(), S1)).expect("there");
         assert_eq!(file.len(), 3 * 1024 * 1024 + 17);
         assert_eq!(&file[100..100 + flat.len()], &flat[..]);

@@ -9,6 +9,7 @@
 //!
 //! - [`driver`]: the node's thread. It steps the node, and never waits for I/O.
 //! - [`disk`]: the log's thread (write, sync, in order) and the thread for reads. [`directory`]: lock, segments, recovery's view.
+//!   [`private`]: that nobody else can read them.
 //! - [`net`]: the network thread: one listener; [`peers`] and [`clients`] are its two kinds of connection, [`handshake`] tells them
 //!   apart, [`frame`], [`reader`] and [`outgoing`] move their bytes.
 //! - [`inbox`]: where everything that happens to the node waits for it.
@@ -35,6 +36,7 @@ mod inbox;
 mod net;
 pub(crate) mod outgoing;
 mod peers;
+pub(crate) mod private;
 pub(crate) mod reader;
 #[cfg(test)]
 mod scratch;
