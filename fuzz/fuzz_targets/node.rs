@@ -237,6 +237,7 @@ fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
                 entries,
                 commit: Index(dice.number()),
                 round: dice.number(),
+                follower: Epoch(dice.number()),
             })
         }
         6 | 7 => {

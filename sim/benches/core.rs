@@ -21,6 +21,7 @@ fn envelope(entries: u64) -> Envelope {
         entries: (0..entries).map(|n| Entry { index: Index(101 + n), term: Term(3), fact: fact(n) }).collect(),
         commit: Index(100),
         round: 1,
+        follower: Epoch(1 << 24),
     };
     Envelope {
         cluster: Some(ClusterId(1)),

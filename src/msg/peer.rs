@@ -267,6 +267,10 @@ pub struct Append {
     /// Grows with every quorum round of the leader in its term; comes back in the reply, so that a read can wait for a round begun after it.
     #[n(5)]
     pub round: u64,
+    /// The epoch of the follower that the leader knows, and to which all belongs that it counts as matched. Zero: it knows none yet.
+    #[n(6)]
+    #[cbor(default)]
+    pub follower: Epoch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

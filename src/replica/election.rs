@@ -1,7 +1,7 @@
 //! Votes, campaigns, acceptance of a leader, stepping down and releasing. See the module's docs for why leases are safe.
 
 use super::leader::Leader;
-use super::{Acceptance, Out, Replica, Role, Votes};
+use super::{Acceptance, Out, Replica, Role, TERM_STEP_MAX, Votes};
 use crate::actor::{Context, Outbox};
 use crate::base::random::below;
 use crate::base::{Duration, Epoch, NodeId, Term};
@@ -182,10 +182,12 @@ impl Replica {
         if term <= self.state.term {
             return;
         }
+        let term = term.min(Term(self.state.term.0 + TERM_STEP_MAX));
         self.step_down(cx, out);
         self.state.term = term;
         self.state.vote = None;
         self.accepted = None;
+        self.released.retain(|_, released| *released >= term);
         out.push(Out::LogState(self.state));
         self.announce(None, out);
         if self.election_at.is_none() {
@@ -222,6 +224,12 @@ impl Replica {
 
     /// A leader says that it leads no longer in `term`, nor then in any earlier one, of which the release may have been replaced by this.
     pub(super) fn on_released(&mut self, cx: &mut Context<'_>, from: NodeId, term: Term, out: &mut Outbox<Out>) {
+        if term.0 > self.state.term.0 + TERM_STEP_MAX {
+            // Not to be remembered, so not to be acknowledged: it comes again.
+            return;
+        }
+        let released = self.released.entry(from).or_default();
+        *released = term.max(*released);
         if self.accepted.is_some_and(|a| a.leader == from && a.term <= term) {
             self.accepted = None;
             self.forget_leader(cx, out);
@@ -266,7 +274,8 @@ impl Replica {
     pub(super) fn on_restarted(&mut self, cx: &mut Context<'_>, peer: NodeId, out: &mut Outbox<Out>) {
         self.released_by(peer);
         self.on_withdrawn(cx, peer, out);
-        self.on_follower_restarted(cx, peer);
+        self.on_follower_epoch(cx, peer, cx.liveness.epoch_of(peer));
+        self.on_support_lost(cx);
     }
 
     /// The leader asks this replica to campaign: it has given up its lease.
@@ -280,15 +289,27 @@ impl Replica {
         self.stand(cx, Some(released), out);
     }
 
-    /// Notes the leader of the present term, and accepts it if this node supports its node now, in the epoch the message came from.
-    pub(super) fn accept(&mut self, cx: &mut Context<'_>, leader: NodeId, epoch: Epoch, out: &mut Outbox<Out>) {
+    /// Notes the leader of the present term, and accepts it if this node supports its node now, in the epoch the message came from, and the message was to
+    /// this life.
+    pub(super) fn accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        leader: NodeId,
+        epoch: Epoch,
+        to_this_life: bool,
+        out: &mut Outbox<Out>,
+    ) {
+        if self.released.get(&leader).is_some_and(|released| *released >= self.state.term) {
+            // The append was late: the leadership is over, and nobody would say so again.
+            return;
+        }
         self.role = Role::Follower { leader: Some(leader) };
         self.announce(Some(leader), out);
         if self.releasing.get(&leader).is_some_and(|term| *term < self.state.term) {
             // It leads a later term: what it accepted in ours is long void.
             self.released_by(leader);
         }
-        let promise = cx.liveness.supporting(leader, cx.now).filter(|promise| promise.leader == epoch);
+        let promise = cx.liveness.supporting(leader, cx.now).filter(|promise| promise.leader == epoch && to_this_life);
         match promise {
             Some(promise) => {
                 self.accepted = Some(Acceptance { leader, term: self.state.term, promise });

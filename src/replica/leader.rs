@@ -5,7 +5,7 @@ use super::progress::{Fetch, Pace, Progress};
 use super::{Out, Replica, Role};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, RECENT_ENTRY_BYTES_MAX};
-use crate::base::{Duration, Index, NodeId, Term, Time};
+use crate::base::{Duration, Epoch, Index, NodeId, Term, Time};
 use crate::msg::log::{Entry, Fact};
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
 use std::collections::VecDeque;
@@ -53,8 +53,9 @@ impl Leader {
     /// A leader that has just been elected. `patience`: how long it keeps a leadership that is another's by preference.
     pub fn new(cx: &Context<'_>, voters: &[NodeId], last: Index, term_start: Index, patience: Duration) -> Leader {
         let preferred = voters.first() == Some(&cx.me);
+        let others = voters.iter().filter(|node| **node != cx.me);
         Leader {
-            progress: voters.iter().filter(|node| **node != cx.me).map(|node| Progress::new(*node, last)).collect(),
+            progress: others.map(|node| Progress::new(*node, cx.liveness.epoch_of(*node), last)).collect(),
             term_start,
             round: 0,
             confirms: VecDeque::new(),
@@ -245,16 +246,20 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_append_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: AppendReply, out: &mut Outbox<Out>) {
+    pub(super) fn on_append_reply(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: NodeId,
+        epoch: Epoch,
+        reply: AppendReply,
+        out: &mut Outbox<Out>,
+    ) {
         self.adopt_from_reply(cx, reply.term, out);
         let last = self.log.last_index();
         let leads = self.leads() && reply.term == self.state.term;
-        let Some(progress) = self.leader_mut().filter(|_| leads).and_then(|l| l.progress.iter_mut().find(|p| p.node == from))
+        let Some(progress) =
+            self.leader_mut().filter(|_| leads).and_then(|l| l.progress.iter_mut().find(|p| p.node == from && p.epoch == epoch))
         else {
-            if reply.acceptance.is_some() && !leads {
-                // It accepted, by an append that came late, a leadership that is over.
-                out.push(Out::Send(from, ReplicaMessage::Released { term: reply.term }));
-            }
             return;
         };
         if let Some(promise) = reply.acceptance
@@ -357,14 +362,14 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_follower_restarted(&mut self, cx: &Context<'_>, peer: NodeId) {
+    /// The follower is in this epoch. In a new one it may hold less than it acknowledged in an earlier one: nothing of that counts any more.
+    pub(super) fn on_follower_epoch(&mut self, cx: &Context<'_>, peer: NodeId, epoch: Epoch) {
         let last = self.log.last_index();
         if let Some(leader) = self.leader_mut()
-            && let Some(progress) = leader.progress.iter_mut().find(|p| p.node == peer)
+            && let Some(progress) = leader.progress.iter_mut().find(|p| p.node == peer && p.epoch < epoch)
         {
-            progress.restart(last);
+            progress.restart(epoch, last);
             leader.nudge_by(cx.now);
-            self.on_support_lost(cx);
         }
     }
 
@@ -592,8 +597,15 @@ impl Sender<'_> {
         progress.round_sent = self.round;
         progress.commit_sent = progress.commit_sent.max(self.commit.min(last));
         let previous_term = self.log.term_at(previous).expect("what is sent follows an entry of the log");
-        let append =
-            Append { term: self.term, previous_index: previous, previous_term, entries, commit: self.commit, round: self.round };
+        let append = Append {
+            term: self.term,
+            previous_index: previous,
+            previous_term,
+            entries,
+            commit: self.commit,
+            round: self.round,
+            follower: progress.epoch,
+        };
         out.push(Out::Send(progress.node, ReplicaMessage::Append(append)));
     }
 }

@@ -31,9 +31,10 @@
 //!    which overrides an acceptance of exactly that. A later leader's acceptance is not overridden by a late copy of the request.
 //! 4. *A leader that steps down, while its node lives on*: followers would go on supporting the node and so hold their acceptance for ever.
 //!    It tells each voter "released (L, T)" until acknowledged, or until the voter is in a new epoch.
-//! 5. *A late append after the release* makes the follower accept (L, T) once more, with nobody left to release it. L answers such an acceptance with
-//!    another release; and an acceptance of (L, T) never binds against L's own campaign for a later term, which proves that it is over.
-//!
+//! 5. *A late append after the release* would make the follower accept (L, T) once more, with nobody left to release it: L has its acknowledgement, and while
+//!    L's heartbeats come the follower would ignore the campaigns of a connected majority. So it remembers the latest term that L released, and accepts L in
+//!    none up to it. It forgets that in a restart; but an append names the epoch of the follower that it was made for, and binds no other (script `release`).
+//!    Nor does an acceptance of (L, T) ever bind against L's own campaign for a later term, which proves that it is over.
 //! 6. *A late reply with a later term.* F campaigned once, then accepted (L, T). G, which had won F's pre-vote earlier, is in T+1 and now answers F's old request.
 //!    Adopting T+1 would void the acceptance while L counts on it, and F would vote for G. So a bound follower takes no term from a reply either.
 //!
@@ -45,6 +46,17 @@
 //! After an unclean start in relaxed mode a replica may have lost entries it acknowledged. It is *lossy*: it does not campaign unless it hears of no leader, its
 //! votes say so, and count only when every voter votes. It ends when a leader has brought it up to its commit index, *which is of the leader's own term*: a
 //! new leader's commit index may be older than an entry that was lost here, and was committed by this replica's acknowledgement (script `relaxed`).
+//! The same goes for an append that was late: since it was sent, an entry may have been committed by what this replica's *earlier* life acknowledged. So an
+//! append names the epoch of the follower that the leader knows, and ends the caution of that life alone; and a leader that hears of a new epoch begins
+//! the follower's progress anew *before* it handles the message, so that nothing an earlier life acknowledged is counted from then on. What was committed
+//! by it before is below the commit index that goes to the new one (script `late_append`).
+//!
+//! # Terms that are too far ahead
+//!
+//! A term is raised one election at a time, and a wrong one that is logged stays for ever. So no message raises a term by more than `TERM_STEP_MAX`: a reply
+//! that tells of more raises it by that much, and so does a vote request or an append, which is then not for the term that was come to and goes unanswered. Peers
+//! that are further apart than one step still come together, a message at a time; a single strange message costs one step of the 2^46 there are. A release beyond
+//! one step is not remembered, and so not acknowledged.
 //!
 //! # Left out on purpose, for now
 //!
@@ -56,6 +68,8 @@ mod follower;
 mod leader;
 pub mod log;
 pub mod progress;
+#[cfg(test)]
+mod tests;
 
 use crate::actor::{Actor, Committed, Context, Outbox, TimerKind};
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Place, Term, Time};
@@ -65,8 +79,10 @@ use leader::Leader;
 use log::GroupLog;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// No message of a later term is believed, so that the next term can always be counted: no honest group comes near it.
-const TERM_MAX: Term = Term(1 << 48);
+/// No message of a later term is believed, so that the next term can always be counted.
+const TERM_MAX: Term = Term(1 << 62);
+/// By how much one message raises a replica's term at most. Beyond: raised by this much, and the message is not for the term that it came to.
+const TERM_STEP_MAX: u64 = 1 << 16;
 
 #[derive(Debug, Clone)]
 pub struct ReplicaOptions {
@@ -151,6 +167,8 @@ pub struct Replica {
     election_at: Option<Time>,
     /// Terms in which this node led, and that these voters have not yet confirmed to be over.
     releasing: BTreeMap<NodeId, Term>,
+    /// The latest term in which each voter said that it leads no longer, if that is not before the present term.
+    released: BTreeMap<NodeId, Term>,
     release_at: Option<Time>,
     /// How long the next wait for confirmations is.
     release_wait: Duration,
@@ -206,6 +224,7 @@ impl Replica {
             accepted: None,
             election_at: None,
             releasing: BTreeMap::new(),
+            released: BTreeMap::new(),
             release_at: None,
             release_wait: Duration::ZERO,
             announced: (None, Term::ZERO),
@@ -284,13 +303,14 @@ impl Replica {
         if !self.options.voters.contains(&from) || message.term() > TERM_MAX {
             return;
         }
+        self.on_follower_epoch(cx, from, epoch);
         match message {
             ReplicaMessage::PreVote(request) => self.on_pre_vote(cx, from, request, out),
             ReplicaMessage::PreVoteReply(reply) => self.on_pre_vote_reply(cx, from, reply, out),
             ReplicaMessage::Vote(request) => self.on_vote(cx, from, request, out),
             ReplicaMessage::VoteReply(reply) => self.on_vote_reply(cx, from, reply, out),
             ReplicaMessage::Append(append) => self.on_append(cx, from, epoch, append, out),
-            ReplicaMessage::AppendReply(reply) => self.on_append_reply(cx, from, reply, out),
+            ReplicaMessage::AppendReply(reply) => self.on_append_reply(cx, from, epoch, reply, out),
             ReplicaMessage::TimeoutNow { term } => self.on_timeout_now(cx, from, term, out),
             ReplicaMessage::Released { term } => self.on_released(cx, from, term, out),
             ReplicaMessage::ReleasedReply { term } => self.on_released_reply(from, term),

@@ -4,7 +4,7 @@
 //! restart of the follower leads back to `Probe`.
 
 use crate::base::limits::{APPEND_BYTES_IN_FLIGHT_MAX, APPENDS_IN_FLIGHT_MAX};
-use crate::base::{Index, NodeId, Time};
+use crate::base::{Epoch, Index, NodeId, Time};
 use crate::msg::log::Entry;
 use crate::msg::peer::Promise;
 use std::collections::VecDeque;
@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub struct Progress {
     pub node: NodeId,
+    /// The epoch of the follower that all the rest is about; zero if none is known.
+    pub epoch: Epoch,
     /// The follower's log equals ours up to here, durably. Never decreases within an epoch of the follower.
     pub matched: Index,
     /// The next entry to send. Always above `matched`.
@@ -59,9 +61,10 @@ pub struct Fetch {
 }
 
 impl Progress {
-    pub fn new(node: NodeId, last: Index) -> Progress {
+    pub fn new(node: NodeId, epoch: Epoch, last: Index) -> Progress {
         Progress {
             node,
+            epoch,
             matched: Index::ZERO,
             next: last.next(),
             pace: Pace::Probe { waiting: false },
@@ -134,9 +137,9 @@ impl Progress {
         self.fetch = None;
     }
 
-    /// The follower lives anew: what it matched is asked again.
-    pub fn restart(&mut self, last: Index) {
-        *self = Progress::new(self.node, last);
+    /// The follower lives anew, in this epoch: what it matched is asked again.
+    pub fn restart(&mut self, epoch: Epoch, last: Index) {
+        *self = Progress::new(self.node, epoch, last);
     }
 
     pub fn check(&self, last: Index) {

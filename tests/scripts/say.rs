@@ -1,7 +1,7 @@
 //! How a script's output reads.
 
 use super::member::Logged;
-use ringseed::base::{Index, NodeId, Term};
+use ringseed::base::{Epoch, Index, NodeId, Term};
 use ringseed::msg::client::{Action, ResponseBody};
 use ringseed::msg::log::{Entry, Fact};
 use ringseed::msg::peer::{AppendOutcome, LeaderHint, Outcome, PeerMessage, ReplicaMessage, Task, VoteReply, VoteRequest};
@@ -63,7 +63,10 @@ pub fn message(from: NodeId, to: NodeId, message: &PeerMessage) -> String {
                 let entries: Vec<String> = append.entries.iter().map(entry).collect();
                 let previous = position(append.previous_index, append.previous_term);
                 let (term, commit, round) = (append.term, append.commit, append.round);
-                format!("t{term} after {previous} [{}] commit {commit} round {round}", entries.join(", "))
+                // Members begin in epoch 1.
+                let later = append.follower != Epoch(1);
+                let to = if later { format!(", to epoch {}", append.follower) } else { String::new() };
+                format!("t{term} after {previous} [{}] commit {commit} round {round}{to}", entries.join(", "))
             }
             ReplicaMessage::AppendReply(reply) => {
                 let outcome = match reply.outcome {
