@@ -7,7 +7,8 @@
 //! A forwarded task names the leader's epoch and term: any other life or term of the receiver refuses it, so that a late copy cannot be applied by a later
 //! leadership. Within a term repeats are refused by the receiving gateway's [`window`].
 //!
-//! A transaction goes to its home group's coordinator; one that dies of a conflict is tried again with its first age, after a pause that grows, until the deadline. Coordinators, and participants in
+//! A transaction goes to its home group's coordinator; one that dies of a conflict is tried again with its first age, after a pause that grows, until the deadline; behind an older
+//! one of this gateway that met a conflict, too, it queues (`rivals.rs`). Coordinators, and participants in
 //! doubt, use the same calls to reach the leaders of other groups (`In::Ask`).
 //!
 //! **A peer that goes away.** When the link to a peer goes down, what was with it is not waited for until the deadline: a read is asked for again, a write is
@@ -21,6 +22,7 @@
 //! partition.
 
 mod many;
+mod rivals;
 mod scan;
 pub mod window;
 
@@ -29,12 +31,12 @@ use crate::base::limits::{
     GETS_OF_MANY_IN_PROGRESS_MAX, REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, SCANS_IN_PROGRESS_MAX, TIMEOUT_MAX,
     TRANSACTION_ITEMS_MAX,
 };
-use crate::base::random;
 use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
 use crate::msg::peer::{Farewell, Forward, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
 use crate::msg::transaction::{Age, Failure, FailureReason, Transaction, TransactionId, validate_keys};
 use many::Many;
+use rivals::Rivals;
 use scan::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use window::Windows;
@@ -46,6 +48,8 @@ const READ_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest pause of a transaction after its first conflict, and how often that doubles.
 const CONFLICT_PAUSE_MIN: Duration = Duration::from_millis(1);
 const CONFLICT_DOUBLINGS: usize = 5;
+/// How often the pause doubles behind an older one, which wakes it when it is done. It begins where the other ends.
+const QUEUE_DOUBLINGS: usize = 10;
 /// How long a write that was with a peer waits for its answer after the link is lost: the peer answers on another connection.
 const LAST_ANSWER_WAIT: Duration = Duration::from_millis(20);
 /// How long a link that went down is believed to be: news of it is a hint, and may not come.
@@ -135,6 +139,8 @@ pub struct Gateway {
     /// The last sequence used towards each peer.
     sequences: BTreeMap<NodeId, u64>,
     windows: Windows,
+    /// Transactions that met a conflict.
+    rivals: Rivals,
     next_id: u64,
     /// The last transaction that was given an age here.
     last_age: Age,
@@ -426,6 +432,7 @@ impl Gateway {
         let Some(call) = self.calls.remove(&id) else { return };
         self.wakes.remove(&(call.wake, id));
         self.size -= call.size;
+        self.rival_is_done(cx, id, &call);
         let body = |outcome| match outcome {
             Outcome::Answer(body) => body,
             _ => ResponseBody::Rejected(Rejection::Invalid("the leader's answer is to another question".into())),
@@ -469,17 +476,6 @@ impl Gateway {
             }
             outcome => self.finish(cx, id, outcome, out),
         }
-    }
-
-    /// The transaction died for an older one: nothing of it is left, and it is tried again, as old as it is.
-    fn on_conflict(&mut self, cx: &mut Context<'_>, id: u64, failures: Vec<Failure>) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        call.conflict = failures;
-        let longest = (CONFLICT_PAUSE_MIN * (1 << call.attempts.min(CONFLICT_DOUBLINGS))).as_nanos() as u64;
-        self.counters.transactions_retried += 1;
-        let pause = Duration::from_nanos(longest / 2 + random::below(cx.random, longest / 2));
-        self.recall(id);
-        self.wait_for(cx, id, pause);
     }
 
     /// Drops what was asked for a group that is not led here any more.
@@ -744,6 +740,7 @@ impl Actor for Gateway {
     }
 
     fn check(&self) {
+        self.check_rivals();
         assert_eq!(self.wakes.len(), self.calls.len(), "every call has a deadline");
         assert_eq!(self.size, self.calls.values().map(|call| call.size).sum::<usize>(), "bytes in progress are counted");
         for (id, call) in &self.calls {
@@ -764,7 +761,9 @@ mod tests {
     use super::*;
     use crate::actor::LivenessView;
     use crate::base::cache::ValueCache;
+    use crate::base::random;
     use crate::msg::client::{Acknowledge, Action, Condition, Operation};
+    use crate::msg::transaction::{FailureReason, TransactionItem};
     use crate::msg::peer::Promise;
     use bytes::Bytes;
 
@@ -811,5 +810,43 @@ mod tests {
     fn a_farewell_speaks_for_one_life_of_the_peer() {
         assert_eq!(forwards_after_farewell_of(Epoch(9)), 2, "what that life has not taken was not begun, and is sent again");
         assert_eq!(forwards_after_farewell_of(Epoch(8)), 1, "what a later life may have begun is not");
+    }
+
+    /// The sequences of what was forwarded.
+    fn forwarded(out: &[Out]) -> Vec<u64> {
+        let sequence = |out: &Out| match out {
+            Out::Send(PEER, PeerMessage::Forward(forward)) => Some(forward.sequence),
+            _ => None,
+        };
+        out.iter().filter_map(sequence).collect()
+    }
+
+    #[test]
+    fn the_younger_of_two_rivals_is_tried_again_when_the_older_is_done() {
+        let mut gateway = Gateway::default();
+        let start = Time::from_millis(1);
+        handle(&mut gateway, start, In::Joined(Placement::new(vec![vec![PEER, NodeId(1)]])));
+        handle(&mut gateway, start, In::Leader(crate::base::PartitionId(0).group(), Some(PEER), Term(3)));
+        let request = |id, keys: [&'static str; 2]| {
+            let items = keys.iter().map(|key| TransactionItem::put(*key, "v")).collect();
+            Request { id, timeout_ms: 10_000, body: RequestBody::Transact(Transaction { items, token: None }) }
+        };
+        let answer = |sequence, body| {
+            In::ForwardReply(PEER, ForwardReply { sequence, outcome: Outcome::Answer(body), epoch: Epoch(5) })
+        };
+        let conflict = |item| ResponseBody::NotCommitted(vec![Failure { item, reason: FailureReason::Conflict }]);
+        for (sequence, keys) in (1..).zip([["a", "b"], ["c", "b"], ["d", "e"]]) {
+            assert_eq!(forwarded(&handle(&mut gateway, start, In::Request(ConnId(1), request(sequence, keys)))), [sequence]);
+        }
+        // All die: the first two for the key that they share, the third for one of its own.
+        for (sequence, item) in [(1, 1), (2, 1), (3, 0)] {
+            handle(&mut gateway, start, answer(sequence, conflict(item)));
+        }
+        let soon = start + CONFLICT_PAUSE_MIN * 3;
+        assert_eq!(forwarded(&handle(&mut gateway, soon, In::Timer)).len(), 2, "the first and the third");
+        let done = ResponseBody::Transacted(Vec::new());
+        let first = if gateway.calls[&1].place == Whereabouts::Forwarded(PEER, 4) { 4 } else { 5 };
+        handle(&mut gateway, soon, answer(first, done));
+        assert_eq!(forwarded(&handle(&mut gateway, soon + CONFLICT_PAUSE_MIN, In::Timer)), [6], "the second's turn has come");
     }
 }

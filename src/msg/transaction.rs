@@ -307,6 +307,11 @@ pub struct Attempt {
     pub number: u64,
 }
 
+impl Attempt {
+    /// Before all others.
+    pub const FIRST: Attempt = Attempt { term: Term::ZERO, number: 0 };
+}
+
 /// Who goes first when transactions conflict: the older, that is, the lesser. A transaction that is tried again keeps its age. Fairness rests on
 /// it, never safety, so that wall clocks may be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]

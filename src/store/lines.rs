@@ -4,7 +4,7 @@
 //! value that it needs is pinned in memory. It holds nothing meanwhile. Nobody passes who came later.
 
 use super::evaluate::may_need_value;
-use super::locks::Locks;
+use super::locks::{Locks, Rank};
 use super::participant::Claim;
 use super::read::Waiting;
 use super::{Out, Parked, Store, reject};
@@ -13,7 +13,7 @@ use crate::base::limits::PARKED_PER_GROUP_MAX;
 use crate::base::{Place, Time};
 use crate::msg::client::Rejection;
 use crate::msg::log::ValuePlace;
-use crate::msg::transaction::{Age, Vote};
+use crate::msg::transaction::Vote;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -59,9 +59,9 @@ impl Lines {
         self.by_key.contains_key(key)
     }
 
-    /// Whether any transaction that waits for the key is older than, or as old as, `age`.
-    pub fn has_older(&self, key: &[u8], age: Age) -> bool {
-        let older = |ticket: &u64| matches!(&self.waiters[ticket].work, Work::Claim(claim) if claim.preparation.age <= age);
+    /// Whether any transaction that waits for the key is one that `rank` must not wait for.
+    pub fn has_older(&self, key: &[u8], rank: Rank) -> bool {
+        let older = |ticket: &u64| matches!(&self.waiters[ticket].work, Work::Claim(claim) if claim.rank() <= rank);
         self.by_key.get(key).is_some_and(|line| line.iter().any(older))
     }
 
@@ -134,12 +134,12 @@ impl Lines {
             for ticket in line {
                 let waiter = &self.waiters[ticket];
                 let Work::Claim(claim) = &waiter.work else { continue };
-                let age = claim.preparation.age;
+                let rank = claim.rank();
                 // One that waits for a value may share a key with an older one: it does not wait for that one.
                 let waits = waiter.keys.iter().any(|(wanted, alone)| wanted == key && locks.conflict(key, *alone));
-                assert!(!(waits && locks.held_by_older(key, age)), "a transaction waits for younger ones only");
-                assert!(youngest_ahead.is_none_or(|ahead| age < ahead), "a line is ordered from young to old");
-                youngest_ahead = Some(age);
+                assert!(!(waits && locks.held_by_older(key, rank)), "a transaction waits for younger ones only");
+                assert!(youngest_ahead.is_none_or(|ahead| rank < ahead), "a line is ordered from young to old");
+                youngest_ahead = Some(rank);
             }
         }
     }

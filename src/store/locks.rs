@@ -2,18 +2,37 @@
 //!
 //! The table stands at the *head* of the leader's log: a lock is there from when its entry is proposed. It is volatile; a new leader makes it anew from the
 //! participant records in what it has applied. Single-key operations hold no locks, they only wait for them.
+//!
+//! A holder has a [`Rank`]. One whose decision is known here and on its way into the log is *leaving*: it waits for nobody any more, so that everybody may wait for it.
 
-use crate::msg::transaction::{Age, TransactionId};
+use crate::base::NodeId;
+use crate::msg::transaction::{Age, Attempt, TransactionId};
 use bytes::Bytes;
+use core::cmp::Reverse;
 use std::collections::BTreeMap;
+
+/// Who may wait for whom: the lesser rank for the greater, and for no other. The older transaction has the lesser rank; of two attempts at one transaction
+/// (they are of the same age) the later one, since the earlier one is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(Age, Reverse<Attempt>);
+
+impl Rank {
+    /// Greater than any other: everybody may wait for it.
+    const LEAVING: Rank =
+        Rank(Age { began_ms: u64::MAX, gateway: NodeId(u16::MAX), sequence: u64::MAX }, Reverse(Attempt::FIRST));
+
+    pub fn new(age: Age, id: TransactionId) -> Rank {
+        Rank(age, Reverse(id.attempt))
+    }
+}
 
 #[derive(Debug, Default, Clone)]
 pub struct Locks(BTreeMap<Bytes, Lock>);
 
 #[derive(Debug, Clone)]
 enum Lock {
-    Exclusive(TransactionId, Age),
-    Shared(BTreeMap<TransactionId, Age>),
+    Exclusive(TransactionId, Rank),
+    Shared(BTreeMap<TransactionId, Rank>),
 }
 
 impl Locks {
@@ -30,12 +49,23 @@ impl Locks {
         }
     }
 
-    /// Whether any holder of the key is older than, or as old as, `age`.
-    pub fn held_by_older(&self, key: &[u8], age: Age) -> bool {
+    /// Whether any holder of the key is one that `rank` must not wait for.
+    pub fn held_by_older(&self, key: &[u8], rank: Rank) -> bool {
         match self.0.get(key) {
             None => false,
-            Some(Lock::Exclusive(_, holder)) => *holder <= age,
-            Some(Lock::Shared(holders)) => holders.values().any(|holder| *holder <= age),
+            Some(Lock::Exclusive(_, holder)) => *holder <= rank,
+            Some(Lock::Shared(holders)) => holders.values().any(|holder| *holder <= rank),
+        }
+    }
+
+    /// What `id` holds on the key will be given back as soon as the log says so, whatever happens elsewhere.
+    pub fn leave(&mut self, key: &[u8], id: TransactionId) {
+        match self.0.get_mut(key) {
+            Some(Lock::Exclusive(holder, rank)) if *holder == id => *rank = Rank::LEAVING,
+            Some(Lock::Shared(holders)) => {
+                holders.entry(id).and_modify(|rank| *rank = Rank::LEAVING);
+            }
+            _ => {}
         }
     }
 
@@ -43,9 +73,9 @@ impl Locks {
     pub fn take(&mut self, key: &Bytes, exclusive: bool, id: TransactionId, age: Age) {
         assert!(!self.conflict(key, exclusive), "a lock is taken only when it is free");
         if exclusive {
-            self.0.insert(key.clone(), Lock::Exclusive(id, age));
+            self.0.insert(key.clone(), Lock::Exclusive(id, Rank::new(age, id)));
         } else if let Lock::Shared(holders) = self.0.entry(key.clone()).or_insert_with(|| Lock::Shared(BTreeMap::new())) {
-            holders.insert(id, age);
+            holders.insert(id, Rank::new(age, id));
         }
     }
 

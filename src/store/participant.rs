@@ -23,6 +23,16 @@
 //! 2. *An attempt that is over while it is prepared.* The home gives an attempt up; its floor passes it before the abort is resolved here. What became of it is then not remembered: the floor
 //!    refuses it already.
 //!
+//! 3. *A transaction and its own ghost.* An attempt dies for a conflict at one participant; at another its locks are held until the abort is in that log. The next attempt is as old, and is there
+//!    first: taken for a rival that is not younger, the ghost would kill it, and so on, attempt after attempt, the more surely the more groups take part.
+//!
+//! # Waiting ends
+//!
+//! A claim waits for a key only behind a greater [`Rank`]: that of a younger transaction, or of an earlier attempt at the same one. Ranks are totally ordered (age, then attempts backwards; ages
+//! that should not be the same, after a clock was set back, are told apart by the attempts, or kill), so no circle closes. It also waits for whom it outranks not, but who is *leaving*: a
+//! holder whose decision is known here and proposed. Such a holder is decided, so it waits nowhere, and no circle goes through it. An earlier attempt is over as well (its coordinator gave it up, or lost
+//! its leadership, before the next was begun): the abort is on its way, and if that is lost the participant asks.
+//!
 //! # The home
 //!
 //! The home's own items are evaluated and locked in memory only (*held*). Their writes stand in the entry of the decision, so that home and decision are one record and one round. If this
@@ -30,6 +40,7 @@
 
 use super::evaluate::{ItemVerdict, evaluate_item};
 use super::lines::{Pins, Waiter, Work};
+use super::locks::Rank;
 use super::{Head, Item, Out, Store, Verdict};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{PREPARED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
@@ -119,6 +130,10 @@ impl Claim {
         }
     }
 
+    pub(super) fn rank(&self) -> Rank {
+        Rank::new(self.preparation.age, self.preparation.id)
+    }
+
     fn keys(&self) -> Vec<(Bytes, bool)> {
         self.preparation.items.iter().map(|placed| (placed.item.key.clone(), placed.item.is_write())).collect()
     }
@@ -173,10 +188,11 @@ impl Store {
 
     /// Evaluates a transaction's items now, lets it wait, or lets it die: it waits only if it is older than everybody who holds, or waits for, a key that it cannot have now
     /// (wait-die; Rosenkrantz, Stearns and Lewis, "System level concurrency control for distributed database systems", 1978). So nobody waits for an older one, and no
-    /// circle of waiting can form.
+    /// circle of waiting can form. "Older" is by [`Rank`], a total order that holds nodes and attempts apart; the module says why an earlier attempt of its own, and a holder that is
+    /// leaving, may be waited for by anybody.
     fn claim(&mut self, cx: &mut Context<'_>, claim: Claim, deadline: Time, out: &mut Outbox<Out>) {
         let Some(leading) = &self.leading else { return };
-        let age = claim.preparation.age;
+        let rank = claim.rank();
         let mut contended = false;
         let mut conflicts = Vec::new();
         for placed in &claim.preparation.items {
@@ -186,7 +202,7 @@ impl Store {
             }
             contended = true;
             // In a line the mode does not matter: whoever is ahead may wait for any holder.
-            if leading.lines.has_older(key, age) || leading.locks.held_by_older(key, age) {
+            if leading.lines.has_older(key, rank) || leading.locks.held_by_older(key, rank) {
                 conflicts.push(Failure { item: placed.place, reason: FailureReason::Conflict });
             }
         }
@@ -386,6 +402,7 @@ impl Store {
             // Its locks are in the log's future: they are freed as soon as they are there. (If it is committed, a later leader's prepare
             // was: this one is not in the log, and nothing may be acknowledged here.)
             preparing.aborted = true;
+            preparing.keys.iter().for_each(|(key, _)| leading.locks.leave(key, id));
         } else if let Some(ticket) = leading.claims.get(&id).copied().filter(|_| !commit) {
             self.dismiss(cx, ticket, &Rejection::DeadlineExceeded, out);
         } else if commit && !self.resolved.contains_key(&id) && !self.is_over(id) {
@@ -404,6 +421,9 @@ impl Store {
             return;
         }
         leading.resolving.insert(id, Resolving { asker });
+        if let Some(prepared) = self.prepared.get(&id) {
+            prepared.keys().for_each(|(key, _)| leading.locks.leave(key, id));
+        }
         self.append_step(TransactionFact::Resolve { id, commit }, Time::NEVER, out);
     }
 
@@ -705,5 +725,51 @@ mod tests {
         assert!(behind.is_empty(), "a repeated prepare is the same one");
         let passing = ask(&mut store, 5, prepare(id(7), &["b"]));
         assert!(matches!(&passing[..], [Out::Answer(_, Outcome::Voted(Vote::No(_)))]), "nobody passes who waits: {passing:?}");
+    }
+
+    /// A prepare of this attempt, of this age.
+    fn of_age(number: u64, began_ms: u64, keys: &[&'static str]) -> Task {
+        let Task::Prepare(preparation) = prepare(id(number), keys) else { unreachable!() };
+        Task::Prepare(Preparation { age: Age { began_ms, ..Age::default() }, ..preparation })
+    }
+
+    fn dies(out: &[Out]) -> bool {
+        matches!(out, [Out::Answer(_, Outcome::Voted(Vote::No(failures)))] if !failures.is_empty())
+    }
+
+    /// What the leader has proposed is committed.
+    fn commit(store: &mut Store, index: u64, fact: TransactionFact<ValuePlace>) -> Vec<Out> {
+        let fact = FactSummary::Transaction(Box::new(fact));
+        handle(store, In::Apply(Committed { index: Index(index), fact }))
+    }
+
+    fn proposed(out: &[Out]) -> TransactionFact<ValuePlace> {
+        let Some(Out::Propose { fact: Fact::Transaction(fact), .. }) = out.first() else { panic!("nothing is proposed: {out:?}") };
+        let place = crate::base::Place { segment: crate::base::SegmentId(1), offset: 0, length: 1 };
+        fact.map(|_| ValuePlace { place, checksum: 0 })
+    }
+
+    #[test]
+    fn a_transaction_waits_for_its_own_ghost_and_an_earlier_attempt_for_no_later_one() {
+        let mut store = leader();
+        let ghost = proposed(&ask(&mut store, 1, of_age(5, 50, &["a"])));
+        assert!(dies(&ask(&mut store, 2, of_age(4, 50, &["a"]))), "an earlier attempt that comes late is over");
+        assert!(ask(&mut store, 3, of_age(6, 50, &["a"])).is_empty(), "the next attempt waits");
+        assert!(dies(&ask(&mut store, 4, of_age(5 + 2, 60, &["a"]))), "nobody younger does");
+        commit(&mut store, 2, ghost);
+        let abort = proposed(&ask(&mut store, 5, Task::Resolve { id: id(5), commit: false }));
+        let next = commit(&mut store, 3, abort);
+        assert!(next.iter().any(|out| matches!(out, Out::Propose { .. })), "it has the key now: {next:?}");
+    }
+
+    #[test]
+    fn everybody_waits_for_a_holder_that_is_leaving() {
+        let mut store = leader();
+        let prepare = proposed(&ask(&mut store, 1, of_age(1, 10, &["a"])));
+        commit(&mut store, 2, prepare);
+        assert!(dies(&ask(&mut store, 2, of_age(2, 20, &["a"]))), "not decided: the younger dies");
+        ask(&mut store, 3, Task::Resolve { id: id(1), commit: true });
+        assert!(ask(&mut store, 4, of_age(3, 20, &["a"])).is_empty(), "decided: it waits");
+        assert!(dies(&ask(&mut store, 5, of_age(4, 30, &["a"]))), "and nobody waits for it who is younger");
     }
 }

@@ -293,6 +293,39 @@ mod tests {
         }
     }
 
+    /// Transactions of up to 100 items in a healthy cluster: what was committed within two seconds, and what it took of prepares on all replicas.
+    fn contended(clients: u32, keys: u32, seed: u64) -> (u64, u64) {
+        let mut plan = Plan::generate(seed);
+        plan.scenario = "contended".into();
+        plan.nodes.truncate(3);
+        plan.nodes.iter_mut().for_each(|node| (node.wal_sync_ms, node.clock_ppm, node.segment_kib) = (0, 0, 512));
+        plan.nodes.iter_mut().for_each(|node| (node.cache_kib, node.heartbeat_ms) = (4096, 100));
+        (plan.cluster.partitions, plan.cluster.support_ms, plan.cluster.clock_drift_ppm_max) = (32, 400, 20_000);
+        plan.network.latency_us = 150;
+        plan.network.jitter_us = 50;
+        (plan.network.loss_permille, plan.network.duplication_permille, plan.network.reordering_permille) = (0, 0, 0);
+        (plan.disk.write_us, plan.disk.sync_us, plan.disk.read_us, plan.disk.jitter_us) = (10, 300, 50, 50);
+        let workload = &mut plan.workload;
+        (workload.clients, workload.think_ms, workload.timeout_ms, workload.keys) = (clients, 0, 20_000, keys);
+        (workload.counters, workload.hot_permille, workload.value_size_max, workload.compare_permille) = (0, 0, 64, 0);
+        (workload.delete_permille, workload.wander_permille) = (0, 0);
+        workload.transactions = TransactionPlan { permille: 1_000, items_max: 100, ..TransactionPlan::default() };
+        (plan.faults, plan.faults_ms, plan.ending) = (Vec::new(), 2_000, crate::plan::Ending::HealAll);
+        let outcome = run_plan(&plan, RunOptions::default());
+        assert!(outcome.verdict.is_clean(), "{}", outcome.verdict);
+        (outcome.stats.committed, outcome.counters.point(Point::PrepareAppended).fired)
+    }
+
+    /// Who dies for another leaves records behind: they must not crowd out the others' work, however many clients there are.
+    #[test]
+    fn throughput_of_large_transactions_does_not_fall_as_clients_double() {
+        let few = contended(8, 1_000, 1);
+        let many = contended(32, 1_000, 1);
+        assert!(few.0 > 300, "in two seconds: {few:?}");
+        assert!(many.0 * 10 >= few.0 * 9, "{few:?} with 8 clients, {many:?} with 32");
+        assert!(many.1 / many.0 < 120, "prepares for each commit: {few:?} with 8 clients, {many:?} with 32");
+    }
+
     #[test]
     fn a_fault_strikes_at_the_nth_time() {
         let mut plan = (0..).map(Plan::generate).find(|plan| plan.scenario == TABLE[0].name).expect("some seed draws it");
