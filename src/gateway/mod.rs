@@ -763,8 +763,8 @@ mod tests {
     use crate::base::cache::ValueCache;
     use crate::base::random;
     use crate::msg::client::{Acknowledge, Action, Condition, Operation};
-    use crate::msg::transaction::{FailureReason, TransactionItem};
     use crate::msg::peer::Promise;
+    use crate::msg::transaction::{FailureReason, TransactionItem};
     use bytes::Bytes;
 
     const PEER: NodeId = NodeId(2);
@@ -831,9 +831,8 @@ mod tests {
             let items = keys.iter().map(|key| TransactionItem::put(*key, "v")).collect();
             Request { id, timeout_ms: 10_000, body: RequestBody::Transact(Transaction { items, token: None }) }
         };
-        let answer = |sequence, body| {
-            In::ForwardReply(PEER, ForwardReply { sequence, outcome: Outcome::Answer(body), epoch: Epoch(5) })
-        };
+        let answer =
+            |sequence, body| In::ForwardReply(PEER, ForwardReply { sequence, outcome: Outcome::Answer(body), epoch: Epoch(5) });
         let conflict = |item| ResponseBody::NotCommitted(vec![Failure { item, reason: FailureReason::Conflict }]);
         for (sequence, keys) in (1..).zip([["a", "b"], ["c", "b"], ["d", "e"]]) {
             assert_eq!(forwarded(&handle(&mut gateway, start, In::Request(ConnId(1), request(sequence, keys)))), [sequence]);

@@ -744,7 +744,9 @@ mod tests {
     }
 
     fn proposed(out: &[Out]) -> TransactionFact<ValuePlace> {
-        let Some(Out::Propose { fact: Fact::Transaction(fact), .. }) = out.first() else { panic!("nothing is proposed: {out:?}") };
+        let Some(Out::Propose { fact: Fact::Transaction(fact), .. }) = out.first() else {
+            panic!("nothing is proposed: {out:?}")
+        };
         let place = crate::base::Place { segment: crate::base::SegmentId(1), offset: 0, length: 1 };
         fact.map(|_| ValuePlace { place, checksum: 0 })
     }
