@@ -264,6 +264,70 @@ fn every_command_against_a_cluster_that_is_then_stopped_and_started_again() {
     up.stop();
 }
 
+/// A server with this limit of open files, alone in its cluster, and what it says.
+fn server_with_limit(home: &Home, files: u32) -> (Killed, mpsc::Receiver<String>) {
+    let binary = env!("CARGO_BIN_EXE_ringseed");
+    let arguments = "server --listen 127.0.0.1:0 --data limited --segment-size 1MiB --log info";
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {files}; exec {binary} {arguments}")]);
+    command.current_dir(&home.0).env("XDG_DATA_HOME", &home.0).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (send, lines) = mpsc::channel();
+    let err = BufReader::new(child.stderr.take().unwrap());
+    std::thread::spawn(move || err.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+    (Killed(child), lines)
+}
+
+#[test]
+fn clients_that_take_all_the_descriptors_there_are_leave_those_of_the_log() {
+    use ringseed::client::{Client, ClientOptions};
+    use ringseed::msg::client::{Acknowledge, Condition};
+    use ringseed::server::handshake::Hello;
+    let home = Home::new("descriptors");
+    let (mut child, lines) = server_with_limit(&home, 192);
+    let mut warned = false;
+    let address = loop {
+        let line = lines.recv_timeout(PATIENCE).expect("it starts");
+        warned |= line.contains("max_connections is 4096") && line.contains("set max_connections to");
+        if let Some(address) = line.split("listens on ").nth(1).and_then(|rest| rest.split(';').next()) {
+            break address.to_owned();
+        }
+    };
+    assert!(warned, "fewer clients than were asked for are let in, and it is said");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let options = || ClientOptions { timeout: Duration::from_secs(20), ..ClientOptions::default() };
+    let client = runtime.block_on(Client::connect(std::slice::from_ref(&address), options())).unwrap();
+    let put = |n: u32| client.put(format!("k{n}"), vec![0; 300 << 10], Condition::None, Acknowledge::Quorum);
+    runtime.block_on(put(0)).unwrap();
+    // As many as it would take; those that are turned away come again.
+    let mut held: Vec<std::net::TcpStream> = Vec::new();
+    for round in 0..3 {
+        for _ in 0..200 {
+            let mut stream = std::net::TcpStream::connect(&address).unwrap();
+            let _ = stream.write_all(&Hello::client().encode());
+            held.push(stream);
+        }
+        // Several segments.
+        for n in 0..10 {
+            runtime.block_on(put(round * 10 + n)).unwrap();
+        }
+        let ended = child.0.try_wait().unwrap();
+        assert!(ended.is_none(), "the node has ended: {ended:?}: {:?}", lines.try_iter().collect::<Vec<_>>());
+    }
+    drop(held);
+    assert!(std::fs::read_dir(home.path("limited/log")).unwrap().count() > 8);
+    drop(child);
+    // Not a line for every connection that is not taken in.
+    let said: Vec<String> =
+        lines.iter().filter(|line| line.contains("without a word") || line.contains("cannot accept")).collect();
+    assert!(said.len() < 8, "{said:#?}");
+
+    let (mut child, lines) = server_with_limit(&home, 40);
+    assert_eq!(child.0.wait().unwrap().code(), Some(1));
+    let said: Vec<String> = lines.iter().collect();
+    assert!(said.iter().any(|line| line.contains("the limit of open files is 40") && line.contains("ulimit -n")), "{said:?}");
+}
+
 fn items(home: &Home) {
     home.run(&["get", "nothing"]).code(3).says("never written");
     let put = home.run(&["put", "greeting", "hello"]).code(0);

@@ -191,6 +191,7 @@ fn start_all(directory: &Path, cluster: &Cluster, configuration: &Configuration)
             advertise: None,
             data_dir: directory.join(format!("node-{node}")),
             peers: peers.clone(),
+            servers_in_process: peers.len(),
             ..configuration.server.clone()
         };
         match Server::start(settings) {

@@ -7,13 +7,15 @@
 //!
 //! A failed write or sync is reported once and never tried again here: after a failed fdatasync the kernel has marked the pages
 //! clean, and a second call would succeed without having written them (Rebello et al., "Can Applications Recover from fsync
-//! Failures?", 2020). What follows from it is the node's to decide: it halts.
+//! Failures?", 2020). What follows from it is the node's to decide: it halts. To *open* a file for want of a descriptor is no failure of the
+//! disk: it is tried again until it succeeds, which the node sees as a disk that stalls.
 
 use super::clock::{CpuMeters, Thread};
+use super::descriptors::{self, Seldom};
 use super::directory::{disk_error, segment_path};
 use super::inbox::Inbox;
 use super::private::{self, sync_directory};
-use crate::base::{IoId, Place, SegmentId};
+use crate::base::{Duration, IoId, Place, SegmentId};
 use crate::msg::disk::{DiskError, DiskOp, DiskResult};
 use crate::node::Event;
 use bytes::Bytes;
@@ -24,14 +26,16 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Bytes of zeros written at once into a new segment.
 const FILL_SIZE: usize = 1024 * 1024;
 /// The most parts that one system call writes (IOV_MAX).
 const PARTS_MAX: usize = 1024;
-/// Segments kept open by a thread. Beyond: the oldest is closed, and opened again when it is needed.
-const OPEN_FILES_MAX: usize = 128;
+/// Between two tries to open a segment while the process has no descriptor left.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// The way to the disk's threads. They end when this is dropped, after what was given to them before.
 #[derive(Debug)]
@@ -40,18 +44,21 @@ pub struct Disk {
     allocate: Option<Sender<(IoId, DiskOp)>>,
     read: Option<Sender<(IoId, Place)>>,
     threads: Vec<JoinHandle<()>>,
+    /// Nothing is tried again any more.
+    ending: Arc<AtomicBool>,
 }
 
 impl Disk {
-    /// `log`: the directory of the segments.
-    pub fn start(name: &str, log: PathBuf, inbox: &Arc<Inbox>, meters: &Arc<CpuMeters>) -> io::Result<Disk> {
+    /// `log`: the directory of the segments; `segments_max`: as many are kept open by each thread.
+    pub fn start(name: &str, log: PathBuf, segments_max: usize, inbox: &Arc<Inbox>, meters: &Arc<CpuMeters>) -> io::Result<Disk> {
+        let ending = Arc::new(AtomicBool::new(false));
         // None of the channels has a limit of its own: the log bounds the bytes that are not durable and the reads in progress, and makes
         // one segment at a time.
         let (log_sender, log_receiver) = unbounded();
         let (allocate_sender, allocate_receiver) = unbounded();
         let (read_sender, read_receiver) = unbounded();
         let worker = |writable, thread| Worker {
-            files: Files::new(log.clone(), writable),
+            files: Files::new(log.clone(), writable, segments_max, &ending),
             inbox: Arc::clone(inbox),
             meters: Arc::clone(meters),
             thread,
@@ -63,7 +70,7 @@ impl Disk {
             std::thread::Builder::new().name(format!("alloc-{name}")).spawn(move || allocator.allocate(&allocate_receiver))?,
             std::thread::Builder::new().name(format!("read-{name}")).spawn(move || reader.read(&read_receiver))?,
         ];
-        Ok(Disk { log: Some(log_sender), allocate: Some(allocate_sender), read: Some(read_sender), threads })
+        Ok(Disk { log: Some(log_sender), allocate: Some(allocate_sender), read: Some(read_sender), threads, ending })
     }
 
     /// Executes writes and syncs in order, behind all that was given before. Leaves `ops` empty.
@@ -88,6 +95,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        self.ending.store(true, Ordering::Relaxed);
         self.log = None;
         self.allocate = None;
         self.read = None;
@@ -144,7 +152,10 @@ impl Worker {
     fn execute(&mut self, op: DiskOp) -> DiskResult {
         let result = match op {
             DiskOp::Create { segment, size } => self.create(segment, size),
-            DiskOp::SyncDirectory => sync_directory(&self.files.log).map_err(|error| disk_error("sync", &self.files.log, &error)),
+            DiskOp::SyncDirectory => {
+                let synced = self.files.patiently(|| sync_directory(&self.files.log));
+                synced.map_err(|error| disk_error("sync", &self.files.log, &error))
+            }
             DiskOp::Write { segment, offset, data } => {
                 self.files.with(segment, "write", |file| write_all_at(file, &data, u64::from(offset)))
             }
@@ -161,7 +172,7 @@ impl Worker {
     fn create(&mut self, segment: SegmentId, size: u32) -> Result<(), DiskError> {
         let path = segment_path(&self.files.log, segment);
         let fill = || {
-            let file = private::file().read(true).write(true).create(true).truncate(true).open(&path)?;
+            let file = self.files.patiently(|| private::file().read(true).write(true).create(true).truncate(true).open(&path))?;
             let zeros = vec![0; FILL_SIZE.min(size as usize)];
             let mut offset = 0u64;
             while offset < u64::from(size) {
@@ -196,11 +207,30 @@ struct Files {
     log: PathBuf,
     writable: bool,
     open: BTreeMap<SegmentId, File>,
+    /// Beyond: the oldest is closed, and opened again when it is needed.
+    open_max: usize,
+    ending: Arc<AtomicBool>,
 }
 
 impl Files {
-    fn new(log: PathBuf, writable: bool) -> Files {
-        Files { log, writable, open: BTreeMap::new() }
+    fn new(log: PathBuf, writable: bool, open_max: usize, ending: &Arc<AtomicBool>) -> Files {
+        Files { log, writable, open: BTreeMap::new(), open_max, ending: Arc::clone(ending) }
+    }
+
+    /// Opens something, again and again while there is no descriptor for it. At the end of the server it is tried once.
+    fn patiently<T>(&self, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let mut said = Seldom::default();
+        loop {
+            match open() {
+                Err(error) if descriptors::is_shortage(&error) && !self.ending.load(Ordering::Relaxed) => {
+                    if let Some(tries) = said.happened(Instant::now()) {
+                        tracing::error!(log = %self.log.display(), %error, tries, "the log waits for a file to be opened");
+                    }
+                    std::thread::sleep(OPEN_AGAIN_AFTER);
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Calls `act` with the segment's file. `what`: for the error's text.
@@ -212,10 +242,11 @@ impl Files {
 
     fn file(&mut self, segment: SegmentId, path: &Path) -> io::Result<&File> {
         if !self.open.contains_key(&segment) {
-            if self.open.len() >= OPEN_FILES_MAX {
+            if self.open.len() >= self.open_max {
                 self.open.pop_first();
             }
-            self.open.insert(segment, OpenOptions::new().read(true).write(self.writable).open(path)?);
+            let file = self.patiently(|| OpenOptions::new().read(true).write(self.writable).open(path))?;
+            self.open.insert(segment, file);
         }
         Ok(&self.open[&segment])
     }
@@ -246,7 +277,6 @@ fn write_all_at(file: &File, data: &[Bytes], offset: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Duration;
     use crate::server::clock::Clock;
     use crate::server::scratch::Scratch;
 
@@ -268,7 +298,7 @@ mod tests {
 
     fn start(scratch: &Scratch) -> (Disk, Arc<Inbox>) {
         let inbox = Arc::new(Inbox::default());
-        let disk = Disk::start("test", scratch.path().to_owned(), &inbox, &Arc::default()).expect("threads");
+        let disk = Disk::start("test", scratch.path().to_owned(), 8, &inbox, &Arc::default()).expect("threads");
         (disk, inbox)
     }
 
@@ -310,6 +340,26 @@ mod tests {
         wait_for(&inbox, 1);
         disk.read(IoId(4), Place { segment: S1, offset: 5, length: 6 });
         assert!(matches!(&wait_for(&inbox, 1)[0].1, DiskResult::Failed(_)), "a short read is no data");
+    }
+
+    #[test]
+    fn what_lacks_a_descriptor_is_tried_again_until_the_end() {
+        let shortage = || io::Error::from(rustix::io::Errno::MFILE);
+        let ending = Arc::new(AtomicBool::new(false));
+        let files = Files::new(PathBuf::new(), true, 8, &ending);
+        let mut left = 2;
+        let opened = files.patiently(|| {
+            if left == 0 {
+                Ok(())
+            } else {
+                left -= 1;
+                Err(shortage())
+            }
+        });
+        assert!(opened.is_ok() && left == 0);
+        assert!(files.patiently(|| Err::<(), _>(io::ErrorKind::NotFound.into())).is_err(), "another error is none of this");
+        ending.store(true, Ordering::Relaxed);
+        assert!(files.patiently(|| Err::<(), _>(shortage())).is_err());
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum StartError {
     Disk { path: PathBuf, error: DiskError },
     /// The log cannot be recovered: damaged, of a newer format, or of another node.
     Recovery { path: PathBuf, why: String },
+    /// The process may not open as many files as a node needs.
+    TooFewFiles { limit: u64, needed: u64 },
     /// The operating system gave no thread, no entropy or no event loop.
     System(io::Error),
 }
@@ -38,6 +40,10 @@ impl fmt::Display for StartError {
             }
             StartError::Disk { path, error } => write!(f, "cannot read the log in {}: {error}", path.display()),
             StartError::Recovery { path, why } => write!(f, "cannot recover the log in {}: {why}", path.display()),
+            StartError::TooFewFiles { limit, needed } => write!(
+                f,
+                "the limit of open files is {limit}, too few for a node: raise it to {needed} (`ulimit -n {needed}`, or LimitNOFILE={needed})"
+            ),
             StartError::System(error) => write!(f, "the operating system refused a resource: {error}"),
         }
     }

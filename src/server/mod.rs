@@ -12,6 +12,7 @@
 //!   [`private`]: that nobody else can read them.
 //! - [`net`]: the network thread: one listener; [`peers`] and [`clients`] are its two kinds of connection, [`handshake`] tells them
 //!   apart, [`frame`], [`reader`] and [`outgoing`] move their bytes.
+//! - [`descriptors`]: who may open how much.
 //! - [`inbox`]: where everything that happens to the node waits for it.
 //!
 //! **Promises.** No order of these threads is needed for safety: the node orders what must be durable before what. The
@@ -26,6 +27,7 @@
 mod clients;
 mod clock;
 pub mod config;
+mod descriptors;
 mod directory;
 mod disk;
 mod driver;
@@ -98,7 +100,6 @@ impl Server {
         let others = settings.other_members()?;
         let (listener, address) = listen(&settings.listen)?;
         let directory = DataDirectory::open(&settings.data_dir)?;
-        raise_file_limit();
         let recovered = recover(&directory, settings.node)?;
 
         let clock = Clock::start();
@@ -117,6 +118,7 @@ impl Server {
         // What the operator says now is newer than what the cluster noted when it formed.
         peers.extend(others.clone());
         peers.remove(&settings.node);
+        let share = descriptors::claim(settings.connections_max, peers.len(), settings.servers_in_process)?;
 
         let node = Node::boot(node_options(&settings, &others, address, directory_id, seed), recovered, clock.now());
         let epoch = node.epoch();
@@ -124,12 +126,12 @@ impl Server {
             identity: Identity { node: settings.node, epoch, directory: directory_id },
             cluster,
             peers,
-            clients_max: settings.connections_max,
+            share,
             peer_idle_max: (settings.heartbeat_interval * 20).max(Duration::from_secs(10)),
         };
         let network = Arc::new(Network::new(options, Arc::clone(&inbox), Arc::clone(&meters)));
         let name = settings.node.to_string();
-        let disk = Disk::start(&name, directory.log_path(), &inbox, &meters).map_err(StartError::System)?;
+        let disk = Disk::start(&name, directory.log_path(), share.segments, &inbox, &meters).map_err(StartError::System)?;
         let (ended_sender, ended) = watch::channel(false);
         let driver = Driver {
             node,
@@ -249,16 +251,6 @@ fn node_options(
 
 fn entropy_u128() -> Result<u128, StartError> {
     directory::entropy().map(u128::from_le_bytes).map_err(StartError::System)
-}
-
-/// The usual soft limit of 1,024 open files is less than the connections we are willing to hold.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
-    }
 }
 
 /// Why [`run`] ended badly.

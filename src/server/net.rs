@@ -6,6 +6,7 @@
 
 use super::clients::{self, ClientLink};
 use super::clock::{CpuMeters, Thread};
+use super::descriptors::{Seldom, Share};
 use super::handshake::{self, Goodbye, HandshakeError, Hello, Reason, Role};
 use super::inbox::Inbox;
 use super::outgoing::Total;
@@ -17,16 +18,13 @@ use crate::msg::peer::Envelope;
 use crate::node::Event;
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-/// Connections whose other end has not said hello yet. One more is told that there are too many.
-const HANDSHAKES_MAX: usize = 512;
-/// Connections that are being told why they are not wanted. One more is closed without a word.
-const REFUSALS_MAX: usize = 64;
 /// Envelopes that wait for this thread. One more is dropped and counted.
 const ENVELOPES_WAITING_MAX: usize = 16 * 1024;
 /// Bytes of receive buffers over all connections. At the limit: the connection that wants more is closed.
@@ -35,6 +33,9 @@ const RECEIVE_BYTES_MAX: usize = 512 * 1024 * 1024;
 const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// How long a clean end waits for answers to be written.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(250);
+/// Between two tries to accept a connection, when that fails: doubles up to the second.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(20);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The stand-in for a connection by which the driver itself asks the node.
 const DRIVER: ConnId = ConnId(0);
 
@@ -95,7 +96,7 @@ pub struct Network {
     peers: BTreeMap<NodeId, PeerLink>,
     inbound: Mutex<BTreeMap<NodeId, Inbound>>,
     clients: Mutex<BTreeMap<ConnId, Arc<ClientLink>>>,
-    clients_max: usize,
+    share: Share,
     connection_last: AtomicU64,
     handshakes: AtomicUsize,
     refusals: AtomicUsize,
@@ -120,7 +121,8 @@ pub struct NetworkOptions {
     pub cluster: Option<ClusterId>,
     /// The other members, and where they are.
     pub peers: BTreeMap<NodeId, String>,
-    pub clients_max: usize,
+    /// How many connections there may be.
+    pub share: Share,
     pub peer_idle_max: Duration,
 }
 
@@ -140,7 +142,7 @@ impl Network {
             peers: options.peers.into_iter().map(|(node, address)| (node, PeerLink::new(node, address))).collect(),
             inbound: Mutex::default(),
             clients: Mutex::default(),
-            clients_max: options.clients_max,
+            share: options.share,
             connection_last: AtomicU64::new(DRIVER.0),
             handshakes: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
@@ -290,7 +292,7 @@ impl Network {
     /// Whether a client may come in as well.
     fn client_wanted(&self) -> Result<(), Goodbye> {
         let count = self.clients().len();
-        if count < self.clients_max {
+        if count < self.share.clients {
             return Ok(());
         }
         Err(Goodbye::new(
@@ -301,7 +303,7 @@ impl Network {
 
     async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S, goodbye: &Goodbye) {
         self.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
-        if let Some(_guard) = Guard::enter(&self.refusals, REFUSALS_MAX) {
+        if let Some(_guard) = Guard::enter(&self.refusals, self.share.refusals) {
             handshake::refuse(stream, &self.hello(), goodbye).await;
         }
     }
@@ -362,9 +364,19 @@ async fn farewell(network: &Network) {
 }
 
 async fn listen(network: Arc<Network>, listener: TcpListener) {
+    let (mut closed, mut failed) = (Seldom::default(), Seldom::default());
+    let mut pause = ACCEPT_PAUSE_MIN;
     loop {
         match listener.accept().await {
+            Ok((stream, _)) if stream.as_raw_fd() as u64 >= network.share.line => {
+                drop(stream);
+                network.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+                if let Some(count) = closed.happened(std::time::Instant::now()) {
+                    tracing::warn!(count, "connections are closed without a word: the open files that are left are the log's");
+                }
+            }
             Ok((stream, address)) => {
+                pause = ACCEPT_PAUSE_MIN;
                 tune(&stream);
                 let network = Arc::clone(&network);
                 tokio::spawn(async move {
@@ -375,8 +387,11 @@ async fn listen(network: Arc<Network>, listener: TcpListener) {
             }
             Err(error) => {
                 // No file descriptors, most likely: they come back when connections close. Not a reason to spin, nor to stop.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                if let Some(count) = failed.happened(std::time::Instant::now()) {
+                    tracing::warn!(%error, count, "cannot accept connections");
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
             }
         }
     }
@@ -400,7 +415,7 @@ pub fn tune(stream: &TcpStream) {
 /// One accepted connection, from its handshake to its end.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut stream: S) {
     let theirs = {
-        let Some(_guard) = Guard::enter(&network.handshakes, HANDSHAKES_MAX) else {
+        let Some(_guard) = Guard::enter(&network.handshakes, network.share.handshakes) else {
             let goodbye = Goodbye::new(Reason::TooManyConnections, "too many connections are being opened at once");
             return network.refuse(&mut stream, &goodbye).await;
         };

@@ -33,6 +33,8 @@ pub struct ServerSettings {
     pub cache_size: usize,
     /// Connections of clients. One more is told so, and closed.
     pub connections_max: usize,
+    /// Servers that this process runs: they share its open files.
+    pub servers_in_process: usize,
     /// For how long a stop may take to hand leaderships away and finish. After it, the server ends as by a crash.
     pub stop_timeout: Duration,
 }
@@ -53,6 +55,7 @@ impl Default for ServerSettings {
             segment_size: 64 * 1024 * 1024,
             cache_size: 256 * 1024 * 1024,
             connections_max: 4096,
+            servers_in_process: 1,
             stop_timeout: Duration::from_secs(10),
         }
     }

@@ -211,7 +211,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "max_connections",
         shape: Shape::Number { min: 1, max: 1_000_000 },
-        help: "How many clients may be connected; one more is told so and turned away",
+        help: "How many clients may be connected; one more is told so and turned away. Fewer, with a warning, if the process may not open that many files",
         of_cluster: false,
         get: |c| Value::Number(c.server.connections_max as u64),
         set: |c, v| c.server.connections_max = number(v) as usize,
