@@ -264,6 +264,59 @@ fn every_command_against_a_cluster_that_is_then_stopped_and_started_again() {
     up.stop();
 }
 
+#[test]
+fn another_cluster_at_the_addresses_of_the_last_up_is_an_error_that_names_both() {
+    let home = Home::new("identity");
+    let remembered = home.path("ringseed/servers");
+    let id = |home: &Home| home.run(&["status", "--json"]).code(0).json()["cluster"].as_str().unwrap().to_owned();
+    let up = Up::start(&home, &home.path("first"));
+    home.run(&["put", "k", "first"]).code(0);
+    let ours = id(&home);
+    assert!(std::fs::read_to_string(&remembered).unwrap().contains(&ours));
+    up.stop();
+    let up = Up::start(&home, &home.path("second"));
+    let theirs = id(&home);
+    assert!(home.run(&["status"]).code(0).text().starts_with(&format!("cluster {theirs}\n")));
+    // As if the first had been the last: at its addresses, another cluster.
+    let second = std::fs::read_to_string(&remembered).unwrap();
+    std::fs::write(&remembered, second.replace(&theirs, &ours)).unwrap();
+    let both = format!("belongs to cluster {theirs} (node 1), not to cluster {ours}");
+    for command in [
+        &["get", "k"][..],
+        &["put", "k", "v"],
+        &["incr", "n"],
+        &["delete", "k"],
+        &["cas", "k", "--if-absent", "v"],
+        &["scan"],
+        &["get-many", "k"],
+        &["txns"],
+        &["status"],
+        &["ring"],
+        &["shell"],
+        &["load", "--seconds", "0.1"],
+    ] {
+        home.run(command).code(7).says(&both);
+    }
+    let server = second.lines().next().unwrap();
+    home.run(&["get", "k", "--servers", server]).code(3).says("never written");
+    home.run(&["get", "k", "--servers", server, "--cluster", &ours]).code(7).says(&both);
+    home.run(&["get", "k", "--servers", server, "--cluster", "here"]).code(1).says("32 hexadecimal digits");
+    let mut command = home.ringseed(&["put", "k", "v"]);
+    let meant = command.env("RINGSEED_CLUSTER", &theirs).output().unwrap();
+    Ended::of(&["put", "k", "v"], meant).code(0);
+    up.stop();
+}
+
+/// Killed at the end, however the test ends.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A server with this limit of open files, alone in its cluster, and what it says.
 fn server_with_limit(home: &Home, files: u32) -> (Killed, mpsc::Receiver<String>) {
     let binary = env!("CARGO_BIN_EXE_ringseed");

@@ -2,8 +2,8 @@
 
 use super::exit::Failure;
 use super::folder;
-use crate::base::Duration;
 use crate::base::limits::TIMEOUT_MAX;
+use crate::base::{ClusterId, Duration};
 use crate::client::{Client, ClientOptions, Error};
 use crate::server::ServerSettings;
 use crate::server::config::{parse_address, parse_duration};
@@ -15,6 +15,10 @@ pub struct ConnectionArgs {
     /// Any of the cluster's servers; the others are learnt from the first that answers [default: those of the last `ringseed up`]
     #[arg(long, env = "RINGSEED_SERVERS", value_name = "HOST:PORT,...", value_delimiter = ',', value_parser = address)]
     pub servers: Vec<String>,
+    /// The cluster that is meant, as `status` prints it: a server of another is an error [default: with the servers of the last `ringseed up`, that one's; else
+    /// that of the first that answers]
+    #[arg(long, env = "RINGSEED_CLUSTER", value_name = "ID", value_parser = parse_cluster)]
+    pub cluster: Option<ClusterId>,
     /// For how long to go on trying
     #[arg(long, env = "RINGSEED_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = timeout)]
     pub timeout: Duration,
@@ -24,24 +28,34 @@ fn address(text: &str) -> Result<String, String> {
     parse_address(text.trim()).ok_or_else(|| "expected an address, such as 127.0.0.1:7501".into())
 }
 
+/// A cluster's id as it is printed: 32 hexadecimal digits.
+pub fn parse_cluster(text: &str) -> Result<ClusterId, String> {
+    let digits = Some(text.trim()).filter(|text| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()));
+    let id = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok());
+    id.map(ClusterId).ok_or_else(|| "expected a cluster's id, 32 hexadecimal digits as `ringseed status` prints it".into())
+}
+
 fn timeout(text: &str) -> Result<Duration, String> {
     let expected = || format!("expected a duration up to {}s, such as 500ms or 5s", TIMEOUT_MAX.as_secs());
     parse_duration(text).filter(|d| !d.is_zero() && *d <= TIMEOUT_MAX).ok_or_else(expected)
 }
 
 impl ConnectionArgs {
-    /// The flag's or variable's, else those of the last `up`, else where `up` would listen.
-    pub fn addresses(&self) -> Vec<String> {
-        if self.servers.is_empty() {
-            folder::remembered_servers().unwrap_or_else(|| default_addresses(3))
-        } else {
-            self.servers.clone()
+    /// The flag's or variable's, else those of the last `up` and its cluster, else where `up` would listen.
+    fn target(&self) -> (Vec<String>, Option<ClusterId>) {
+        if !self.servers.is_empty() {
+            return (self.servers.clone(), self.cluster);
+        }
+        match folder::remembered() {
+            Some((servers, cluster)) => (servers, self.cluster.or(cluster)),
+            None => (default_addresses(3), self.cluster),
         }
     }
 
     pub async fn connect(&self) -> Result<Client, Failure> {
-        let options = ClientOptions { timeout: self.timeout, ..ClientOptions::default() };
-        match Client::connect(&self.addresses(), options).await {
+        let (addresses, cluster) = self.target();
+        let options = ClientOptions { timeout: self.timeout, cluster, ..ClientOptions::default() };
+        match Client::connect(&addresses, options).await {
             Err(Error::Unreachable(why)) if self.servers.is_empty() => {
                 Err(Error::Unreachable(format!("{why}\n(`ringseed up` starts a cluster to try; --servers names another)")).into())
             }
@@ -83,6 +97,13 @@ mod tests {
         let addresses = default_addresses(3);
         assert_eq!(addresses[0], ServerSettings::default().listen);
         assert_eq!(addresses.len(), 3);
+    }
+
+    #[test]
+    fn a_cluster_is_read_as_it_is_printed() {
+        let id = ClusterId(0x0123_4567_89ab);
+        assert_eq!(parse_cluster(&id.to_string()), Ok(id));
+        assert!(["", "12", "+0000000000000000000000000000001", &"g".repeat(32)].iter().all(|text| parse_cluster(text).is_err()));
     }
 
     #[test]

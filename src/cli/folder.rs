@@ -2,7 +2,9 @@
 //!
 //! It is `$XDG_DATA_HOME/ringseed`, or `~/.local/share/ringseed`.
 
+use super::connection;
 use super::exit::Failure;
+use crate::base::ClusterId;
 use crate::server::private;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -14,18 +16,21 @@ pub fn find() -> Option<PathBuf> {
     Some(base.join("ringseed"))
 }
 
-/// The addresses that the last `ringseed up` wrote down, if any.
-pub fn remembered_servers() -> Option<Vec<String>> {
+/// The addresses that the last `ringseed up` wrote down, if any, and its cluster's id, if that was known.
+pub fn remembered() -> Option<(Vec<String>, Option<ClusterId>)> {
     let text = std::fs::read_to_string(find()?.join(SERVERS)).ok()?;
     let servers: Vec<String> = text.lines().filter_map(crate::server::config::parse_address).collect();
-    (!servers.is_empty()).then_some(servers)
+    let cluster = text.lines().find_map(|line| connection::parse_cluster(line.strip_prefix(CLUSTER_LINE)?).ok());
+    (!servers.is_empty()).then_some((servers, cluster))
 }
 
-/// Writes addresses down for the client commands. A home that cannot be written to only costs the convenience.
-pub fn remember_servers(addresses: &[String]) {
+/// Writes addresses down for the client commands, and whose they are. A home that cannot be written to only costs the convenience.
+pub fn remember(addresses: &[String], cluster: Option<ClusterId>) {
     if let Some(folder) = find() {
+        let cluster = cluster.map(|cluster| format!("{CLUSTER_LINE}{cluster}\n")).unwrap_or_default();
+        let text = format!("{}\n{cluster}", addresses.join("\n"));
         let _ = private::make_directory(&folder);
-        let _ = write_whole(&folder.join(SERVERS), &format!("{}\n", addresses.join("\n")));
+        let _ = write_whole(&folder.join(SERVERS), &text);
     }
 }
 
@@ -36,3 +41,5 @@ pub fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 const SERVERS: &str = "servers";
+/// What the line with the cluster's id begins with: no address does.
+const CLUSTER_LINE: &str = "cluster ";

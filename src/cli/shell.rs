@@ -56,7 +56,8 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
     let client = runtime.block_on(args.connection.connect())?;
     let interactive = io::stdin().is_terminal();
     if interactive {
-        eprintln!("Connected. `help` lists the commands, Ctrl-D leaves.");
+        let cluster = client.cluster().map(|cluster| format!(" to cluster {cluster}")).unwrap_or_default();
+        eprintln!("Connected{cluster}. `help` lists the commands, Ctrl-D leaves.");
     }
     let other = |error: ReadlineError| Failure::Other(format!("the terminal cannot be used: {error}"));
     let mut editor: Editor<Words, FileHistory> = Editor::new().map_err(other)?;
@@ -361,7 +362,8 @@ mod tests {
 
     #[test]
     fn the_shell_reads_the_commands_of_the_command_line() {
-        let connection = ConnectionArgs { servers: Vec::new(), timeout: crate::base::Duration::from_millis(1_234) };
+        let connection =
+            ConnectionArgs { servers: Vec::new(), cluster: None, timeout: crate::base::Duration::from_millis(1_234) };
         let parsed = parse("incr counter -5 --json", &connection).unwrap();
         let Some(LineCommand::Data(command)) = parsed else { panic!("{parsed:?}") };
         assert!(command.common().json);

@@ -35,6 +35,9 @@ pub async fn status(client: &Client, args: &StatusArgs) -> Result<(), Failure> {
         writeln!(io::stdout(), "{:#}", json!({ "outcome": "ok", "cluster": cluster, "nodes": nodes }))?;
         return Ok(());
     }
+    if let Some(ring) = &ring {
+        writeln!(io::stdout(), "cluster {}\n", ring.formation.cluster)?;
+    }
     let mut table = show::table(&[
         "NODE",
         "ADDRESS",
@@ -53,6 +56,11 @@ pub async fn status(client: &Client, args: &StatusArgs) -> Result<(), Failure> {
         table.add_row(row(*node, answer, &answers, members));
     }
     show::print(&table)?;
+    for (node, answer) in &answers {
+        if let Err(error) = answer {
+            eprintln!("node {node}: {error}");
+        }
+    }
     if args.counters {
         counters(&answers)?;
     }

@@ -8,7 +8,7 @@
 use super::exit::Failure;
 use super::settings::{SettingFlags, start_log};
 use super::{connection, folder};
-use crate::base::{Duration, NodeId};
+use crate::base::{ClusterId, Duration, NodeId};
 use crate::client::{Client, ClientOptions};
 use crate::node::Fatal;
 use crate::server::config::{self, Configuration, Origin, Resolved, SETTINGS, Sources};
@@ -48,6 +48,20 @@ struct Cluster {
     addresses: Vec<String>,
     /// The settings that are fixed when a cluster forms, as text.
     settings: BTreeMap<String, String>,
+    /// As it is printed, once it is known: what else listens at the addresses is not the cluster.
+    #[serde(default)]
+    id: Option<String>,
+}
+
+impl Cluster {
+    fn id(&self) -> Option<ClusterId> {
+        connection::parse_cluster(self.id.as_deref()?).ok()
+    }
+
+    fn write(&self, directory: &Path) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(self).expect("plain data");
+        folder::write_whole(&directory.join(CLUSTER), &format!("{text}\n"))
+    }
 }
 
 pub fn up(args: &UpArgs) -> Result<(), Failure> {
@@ -64,11 +78,11 @@ pub fn up(args: &UpArgs) -> Result<(), Failure> {
     let runtime = connection::background_runtime(1)?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let (cluster, servers) = start(&directory, remembered, args.nodes.unwrap_or(DEFAULT_NODES), &resolved)?;
-    folder::remember_servers(&cluster.addresses);
+    folder::remember(&cluster.addresses, cluster.id());
     say_started(&directory, &cluster);
     let stoppers: Vec<Stopper> = servers.iter().map(|(_, server)| server.stopper()).collect();
     let endings = join_all(servers);
-    runtime.block_on(watch(&cluster, &stoppers, endings, &mut signals))
+    runtime.block_on(watch(&directory, cluster, &stoppers, endings, &mut signals))
 }
 
 const DEFAULT_NODES: u16 = 3;
@@ -131,8 +145,7 @@ fn start(
         None => choose(nodes, resolved)?,
     };
     for attempt in 1.. {
-        let text = serde_json::to_string_pretty(&cluster).expect("plain data");
-        folder::write_whole(&directory.join(CLUSTER), &format!("{text}\n"))?;
+        cluster.write(directory)?;
         match start_all(directory, &cluster, &resolved.configuration) {
             Ok(servers) => return Ok((cluster, servers)),
             Err(StartError::Listen { error, .. }) if first_start && attempt < 5 && error.kind() == ErrorKind::AddrInUse => {
@@ -174,7 +187,7 @@ fn choose(nodes: u16, resolved: &Resolved) -> Result<Cluster, Failure> {
     }
     let fixed = SETTINGS.iter().filter(|setting| setting.of_cluster && setting.name != "peers");
     let settings = fixed.map(|setting| (setting.name.to_owned(), resolved.value(setting.name).text.clone())).collect();
-    Ok(Cluster { addresses, settings })
+    Ok(Cluster { addresses, settings, id: None })
 }
 
 const PORTS_TRIED: u16 = 500;
@@ -246,21 +259,30 @@ fn join_all(servers: Vec<(NodeId, Server)>) -> UnboundedReceiver<(NodeId, Result
 
 /// Until every node has ended: says when the cluster is ready, stops it at the first signal, and leaves at the second.
 async fn watch(
-    cluster: &Cluster,
+    directory: &Path,
+    mut cluster: Cluster,
     stoppers: &[Stopper],
     mut endings: UnboundedReceiver<(NodeId, Result<(), Fatal>)>,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let began = Instant::now();
-    let mut ready = tokio::spawn(until_ready(cluster.addresses.clone()));
+    let mut ready = tokio::spawn(until_ready(cluster.addresses.clone(), cluster.id()));
     let (mut said_ready, mut stopping, mut failed) = (false, None, None);
     loop {
         tokio::select! {
             formed = &mut ready, if !said_ready => {
                 said_ready = true;
+                if let Ok(Some(id)) = formed {
+                    cluster.id = Some(id.to_string());
+                    // Known again at the next start, if it cannot be written down now.
+                    if let Err(failure) = cluster.write(directory) {
+                        failure.report(false);
+                    }
+                    folder::remember(&cluster.addresses, Some(id));
+                }
                 match formed {
-                    Ok(true) if stopping.is_none() => say_ready(began.elapsed()),
-                    Ok(false) if stopping.is_none() => eprintln!("the cluster is not ready yet; `status` shows how its nodes are"),
+                    Ok(Some(_)) if stopping.is_none() => say_ready(began.elapsed()),
+                    Ok(None) if stopping.is_none() => eprintln!("the cluster is not ready yet; `status` shows how its nodes are"),
                     _ => {}
                 }
             }
@@ -291,20 +313,20 @@ async fn watch(
     failed.map_or(Ok(()), |why| Err(Failure::Other(why)))
 }
 
-/// Waits until every partition has a leader. False: the cluster never said so.
-async fn until_ready(addresses: Vec<String>) -> bool {
-    let options = ClientOptions { timeout: Duration::from_secs(2), ..ClientOptions::default() };
+/// Waits until every partition has a leader; gives the cluster's id. `None`: the cluster never said so.
+async fn until_ready(addresses: Vec<String>, cluster: Option<ClusterId>) -> Option<ClusterId> {
+    let options = ClientOptions { timeout: Duration::from_secs(2), cluster, ..ClientOptions::default() };
     for _ in 0..600 {
         if let Ok(client) = Client::connect(&addresses, options.clone()).await
             && let Ok(ring) = client.ring().await
             && !ring.partitions.is_empty()
             && ring.partitions.iter().all(|partition| partition.leader.is_some())
         {
-            return true;
+            return Some(ring.formation.cluster);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    false
+    None
 }
 
 /// What asks a process to stop.

@@ -1,8 +1,12 @@
 //! One connection to one node, shared by all requests to it.
+//!
+//! An address is no identity. The cluster is pinned by the client's options, or else by the first node that names one; from then on every connection
+//! states it, and the node as well if the ring says whose address it is. A hello that says otherwise ends the connection before any request is sent. A node whose
+//! cluster has not formed may form any: it is asked for reports only, and dialled anew for everything else.
 
 use super::Error;
 use crate::base::limits::FRAME_SIZE_MAX;
-use crate::base::{Duration, NodeId};
+use crate::base::{ClusterId, Duration, NodeId};
 use crate::msg::client::{Rejection, Request, RequestBody, Response};
 use crate::msg::codec;
 use crate::server::frame::Kind;
@@ -10,7 +14,7 @@ use crate::server::handshake::{self, Goodbye, HandshakeError, Hello, Reason, Rol
 use crate::server::outgoing::{Outgoing, Total};
 use crate::server::reader::{FrameReader, Memory};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -29,6 +33,8 @@ const AVOID_FOR: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) address: String,
+    /// The one that the client talks to; shared by all links.
+    cluster: Arc<OnceLock<ClusterId>>,
     state: Mutex<LinkState>,
     /// Held by the one that connects; the others wait for it.
     connecting: tokio::sync::Mutex<()>,
@@ -39,11 +45,38 @@ struct LinkState {
     connection: Option<Arc<Connection>>,
     /// It could not be reached: not worth another try before this.
     avoid_until: Option<Instant>,
+    /// Whose address it is, as the ring says; `None`: it says nothing of it.
+    node: Option<NodeId>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NoConnection {
+    Unreachable(String),
+    /// Another node than the one that is wanted is there.
+    Wrong(String),
+    /// The node's cluster has not formed yet, as far as it knows.
+    Forming(String),
+}
+
+impl NoConnection {
+    pub(super) fn text(self) -> String {
+        match self {
+            NoConnection::Unreachable(why) | NoConnection::Wrong(why) | NoConnection::Forming(why) => why,
+        }
+    }
 }
 
 impl Link {
-    pub(super) fn new(address: String) -> Link {
-        Link { address, state: Mutex::default(), connecting: tokio::sync::Mutex::default() }
+    pub(super) fn new(address: String, cluster: Arc<OnceLock<ClusterId>>) -> Link {
+        Link { address, cluster, state: Mutex::default(), connecting: tokio::sync::Mutex::default() }
+    }
+
+    /// The ring says that the address is this node's.
+    pub(super) fn bind(&self, node: NodeId) {
+        let mut state = self.lock();
+        state.node = Some(node);
+        state.connection.take_if(|connection| connection.node != node);
     }
 
     /// Whether another node is the better choice now, if there is one.
@@ -55,40 +88,53 @@ impl Link {
         }
     }
 
-    /// The connection; made now if there is none.
-    pub(super) async fn connection(&self, connect_timeout: Duration) -> Result<Arc<Connection>, String> {
-        if let Some(open) = self.open() {
+    /// The connection; made now if there is none. `formed`: only to a node whose cluster is known to be the one that is wanted.
+    pub(super) async fn connection(&self, connect_timeout: Duration, formed: bool) -> Result<Arc<Connection>, NoConnection> {
+        if let Some(open) = self.open(formed) {
             return Ok(open);
         }
         let _connecting = self.connecting.lock().await;
         // The one that was waited for may have made it, or may have failed to just now.
-        if let Some(open) = self.open() {
+        if let Some(open) = self.open(formed) {
             return Ok(open);
         }
-        let made = Connection::open(&self.address, connect_timeout).await;
+        let wanted = Wanted { cluster: self.cluster.get().copied(), node: self.lock().node };
+        let made = Connection::open(&self.address, connect_timeout, wanted).await.and_then(|connection| self.pin(connection));
         let mut state = self.lock();
         match made {
             Ok(connection) => {
                 let connection = Arc::new(connection);
-                *state = LinkState { connection: Some(Arc::clone(&connection)), avoid_until: None };
+                state.connection = Some(Arc::clone(&connection));
+                state.avoid_until = None;
+                if formed && connection.cluster.is_none() {
+                    return Err(NoConnection::Forming(format!("{}: the node's cluster has not formed yet", self.address)));
+                }
                 Ok(connection)
             }
             Err(why) => {
-                *state = LinkState { connection: None, avoid_until: Some(Instant::now() + AVOID_FOR) };
-                Err(format!("{}: {why}", self.address))
+                state.connection = None;
+                state.avoid_until = Some(Instant::now() + AVOID_FOR);
+                Err(why)
             }
         }
+    }
+
+    /// The first cluster that is met is the one that is meant from then on.
+    fn pin(&self, connection: Connection) -> Result<Connection, NoConnection> {
+        let Some(cluster) = connection.cluster else { return Ok(connection) };
+        let pinned = *self.cluster.get_or_init(|| cluster);
+        let wanted = Wanted { cluster: Some(pinned), node: None };
+        wanted.check(&self.address, connection.node, Some(cluster)).map(|()| connection)
     }
 
     /// Lets the connection end. Nobody waits for an answer on it.
     pub(super) fn close(&self) {
-        if let Some(connection) = self.lock().connection.take() {
-            connection.shared.outgoing.finish(None);
-        }
+        self.lock().connection = None;
     }
 
-    fn open(&self) -> Option<Arc<Connection>> {
-        self.lock().connection.clone().filter(|connection| connection.is_open())
+    fn open(&self, formed: bool) -> Option<Arc<Connection>> {
+        let open = |connection: &Arc<Connection>| connection.is_open() && (connection.cluster.is_some() || !formed);
+        self.lock().connection.clone().filter(open)
     }
 
     fn lock(&self) -> MutexGuard<'_, LinkState> {
@@ -101,6 +147,10 @@ impl Link {
 pub(super) enum NoAnswer {
     /// Certainly not applied: it was not sent, or the node closed the door before it read anything.
     NotTaken(String),
+    /// The same: another node than the one that is wanted is at its address.
+    Wrong(String),
+    /// The same: the node belongs to no cluster yet.
+    Forming,
     /// The connection was lost with the request in flight.
     Lost(String),
     /// Nothing came in time.
@@ -114,7 +164,8 @@ impl NoAnswer {
     pub(super) fn into_error(self, body: &RequestBody) -> Error {
         use crate::msg::client::Doubt;
         match self {
-            NoAnswer::NotTaken(why) => Error::Unreachable(why),
+            NoAnswer::NotTaken(why) | NoAnswer::Wrong(why) => Error::Unreachable(why),
+            NoAnswer::Forming => Error::Rejected(Rejection::NotReady),
             NoAnswer::Full => Error::Rejected(Rejection::Overloaded),
             NoAnswer::Lost(_) if super::applies(body) => Error::Unknown(Doubt::ConnectionLost),
             NoAnswer::Lost(why) => Error::Unreachable(why),
@@ -124,10 +175,45 @@ impl NoAnswer {
     }
 }
 
+impl From<NoConnection> for NoAnswer {
+    fn from(why: NoConnection) -> NoAnswer {
+        match why {
+            NoConnection::Unreachable(why) => NoAnswer::NotTaken(why),
+            NoConnection::Wrong(why) => NoAnswer::Wrong(why),
+            NoConnection::Forming(_) => NoAnswer::Forming,
+        }
+    }
+}
+
+/// Who is to be at the other end. `None`: anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wanted {
+    cluster: Option<ClusterId>,
+    node: Option<NodeId>,
+}
+
+impl Wanted {
+    /// Whether the node that answered at `address` is the one. One that knows no cluster yet may be.
+    fn check(self, address: &str, node: NodeId, cluster: Option<ClusterId>) -> Result<(), NoConnection> {
+        if let (Some(wanted), Some(cluster)) = (self.cluster, cluster)
+            && wanted != cluster
+        {
+            let text = format!("{address} belongs to cluster {cluster} (node {node}), not to cluster {wanted}");
+            return Err(NoConnection::Wrong(text));
+        }
+        match self.node {
+            Some(wanted) if wanted != node => Err(NoConnection::Wrong(format!("{address} is node {node}, not node {wanted}"))),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     /// As the node said in its hello.
     pub(super) node: NodeId,
+    /// The same; `None`: it has not formed yet.
+    cluster: Option<ClusterId>,
     shared: Arc<Shared>,
 }
 
@@ -149,27 +235,34 @@ struct Pending {
 }
 
 impl Connection {
-    async fn open(address: &str, connect_timeout: Duration) -> Result<Connection, String> {
+    async fn open(address: &str, connect_timeout: Duration, wanted: Wanted) -> Result<Connection, NoConnection> {
+        let unreachable = |why: String| NoConnection::Unreachable(format!("{address}: {why}"));
+        let (stream, theirs) = Connection::dial(address, connect_timeout, wanted).await.map_err(unreachable)?;
+        if theirs.role != Role::Peer {
+            return Err(unreachable("the other end is a client too".into()));
+        }
+        wanted.check(address, theirs.node, theirs.cluster)?;
+        let outgoing = Outgoing::new(REQUEST_BYTES_MAX, Arc::new(Total::new(usize::MAX)));
+        let shared = Arc::new(Shared { outgoing, pending: Mutex::default() });
+        tokio::spawn(run(Arc::clone(&shared), stream));
+        Ok(Connection { node: theirs.node, cluster: theirs.cluster, shared })
+    }
+
+    /// Says who is wanted, and gives who is there.
+    async fn dial(address: &str, connect_timeout: Duration, wanted: Wanted) -> Result<(TcpStream, Hello), String> {
         let mut stream = match timeout(connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err("it does not answer".into()),
         };
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let hello = Hello::client();
-        let theirs = match timeout(connect_timeout, handshake::dial(&mut stream, &hello)).await {
-            Ok(Ok(theirs)) => theirs,
-            Ok(Err(HandshakeError::Io(error))) => return Err(format!("the connection was lost in the handshake: {error}")),
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err("it accepts connections and says nothing".into()),
-        };
-        if theirs.role != Role::Peer {
-            return Err("the other end is a client too".into());
+        let hello = Hello::client_of(wanted.cluster, wanted.node);
+        match timeout(connect_timeout, handshake::dial(&mut stream, &hello)).await {
+            Ok(Ok(theirs)) => Ok((stream, theirs)),
+            Ok(Err(HandshakeError::Io(error))) => Err(format!("the connection was lost in the handshake: {error}")),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it accepts connections and says nothing".into()),
         }
-        let outgoing = Outgoing::new(REQUEST_BYTES_MAX, Arc::new(Total::new(usize::MAX)));
-        let shared = Arc::new(Shared { outgoing, pending: Mutex::default() });
-        tokio::spawn(run(Arc::clone(&shared), stream));
-        Ok(Connection { node: theirs.node, shared })
     }
 
     fn is_open(&self) -> bool {
@@ -208,6 +301,13 @@ impl Connection {
             Ok(Err(_)) => Err(NoAnswer::Lost("the connection's task ended".into())),
             Err(_) => Err(NoAnswer::TimedOut),
         }
+    }
+}
+
+impl Drop for Connection {
+    /// Nobody waits for an answer any more.
+    fn drop(&mut self) {
+        self.shared.outgoing.finish(None);
     }
 }
 
@@ -318,6 +418,7 @@ fn parted(goodbye: Goodbye) -> NoAnswer {
         | Reason::WrongCluster
         | Reason::NodeIdTaken
         | Reason::NotAMember
+        | Reason::WrongNode
         | Reason::TooManyConnections
         | Reason::Stopping
         | Reason::Idle => NoAnswer::NotTaken(goodbye.text),

@@ -10,6 +10,10 @@
 //! they are sent again. So is a transaction that has a *token*: however often it is sent, it is done once at most and answered the same, so a later
 //! answer says what became of an earlier try.
 //!
+//! **Whom it talks to.** An address is no identity: after a restart another cluster may listen where this one did. The client belongs to one cluster, named
+//! by its options or else by the first node that answers, and sends nothing to a node of another: that is an error which names both. Where the nodes are is learnt
+//! anew from the ring whenever one of them is not found at its address.
+//!
 //! Transactions of one request, and those that read before they write, are in [`transaction`](self::transaction).
 
 mod connection;
@@ -18,14 +22,14 @@ pub mod transaction;
 
 use crate::base::limits::{KEY_SIZE_MAX, TIMEOUT_MAX, VALUE_SIZE_MAX};
 use crate::base::random::Random;
-use crate::base::{Duration, NodeId, Version};
+use crate::base::{ClusterId, Duration, NodeId, Version};
 use crate::msg::client::{
     Acknowledge, Action, Condition, Consistency, Doubt, Operation, Rejection, RequestBody, Response, ResponseBody, RingReport,
     Scan, Scanned, StatusReport,
 };
 use crate::msg::transaction::{FailureReason, validate_keys};
 use bytes::Bytes;
-use connection::{Link, NoAnswer};
+use connection::{Link, NoAnswer, NoConnection};
 use core::fmt;
 use routing::Routing;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +45,8 @@ const TOKEN_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two tries: doubles up to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How long an address that is no member's has to say which cluster it belongs to.
+const IDENTITY_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A handle to the cluster. Cheap to clone; clones share connections. Must be used inside a tokio runtime.
 #[derive(Debug, Clone)]
@@ -69,11 +75,13 @@ pub struct ClientOptions {
     pub timeout: Duration,
     /// For how long one attempt to connect to one address may take.
     pub connect_timeout: Duration,
+    /// The cluster that is meant. `None`: that of the first node that answers.
+    pub cluster: Option<ClusterId>,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        ClientOptions { timeout: Duration::from_secs(5), connect_timeout: Duration::from_secs(1) }
+        ClientOptions { timeout: Duration::from_secs(5), connect_timeout: Duration::from_secs(1), cluster: None }
     }
 }
 
@@ -108,7 +116,7 @@ pub enum Error {
     Rejected(Rejection),
     /// May have been applied.
     Unknown(Doubt),
-    /// No node could be reached, so nothing was sent. Says which were tried and what they said.
+    /// No node could be reached, or another cluster's was at the address, so nothing was sent. Says which were tried and what they said.
     Unreachable(String),
     /// A node said something that makes no sense. Certainly not applied if it was a refused handshake.
     Protocol(String),
@@ -160,27 +168,52 @@ impl Client {
     /// has no ring: the client learns it later.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] when none of them can be connected to. It says what each said.
+    /// [`Error::Unreachable`] when none of them can be connected to, or they belong to several clusters and the options do not say which is meant. It says
+    /// what each said.
     pub async fn connect(addresses: &[String], options: ClientOptions) -> Result<Client, Error> {
         if addresses.is_empty() {
             return Err(Error::Unreachable("no address was given".into()));
         }
-        let routing = Mutex::new(Routing::new(addresses));
+        let routing = Mutex::new(Routing::new(addresses, options.cluster));
         let random = Mutex::new(transaction::entropy());
         let client = Client { shared: Arc::new(Shared { options, routing, random }) };
         let links: Vec<Arc<Link>> = addresses.iter().filter_map(|address| client.routing().link(address)).collect();
         let mut trouble = Vec::new();
         for link in links {
-            match link.connection(client.shared.options.connect_timeout).await {
+            match link.connection(client.shared.options.connect_timeout, false).await {
                 Ok(connection) => {
                     client.routing().learn_node(connection.node, &link);
                     client.learn_ring().await;
+                    client.check_strangers(addresses).await?;
                     return Ok(client);
                 }
-                Err(why) => trouble.push(why),
+                Err(why) => trouble.push(why.text()),
             }
         }
         Err(Error::Unreachable(trouble.join("; ")))
+    }
+
+    /// The cluster that the client belongs to, once it is known.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.routing().cluster()
+    }
+
+    /// Nobody has said which cluster is meant, and the first that answered need not be it: of the addresses that were given, those that are none of its members' must
+    /// not belong to another.
+    async fn check_strangers(&self, addresses: &[String]) -> Result<(), Error> {
+        if self.shared.options.cluster.is_some() {
+            return Ok(());
+        }
+        let strangers = self.routing().strangers(addresses);
+        let timeout = self.shared.options.connect_timeout.min(IDENTITY_TIMEOUT);
+        let asked = strangers.iter().map(|link| link.connection(timeout, false));
+        for answer in futures::future::join_all(asked).await {
+            if let Err(NoConnection::Wrong(why)) = answer {
+                let text = format!("{why}, of which another of these addresses is; say which cluster is meant");
+                return Err(Error::Unreachable(text));
+            }
+        }
+        Ok(())
     }
 
     pub async fn get(&self, key: impl Into<Bytes>, consistency: Consistency) -> Result<Got, Error> {
@@ -245,9 +278,8 @@ impl Client {
 
     /// The members, once the cluster has formed.
     async fn known_nodes(&self) -> Vec<NodeId> {
-        if !self.routing().knows_ring() {
-            self.learn_ring().await;
-        }
+        // Anew each time: nodes move.
+        self.learn_ring().await;
         self.routing().nodes()
     }
 
@@ -277,6 +309,8 @@ impl Client {
         let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
         let mut tried: Vec<Arc<Link>> = Vec::new();
         let mut pause = PAUSE_MIN;
+        // What was said by a node that is not the one at whose address it is; and whether all said such things since the last pause.
+        let (mut wrong, mut all_wrong) = (None, true);
         // An earlier try of a transaction with a token may have been done, or may yet be.
         let mut doubt: Option<Doubt> = None;
         loop {
@@ -287,7 +321,14 @@ impl Client {
                 true => remaining,
                 false => remaining.min(READ_PATIENCE),
             };
-            let (trouble, mut again) = match self.ask(&link, &body, remaining, patience).await {
+            let answer = self.ask(&link, &body, remaining, patience).await;
+            if let Err(NoAnswer::Wrong(why)) = &answer {
+                wrong = Some(why.clone());
+            } else {
+                all_wrong = false;
+            }
+            let moved = matches!(answer, Err(NoAnswer::NotTaken(_) | NoAnswer::Wrong(_)));
+            let (trouble, mut again) = match answer {
                 Ok(response) => match conclude(&body, response) {
                     Ok(answer) => return Ok(answer),
                     Err(trouble) => (trouble.clone(), matches!(trouble, Error::Rejected(why) if may_pass(&why))),
@@ -304,14 +345,21 @@ impl Client {
                 }
                 again |= doubt.is_some() && !transaction::settles(&trouble);
             }
-            if !again || Instant::now() + pause >= deadline {
-                return Err(match doubt {
-                    Some(doubt) if !transaction::settles(&trouble) => Error::Unknown(doubt),
-                    _ => trouble,
+            // Every node is tried once before there is a pause: one of them is likely to know better.
+            let round_is_over = tried.iter().any(|other| Arc::ptr_eq(other, &link)) || self.routing().all_tried(&tried, &link);
+            if !again || Instant::now() + pause >= deadline || (round_is_over && all_wrong) {
+                return Err(match (doubt, trouble) {
+                    (Some(doubt), trouble) if !transaction::settles(&trouble) => Error::Unknown(doubt),
+                    // The last that was tried was away: what matters more is who was not.
+                    (_, Error::Unreachable(why)) => Error::Unreachable(wrong.unwrap_or(why)),
+                    (_, trouble) => trouble,
                 });
             }
-            // Every node is tried once before there is a pause: one of them is likely to know better.
-            if tried.iter().any(|other| Arc::ptr_eq(other, &link)) || self.routing().all_tried(&tried, &link) {
+            if moved && self.routing().ring_is_due() {
+                self.learn_ring().await;
+            }
+            if round_is_over {
+                all_wrong = true;
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
                 tried.clear();
@@ -337,10 +385,7 @@ impl Client {
         patience: Duration,
     ) -> Result<Response, NoAnswer> {
         let connect_timeout = self.shared.options.connect_timeout.min(remaining);
-        let connection = match link.connection(connect_timeout).await {
-            Ok(connection) => connection,
-            Err(why) => return Err(NoAnswer::NotTaken(why)),
-        };
+        let connection = link.connection(connect_timeout, !is_report(body)).await?;
         let response = connection.ask(body.clone(), remaining, patience + ANSWER_GRACE).await?;
         let mut routing = self.routing();
         routing.learn_node(connection.node, link);
@@ -385,6 +430,11 @@ fn applies(body: &RequestBody) -> bool {
         RequestBody::Transact(_) => true,
         _ => false,
     }
+}
+
+/// Whether the request asks how the node is. All others are for nodes of the cluster that the client belongs to, and none that may form another.
+fn is_report(body: &RequestBody) -> bool {
+    matches!(body, RequestBody::Ring | RequestBody::Status | RequestBody::Transactions)
 }
 
 /// Whether the request may be sent again whatever became of it.

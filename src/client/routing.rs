@@ -1,10 +1,14 @@
 //! What the client believes: where the nodes are, and who leads what. Never more than a hint: whoever is asked forwards.
 
 use super::connection::Link;
-use crate::base::{NodeId, Token};
+use crate::base::{ClusterId, Duration, NodeId, Token};
 use crate::msg::client::{Action, Consistency, RequestBody, RingReport};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use tokio::time::Instant;
+
+/// The ring is not asked for again, because nodes are not where it says they are, sooner than this.
+const RING_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct Routing {
@@ -12,6 +16,12 @@ pub(super) struct Routing {
     links: BTreeMap<String, Arc<Link>>,
     /// Which address is which node's, as the ring or the node itself said.
     nodes: BTreeMap<NodeId, Arc<Link>>,
+    /// The addresses of the nodes, as the ring said last.
+    advertised: BTreeMap<NodeId, String>,
+    /// The one that all links are of.
+    cluster: Arc<OnceLock<ClusterId>>,
+    /// When the ring was last asked for because a node was not found.
+    ring_asked: Option<Instant>,
     /// By partition; empty: the ring is not known yet.
     partitions: Vec<Believed>,
     /// Turns with every request that any node may answer.
@@ -25,9 +35,38 @@ struct Believed {
 }
 
 impl Routing {
-    pub(super) fn new(addresses: &[String]) -> Routing {
-        let links = addresses.iter().map(|address| (address.clone(), Arc::new(Link::new(address.clone())))).collect();
-        Routing { links, nodes: BTreeMap::new(), partitions: Vec::new(), turn: 0 }
+    pub(super) fn new(addresses: &[String], cluster: Option<ClusterId>) -> Routing {
+        let cluster = Arc::new(cluster.map_or_else(OnceLock::new, OnceLock::from));
+        let link = |address: &String| (address.clone(), Arc::new(Link::new(address.clone(), Arc::clone(&cluster))));
+        Routing {
+            links: addresses.iter().map(link).collect(),
+            nodes: BTreeMap::new(),
+            advertised: BTreeMap::new(),
+            cluster,
+            ring_asked: None,
+            partitions: Vec::new(),
+            turn: 0,
+        }
+    }
+
+    pub(super) fn cluster(&self) -> Option<ClusterId> {
+        self.cluster.get().copied()
+    }
+
+    /// Those of `addresses` that the ring does not name, once the ring is known.
+    pub(super) fn strangers(&self, addresses: &[String]) -> Vec<Arc<Link>> {
+        let named = |address: &&String| self.knows_ring() && !self.advertised.values().any(|other| other == *address);
+        addresses.iter().filter(named).filter_map(|address| self.link(address)).collect()
+    }
+
+    /// Whether to ask for the ring, now that a node was not found. Asked for it, if so.
+    pub(super) fn ring_is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.ring_asked.is_none_or(|asked| now.duration_since(asked) >= RING_EVERY);
+        if due {
+            self.ring_asked = Some(now);
+        }
+        due
     }
 
     pub(super) fn knows_ring(&self) -> bool {
@@ -56,18 +95,31 @@ impl Routing {
         self.nodes.get(&node).cloned()
     }
 
-    /// The node behind `link` has said who it is.
+    /// The node behind `link` has said who it is. An address that was given may lead to another node each time.
     pub(super) fn learn_node(&mut self, node: NodeId, link: &Arc<Link>) {
+        self.nodes.retain(|other, known| *other == node || !Arc::ptr_eq(known, link));
         self.nodes.entry(node).or_insert_with(|| Arc::clone(link));
     }
 
     pub(super) fn learn_ring(&mut self, report: &RingReport) {
+        let cluster = report.formation.cluster;
+        if *self.cluster.get_or_init(|| cluster) != cluster {
+            return;
+        }
         for member in &report.formation.members {
-            let links = &mut self.links;
-            self.nodes.entry(member.node).or_insert_with(|| {
-                let new = || Arc::new(Link::new(member.address.clone()));
-                Arc::clone(links.entry(member.address.clone()).or_insert_with(new))
-            });
+            let before = self.advertised.insert(member.node, member.address.clone());
+            if before.as_ref() == Some(&member.address) && self.nodes.contains_key(&member.node) {
+                continue;
+            }
+            let shared = &self.cluster;
+            let new = || Arc::new(Link::new(member.address.clone(), Arc::clone(shared)));
+            let link = Arc::clone(self.links.entry(member.address.clone()).or_insert_with(new));
+            link.bind(member.node);
+            // By which address the node was reached first is as good as the one that it says, until it says another.
+            if before.is_some() || !self.nodes.contains_key(&member.node) {
+                self.nodes.retain(|other, known| *other == member.node || !Arc::ptr_eq(known, &link));
+                self.nodes.insert(member.node, link);
+            }
         }
         // A count that is no power of two is none that our hash fits: believe nothing rather than something wrong.
         if report.partitions.len().is_power_of_two() {
@@ -181,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_believed_leader_is_asked_first_and_then_everybody_else() {
-        let mut routing = Routing::new(&["seed:1".into()]);
+        let mut routing = Routing::new(&["seed:1".into()], None);
         assert_eq!(routing.choose(&get("k"), &[]).address, "seed:1");
         routing.learn_ring(&report(Some(NodeId(3))));
         let mut tried = vec![routing.choose(&get("k"), &[])];
@@ -195,8 +247,32 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_moved_is_where_the_ring_says_and_a_foreign_ring_says_nothing() {
+        let mut routing = Routing::new(&["n1:1".into(), "door:1".into()], None);
+        let door = routing.link("door:1").expect("given");
+        routing.learn_node(NodeId(2), &door);
+        routing.learn_ring(&report(None));
+        let at = |routing: &Routing, node| routing.node(NodeId(node)).expect("a member").address.clone();
+        assert_eq!((at(&routing, 1), at(&routing, 2), at(&routing, 3)), ("n1:1".into(), "door:1".into(), "n3:1".into()));
+        let strangers = routing.strangers(&["n1:1".into(), "door:1".into()]);
+        assert_eq!(strangers.iter().map(|link| link.address.as_str()).collect::<Vec<_>>(), ["door:1"]);
+        let mut moved = report(None);
+        moved.formation.members[1].address = "elsewhere:1".into();
+        routing.learn_ring(&moved);
+        assert_eq!(at(&routing, 2), "elsewhere:1");
+        let mut foreign = report(None);
+        foreign.formation.cluster = ClusterId(2);
+        foreign.formation.members[2].address = "foreign:1".into();
+        routing.learn_ring(&foreign);
+        assert_eq!((at(&routing, 3), routing.cluster()), ("n3:1".into(), Some(ClusterId(1))));
+        // The door leads to another node than before.
+        routing.learn_node(NodeId(3), &door);
+        assert_eq!(at(&routing, 2), "elsewhere:1");
+    }
+
+    #[test]
     fn a_hint_changes_the_belief_for_that_partition_alone() {
-        let mut routing = Routing::new(&["seed:1".into()]);
+        let mut routing = Routing::new(&["seed:1".into()], None);
         routing.learn_ring(&report(None));
         assert_eq!(routing.choose(&get("k"), &[]).address, "n2:1", "the preferred leader");
         routing.learn_leader(&get("k"), Some(NodeId(1)));
@@ -208,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_transaction_goes_to_its_home() {
-        let mut routing = Routing::new(&["seed:1".into()]);
+        let mut routing = Routing::new(&["seed:1".into()], None);
         routing.learn_ring(&report(None));
         let home = |items: &[&'static str], token: Option<&'static str>| {
             let items = items.iter().map(|key| TransactionItem::put(*key, "v")).collect();

@@ -564,7 +564,7 @@ mod tests {
 
     /// A client that knows nobody: what stays in the client can be tested without a cluster.
     fn alone() -> Client {
-        let routing = Mutex::new(Routing::new(&["nowhere:1".into()]));
+        let routing = Mutex::new(Routing::new(&["nowhere:1".into()], None));
         let options = ClientOptions::default();
         Client { shared: Arc::new(super::super::Shared { options, routing, random: Mutex::new(entropy()) }) }
     }

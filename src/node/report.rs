@@ -3,7 +3,7 @@
 use super::gate::Watermarks;
 use super::{Node, ReplicaProbe};
 use crate::actor::{Actor, Context};
-use crate::base::{Epoch, GroupId, Index, NodeId, Time};
+use crate::base::{ClusterId, Epoch, GroupId, Index, NodeId, Time};
 use crate::msg::client::{PartitionReport, RingReport, StatusReport};
 use crate::msg::transaction::TransactionReport;
 
@@ -20,6 +20,11 @@ impl Node {
     /// This life.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The cluster, once it has formed, durably here.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.membership.cluster()
     }
 
     /// Why a peer refused this node, if one did.

@@ -264,7 +264,7 @@ fn is_wildcard(address: &str) -> bool {
 const PREFIX: &str = "RINGSEED_";
 
 /// Variables that are no settings of a server: where the file is, and what the client commands read.
-const OTHER_VARIABLES: &[&str] = &["CONFIG", "SERVERS", "TIMEOUT"];
+const OTHER_VARIABLES: &[&str] = &["CONFIG", "SERVERS", "CLUSTER", "TIMEOUT"];
 
 /// Where `--config` or `RINGSEED_CONFIG` says the file is.
 pub fn file_of(flag: Option<&Path>) -> Option<PathBuf> {
@@ -346,7 +346,9 @@ mod tests {
 
     #[test]
     fn variables_of_the_client_commands_are_no_settings() {
-        assert!(resolve(&sources(&[], &[("RINGSEED_SERVERS", "a:1"), ("RINGSEED_TIMEOUT", "1s")])).is_ok());
+        assert!(
+            resolve(&sources(&[], &[("RINGSEED_SERVERS", "a:1"), ("RINGSEED_TIMEOUT", "1s"), ("RINGSEED_CLUSTER", "x")])).is_ok()
+        );
     }
 
     #[test]

@@ -168,6 +168,9 @@ impl Driver {
         }
         // A node that halts says nothing more, not even what came before in the same flush: its disk is not to be trusted.
         if !matches!(verdict, Verdict::Halt(_)) {
+            if let Some(cluster) = self.node.cluster() {
+                self.network.learn_cluster(cluster);
+            }
             self.network.hand_over(&mut turn.messages);
             self.disk.execute(&mut turn.disk_ops);
         }

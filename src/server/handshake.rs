@@ -4,6 +4,9 @@
 //! want the connection: wrong magic or version, wrong cluster, a node id that is taken, too many connections. Each side checks the
 //! other's hello by itself. After that both send frames.
 //!
+//! An address is no identity: another cluster may listen where one did. So a client names the cluster that it wants as soon as it knows one, and the node
+//! as soon as it knows whose address it dials; a server refuses to be taken for another, and a client sends no request to another.
+//!
 //! A hello has a fixed size and place for every field in every version, so that two versions can tell each other why they do not
 //! understand each other.
 
@@ -32,7 +35,7 @@ pub enum Role {
     Client,
 }
 
-/// What each side says of itself. A client has no node, directory or epoch: zeros.
+/// What each side says of itself. A client has no directory or epoch (zeros); its node and cluster are those that it wants, 0 and `None`: any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
     pub role: Role,
@@ -86,6 +89,9 @@ pub enum Reason {
     /// The node id is not in the cluster, as this node knows it.
     #[n(11)]
     NotAMember,
+    /// The client wants another node than this one.
+    #[n(12)]
+    WrongNode,
 }
 
 impl Goodbye {
@@ -154,8 +160,15 @@ impl fmt::Display for HandshakeError {
 }
 
 impl Hello {
+    /// Of a client that takes any node of any cluster.
     pub fn client() -> Hello {
-        Hello { role: Role::Client, node: NodeId::ZERO, epoch: Epoch::ZERO, cluster: None, directory: DirectoryId::default() }
+        Hello::client_of(None, None)
+    }
+
+    /// Of a client that wants this cluster, and this node.
+    pub fn client_of(cluster: Option<ClusterId>, node: Option<NodeId>) -> Hello {
+        let node = node.unwrap_or(NodeId::ZERO);
+        Hello { role: Role::Client, node, epoch: Epoch::ZERO, cluster, directory: DirectoryId::default() }
     }
 
     /// ```text

@@ -224,8 +224,8 @@ impl Network {
         self.outbox.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cluster has formed. The node is asked which directory belongs to whom.
-    fn learn_cluster(&self, cluster: ClusterId) {
+    /// The cluster has formed, durably here. The node is asked which directory belongs to whom.
+    pub fn learn_cluster(&self, cluster: ClusterId) {
         if self.cluster.set(cluster).is_ok() {
             let request = Request { id: 0, timeout_ms: 1_000, body: RequestBody::Ring };
             self.inbox.push(Event::Client(DRIVER, request));
@@ -261,9 +261,6 @@ impl Network {
     }
 
     fn send(&self, node: NodeId, envelope: Envelope) {
-        if let (Some(cluster), None) = (envelope.cluster, self.cluster.get()) {
-            self.learn_cluster(cluster);
-        }
         let dropped = self.peers.get(&node).map_or(1, |peer| peer.send(envelope, &self.counters));
         if dropped > 0 {
             self.counters.envelopes_dropped.fetch_add(dropped as u64, Ordering::Relaxed);
@@ -289,8 +286,19 @@ impl Network {
         }
     }
 
-    /// Whether a client may come in as well.
-    fn client_wanted(&self) -> Result<(), Goodbye> {
+    /// Whether a client that says this of itself may come in as well.
+    fn client_wanted(&self, theirs: &Hello) -> Result<(), Goodbye> {
+        let ours = self.hello();
+        if let (Some(cluster), Some(wanted)) = (ours.cluster, theirs.cluster)
+            && cluster != wanted
+        {
+            let text = format!("node {} belongs to cluster {cluster}, not to cluster {wanted}", ours.node);
+            return Err(Goodbye::new(Reason::WrongCluster, text));
+        }
+        if theirs.node != NodeId::ZERO && theirs.node != ours.node {
+            let text = format!("this is node {}, not node {}", ours.node, theirs.node);
+            return Err(Goodbye::new(Reason::WrongNode, text));
+        }
         let count = self.clients().len();
         if count < self.share.clients {
             return Ok(());
@@ -432,7 +440,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut st
         }
     };
     let wanted = match theirs.role {
-        Role::Client => network.client_wanted(),
+        Role::Client => network.client_wanted(&theirs),
         Role::Peer => peers::wanted(network, &theirs),
     };
     // One whose handshake was under way when the end began.

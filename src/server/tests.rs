@@ -6,8 +6,11 @@ use super::scratch::Scratch;
 use super::{Server, ServerSettings, StartError};
 use crate::base::{ClusterId, DirectoryId, Duration, Epoch, NodeId};
 use crate::client::{Client, ClientOptions, Error};
-use crate::msg::client::{Request, RequestBody, Response, ResponseBody};
-use crate::msg::codec;
+use crate::msg::client::{
+    Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Response, ResponseBody, Scan,
+};
+use crate::msg::codec::{self, Blob};
+use crate::msg::transaction::{Transaction, TransactionItem};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -248,17 +251,109 @@ fn what_keeps_a_server_from_starting_is_said() {
     assert!(taken.to_string().contains("another process listens there"), "{taken}");
 }
 
-#[tokio::test]
-async fn a_hello_of_another_cluster_is_refused_once_the_cluster_is_known() {
-    let scratch = Scratch::new("other-cluster");
-    let running = Running::start(ServerSettings { peers: Vec::new(), ..settings(&scratch) });
+/// A cluster of one, once it has formed.
+async fn alone(scratch: &Scratch, listen: &str) -> (Running, Client) {
+    let running = Running::start(ServerSettings { peers: Vec::new(), listen: listen.into(), ..settings(scratch) });
     let client = client(&running).await;
-    let wait_until = tokio::time::Instant::now() + Duration::from_secs(5);
+    let wait_until = tokio::time::Instant::now() + Duration::from_secs(10);
     while client.ring().await.is_err() {
         assert!(tokio::time::Instant::now() < wait_until, "a cluster of one forms by itself");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let other = Hello { cluster: Some(ClusterId(1)), ..peer(2) };
-    let reason = refused(&running, &other.encode()).await;
-    assert!(matches!(reason, Reason::WrongCluster | Reason::NotAMember), "{reason:?}");
+    (running, client)
+}
+
+#[tokio::test]
+async fn a_hello_of_another_cluster_is_refused_once_the_cluster_is_known() {
+    let scratch = Scratch::new("other-cluster");
+    let (running, client) = alone(&scratch, "127.0.0.1:0").await;
+    let other = Some(ClusterId(1));
+    let peer = Hello { cluster: other, ..peer(2) };
+    for hello in [peer, Hello::client_of(other, None), Hello::client_of(other, Some(NodeId(1)))] {
+        assert_eq!(refused(&running, &hello.encode()).await, Reason::WrongCluster);
+    }
+    assert_eq!(refused(&running, &Hello::client_of(client.cluster(), Some(NodeId(2))).encode()).await, Reason::WrongNode);
+    let mut stream = running.dial().await;
+    let ours = Hello::client_of(client.cluster(), Some(NodeId(1)));
+    let theirs = handshake::dial(&mut stream, &ours).await.expect("welcome");
+    assert_eq!((theirs.cluster, theirs.node), (client.cluster(), NodeId(1)));
+}
+
+/// One of every kind of request that is for the cluster's own nodes.
+fn requests() -> Vec<RequestBody> {
+    let key = || Bytes::from_static(b"k");
+    let operation = |action| RequestBody::Operation(Operation { key: key(), action });
+    let put = Action::Put { value: key(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
+    let transaction = |token| Transaction { items: vec![TransactionItem::put("k", "v"), TransactionItem::put("l", "v")], token };
+    vec![
+        operation(Action::Get { consistency: Consistency::Strong }),
+        operation(Action::Get { consistency: Consistency::Eventual }),
+        operation(put),
+        operation(Action::Increment { by: 1, acknowledge: Acknowledge::Quorum }),
+        RequestBody::Scan(Scan { prefix: Bytes::new(), from: Bytes::new(), limit: 10, consistency: Consistency::Strong }),
+        RequestBody::GetMany(vec![Blob(key())]),
+        RequestBody::Transact(transaction(None)),
+        RequestBody::Transact(transaction(Some(key()))),
+        RequestBody::Ring,
+        RequestBody::Status,
+        RequestBody::Transactions,
+    ]
+}
+
+#[track_caller]
+fn names_both(error: &Error, ours: ClusterId, theirs: ClusterId) {
+    let Error::Unreachable(why) = error else { panic!("nothing may be sent: {error}") };
+    assert!(why.contains(&format!("belongs to cluster {theirs} (node 1), not to cluster {ours}")), "{why}");
+}
+
+#[tokio::test]
+async fn another_cluster_at_the_address_is_an_error_that_names_both_and_nothing_is_written_to_it() {
+    let (first, second) = (Scratch::new("identity-first"), Scratch::new("identity-second"));
+    let (running, client) = alone(&first, "127.0.0.1:0").await;
+    client.call(requests().remove(2)).await.expect("ours");
+    let ours = client.cluster().expect("it has formed");
+    let address = running.server().address().to_string();
+    drop(running);
+    let (_running, stranger) = alone(&second, &address).await;
+    let theirs = stranger.cluster().expect("it has formed");
+    for body in requests() {
+        names_both(&client.call(body).await.expect_err("not the cluster that is meant"), ours, theirs);
+    }
+    for (node, answer) in client.statuses().await {
+        assert_eq!(node, NodeId(1));
+        names_both(&answer.expect_err("not the node that is meant"), ours, theirs);
+    }
+    let meant = ClientOptions { cluster: Some(ours), ..ClientOptions::default() };
+    names_both(&Client::connect(&[address], meant).await.expect_err("not the cluster that is meant"), ours, theirs);
+    for key in ["k", "l"] {
+        assert_eq!(stranger.get(key, Consistency::Strong).await.expect("its own").version.0, 0, "{key} was written");
+    }
+}
+
+#[tokio::test]
+async fn addresses_of_two_clusters_are_no_list_of_servers_unless_one_is_meant() {
+    let (first, second) = (Scratch::new("mixed-first"), Scratch::new("mixed-second"));
+    let (one, client) = alone(&first, "127.0.0.1:0").await;
+    let (other, stranger) = alone(&second, "127.0.0.1:0").await;
+    let (ours, theirs) = (client.cluster().expect("formed"), stranger.cluster().expect("formed"));
+    let addresses = [&one, &other].map(|running| running.server().address().to_string());
+    names_both(&Client::connect(&addresses, ClientOptions::default()).await.expect_err("which?"), ours, theirs);
+    for (meant, other) in [(ours, theirs), (theirs, ours)] {
+        let options = ClientOptions { cluster: Some(meant), ..ClientOptions::default() };
+        let client = Client::connect(&addresses, options).await.expect("one of them is it");
+        assert_ne!(client.ring().await.expect("answers").formation.cluster, other);
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_cluster_has_not_formed_is_asked_for_reports_only() {
+    let scratch = Scratch::new("not-formed");
+    let running = Running::start(settings(&scratch));
+    let options = ClientOptions { timeout: Duration::from_millis(300), ..ClientOptions::default() };
+    let client = Client::connect(&[running.server().address().to_string()], options).await.expect("connects");
+    for body in requests().into_iter().take(8) {
+        let error = client.call(body).await.expect_err("it may form any cluster yet");
+        assert_eq!(error, Error::Rejected(crate::msg::client::Rejection::NotReady));
+    }
+    client.status(None).await.expect("answers");
 }

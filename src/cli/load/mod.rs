@@ -126,8 +126,12 @@ pub fn load(args: &LoadArgs) -> Result<(), Failure> {
 
 async fn run(args: &LoadArgs, records: Option<mpsc::Sender<Record>>) -> Result<(), Failure> {
     let mut clients = Vec::new();
+    let mut connection = args.common.connection.clone();
     for _ in 0..args.connections.min(args.clients) {
-        clients.push(args.common.connection.connect().await?);
+        let client = connection.connect().await?;
+        // All of them load the cluster that the first has met.
+        connection.cluster = connection.cluster.or(client.cluster());
+        clients.push(client);
     }
     let load = Arc::new(Load {
         args: args.clone(),
