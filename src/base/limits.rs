@@ -20,6 +20,13 @@ pub const TRANSACTION_SIZE_MAX: usize = 4 * 1024 * 1024;
 pub const TOKEN_SIZE_MAX: usize = 64;
 /// For how long a token answers the same, at least.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
+/// The largest epoch, term, index or position in a log that is believed, so that counting on from it never overflows. A message with a larger one
+/// is dropped; nothing larger is ever logged.
+pub const COUNTER_MAX: u64 = 1 << 62;
+/// The longest address of a node, in bytes. A greeting or a formation with a longer one is not taken.
+pub const ADDRESS_SIZE_MAX: usize = 512;
+/// The longest name of a zone, in bytes. A greeting or a formation with a longer one is not taken.
+pub const ZONE_SIZE_MAX: usize = 512;
 /// The most members of a cluster.
 pub const NODES_MAX: usize = 100;
 /// The largest weight of a node. A greeting with a larger one is refused.

@@ -66,8 +66,9 @@ pub struct Liveness {
     heartbeat_at: Option<Time>,
     /// The earliest end of a promise given or received; never later than the true one.
     lapse_at: Time,
-    /// Of this node's log; goes out with every heartbeat.
+    /// Of this node's log; goes out with every heartbeat. And as it was first set.
     durable: Lsn,
+    began: Option<Lsn>,
 }
 
 /// What is kept of a peer besides the view.
@@ -93,6 +94,7 @@ impl Liveness {
             heartbeat_at: None,
             lapse_at: Time::NEVER,
             durable: Lsn::ZERO,
+            began: None,
         }
     }
 
@@ -100,8 +102,9 @@ impl Liveness {
         &self.view
     }
 
-    /// The highest durable position of this node's log.
+    /// The highest durable position of this node's log. First at boot, before anything of this life is in the log.
     pub fn set_durable(&mut self, durable: Lsn) {
+        self.began.get_or_insert(durable);
         self.durable = durable;
     }
 
@@ -222,8 +225,9 @@ impl Liveness {
     fn on_timer(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
         if self.heartbeat_at.is_some_and(|at| at <= cx.now) {
             self.heartbeat_at = Some(cx.now + self.options.heartbeat_interval);
+            let heartbeat = Heartbeat { sent: cx.now.0, durable: self.durable, began: self.began.unwrap_or_default() };
             for (node, peer) in &mut self.peers {
-                out.push(Out::Send(*node, PeerMessage::Heartbeat(Heartbeat { sent: cx.now.0, durable: self.durable })));
+                out.push(Out::Send(*node, PeerMessage::Heartbeat(heartbeat)));
                 if peer.up && peer.heard.is_none_or(|heard| cx.now.since(heard) > self.options.support) {
                     peer.up = false;
                     peer.since = cx.now;
@@ -356,7 +360,7 @@ mod tests {
     }
 
     fn beat(liveness: &mut Liveness, millis: u64, epoch: u64) -> Vec<Out> {
-        run(liveness, millis, In::Heartbeat(NodeId(2), Epoch(epoch), Heartbeat { sent: 0, durable: Lsn(1) }))
+        run(liveness, millis, In::Heartbeat(NodeId(2), Epoch(epoch), Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0) }))
     }
 
     #[test]

@@ -131,6 +131,10 @@ pub struct Heartbeat {
     /// The highest durable position of the sender's log. It never decreases, or the disk is an old copy.
     #[n(1)]
     pub durable: Lsn,
+    /// Where the log ended when this life of the sender began; zero if the sender does not say. What this life has logged since hides nothing here.
+    #[n(5)]
+    #[cbor(default)]
+    pub began: Lsn,
 }
 
 impl Heartbeat {

@@ -72,6 +72,7 @@ pub mod progress;
 mod tests;
 
 use crate::actor::{Actor, Committed, Context, Outbox, TimerKind};
+use crate::base::limits::COUNTER_MAX;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Place, Term, Time};
 use crate::msg::log::{Entry, Fact, HardState, Placed};
 use crate::msg::peer::{Promise, ReplicaMessage};
@@ -79,8 +80,8 @@ use leader::Leader;
 use log::GroupLog;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// No message of a later term is believed, so that the next term can always be counted.
-const TERM_MAX: Term = Term(1 << 62);
+/// No message of a later term is believed, so that the next term can always be counted, and logged.
+const TERM_MAX: Term = Term(COUNTER_MAX / 2);
 /// By how much one message raises a replica's term at most. Beyond: raised by this much, and the message is not for the term that it came to.
 const TERM_STEP_MAX: u64 = 1 << 16;
 

@@ -11,15 +11,16 @@
 //! # Who is let in
 //!
 //! Every envelope is checked against the formation: cluster, node id, directory, epoch. Besides, heartbeats carry the highest durable position of
-//! the sender's log, and peers remember the highest they saw (lazily in their own logs too): a new life that begins below it runs on an old
-//! copy of the disk. What is refused is told so, in the epoch that is refused; a refused node neither votes nor acknowledges.
+//! the sender's log, and where it ended when the life began; peers remember the highest they saw (lazily in their own logs too): a new life that begins below it
+//! runs on an old copy of the disk, or has lost the end of its log. What is refused is told so, in the epoch that is refused; a refused node neither votes nor acknowledges.
 //!
 //! A node takes part in its groups only when a majority of the members has answered its heartbeats in this life, which they do after these checks.
+//! What a peer says and this node logs (epoch, position, formation) is bounded first: recovery takes larger numbers for damage.
 //! What this cannot notice: an old copy that comes back while every node that saw more of it is away or has forgotten (marks are
 //! logged with other records, at most once a second). An old copy is an operator's mistake beyond what promise P3 covers; noticing it is best effort.
 
 use crate::actor::{Actor, Context, Outbox, TimerKind};
-use crate::base::limits::{NODES_MAX, WEIGHT_MAX};
+use crate::base::limits::{ADDRESS_SIZE_MAX, COUNTER_MAX, NODES_MAX, WEIGHT_MAX, ZONE_SIZE_MAX};
 use crate::base::random::Rng;
 use crate::base::{ClusterId, DirectoryId, Duration, Epoch, Lsn, NodeId, Time};
 use crate::msg::client::Membership as Standing;
@@ -149,6 +150,9 @@ impl Membership {
 
     /// Whether an envelope may be handled. `Err(Some)`: the sender is told why not. `Err(None)`: it is dropped.
     pub fn admit(&mut self, envelope: &Envelope) -> Result<(), Option<Refusal>> {
+        if !is_believable(envelope) {
+            return Err(None);
+        }
         let Some(formation) = &self.formation else {
             // Nothing is known yet: only what leads to a formation is listened to.
             let harmless = envelope
@@ -183,7 +187,9 @@ impl Membership {
         }
         for message in &envelope.messages {
             if let PeerMessage::Heartbeat(heartbeat) = message {
-                mark.old_copy |= heartbeat.durable < mark.baseline;
+                // What a life has logged itself must not make up for what it lacks of the one before.
+                let began = if heartbeat.began == Lsn::ZERO { heartbeat.durable } else { heartbeat.began };
+                mark.old_copy |= began < mark.baseline;
                 mark.highest = mark.highest.max(heartbeat.durable);
             }
         }
@@ -236,11 +242,11 @@ impl Membership {
             out.push(Out::Send(from, PeerMessage::Formed(formation.clone())));
             return;
         }
-        if greeting.initial != self.options.initial || greeting.options != self.options.cluster || greeting.weight > WEIGHT_MAX {
+        let member = Member { node: from, directory, address: greeting.address, zone: greeting.zone, weight: greeting.weight };
+        if greeting.initial != self.options.initial || greeting.options != self.options.cluster || !is_within_limits(&member) {
             out.push(Out::Send(from, PeerMessage::Refused(epoch, Refusal::OtherOptions)));
             return;
         }
-        let member = Member { node: from, directory, address: greeting.address, zone: greeting.zone, weight: greeting.weight };
         self.greeted.insert(from, member);
         self.form(cx, out);
     }
@@ -280,7 +286,7 @@ impl Membership {
         let sound = formation.options == self.options.cluster
             && formation.members.len() <= NODES_MAX
             && formation.members.is_sorted_by(|a, b| a.node < b.node)
-            && formation.members.iter().all(|m| m.weight <= WEIGHT_MAX);
+            && formation.members.iter().all(is_within_limits);
         if sound && bound == Some(self.options.directory) {
             self.log(formation, out);
         }
@@ -341,6 +347,18 @@ impl Membership {
     }
 }
 
+/// Whether the numbers of an envelope that may be logged are within bounds: epoch and position become a mark. No honest node comes near them.
+fn is_believable(envelope: &Envelope) -> bool {
+    let position =
+        |message: &PeerMessage| if let PeerMessage::Heartbeat(beat) = message { beat.durable.max(beat.began).0 } else { 0 };
+    envelope.epoch.0 <= COUNTER_MAX && envelope.messages.iter().all(|message| position(message) <= COUNTER_MAX)
+}
+
+/// Whether a member may stand in a formation, which is one record of the log.
+fn is_within_limits(member: &Member) -> bool {
+    member.weight <= WEIGHT_MAX && member.address.len() <= ADDRESS_SIZE_MAX && member.zone.len() <= ZONE_SIZE_MAX
+}
+
 impl Actor for Membership {
     type In = In;
     type Out = Out;
@@ -379,6 +397,97 @@ impl Actor for Membership {
         }
         for mark in self.marks.values() {
             assert!(mark.baseline <= mark.highest && mark.logged <= mark.highest, "marks only grow");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random;
+    use crate::msg::peer::Heartbeat;
+
+    const D2: DirectoryId = DirectoryId(2);
+
+    fn member(node: u16) -> Member {
+        let directory = DirectoryId(u128::from(node));
+        Member { node: NodeId(node), directory, address: "a:1".into(), zone: String::new(), weight: 1 }
+    }
+
+    fn formation() -> Formation {
+        Formation { cluster: ClusterId(9), members: vec![member(1), member(2)], options: ClusterOptions::default() }
+    }
+
+    fn node(formation: Option<Formation>) -> Membership {
+        let options = MembershipOptions {
+            directory: DirectoryId(1),
+            address: "a:1".into(),
+            zone: String::new(),
+            weight: 1,
+            initial: vec![NodeId(1), NodeId(2)],
+            cluster: ClusterOptions::default(),
+            greeting_interval: Duration::from_millis(100),
+        };
+        Membership::new(options, formation, &BTreeMap::new())
+    }
+
+    fn beat(epoch: u64, began: u64, durable: u64) -> Envelope {
+        let beat = Heartbeat { sent: 0, durable: Lsn(durable), began: Lsn(began) };
+        let messages = vec![PeerMessage::Heartbeat(beat)];
+        Envelope { cluster: Some(ClusterId(9)), from: NodeId(2), directory: D2, epoch: Epoch(epoch), messages }
+    }
+
+    #[test]
+    fn what_is_beyond_bounds_is_not_admitted_and_leaves_no_mark() {
+        let mut node = node(Some(formation()));
+        for envelope in [beat(1, 0, COUNTER_MAX + 1), beat(1, u64::MAX, 1), beat(COUNTER_MAX + 1, 0, 1), beat(u64::MAX, 0, 1)] {
+            assert_eq!(node.admit(&envelope), Err(None), "{envelope:?}");
+        }
+        assert_eq!(node.take_grown_marks(), []);
+        assert_eq!(node.admit(&beat(1, 0, 5)), Ok(()));
+        assert_eq!(node.take_grown_marks(), [(NodeId(2), PeerMark { epoch: Epoch(1), durable: Lsn(5) })]);
+    }
+
+    #[test]
+    fn what_a_life_has_logged_since_does_not_hide_what_it_lacks() {
+        let mut node = node(Some(formation()));
+        assert_eq!(node.admit(&beat(1, 0, 100)), Ok(()));
+        // It lost three records, and has logged four of its own before its first heartbeat got through.
+        assert_eq!(node.admit(&beat(2, 97, 101)), Err(Some(Refusal::OldDirectory { seen: Lsn(101) })));
+        // One that lost nothing; and one that does not say where it began.
+        assert_eq!(node.admit(&beat(3, 101, 102)), Ok(()));
+        assert_eq!(node.admit(&beat(4, 0, 103)), Ok(()));
+        assert_eq!(node.admit(&beat(5, 0, 102)), Err(Some(Refusal::OldDirectory { seen: Lsn(103) })));
+    }
+
+    #[test]
+    fn a_formation_is_one_record_of_bounded_size() {
+        let mut random = random::stream(1, "test");
+        let mut cache = crate::base::cache::ValueCache::new(0);
+        let long = "x".repeat(ADDRESS_SIZE_MAX.max(ZONE_SIZE_MAX) + 1);
+        for (address, zone, taken) in [("b:1", "z", true), (&*long, "z", false), ("b:1", &*long, false)] {
+            let (address, zone) = (address.to_owned(), zone.to_owned());
+            let mut members = formation();
+            members.members[1] = Member { address: address.clone(), zone: zone.clone(), ..member(2) };
+            let initial = vec![NodeId(1), NodeId(2)];
+            let greeting = Greeting { address, zone, weight: 1, initial, options: ClusterOptions::default() };
+            for input in [In::Formed(members), In::Greeting(NodeId(2), Epoch(1), D2, greeting)] {
+                let mut node = node(None);
+                let mut out = Outbox::default();
+                let mut cx = Context {
+                    now: Time::ZERO,
+                    me: NodeId(1),
+                    epoch: Epoch(1),
+                    random: &mut random,
+                    liveness: &crate::actor::LivenessView::EMPTY,
+                    cache: &mut cache,
+                    wall_clock_ms: 0,
+                    disk_full: false,
+                };
+                node.handle(&mut cx, input, &mut out);
+                let logged = std::iter::from_fn(|| out.pop()).any(|out| matches!(out, Out::LogFormation(_)));
+                assert_eq!(logged, taken);
+            }
         }
     }
 }

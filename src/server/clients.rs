@@ -69,7 +69,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mu
     let connection = network.next_connection();
     // Before the welcome: it keeps its place among the clients that are counted.
     network.clients().insert(connection, Arc::clone(&link));
-    if handshake::welcome(&mut stream, &network.hello()).await.is_ok() {
+    if handshake::welcome(&mut stream, &network.answer()).await.is_ok() {
         exchange(network, stream, connection, &link).await;
     }
     network.clients().remove(&connection);

@@ -35,7 +35,8 @@ pub enum Role {
     Client,
 }
 
-/// What each side says of itself. A client has no directory or epoch (zeros); its node and cluster are those that it wants, 0 and `None`: any.
+/// What each side says of itself. A client has no directory or epoch (zeros); its node and cluster are those that it wants, 0 and `None`: any. A node that
+/// is dialled keeps epoch and directory to itself: zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
     pub role: Role,

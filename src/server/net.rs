@@ -161,6 +161,12 @@ impl Network {
         Hello { role: Role::Peer, node, epoch, cluster: self.cluster.get().copied(), directory }
     }
 
+    /// What this node says of itself to whoever has dialled it: who it is. Its epoch and its directory, by which peers know it, are told where this
+    /// node dials.
+    pub fn answer(&self) -> Hello {
+        Hello { epoch: Epoch::ZERO, directory: DirectoryId::default(), ..self.hello() }
+    }
+
     pub fn peers(&self) -> impl Iterator<Item = &PeerLink> {
         self.peers.values()
     }
@@ -312,7 +318,7 @@ impl Network {
     async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S, goodbye: &Goodbye) {
         self.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
         if let Some(_guard) = Guard::enter(&self.refusals, self.share.refusals) {
-            handshake::refuse(stream, &self.hello(), goodbye).await;
+            handshake::refuse(stream, &self.answer(), goodbye).await;
         }
     }
 }

@@ -301,7 +301,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mu
     if let Some(older) = network.inbound().insert(theirs.node, inbound) {
         older.replaced.notify_one();
     }
-    if handshake::welcome(&mut stream, &network.hello()).await.is_ok() {
+    if handshake::welcome(&mut stream, &network.answer()).await.is_ok() {
         if let Some(peer) = network.peer(theirs.node) {
             peer.turned_up.notify_one();
         }

@@ -10,6 +10,7 @@ use super::format::{
     RecordHeader, TRAILER_SIZE, Trailer, fold_body, salt,
 };
 use crate::base::hash::checksum;
+use crate::base::limits::COUNTER_MAX;
 use crate::base::{GroupId, Index, Lsn, Place, SegmentId, Term};
 use crate::msg::codec;
 use crate::msg::log::{Entry, Fact, Placed, ValuePlace};
@@ -64,6 +65,12 @@ impl Parts {
             }
             Record::Clean => (Kind::Clean, empty, Bytes::new(), Bytes::new()),
         };
+        // Recovery does not believe larger ones. What comes from outside is bounded where it comes in.
+        let numbers = header.index.max(header.term).max(header.commit);
+        assert!(
+            numbers <= COUNTER_MAX,
+            "a record of kind {kind:?} with the number {numbers}: nothing larger than {COUNTER_MAX} is logged"
+        );
         let parts = Parts { kind, header, key, value };
         assert!(parts.record_length() <= RECORD_LENGTH_MAX, "a record of {} bytes: senders bound them", parts.record_length());
         parts
