@@ -410,7 +410,7 @@ impl Node {
                 self.stop = Stop::Sealing(self.log.last_lsn());
                 false
             }
-            Stop::Sealing(lsn) if self.log.durable_lsn() >= lsn => {
+            Stop::Sealing(lsn) if self.log.durable_lsn() >= lsn && self.log.is_witnessed(now, lsn) => {
                 self.stop = Stop::Done;
                 let peers = self.members().into_iter().filter(|node| *node != self.options.me).collect();
                 self.work.push_back(Work::Gateway(gateway::In::End(peers)));

@@ -23,8 +23,6 @@ pub const EMPTY_BATCH_SIZE: u32 = (BATCH_HEADER_SIZE + TRAILER_SIZE) as u32;
 pub const BATCH_LENGTH_MAX: u32 = 16 * 1024 * 1024;
 /// The longest record, in bytes: a batch of it alone is below [`BATCH_LENGTH_MAX`].
 pub const RECORD_LENGTH_MAX: usize = 12 * 1024 * 1024;
-/// Epochs and terms above this are not believed: counting on from them must not overflow.
-pub const COUNTER_MAX: u64 = 1 << 62;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"RINGSEG\n";
 /// Begins every batch. No zero byte, and unlikely in text.
@@ -48,15 +46,15 @@ pub fn salt(nonce: u64, segment: SegmentId, offset: u32) -> u64 {
     nonce.wrapping_add(place.wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 

@@ -11,6 +11,7 @@ use super::format::{
 use super::reads::{Reads, Wanted, answer, refuse};
 use super::recover::Tail;
 use super::segments::{Answer, Segment, Segments};
+use super::witness::{End, Witness};
 use super::{In, LogOptions, Out, ReadError, ReadFor, Record};
 use crate::actor::{Actor, Context, Outbox, TimerKind};
 use crate::base::limits::BATCH_BYTES_MAX;
@@ -33,6 +34,8 @@ pub struct LogCounters {
     pub batches: u64,
     pub syncs: u64,
     pub seals: u64,
+    /// Times that the witness of the log's end was written.
+    pub witnesses: u64,
     /// Segments made.
     pub segments: u64,
     /// Bytes passed to writes, headers of segments included.
@@ -77,6 +80,10 @@ struct Unsynced {
     sequence: u64,
     last_lsn: Lsn,
     bytes: u64,
+    /// Where the batch ends, if it has records.
+    end: Option<End>,
+    /// Its last record is [`Record::Clean`].
+    clean: bool,
     /// What becomes acknowledgeable with it. Taken when it was acknowledged.
     entries: Vec<(GroupId, Index, Term)>,
 }
@@ -117,6 +124,7 @@ pub struct Log {
     /// When to seal the last batch, if nothing else comes.
     seal_at: Option<Time>,
     segments: Segments,
+    witness: Witness,
     reads: Reads,
     queue_bytes: u64,
     /// Bytes of the last batch: the next is probably as large.
@@ -135,8 +143,9 @@ impl Log {
             None => Cursor { segment: SegmentId(1), offset: SEGMENT_HEADER_SIZE, capacity: options.segment_size },
         };
         let last = Lsn(tail.next_lsn.0 - 1);
+        let nonce = directory_nonce(options.directory);
         Log {
-            nonce: directory_nonce(options.directory),
+            nonce,
             epoch: tail.epoch,
             lossy: tail.lossy,
             last_batch_lossy: tail.lossy,
@@ -160,6 +169,7 @@ impl Log {
             sync_at: None,
             seal_at: None,
             segments: Segments::new(tail.sizes),
+            witness: Witness::new(nonce, tail.witness),
             reads: Reads::default(),
             queue_bytes: 0,
             batch_size_hint: 0,
@@ -184,6 +194,11 @@ impl Log {
     /// holds nothing that must be synced at once. So a life acknowledges nothing before its epoch is durable.
     pub fn acknowledgeable_lsn(&self) -> Lsn {
         self.acknowledgeable
+    }
+
+    /// Whether the loss of this record would be noticed, even with all that stands behind it; or there is no room to see to that.
+    pub fn is_witnessed(&self, now: Time, lsn: Lsn) -> bool {
+        self.witness.vouches_for(now, lsn)
     }
 
     /// Bytes of records appended and not yet durable.
@@ -321,6 +336,7 @@ impl Log {
             }
         }
         self.make_spare(now, out);
+        self.write_witness(now, out);
     }
 
     /// No write is in flight, nor a sync that must be waited for.
@@ -388,7 +404,7 @@ impl Log {
         let relaxed = self.is_relaxed();
         let sequence = self.next_sequence;
         self.last_batch_lossy = lossy;
-        let bytes = batch.record_bytes();
+        let (bytes, clean) = (batch.record_bytes(), batch.ends_clean());
         let mut finished = batch.finish(BatchHeader {
             version: FORMAT_VERSION,
             flags: if lossy { BATCH_LOSSY } else { 0 },
@@ -406,10 +422,13 @@ impl Log {
         self.current_end = finished.offset + finished.length;
         self.batch_size_hint = (finished.length as usize).min(64 * 1024);
         let (segment, urgent) = (finished.segment, finished.urgent || finished.count == 0);
+        let end = End { sequence, lsn: finished.last_lsn, segment, offset: self.current_end };
         self.unsynced.push_back(Unsynced {
             sequence,
             last_lsn: finished.last_lsn,
             bytes,
+            end: (finished.count > 0).then_some(end),
+            clean,
             entries: std::mem::take(&mut finished.last_entries),
         });
         let mut data = Vec::with_capacity(finished.data.len() + 1);
@@ -454,6 +473,22 @@ impl Log {
         }
     }
 
+    fn write_witness(&mut self, now: Time, out: &mut Outbox<Out>) {
+        let (next_io, counters) = (&mut self.next_io, &mut self.counters);
+        let new_io = || {
+            let io = IoId(*next_io);
+            *next_io += 1;
+            io
+        };
+        self.witness.go_on(now, new_io, |io, op| {
+            if let DiskOp::Write { data, .. } = &op {
+                counters.witnesses += 1;
+                counters.bytes_written += data.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            }
+            out.push(Out::Disk(io, op));
+        });
+    }
+
     fn want_segment(&mut self, now: Time, id: SegmentId, size: u32, out: &mut Outbox<Out>) {
         let next_io = &mut self.next_io;
         let mut new_io = || {
@@ -475,11 +510,18 @@ impl Log {
         } else if self.sync.as_ref().is_some_and(|sync| sync.io == io) {
             self.on_synced(now, result, out);
         } else {
-            match self.segments.on_disk(now, io, &result) {
+            let mut answer = self.segments.on_disk(now, io, &result);
+            if answer == Answer::NotMine {
+                answer = self.witness.on_disk(now, io, &result);
+            }
+            match answer {
                 Answer::Noted => {}
                 Answer::Halt(why) => self.halt(out, why),
                 Answer::NotMine => self.on_other(io, result, out),
             }
+        }
+        if !self.halted {
+            self.write_witness(now, out);
         }
     }
 
@@ -540,6 +582,9 @@ impl Log {
             self.durable = self.durable.max(unsynced.last_lsn);
             self.acknowledgeable = self.acknowledgeable.max(self.durable);
             self.queue_bytes -= unsynced.bytes;
+            if let Some(end) = unsynced.end {
+                self.witness.on_durable(now, end, unsynced.clean);
+            }
             if entries.is_empty() { entries = unsynced.entries } else { entries.extend(unsynced.entries) }
         }
         if changed {
@@ -582,6 +627,7 @@ impl Log {
         if self.segments.deadline().is_some_and(|at| at <= now) {
             self.make_spare(now, out);
         }
+        self.write_witness(now, out);
     }
 
     /// Writes a batch without records: it names the last one, which from then on cannot pass for a torn tail.
@@ -641,7 +687,7 @@ impl Actor for Log {
         if self.halted {
             return None;
         }
-        let due = [self.sync_at, self.seal_at, self.segments.deadline()];
+        let due = [self.sync_at, self.seal_at, self.segments.deadline(), self.witness.deadline()];
         due.into_iter().flatten().min().map(|at| (at, TimerKind::Log))
     }
 
@@ -665,6 +711,7 @@ impl Actor for Log {
         }
         assert!(lsn.is_none_or(|lsn| lsn == self.next_lsn), "positions have no gap");
         self.segments.check();
+        self.witness.check(self.durable);
         self.reads.check();
     }
 }

@@ -5,8 +5,8 @@
 //! Lu and others 2016, section 3). Group commit as in DeWitt and others 1984, section 5.2: one batch in flight, one filling.
 //!
 //! **States.** A record is *appended* (it has its LSN and its place), *written* (the write was answered) and *durable* (a sync begun after that was
-//! answered), in this order, each a prefix of the one before: `durable <= written <= last`. A batch is *sealed* when a later one says
-//! that it was durable. After a failed write or sync the log is *halted*: it acknowledges nothing any more, and tries nothing again.
+//! answered), in this order, each a prefix of the one before: `durable <= written <= last`. A batch is *sealed* when a later one, or the
+//! [`witness`](self) of the log's end, says that it was durable. After a failed write or sync the log is *halted*: it acknowledges nothing any more, and tries nothing again.
 //!
 //! **What must be durable before what.**
 //! 1. A segment's name and its zeros, before anything is written into it.
@@ -15,13 +15,14 @@
 //!    clean end in it; the others say in their header how far the log was durable.
 //! 4. What recovery believed of the last life and no batch has sealed, before the first batch of this life: it is written once
 //!    more as it is, and synced. (After a failed sync the page cache may show what the medium never got.)
+//! 5. A batch, before the witness that names it is written.
 //!
 //! **Left out on purpose**, for later: compaction, index checkpoints, repair of rot from a peer. Recovery replays
 //! the whole log, and damage that is not a torn tail stops the boot.
 //!
 //! - `format`: the bytes; `FORMAT.md` beside this file has the tables and the arguments.
 //! - `batch`: a batch being filled. - `log`: the actor. - `segments`: preallocation. - `reads`: values and entries read back.
-//! - `recover`: from the disk to a [`Recovered`]. - `evidence`: telling a torn tail from damage.
+//! - `recover`: from the disk to a [`Recovered`]. - `evidence`: telling a torn tail from damage. - `witness`: evidence in another file.
 
 mod batch;
 mod evidence;
@@ -34,6 +35,7 @@ mod segments;
 mod test_disk;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 pub use log::{Log, LogCounters};
 pub use recover::{RecoverError, Tail, recover};

@@ -3,20 +3,22 @@
 //! 1. Sync the device: what is read below must stay what it is.
 //! 2. Read every segment's header. Segments at the end of the list without a valid one were made ahead of time, or their first batch was torn.
 //! 3. Walk the batches. Each must continue the chain, and be whole to the last byte, before any record of it is believed.
-//! 4. Where the walk stops short: a torn tail if nothing behind says that the batch was durable, and the boot goes on from the
+//! 4. Where the walk stops short: a torn tail if nothing behind, nor the witness, says that the batch was durable, and the boot goes on from the
 //!    cut; else [`RecoverError::Damaged`].
 //!
 //! Values are verified and let go; keys stay. Bytes of any kind give a result or an error, and are read in bounded chunks.
 
 use super::evidence::{find_header, groups_between};
 use super::format::{
-    BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_LOSSY, BatchHeader, COUNTER_MAX, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE,
-    FORMAT_VERSION, Kind, RECORD_HEADER_SIZE, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader, TRAILER_SIZE,
-    Trailer, directory_nonce, fold_body, footer_size, salt,
+    BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_LOSSY, BatchHeader, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE, FORMAT_VERSION, Kind,
+    RECORD_HEADER_SIZE, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader, TRAILER_SIZE, Trailer, directory_nonce,
+    fold_body, footer_size, salt,
 };
 use super::segments::Segment;
+use super::witness::{self, End, WITNESS};
 use super::{Recovered, RecoveredGroup};
 use crate::base::hash::checksum;
+use crate::base::limits::COUNTER_MAX;
 use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Place, SegmentId, Term};
 use crate::msg::cluster::PeerMark;
 use crate::msg::codec;
@@ -100,6 +102,7 @@ pub struct Tail {
     pub(super) unsealed: Option<(Place, Bytes)>,
     /// Of every segment's file.
     pub(super) sizes: BTreeMap<SegmentId, u64>,
+    pub(super) witness: witness::Found,
 }
 
 impl Default for Tail {
@@ -115,6 +118,7 @@ impl Default for Tail {
             lossy: false,
             unsealed: None,
             sizes: BTreeMap::new(),
+            witness: witness::Found::default(),
         }
     }
 }
@@ -122,19 +126,25 @@ impl Default for Tail {
 /// Reads the log of node `me`. Blocking; the node is not alive yet.
 pub fn recover(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, RecoverError> {
     device.sync()?;
-    let mut files = device.list()?;
-    files.sort_unstable();
+    let mut all = device.list()?;
+    all.sort_unstable();
+    let files: Vec<(SegmentId, u64)> = all.iter().copied().filter(|(id, _)| *id != WITNESS).collect();
     let mut replay = Replay::default();
     replay.tail.sizes = files.iter().copied().collect();
     let (segments, empty) = read_headers(device, me, &files)?;
     replay.tail.directory = segments.first().map(|found| found.header.directory);
+    replay.tail.witness = witness::Found::read(device, &all, replay.tail.directory.map(directory_nonce))?;
     for (at, found) in segments.iter().enumerate() {
         let next = segments.get(at + 1).map(|next| &next.header);
         walk_segment(device, &mut replay, found, next, &empty)?;
     }
     if segments.is_empty() {
         // Either never written to, or the first write was torn; unless a batch behind the bad header says that it was durable.
-        look_for_damage(device, &empty, None, 1, SegmentId(1), 0, "no segment has a valid header")?;
+        let why = "no segment has a valid header";
+        look_for_damage(device, &empty, None, 1, SegmentId(1), 0, why)?;
+        if let Some(witness) = replay.unwitnessed(why) {
+            return Err(damaged(SegmentId(1), 0, witness));
+        }
     }
     Ok(replay.finish())
 }
@@ -231,6 +241,11 @@ fn walk_segment(
         let groups = groups_between(&mut window, nonce, end, until)?;
         return Err(RecoverError::Damaged { segment: id, offset: end, what: why, groups });
     }
+    if let Some(what) = replay.unwitnessed(&why) {
+        let until = replay.tail.witness.end().filter(|end| end.segment == id).map(|end| end.offset);
+        let groups = groups_between(&mut window, nonce, end, until.filter(|until| *until > end))?;
+        return Err(RecoverError::Damaged { segment: id, offset: end, what, groups });
+    }
     look_for_damage(device, empty, Some(nonce), sequence, id, end, &why)?;
     replay.keep_unsealed(device, id)
 }
@@ -305,7 +320,7 @@ fn check_batch(window: &mut Window<'_>, replay: &Replay, limit: u32) -> Result<R
     if header.version > FORMAT_VERSION {
         return Err(RecoverError::NewerFormat { segment, offset, found: format!("version {}", header.version) });
     }
-    let right = header.first_lsn == tail.next_lsn && header.epoch >= tail.epoch && header.epoch.0 <= COUNTER_MAX;
+    let right = header.first_lsn == tail.next_lsn && header.epoch >= tail.epoch && is_epoch(header.epoch);
     if !right
         || header.length > room.min(BATCH_LENGTH_MAX)
         || u64::from(header.length) < BATCH_HEADER_SIZE as u64 + footer_size(header.count)
@@ -361,6 +376,11 @@ fn check_body(batch: &[u8], segment: SegmentId, offset: u32, header: &BatchHeade
         return Err(bad("the batch fails its checksum".to_string()));
     }
     newer.map_or(Ok(chain), |found| Err(BodyError::Newer(found)))
+}
+
+/// Whether another life can follow one of this epoch.
+fn is_epoch(epoch: Epoch) -> bool {
+    epoch.0 <= COUNTER_MAX && epoch.following(u64::MAX).0 <= COUNTER_MAX
 }
 
 /// What was replayed so far.
@@ -424,11 +444,15 @@ impl Replay {
 
     fn apply_record(&mut self, segment: SegmentId, offset: u32, record: &RecordHeader, bytes: &[u8]) -> Result<(), RecoverError> {
         let bad = |what: &str| Err(damaged(segment, offset, what.to_string()));
-        if record.term > COUNTER_MAX || record.index > COUNTER_MAX {
-            return bad("a record's numbers are beyond reason");
+        let kind = Kind::from_number(record.kind).expect("checked with the batch");
+        if record.term.max(record.index).max(record.commit) > COUNTER_MAX {
+            // Its checksum is right, so that it is what was written, by a program that logged what a peer said without looking. It is not
+            // believed; and it costs no more than a mark that was never logged.
+            return if kind == Kind::PeerMark { Ok(()) } else { bad("a record's numbers are beyond reason") };
         }
         let state = &mut self.recovered;
-        match Kind::from_number(record.kind).expect("checked with the batch") {
+        match kind {
+            Kind::Epoch if !is_epoch(Epoch(record.index)) => return bad("an epoch is beyond reason"),
             Kind::Epoch => state.epoch = state.epoch.max(Epoch(record.index)),
             Kind::PeerMark => {
                 let mark = state.peer_marks.entry(NodeId(record.node)).or_default();
@@ -481,6 +505,15 @@ impl Replay {
         let place = Place { segment, offset, length: record.length };
         group.entries.push(EntrySummary { index: record.index(), term: record.term(), record: place, fact });
         Ok(())
+    }
+
+    /// What to say if the log ends, for the reason given, before a batch that the witness says was durable.
+    fn unwitnessed(&self, why: &str) -> Option<String> {
+        let end = self.tail.witness.end().filter(|end| end.sequence >= self.tail.next_sequence)?;
+        let (last, End { lsn, segment, offset, .. }) = (self.tail.next_lsn.0 - 1, end);
+        Some(format!(
+            "{why}; position {last} is the last before it, and the log was durable up to position {lsn}, at byte {offset} of segment {segment}"
+        ))
     }
 
     /// Reads what no batch seals: the log writes it once more. A segment's header belongs to its first batch.
@@ -566,4 +599,23 @@ fn transaction_fact(segment: SegmentId, offset: u32, record: &RecordHeader, byte
         place: Place { segment, offset: first + at, length: stored.length },
         checksum: stored.checksum,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_beyond_reason_that_an_older_program_logged_is_passed_over() {
+        let mut replay = Replay::default();
+        let mut apply = |kind: Kind, index| {
+            let record = RecordHeader { kind: kind.number(), node: 2, index, term: 1, ..RecordHeader::default() };
+            replay.apply_record(SegmentId(1), 1024, &record, &[]).map(|()| replay.recovered.peer_marks.get(&NodeId(2)).copied())
+        };
+        let known = Some(PeerMark { epoch: Epoch(1), durable: Lsn(7) });
+        assert_eq!(apply(Kind::PeerMark, 7), Ok(known));
+        assert_eq!(apply(Kind::PeerMark, COUNTER_MAX + 1), Ok(known));
+        assert!(apply(Kind::HardState, u64::MAX).is_err());
+        assert!(apply(Kind::Epoch, COUNTER_MAX).is_err(), "no life could follow");
+    }
 }
