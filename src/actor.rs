@@ -8,7 +8,7 @@ use crate::base::cache::ValueCache;
 use crate::base::random::Random;
 use crate::base::{Epoch, GroupId, Index, NodeId, PartitionId, Time, Token, hash};
 use crate::msg::log::FactSummary;
-use crate::msg::peer::Promise;
+use crate::msg::peer::{DiskHealth, Promise};
 use std::collections::VecDeque;
 
 pub trait Actor {
@@ -41,8 +41,49 @@ pub struct Context<'a> {
     pub cache: &'a mut ValueCache,
     /// Milliseconds since 1970, as the driver last said: data, never an input to safety.
     pub wall_clock_ms: u64,
-    /// The log has no room but a reserve for votes: client writes are rejected, appends of them refused.
-    pub disk_full: bool,
+    /// What this node's log still takes.
+    pub room: Room,
+    /// Of the group in question, a quorum of the replicas has room on its disks, as far as is known here.
+    pub quorum_has_room: bool,
+}
+
+/// What a log still takes. While the disk has no room for a next segment, the end of the last one is a reserve, given up step by step, so that a vote never
+/// finds that a put took the last byte:
+///
+/// ```text
+/// | ... whatever comes ... | what leaders had begun | what frees or ends | votes, epochs, marks, a leader's first entry |
+///                          ^ full                   ^ 1/2                ^ 1/4 of the reserve                         ^ end of the segment
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes left in the last segment.
+    left: u64,
+    /// Of those, the bytes that are kept back.
+    reserve: u64,
+}
+
+impl Room {
+    /// The disk is not full.
+    pub const AMPLE: Room = Room { left: u64::MAX, reserve: 0 };
+
+    pub fn new(left: u64, reserve: u64) -> Room {
+        Room { left, reserve }
+    }
+
+    /// Whether a leader begins nothing that needs room.
+    pub fn is_full(self) -> bool {
+        self.left < self.reserve
+    }
+
+    /// Whether entries of this many bytes may be logged, that a leader has begun somewhere.
+    pub fn takes(self, bytes: u64) -> bool {
+        !self.is_full() || self.left >= self.reserve / 2 + bytes
+    }
+
+    /// Whether what needs no lasting room, deletes and the ends of transactions, may be logged in so many bytes.
+    pub fn takes_ending(self, bytes: u64) -> bool {
+        !self.is_full() || self.left >= self.reserve / 4 + bytes
+    }
 }
 
 /// Why an actor wants to be woken.
@@ -90,9 +131,13 @@ impl<T> Outbox<T> {
 ///
 /// Both directions of a pair are kept: what this node promised the peer, and what the peer promised this node. The first ends later than
 /// the second, by the clocks' drift bound and the time the message took.
+///
+/// The state of disks is here too. Who should lead hangs on it, and at what pace a follower is fed; never safety.
 #[derive(Debug, Default, Clone)]
 pub struct LivenessView {
     peers: Vec<PeerLiveness>,
+    /// This node's own, as its heartbeats tell it.
+    pub own_disk: DiskHealth,
 }
 
 /// One pair, as this node sees it.
@@ -105,11 +150,19 @@ pub struct PeerLiveness {
     pub given: Option<(Promise, Time)>,
     /// What the peer has promised this node, and until when (this node's clock, already shortened by the drift bound).
     pub received: Option<(Promise, Time)>,
+    /// As its last heartbeat told it.
+    pub disk: DiskHealth,
 }
 
 impl LivenessView {
     /// Of a node that knows nobody.
-    pub const EMPTY: LivenessView = LivenessView { peers: Vec::new() };
+    pub const EMPTY: LivenessView =
+        LivenessView { peers: Vec::new(), own_disk: DiskHealth { full: false, unfit: false, sync_ms: 0 } };
+
+    /// What is known of a peer's disk; of one that was never heard, nothing bad.
+    pub fn disk_of(&self, peer: NodeId) -> DiskHealth {
+        self.peer(peer).map(|p| p.disk).unwrap_or_default()
+    }
 
     /// The promise by which this node supports `peer` at `now`.
     pub fn supporting(&self, peer: NodeId, now: Time) -> Option<Promise> {
@@ -139,7 +192,10 @@ impl LivenessView {
         let at = match self.peers.binary_search_by_key(&peer, |p| p.node) {
             Ok(at) => at,
             Err(at) => {
-                self.peers.insert(at, PeerLiveness { node: peer, epoch: Epoch::ZERO, given: None, received: None });
+                self.peers.insert(
+                    at,
+                    PeerLiveness { node: peer, epoch: Epoch::ZERO, given: None, received: None, disk: DiskHealth::default() },
+                );
                 at
             }
         };

@@ -196,8 +196,12 @@ impl World {
 
     fn heartbeat(&mut self, from: NodeId, to: NodeId, answered: bool) {
         let sender = &self.members[&from];
-        let heartbeat =
-            PeerMessage::Heartbeat(Heartbeat { sent: self.stage.now.0, durable: sender.durable, began: Default::default() });
+        let heartbeat = PeerMessage::Heartbeat(Heartbeat {
+            sent: self.stage.now.0,
+            durable: sender.durable,
+            began: Default::default(),
+            disk: Default::default(),
+        });
         let mail = Mail { from, epoch: sender.epoch, to, message: heartbeat };
         let supporter = self.members.get_mut(&to).expect("there is such a member");
         supporter.receive(&mut self.stage, mail);

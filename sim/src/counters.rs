@@ -69,6 +69,8 @@ kinds! {
     Stall = "disk: stall",
     /// A segment could not be made.
     Full = "disk: full",
+    /// A sync took longer.
+    SlowDisk = "disk: slow",
     /// Unsynced sectors did not survive.
     LostWrite = "disk: unsynced write lost",
     /// Of one write, some sectors survived and others did not.
@@ -85,6 +87,10 @@ kinds! {
     OldDirectory = "old directory",
     /// Everything was asked through every living node while it stood.
     StandingDead = "standing: dead node",
+    /// As above; mattered: a segment could not be made meanwhile.
+    StandingFull = "standing: full disk",
+    /// As above; mattered: a sync took longer meanwhile.
+    StandingSlow = "standing: slow disk",
     /// A request was in progress on the connection.
     ConnectionBreak = "client connection broken",
 }

@@ -192,6 +192,8 @@ pub struct DiskTrouble {
     pub sync_errors: bool,
     pub stalled: bool,
     pub full: bool,
+    /// Every sync takes this much longer.
+    pub slow_ms: u64,
 }
 
 /// The directory of one node, as a copy that can be put back.
@@ -219,7 +221,7 @@ impl Disk {
                 if self.trouble.full {
                     counters.fired(Kind::Full);
                     counters.mattered(Kind::Full);
-                    return DiskResult::Failed(DiskError::Full);
+                    return DiskResult::Failed(DiskError::Full { lacking: *size });
                 }
                 if let Some(error) = self.write_error(counters) {
                     self.create_partly(*segment, *size as usize, counters);

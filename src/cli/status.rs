@@ -95,6 +95,13 @@ fn state(membership: &Membership) -> String {
     }
 }
 
+fn disk(report: &StatusReport) -> String {
+    match (report.disk_full, report.disk_bytes_needed) {
+        (false, 0) => "ok".into(),
+        (full, needed) => format!("{}: needs {} more", if full { "full" } else { "filling" }, show::amount(needed)),
+    }
+}
+
 fn row(node: NodeId, answer: &Result<StatusReport, Error>, answers: &Answers, members: &[Member]) -> Vec<String> {
     let lag = behind(node, answers).to_string();
     let mut row = vec![node.to_string(), address(node, members)];
@@ -112,7 +119,7 @@ fn row(node: NodeId, answer: &Result<StatusReport, Error>, answers: &Answers, me
                 lag,
                 report.entries_unapplied.to_string(),
                 format!("{} of {}", show::amount(report.log_bytes_written), show::amount(report.log_bytes_allocated)),
-                if report.disk_full { "full" } else { "ok" }.into(),
+                disk(report),
                 format!("{} ({share:.1}%)", show::span(Duration::from_micros(report.cpu_us))),
             ]);
         }
@@ -144,6 +151,7 @@ fn node_json(node: NodeId, answer: &Result<StatusReport, Error>, answers: &Answe
             "log_bytes_written": report.log_bytes_written,
             "log_bytes_allocated": report.log_bytes_allocated,
             "disk_full": report.disk_full,
+            "disk_bytes_needed": report.disk_bytes_needed,
             "cpu_us": report.cpu_us,
             "peers": report.peers.iter().map(peer_json).collect::<Vec<_>>(),
             "counters": report.counters.iter().map(|(name, count)| (name.clone(), (*count).into())).collect::<serde_json::Map<_, _>>(),

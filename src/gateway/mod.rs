@@ -782,7 +782,8 @@ mod tests {
             liveness: &view,
             cache: &mut cache,
             wall_clock_ms: 0,
-            disk_full: false,
+            room: crate::actor::Room::AMPLE,
+            quorum_has_room: true,
         };
         let mut out = Outbox::default();
         gateway.handle(&mut cx, input, &mut out);

@@ -17,12 +17,21 @@
 //! Phi accrual (Hayashibara et al., 2004), with exponentially distributed arrivals, grades suspicion for routing and the dashboard. It is
 //! never an input to safety.
 //!
+//! # Who should lead
+//!
+//! A node that answers heartbeats may still be a bad leader: its disk is full, or far slower than its peers'. Each heartbeat says how the sender's disk does,
+//! and whether the sender finds itself *unfit* to lead ([`fitness`](self): `fitness.rs`). An unfit node hands its leaderships away and is given none, as long as somebody is
+//! fit. Like suspicion this is never an input to safety.
+//!
 //! Nothing here is durable. Heartbeats wait for the epoch to be (the node's gate), so that two lives never share one.
+
+mod fitness;
 
 use crate::actor::{Actor, Context, LivenessView, Outbox, TimerKind};
 use crate::base::{Duration, Epoch, Lsn, NodeId, Time};
 use crate::msg::client::PeerReport;
-use crate::msg::peer::{Heartbeat, HeartbeatReply, PeerMessage, Promise};
+use crate::msg::peer::{DiskHealth, Heartbeat, HeartbeatReply, PeerMessage, Promise};
+use fitness::{Fitness, is_slow};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +64,10 @@ pub enum Out {
     Withdrawn(NodeId),
     /// The peer is in a new epoch: everything it promised, and was promised, is void.
     Restarted(NodeId),
+    /// This node has become unfit to lead, or fit again: see [`LivenessView::own_disk`].
+    Fitness,
+    /// The peer's disk has room again, or the peer is fit to lead again.
+    Recovered(NodeId),
 }
 
 #[derive(Debug)]
@@ -69,6 +82,9 @@ pub struct Liveness {
     /// Of this node's log; goes out with every heartbeat. And as it was first set.
     durable: Lsn,
     began: Option<Lsn>,
+    /// Of this node's disk: it is full; how long a sync takes.
+    disk: (bool, Duration),
+    fitness: Fitness,
 }
 
 /// What is kept of a peer besides the view.
@@ -95,6 +111,8 @@ impl Liveness {
             lapse_at: Time::NEVER,
             durable: Lsn::ZERO,
             began: None,
+            disk: (false, Duration::ZERO),
+            fitness: Fitness::default(),
         }
     }
 
@@ -106,6 +124,11 @@ impl Liveness {
     pub fn set_durable(&mut self, durable: Lsn) {
         self.began.get_or_insert(durable);
         self.durable = durable;
+    }
+
+    /// How this node's disk does: whether it is full, and how long a sync takes. Judged at the next round of heartbeats.
+    pub fn set_disk(&mut self, full: bool, sync: Duration) {
+        self.disk = (full, sync);
     }
 
     /// What this node knows of each peer; `entries_behind` is left for the caller.
@@ -150,6 +173,11 @@ impl Liveness {
         }
         if !self.see_epoch(cx, from, epoch, out) {
             return;
+        }
+        let disk = &mut self.view.entry(from).disk;
+        let before = std::mem::replace(disk, heartbeat.disk);
+        if (before.full && !heartbeat.disk.full) || (before.unfit && !heartbeat.disk.unfit) {
+            out.push(Out::Recovered(from));
         }
         let until = cx.now + self.options.support;
         let peer = self.peers.get_mut(&from).expect("looked up above");
@@ -225,7 +253,13 @@ impl Liveness {
     fn on_timer(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
         if self.heartbeat_at.is_some_and(|at| at <= cx.now) {
             self.heartbeat_at = Some(cx.now + self.options.heartbeat_interval);
-            let heartbeat = Heartbeat { sent: cx.now.0, durable: self.durable, began: self.began.unwrap_or_default() };
+            self.judge(cx.now, out);
+            let heartbeat = Heartbeat {
+                sent: cx.now.0,
+                durable: self.durable,
+                began: self.began.unwrap_or_default(),
+                disk: self.view.own_disk,
+            };
             for (node, peer) in &mut self.peers {
                 out.push(Out::Send(*node, PeerMessage::Heartbeat(heartbeat)));
                 if peer.up && peer.heard.is_none_or(|heard| cx.now.since(heard) > self.options.support) {
@@ -236,6 +270,20 @@ impl Liveness {
         }
         if self.lapse_at <= cx.now {
             self.lapse(cx.now, out);
+        }
+    }
+
+    /// Whether this node should lead, by its disk and its peers'.
+    fn judge(&mut self, now: Time, out: &mut Outbox<Out>) {
+        let (full, sync) = self.disk;
+        let sync_ms = u32::try_from(sync.as_millis()).unwrap_or(u32::MAX);
+        // Of a peer that is away nothing is expected: with too many away there is nobody to hand anything to.
+        let syncs = self.peers.iter().map(|(node, peer)| if peer.up { self.view.disk_of(*node).sync_ms } else { u32::MAX });
+        let slow = is_slow(sync_ms, syncs.collect(), self.fitness.is_unfit());
+        let changed = self.fitness.look(now, full, slow);
+        self.view.own_disk = DiskHealth { full, unfit: self.fitness.is_unfit(), sync_ms };
+        if changed {
+            out.push(Out::Fitness);
         }
     }
 
@@ -326,7 +374,8 @@ mod tests {
             liveness: view,
             cache,
             wall_clock_ms: 0,
-            disk_full: false,
+            room: crate::actor::Room::AMPLE,
+            quorum_has_room: true,
         }
     }
 
@@ -359,8 +408,33 @@ mod tests {
             .expect("a heartbeat is answered")
     }
 
+    fn own_disk_after(liveness: &mut Liveness, millis: u64, full: bool, sync_ms: u64) -> (DiskHealth, bool) {
+        liveness.set_disk(full, Duration::from_millis(sync_ms));
+        let out = run(liveness, millis, In::Timer);
+        let told = out.iter().find_map(|o| match o {
+            Out::Send(_, PeerMessage::Heartbeat(heartbeat)) => Some(heartbeat.disk),
+            _ => None,
+        });
+        (told.expect("a heartbeat is due"), out.iter().any(|o| matches!(o, Out::Fitness)))
+    }
+
+    #[test]
+    fn heartbeats_say_how_the_disk_does_and_what_peers_say_is_remembered() {
+        let mut liveness = fresh();
+        beat(&mut liveness, 10, 3);
+        assert_eq!(own_disk_after(&mut liveness, 60, false, 5), (DiskHealth { full: false, unfit: false, sync_ms: 5 }, false));
+        assert_eq!(own_disk_after(&mut liveness, 120, true, 5), (DiskHealth { full: true, unfit: true, sync_ms: 5 }, true));
+        let disk = DiskHealth { full: true, unfit: true, sync_ms: 7 };
+        let heartbeat = Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk };
+        run(&mut liveness, 130, In::Heartbeat(NodeId(2), Epoch(3), heartbeat));
+        assert_eq!(liveness.view().disk_of(NodeId(2)), disk);
+        let out = beat(&mut liveness, 140, 3);
+        assert!(matches!(out[0], Out::Recovered(NodeId(2))), "room again");
+    }
+
     fn beat(liveness: &mut Liveness, millis: u64, epoch: u64) -> Vec<Out> {
-        run(liveness, millis, In::Heartbeat(NodeId(2), Epoch(epoch), Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0) }))
+        let heartbeat = Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk: DiskHealth::default() };
+        run(liveness, millis, In::Heartbeat(NodeId(2), Epoch(epoch), heartbeat))
     }
 
     #[test]

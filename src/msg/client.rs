@@ -322,7 +322,7 @@ pub enum Rejection {
     /// The operation was not begun before its deadline.
     #[n(6)]
     DeadlineExceeded,
-    /// The disk of the partition's leader has no room.
+    /// No quorum of the partition's replicas has room on its disks.
     #[n(7)]
     DiskFull,
     /// The value's bytes fail their checksum at this replica. They are never served.
@@ -356,7 +356,10 @@ impl fmt::Display for Rejection {
             Rejection::Overloaded => write!(f, "the cluster is overloaded; try again with fewer requests at once"),
             Rejection::NoLeader => write!(f, "no leader of the key's partition could be reached in time"),
             Rejection::DeadlineExceeded => write!(f, "the deadline passed before the operation was begun"),
-            Rejection::DiskFull => write!(f, "the disk of the partition's leader is full"),
+            Rejection::DiskFull => write!(
+                f,
+                "the disks of too many of the partition's replicas are full; `ringseed status` says how much room is needed (deletes are still taken for a while)"
+            ),
             Rejection::Corrupt => write!(f, "the value fails its checksum on the leader's disk; it is not served"),
             Rejection::Stopping => write!(f, "the node is stopping"),
             Rejection::NotReady => write!(f, "the cluster has not formed yet, or it refused this node"),
@@ -465,6 +468,10 @@ pub struct StatusReport {
     /// CPU time of the node's process so far, in microseconds; 0 when the driver does not say.
     #[n(13)]
     pub cpu_us: u64,
+    /// Bytes that the disk lacks for the log's next segment; 0 while there is room. The disk is *full* once the segment before is, but for a reserve.
+    #[n(20)]
+    #[cbor(default)]
+    pub disk_bytes_needed: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

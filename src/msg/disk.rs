@@ -37,7 +37,10 @@ pub enum DiskResult {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiskError {
     /// No room. Only `Create` may say this without the node halting: segments are allocated in advance.
-    Full,
+    Full {
+        /// How many bytes more would have been enough; 0 if that is not known.
+        lacking: u32,
+    },
     /// The disk said no: a write or sync so answered halts the node, a read so answered counts as rot.
     Io(String),
 }
@@ -45,7 +48,7 @@ pub enum DiskError {
 impl fmt::Display for DiskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DiskError::Full => write!(f, "no space left on the disk"),
+            DiskError::Full { lacking } => write!(f, "no space left on the disk ({lacking} more bytes are needed)"),
             DiskError::Io(what) => write!(f, "{what}"),
         }
     }

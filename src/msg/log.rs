@@ -53,6 +53,19 @@ impl Fact {
             Fact::Transaction(fact) => fact.size(),
         }
     }
+
+    /// Whether it brings new values. What does not frees something, or ends it: a full disk takes it as long as its reserve lasts. The decision of a
+    /// transaction counts as such, values included: it was begun while there was room, and locks wait for it.
+    pub fn needs_room(&self) -> bool {
+        match self {
+            Fact::Noop => false,
+            Fact::Write { value, .. } => value.is_some(),
+            Fact::Transaction(fact) => match &**fact {
+                TransactionFact::Prepare { writes, .. } => writes.0.iter().any(|write| write.value.is_some()),
+                TransactionFact::Decide { .. } | TransactionFact::Resolve { .. } | TransactionFact::End { .. } => false,
+            },
+        }
+    }
 }
 
 /// The part of a replica's state that must be durable before a message of its term leaves (Raft, figure 2).

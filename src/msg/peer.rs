@@ -135,6 +135,23 @@ pub struct Heartbeat {
     #[n(5)]
     #[cbor(default)]
     pub began: Lsn,
+    #[n(3)]
+    #[cbor(default)]
+    pub disk: DiskHealth,
+}
+
+/// How a node's disk does. A hint, for who should lead; never an input to safety.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct DiskHealth {
+    /// There is no room for entries but a reserve: appends of them are refused.
+    #[n(0)]
+    pub full: bool,
+    /// The sender finds that others should lead: its disk is full, or far slower than those of its peers, or was so a short time ago.
+    #[n(1)]
+    pub unfit: bool,
+    /// How long a sync of the log takes, in milliseconds.
+    #[n(2)]
+    pub sync_ms: u32,
 }
 
 impl Heartbeat {
@@ -314,9 +331,13 @@ pub enum AppendOutcome {
     /// The term is stale; the reply's `term` says the newer one.
     #[n(2)]
     StaleTerm,
-    /// The follower has no room.
+    /// The follower has no room for the entries that it lacks. Its log equals the leader's up to `matched`, which is durable there.
     #[n(3)]
-    Full,
+    Full {
+        #[n(0)]
+        #[cbor(default)]
+        matched: Index,
+    },
 }
 
 /// A request that a gateway passes to the leader of its partition.

@@ -319,6 +319,7 @@ impl Node {
         let due = |deadline: Option<(Time, TimerKind)>| deadline.is_some_and(|(at, _)| at <= now);
         if due(self.liveness.deadline()) {
             self.liveness.set_durable(self.log.durable_lsn());
+            self.liveness.set_disk(self.log.room().is_full(), self.log.sync_latency(now));
             self.work.push_back(Work::Liveness(crate::liveness::In::Timer));
         }
         if due(self.membership.deadline()) {

@@ -12,6 +12,8 @@ use crate::msg::transaction::TransactionReport;
 pub struct Counters {
     pub envelopes_dropped: u64,
     pub corrupt_reads: u64,
+    /// How often this node became unfit to lead, or fit again.
+    pub fitness_changes: u64,
     /// Why a peer last refused this node.
     pub refusal: Option<String>,
 }
@@ -57,11 +59,12 @@ impl Node {
             items: self.groups.values().map(|group| group.store.item_count()).sum(),
             log_bytes_allocated: self.log.bytes_allocated(),
             log_bytes_written: self.log.bytes_written(),
-            disk_full: self.log.is_full(),
+            disk_full: self.log.room().is_full(),
             entries_unapplied: self.groups.values().map(|g| g.replica.log().last_index().0 - g.replica.applied().0).sum(),
             peers,
             counters: self.counters(),
             cpu_us: 0,
+            disk_bytes_needed: self.log.bytes_needed(),
         }
     }
 
@@ -88,6 +91,7 @@ impl Node {
             ("corrupt_reads", self.counters.corrupt_reads),
             ("elections_won", elections),
             ("envelopes_dropped", self.counters.envelopes_dropped),
+            ("fitness_changes", self.counters.fitness_changes),
             ("forwards_refused", gateway.forwards_refused),
             ("forwards_sent", gateway.forwards_sent),
             ("messages_gated", self.gate.len() as u64),
@@ -96,10 +100,12 @@ impl Node {
             ("requests_in_progress", self.gateway.requests_in_progress() as u64),
             ("scans", gateway.scans),
             ("stopping", u64::from(self.is_stopping())),
+            ("sync_latency_ms", u64::from(self.liveness.view().own_disk.sync_ms)),
             ("transactions", gateway.transactions),
             ("transactions_aborted", coordinated(|counters| counters.aborted)),
             ("transactions_committed", coordinated(|counters| counters.committed)),
             ("transactions_retried", gateway.transactions_retried),
+            ("unfit", u64::from(self.liveness.view().own_disk.unfit)),
             ("unknown", gateway.unknown),
             ("writes", gateway.writes),
         ]
@@ -128,7 +134,8 @@ impl Node {
             liveness: self.liveness.view(),
             cache: &mut self.cache,
             wall_clock_ms: self.wall_clock_ms,
-            disk_full: false,
+            room: crate::actor::Room::AMPLE,
+            quorum_has_room: true,
         };
         self.groups
             .iter()

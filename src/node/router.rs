@@ -50,7 +50,8 @@ macro_rules! context {
             liveness: $view,
             cache: &mut $node.cache,
             wall_clock_ms: $node.wall_clock_ms,
-            disk_full: $node.log.is_full(),
+            room: $node.log.room(),
+            quorum_has_room: true,
         }
     };
 }
@@ -171,7 +172,8 @@ impl Node {
             liveness: self.liveness.view(),
             cache: &mut self.cache,
             wall_clock_ms: self.wall_clock_ms,
-            disk_full: false,
+            room: crate::actor::Room::AMPLE,
+            quorum_has_room: true,
         };
         self.log.handle(&mut cx, input, &mut out);
         while let Some(output) = out.pop() {
@@ -249,6 +251,12 @@ impl Node {
                 liveness::Out::SupportGained(peer) => self.tell_groups_of(peer, replica::In::SupportGained),
                 liveness::Out::SupportLost(peer) => self.tell_groups_of(peer, replica::In::SupportLost),
                 liveness::Out::Withdrawn(peer) => self.tell_groups_of(peer, replica::In::Withdrawn),
+                liveness::Out::Fitness => {
+                    self.counters.fitness_changes += 1;
+                    let groups = self.groups.keys().map(|id| Work::Replica(*id, replica::In::Fitness));
+                    self.work.extend(groups);
+                }
+                liveness::Out::Recovered(peer) => self.tell_groups_of(peer, replica::In::Recovered),
                 liveness::Out::Restarted(peer) => {
                     self.tell_groups_of(peer, replica::In::Restarted);
                     self.work.push_back(Work::Gateway(gateway::In::Restarted(peer)));
@@ -349,9 +357,11 @@ impl Node {
     }
 
     fn run_store(&mut self, now: Time, id: GroupId, input: store::In) {
+        let quorum_has_room = self.quorum_has_room(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
         let mut out = std::mem::take(&mut self.outboxes.store);
         let mut cx = context!(self, now, self.liveness.view());
+        cx.quorum_has_room = quorum_has_room;
         group.store.handle(&mut cx, input, &mut out);
         self.arm(id);
         while let Some(output) = out.pop() {
@@ -412,6 +422,16 @@ impl Node {
             }
         }
         self.outboxes.coordinator = out;
+    }
+
+    /// Whether a quorum of the group's replicas has room on its disks, as far as their heartbeats tell.
+    fn quorum_has_room(&self, id: GroupId) -> bool {
+        let view = self.liveness.view();
+        let is_full = |node: &NodeId| {
+            if *node == self.options.me { self.log.room().is_full() } else { view.disk_of(*node).full }
+        };
+        let voters = self.groups.get(&id).map_or(&[][..], |group| group.replica.voters());
+        voters.iter().filter(|node| is_full(node)).count() * 2 < voters.len().max(1)
     }
 
     fn lacking(&self, id: GroupId, index: Index) -> Vec<NodeId> {

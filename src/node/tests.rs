@@ -12,14 +12,20 @@ use bytes::Bytes;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
+mod disks;
 mod transactions;
 
 #[derive(Default)]
-struct Disk(BTreeMap<SegmentId, Vec<u8>>);
+struct Disk(
+    BTreeMap<SegmentId, Vec<u8>>,
+    /// It is full: no segment can be made.
+    bool,
+);
 
 impl Disk {
     fn execute(&mut self, operation: DiskOp) -> DiskResult {
         match operation {
+            DiskOp::Create { size, .. } if self.1 => return DiskResult::Failed(DiskError::Full { lacking: size }),
             DiskOp::Create { segment, size } => {
                 self.0.insert(segment, vec![0; size as usize]);
             }
@@ -73,6 +79,12 @@ struct Cluster {
     loses_forwards: Option<NodeId>,
     /// Envelopes with such a message are lost.
     loses: Option<fn(&PeerMessage) -> bool>,
+    /// Bytes of all envelopes sent, while they are counted.
+    sent_bytes: Option<u64>,
+    /// How long each sync of a node takes.
+    slow_ms: BTreeMap<NodeId, u64>,
+    /// Syncs that are under way, in order of their ends for each node.
+    syncing: Vec<(Time, NodeId, IoId, DiskResult)>,
     next: u64,
     cache_size: usize,
 }
@@ -88,6 +100,9 @@ impl Cluster {
             stopped: Vec::new(),
             loses_forwards: None,
             loses: None,
+            sent_bytes: None,
+            slow_ms: BTreeMap::new(),
+            syncing: Vec::new(),
             next: 0,
             cache_size: 1 << 20,
         };
@@ -126,6 +141,10 @@ impl Cluster {
     fn run(&mut self, millis: u64) {
         for _ in 0..millis {
             self.now = self.now + Duration::from_millis(1);
+            let now = self.now;
+            for (_, id, io, result) in self.syncing.extract_if(.., |(at, ..)| *at <= now) {
+                self.queue.push_back((id, Arrival::Disk(io, result)));
+            }
             let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
             for id in &ids {
                 self.step(*id, Event::Timer);
@@ -152,12 +171,20 @@ impl Cluster {
                         && envelope.messages.iter().any(|message| matches!(message, PeerMessage::Forward(_))) => {}
                 Effect::Send(_, envelope) if self.loses.is_some_and(|lost| envelope.messages.iter().any(lost)) => {}
                 Effect::Send(to, envelope) if self.nodes.contains_key(&to) => {
+                    if let Some(sent) = &mut self.sent_bytes {
+                        *sent += crate::msg::codec::encode(&envelope).len() as u64;
+                    }
                     self.queue.push_back((to, Arrival::Net(id, envelope)))
                 }
                 Effect::Send(..) => {}
                 Effect::Disk(io, operation) => {
+                    let slow_ms = self.slow_ms.get(&id).filter(|_| matches!(operation, DiskOp::Sync { .. }));
+                    let slow = slow_ms.map(|millis| self.now + Duration::from_millis(*millis));
                     let result = self.disks.get_mut(&id).expect("a node has a disk").execute(operation);
-                    self.queue.push_back((id, Arrival::Disk(io, result)));
+                    match slow {
+                        Some(at) => self.syncing.push((at, id, io, result)),
+                        None => self.queue.push_back((id, Arrival::Disk(io, result))),
+                    }
                 }
                 Effect::Reply(_, response) => {
                     self.answers.insert(response.id, response.body);

@@ -26,8 +26,16 @@ impl Replica {
     fn wait_for_leader(&mut self, cx: &mut Context<'_>) {
         let spread = self.spread().as_nanos() as u64;
         let rank = self.options.voters.iter().position(|node| *node == cx.me).unwrap_or(0) as u64;
-        let patience = Duration::from_nanos(rank * spread / 2 + below(cx.random, spread));
+        let mut patience = Duration::from_nanos(rank * spread / 2 + below(cx.random, spread));
+        if self.others(cx.me).any(|node| self.may_take_over(cx, node)) {
+            patience += self.options.support;
+        }
         self.election_at = Some(cx.now.max(self.options.no_vote_until) + patience);
+    }
+
+    /// Whether this node is unfit to lead, and that one, which this node hears, is fit.
+    fn may_take_over(&self, cx: &Context<'_>, node: NodeId) -> bool {
+        cx.liveness.own_disk.unfit && !cx.liveness.disk_of(node).unfit && cx.liveness.supporting(node, cx.now).is_some()
     }
 
     /// Whether this replica must ignore a candidate: it keeps a promise under which it accepted a leader, or leads by a lease itself.
@@ -157,6 +165,7 @@ impl Replica {
         let first = self.log.last_index().next();
         let leader = Leader::new(cx, &self.options.voters, self.log.last_index(), first, self.rebalance_patience());
         self.role = Role::Leader(Box::new(leader));
+        self.on_fitness(cx);
         self.append_own(Entry { index: first, term: self.state.term, fact: Fact::Noop }, out);
         out.push(Out::Led(self.state.term, first.next()));
         self.announce(Some(cx.me), out);

@@ -3,7 +3,12 @@
 use super::{Out, Replica};
 use crate::actor::{Context, Outbox};
 use crate::base::{Epoch, Index, NodeId, Term};
+use crate::msg::codec;
+use crate::msg::log::Fact;
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
+
+/// Bytes that an entry's record takes in the log, at most, besides what the entry takes in a message.
+const RECORD_OVERHEAD: usize = 256;
 
 impl Replica {
     pub(super) fn on_append(&mut self, cx: &mut Context<'_>, from: NodeId, epoch: Epoch, append: Append, out: &mut Outbox<Out>) {
@@ -29,8 +34,11 @@ impl Replica {
         let commit = append.commit;
         let outcome = match self.conflict(&append) {
             Some(conflict) => conflict,
-            // The reserve serves what has no payload: without its first entry no leader could serve at all.
-            None if cx.disk_full && append.entries.iter().any(|e| e.fact.size() > 0) => AppendOutcome::Full,
+            None if !self.has_room_for(cx, &append) => {
+                let matched = self.known_up_to(&append);
+                self.learn_commit(Index(commit.0.min(matched.0)), out);
+                AppendOutcome::Full { matched }
+            }
             None => match self.take_entries(append, out) {
                 Some(matched) => {
                     self.learn_commit(Index(commit.0.min(matched.0)), out);
@@ -53,6 +61,28 @@ impl Replica {
             Some(term) if term == append.previous_term => None,
             Some(term) => Some(AppendOutcome::Conflict { index: self.log.first_of_term(previous), term, previous }),
             None => Some(AppendOutcome::Conflict { index: self.log.last_index().next(), term: Term::ZERO, previous }),
+        }
+    }
+
+    /// The last entry of an append, which joins on, that is in this log already.
+    fn known_up_to(&self, append: &Append) -> Index {
+        let known = append.entries.iter().take_while(|entry| self.log.term_at(entry.index) == Some(entry.term)).count();
+        Index(append.previous_index.0 + known as u64)
+    }
+
+    /// Whether the log takes what is new to it. What frees room, or ends something, may have more of a full disk's reserve than other entries; a leader's
+    /// first entry of its term may have all of it: without that no leader could serve at all.
+    fn has_room_for(&self, cx: &Context<'_>, append: &Append) -> bool {
+        if !cx.room.is_full() {
+            return true;
+        }
+        let known = (self.known_up_to(append).0 - append.previous_index.0) as usize;
+        let new = &append.entries[known..];
+        let bytes = new.iter().map(|entry| (codec::encode(entry).len() + RECORD_OVERHEAD) as u64).sum();
+        if new.iter().any(|entry| entry.fact.needs_room()) {
+            cx.room.takes(bytes)
+        } else {
+            new.iter().all(|entry| entry.fact == Fact::Noop) || cx.room.takes_ending(bytes)
         }
     }
 

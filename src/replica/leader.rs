@@ -5,6 +5,7 @@ use super::progress::{Fetch, Pace, Progress};
 use super::{Out, Replica, Role};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, RECENT_ENTRY_BYTES_MAX};
+use crate::base::random::below;
 use crate::base::{Duration, Epoch, Index, NodeId, Term, Time};
 use crate::msg::log::{Entry, Fact};
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
@@ -12,6 +13,10 @@ use std::collections::VecDeque;
 
 /// Entries read back from the log at once for one follower.
 const FETCH_ENTRIES_MAX: usize = 256;
+/// Bytes of entries in one append to a follower whose disk is full (its last entry may go beyond): enough for deletes and decisions, which it may take.
+const CAREFUL_BYTES_MAX: usize = 1024;
+/// The groups of a node that has become unfit hand their leaderships over spread over this time.
+const HAND_OVER_WITHIN: Duration = Duration::from_millis(200);
 /// How long a commit index waits for an append to ride on.
 const COMMIT_WAIT: Duration = Duration::from_millis(5);
 
@@ -35,6 +40,8 @@ pub struct Leader {
     released: bool,
     /// When to hand the leadership to the preferred leader.
     rebalance_at: Option<Time>,
+    /// When to look for a follower that takes over, since this node is unfit to lead.
+    hand_over_at: Option<Time>,
     /// The store wants to know when all voters have this; 0: nothing.
     watched: Index,
     /// Fetches begun.
@@ -65,6 +72,7 @@ impl Leader {
             transfer: None,
             released: false,
             rebalance_at: (!preferred).then(|| cx.now + patience),
+            hand_over_at: None,
             watched: Index::ZERO,
             fetches: 0,
         }
@@ -81,7 +89,7 @@ impl Leader {
 
     pub fn deadline(&self) -> Option<Time> {
         let transfer = self.transfer.map(|t| t.until);
-        [self.nudge_at, self.step_down_at, transfer, self.rebalance_at].into_iter().flatten().min()
+        [self.nudge_at, self.step_down_at, transfer, self.rebalance_at, self.hand_over_at].into_iter().flatten().min()
     }
 
     pub fn check(&self, log: &GroupLog, voters: &[NodeId]) {
@@ -188,16 +196,19 @@ impl Replica {
         }
         let mut sender =
             Sender { log: &self.log, term: self.state.term, commit: self.state.commit, round: leader.round, now: cx.now };
-        let mut behind = !leader.confirms.is_empty();
+        let mut look_at = if leader.confirms.is_empty() { Time::NEVER } else { retry };
         for progress in &mut leader.progress {
+            progress.careful = cx.liveness.disk_of(progress.node).full;
             sender.send_entries(progress, &mut leader.fetches, out);
             if progress.round_sent < leader.round {
                 sender.send_empty(progress, out);
             }
-            behind |= progress.matched < self.log.last_index();
+            if progress.matched < self.log.last_index() {
+                look_at = look_at.min(if progress.careful { retry.max(progress.full_until) } else { retry });
+            }
         }
-        if behind {
-            leader.nudge_by(retry);
+        if look_at < Time::NEVER {
+            leader.nudge_by(look_at);
         }
     }
 
@@ -272,13 +283,8 @@ impl Replica {
         match reply.outcome {
             AppendOutcome::Matched(index) if index <= last => progress.match_up_to(index),
             AppendOutcome::Conflict { index, term, previous } => self.on_conflict(from, index, term, previous),
-            AppendOutcome::Full => {
-                progress.full = true;
-                let matched = progress.matched;
-                progress.probe_from(matched.next());
-                return;
-            }
-            AppendOutcome::Matched(_) | AppendOutcome::StaleTerm => return,
+            AppendOutcome::Full { matched } if matched <= last => progress.on_full(cx.now, matched),
+            AppendOutcome::Matched(_) | AppendOutcome::Full { .. } | AppendOutcome::StaleTerm => return,
         }
         self.try_commit(cx, out);
         self.serve_confirms(cx, out);
@@ -344,8 +350,56 @@ impl Replica {
             if preferred {
                 leader.rebalance_at = Some(cx.now + patience);
             }
+            self.on_fitness(cx);
             self.on_support_lost(cx);
             self.on_leader_timer(cx, out);
+        }
+    }
+
+    /// This node has become unfit to lead, or fit again, or leads from now on, or somebody may be there to take over.
+    pub(super) fn on_fitness(&mut self, cx: &mut Context<'_>) {
+        let Some(leader) = self.leader_mut() else { return };
+        leader.hand_over_at = cx.liveness.own_disk.unfit.then(|| {
+            // Not all groups of a node at the same instant.
+            let soon = cx.now + Duration::from_nanos(below(cx.random, HAND_OVER_WITHIN.as_nanos() as u64));
+            leader.hand_over_at.map_or(soon, |at| at.min(soon))
+        });
+    }
+
+    pub(super) fn on_recovered(&mut self, cx: &mut Context<'_>, peer: NodeId) {
+        let patience = self.rebalance_patience();
+        let preferred = self.options.voters.first() == Some(&peer);
+        if let Some(leader) = self.leader_mut() {
+            leader.nudge_by(cx.now);
+            if preferred && leader.rebalance_at.is_none() {
+                leader.rebalance_at = Some(cx.now + patience);
+            }
+            leader.progress.iter_mut().filter(|p| p.node == peer).for_each(Progress::has_room);
+        }
+        self.on_fitness(cx);
+    }
+
+    /// Hands the leadership of an unfit node to a follower that is fit: the one that is nearest, the preferred leader among equals.
+    fn hand_over(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let last = self.log.last_index();
+        let again = cx.now + self.options.support * 2;
+        let Role::Leader(leader) = &mut self.role else { return };
+        leader.hand_over_at = None;
+        if !cx.liveness.own_disk.unfit {
+            return;
+        }
+        let fit = |p: &&Progress| !cx.liveness.disk_of(p.node).unfit && cx.liveness.supported_by(p.node, cx.now).is_some();
+        let heirs: Vec<&Progress> = leader.progress.iter().filter(fit).collect();
+        if heirs.is_empty() {
+            // One that comes back, or recovers, is told of.
+            return;
+        }
+        let near = heirs.into_iter().filter(|p| last.0 - p.matched.0 < APPEND_ENTRIES_MAX as u64);
+        let rank = |node: NodeId| std::cmp::Reverse(self.options.voters.iter().position(|voter| *voter == node));
+        let heir = near.max_by_key(|p| (p.matched, rank(p.node))).map(|p| p.node);
+        leader.hand_over_at = Some(again);
+        if let Some(heir) = heir.filter(|_| leader.transfer.is_none()) {
+            self.begin_transfer(cx, heir, out);
         }
     }
 
@@ -398,6 +452,9 @@ impl Replica {
             leader.rebalance_at = None;
             self.rebalance(cx, out);
         }
+        if matches!(&self.role, Role::Leader(leader) if due(leader.hand_over_at)) {
+            self.hand_over(cx, out);
+        }
         if matches!(&self.role, Role::Leader(leader) if due(leader.nudge_at)) {
             self.nudge(cx, out);
         }
@@ -411,27 +468,41 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else { return };
         let mut sender = Sender { log: &self.log, term: self.state.term, commit, round: leader.round, now: cx.now };
         let mut pending = last > commit;
+        let mut full_until = Time::NEVER;
         for progress in &mut leader.progress {
             let Some((promise, _)) = cx.liveness.supported_by(progress.node, cx.now) else { continue };
             let accepted = progress.acceptance == Some(promise);
             let waits_for_round = !leader.confirms.is_empty() && progress.round_acked < leader.round;
-            if progress.matched >= last && progress.commit_acked >= commit && accepted && !waits_for_round {
-                continue;
+            progress.careful = cx.liveness.disk_of(progress.node).full;
+            if accepted && !waits_for_round {
+                if progress.matched >= last && progress.commit_acked >= commit {
+                    continue;
+                }
+                if progress.careful && progress.commit_acked >= commit.min(progress.matched) {
+                    // All that it lacks is entries for which it has no room.
+                    let quiet = cx.now.since(progress.entries_sent_at) >= retry && progress.fetch.is_none();
+                    if quiet && progress.full_until <= cx.now {
+                        progress.probe_again();
+                        sender.send_entries(progress, &mut leader.fetches, out);
+                        progress.leave_alone(cx.now);
+                    }
+                    full_until = full_until.min(progress.full_until.max(cx.now + retry));
+                    continue;
+                }
             }
             pending = true;
             let stale = cx.now.since(progress.sent_at) >= retry;
             // A fetch is always answered, however slow the disk is: begun anew at every retry it might never end.
             let lost = cx.now.since(progress.entries_sent_at) >= retry;
-            if progress.matched < last && lost && progress.fetch.is_none() {
-                progress.full = false;
-                let next = if matches!(progress.pace, Pace::Stream) { progress.matched.next() } else { progress.next };
-                progress.probe_from(next);
+            if progress.matched < last && lost && progress.fetch.is_none() && progress.full_until <= cx.now {
+                progress.probe_again();
             }
             if !sender.send_entries(progress, &mut leader.fetches, out) && (stale || !accepted || progress.commit_sent < commit) {
                 sender.send_empty(progress, out);
             }
         }
-        leader.nudge_at = (pending || !leader.confirms.is_empty()).then(|| cx.now + retry);
+        let look_at = if pending || !leader.confirms.is_empty() { cx.now + retry } else { full_until };
+        leader.nudge_at = (look_at < Time::NEVER).then_some(look_at);
         if !pending {
             self.log.trim(self.applied, self.applied, 0);
         }
@@ -476,7 +547,9 @@ impl Replica {
         let last = self.log.last_index();
         let Role::Leader(leader) = &mut self.role else { return };
         let near = |p: &Progress| p.node == preferred && last.0 - p.matched.0 < APPEND_ENTRIES_MAX as u64;
-        if cx.liveness.supported_by(preferred, cx.now).is_none() || leader.transfer.is_some() {
+        // One that comes back, or recovers, is told of.
+        let unfit = cx.liveness.disk_of(preferred).unfit;
+        if unfit || cx.liveness.supported_by(preferred, cx.now).is_none() || leader.transfer.is_some() {
             return;
         }
         if leader.progress.iter().any(near) {
@@ -486,14 +559,21 @@ impl Replica {
         }
     }
 
-    /// Hands the leadership to the follower that is nearest, the preferred leader among equals.
+    /// Hands the leadership to the follower that is nearest, the preferred leader among equals; to an unfit one if nobody else is there.
     pub(super) fn on_transfer(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
         let Role::Leader(leader) = &self.role else { return };
         let target = leader
             .progress
             .iter()
             .filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some())
-            .max_by_key(|p| (p.matched, p.acceptance, std::cmp::Reverse(self.options.voters.iter().position(|v| *v == p.node))))
+            .max_by_key(|p| {
+                (
+                    !cx.liveness.disk_of(p.node).unfit,
+                    p.matched,
+                    p.acceptance,
+                    std::cmp::Reverse(self.options.voters.iter().position(|v| *v == p.node)),
+                )
+            })
             .map(|p| p.node);
         if let Some(target) = target.filter(|_| leader.transfer.is_none()) {
             self.begin_transfer(cx, target, out);
@@ -536,10 +616,14 @@ impl Sender<'_> {
     /// Sends as many entries as flow control allows, or begins to read them back. True if anything was sent.
     fn send_entries(&mut self, progress: &mut Progress, fetches: &mut u64, out: &mut Outbox<Out>) -> bool {
         let mut sent = false;
-        while progress.may_send() && progress.next <= self.log.last_index() {
-            let entries = self.entries_from(progress.next);
+        let size_max = if progress.careful { CAREFUL_BYTES_MAX } else { APPEND_BYTES_MAX };
+        while progress.may_send(self.now) && progress.next <= self.log.last_index() {
+            if progress.careful && !self.is_small(progress.next) {
+                break;
+            }
+            let entries = self.entries_from(progress.next, size_max);
             if entries.is_empty() {
-                self.fetch(progress, fetches, out);
+                self.fetch(progress, size_max, fetches, out);
                 break;
             }
             self.send(progress, progress.next.previous(), entries, out);
@@ -548,12 +632,20 @@ impl Sender<'_> {
         sent
     }
 
+    /// Whether an entry may be sent to a follower whose disk is full, to see whether it takes it.
+    fn is_small(&self, index: Index) -> bool {
+        match self.log.entry(index) {
+            Some(entry) => entry.fact.size() <= CAREFUL_BYTES_MAX,
+            None => self.log.place_of(index).is_some_and(|place| place.length as usize <= CAREFUL_BYTES_MAX),
+        }
+    }
+
     /// The entries from `first` on that are in memory, up to the limits of one append.
-    fn entries_from(&self, first: Index) -> Vec<Entry> {
+    fn entries_from(&self, first: Index, size_max: usize) -> Vec<Entry> {
         let mut entries = Vec::new();
         let mut size = 0;
         let mut index = first;
-        while entries.len() < APPEND_ENTRIES_MAX && size < APPEND_BYTES_MAX {
+        while entries.len() < APPEND_ENTRIES_MAX && size < size_max {
             let Some(entry) = self.log.entry(index) else { break };
             size += entry.fact.size();
             entries.push(entry);
@@ -562,12 +654,12 @@ impl Sender<'_> {
         entries
     }
 
-    fn fetch(&self, progress: &mut Progress, fetches: &mut u64, out: &mut Outbox<Out>) {
+    fn fetch(&self, progress: &mut Progress, size_max: usize, fetches: &mut u64, out: &mut Outbox<Out>) {
         *fetches += 1;
         let first = progress.next;
         let mut count = 0u64;
         let mut size = 0;
-        while count < FETCH_ENTRIES_MAX as u64 && size < APPEND_BYTES_MAX {
+        while count < FETCH_ENTRIES_MAX as u64 && size < size_max {
             let index = Index(first.0 + count);
             let Some(place) = self.log.place_of(index).filter(|_| count == 0 || self.log.entry(index).is_none()) else { break };
             out.push(Out::ReadEntry(*fetches * FETCH_ENTRIES_MAX as u64 + count, place));

@@ -38,6 +38,16 @@
 //! 6. *A late reply with a later term.* F campaigned once, then accepted (L, T). G, which had won F's pre-vote earlier, is in T+1 and now answers F's old request.
 //!    Adopting T+1 would void the acceptance while L counts on it, and F would vote for G. So a bound follower takes no term from a reply either.
 //!
+//! # Who leads, when somebody is unfit
+//!
+//! A node whose disk is full, or far slower than its peers', answers heartbeats and keeps its leases: by the rules above it would lead for as long as that lasts.
+//! So a leader on a node that is *unfit* (the liveness view says who is) hands its leadership to a follower that is fit and nearly up to date, as a transfer, and tries again until one takes it; a preferred
+//! leader that is unfit gets nothing back; an unfit follower that hears of no leader campaigns after the others. Where nobody is fit nothing moves. None of this touches votes:
+//! if the unfit replica alone has all that is committed, it is elected.
+//!
+//! A follower without room takes leaders, terms, votes and commit indexes as ever, refuses the entries that need room ([`AppendOutcome::Full`](crate::msg::peer::AppendOutcome)), says up to where it has all, and is left
+//! alone then: [`progress`] says for how long.
+//!
 //! A read needs a lease, or a quorum round begun after it, *and* a committed entry of the leader's own term (dissertation, 6.4): before that the leader
 //! does not know what is committed.
 //!
@@ -121,6 +131,10 @@ pub enum In {
     SupportLost(NodeId),
     Withdrawn(NodeId),
     Restarted(NodeId),
+    /// This node has become unfit to lead, or fit again.
+    Fitness,
+    /// The peer's disk has room again, or the peer is fit to lead again.
+    Recovered(NodeId),
     /// An entry that was asked for by `Out::ReadEntry`; `None` if it cannot be read.
     Entry(u64, Option<Entry>),
     /// Hand the leadership to another, if there is one that can take it.
@@ -350,6 +364,8 @@ impl Actor for Replica {
             In::SupportLost(_) => self.on_support_lost(cx),
             In::Withdrawn(peer) => self.on_withdrawn(cx, peer, out),
             In::Restarted(peer) => self.on_restarted(cx, peer, out),
+            In::Fitness => self.on_fitness(cx),
+            In::Recovered(peer) => self.on_recovered(cx, peer),
             In::Entry(tag, entry) => self.on_entry_read(cx, tag, entry, out),
             In::Transfer => self.on_transfer(cx, out),
             In::Flush => self.send_appends(cx, out),

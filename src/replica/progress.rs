@@ -4,7 +4,7 @@
 //! restart of the follower leads back to `Probe`.
 
 use crate::base::limits::{APPEND_BYTES_IN_FLIGHT_MAX, APPENDS_IN_FLIGHT_MAX};
-use crate::base::{Epoch, Index, NodeId, Time};
+use crate::base::{Duration, Epoch, Index, NodeId, Time};
 use crate::msg::log::Entry;
 use crate::msg::peer::Promise;
 use std::collections::VecDeque;
@@ -38,9 +38,18 @@ pub struct Progress {
     pub entries_sent_at: Time,
     /// Entries that are being read back from the log to be sent.
     pub fetch: Option<Fetch>,
-    /// The follower said that its disk is full: it is tried again at the pace of retries.
-    pub full: bool,
+    /// The follower's heartbeats say that its disk is full: it is sent small appends at most, seldom.
+    pub careful: bool,
+    /// The follower refused entries for want of room, and is sent none before this.
+    pub full_until: Time,
+    /// How long it was given last; doubles as long as it has no room.
+    full_wait: Duration,
 }
+
+/// How long a follower without room is left alone, the first and the longest time. That it has room again is told by its heartbeats, so this is
+/// for what those do not tell.
+const FULL_WAIT_MIN: Duration = Duration::from_millis(200);
+const FULL_WAIT_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
@@ -78,14 +87,16 @@ impl Progress {
             sent_at: Time::ZERO,
             entries_sent_at: Time::ZERO,
             fetch: None,
-            full: false,
+            careful: false,
+            full_until: Time::ZERO,
+            full_wait: Duration::ZERO,
         }
     }
 
     /// Whether entries may be sent now.
-    pub fn may_send(&self) -> bool {
+    pub fn may_send(&self, now: Time) -> bool {
         match self.pace {
-            Pace::Probe { waiting } => !waiting && !self.full && self.fetch.is_none(),
+            Pace::Probe { waiting } => !waiting && now >= self.full_until && self.fetch.is_none(),
             Pace::Stream => {
                 self.fetch.is_none()
                     && self.in_flight.len() < APPENDS_IN_FLIGHT_MAX
@@ -108,9 +119,9 @@ impl Progress {
 
     /// The follower's log equals ours up to `index`.
     pub fn match_up_to(&mut self, index: Index) {
-        self.full = false;
         if index > self.matched {
             self.matched = index;
+            self.has_room();
         }
         let probed = index >= self.next.previous();
         self.next = self.next.max(self.matched.next());
@@ -137,6 +148,30 @@ impl Progress {
         self.fetch = None;
     }
 
+    /// What was sent is lost, as it seems.
+    pub fn probe_again(&mut self) {
+        self.probe_from(if self.pace == Pace::Stream { self.matched.next() } else { self.next });
+    }
+
+    /// The follower takes no entries for want of room; what it has is up to `matched`.
+    pub fn on_full(&mut self, now: Time, matched: Index) {
+        self.matched = self.matched.max(matched);
+        self.probe_from(self.matched.next());
+        self.leave_alone(now);
+    }
+
+    /// Sends no entries for a while, twice as long as the last time.
+    pub fn leave_alone(&mut self, now: Time) {
+        self.full_wait = (self.full_wait * 2).clamp(FULL_WAIT_MIN, FULL_WAIT_MAX);
+        self.full_until = now + self.full_wait;
+    }
+
+    /// The follower has room, or may have.
+    pub fn has_room(&mut self) {
+        self.full_until = Time::ZERO;
+        self.full_wait = Duration::ZERO;
+    }
+
     /// The follower lives anew, in this epoch: what it matched is asked again.
     pub fn restart(&mut self, epoch: Epoch, last: Index) {
         *self = Progress::new(self.node, epoch, last);
@@ -147,5 +182,34 @@ impl Progress {
         assert!(self.matched <= last && self.next <= last.next(), "nothing beyond the log is sent or matched");
         assert_eq!(self.in_flight.iter().map(|(_, size)| size).sum::<usize>(), self.in_flight_size);
         assert!(self.in_flight.len() <= APPENDS_IN_FLIGHT_MAX, "appends in flight are bounded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_follower_without_room_is_left_alone_for_longer_each_time_and_not_at_all_once_it_takes_something() {
+        let mut progress = Progress::new(NodeId(2), Epoch(1), Index(100));
+        let mut now = Time::from_millis(1_000);
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            assert!(progress.may_send(now), "at the end of the wait");
+            progress.sent(Index(100), 1 << 20);
+            progress.on_full(now, Index(40));
+            progress.check(Index(100));
+            assert_eq!((progress.matched, progress.next), (Index(40), Index(41)));
+            waits.push(progress.full_until.since(now).as_millis() as u64);
+            assert!(!progress.may_send(now) && !progress.may_send(Time(progress.full_until.0 - 1)));
+            now = progress.full_until;
+        }
+        assert_eq!(waits, [200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
+        progress.match_up_to(Index(41));
+        assert!(progress.may_send(now));
+        progress.on_full(now, Index(41));
+        assert_eq!(progress.full_until.since(now).as_millis(), 200, "it took something: anew");
+        progress.has_room();
+        assert!(progress.may_send(now), "its heartbeat says so");
     }
 }

@@ -40,7 +40,8 @@ fn step_at(replica: &mut Replica, me: u16, now: Time, input: In) -> Vec<(NodeId,
         liveness: &LivenessView::EMPTY,
         cache: &mut ValueCache::new(0),
         wall_clock_ms: 0,
-        disk_full: false,
+        room: crate::actor::Room::AMPLE,
+        quorum_has_room: true,
     };
     replica.handle(&mut cx, input, &mut out);
     replica.check();

@@ -432,7 +432,7 @@ mod tests {
     }
 
     fn beat(epoch: u64, began: u64, durable: u64) -> Envelope {
-        let beat = Heartbeat { sent: 0, durable: Lsn(durable), began: Lsn(began) };
+        let beat = Heartbeat { sent: 0, durable: Lsn(durable), began: Lsn(began), disk: Default::default() };
         let messages = vec![PeerMessage::Heartbeat(beat)];
         Envelope { cluster: Some(ClusterId(9)), from: NodeId(2), directory: D2, epoch: Epoch(epoch), messages }
     }
@@ -482,7 +482,8 @@ mod tests {
                     liveness: &crate::actor::LivenessView::EMPTY,
                     cache: &mut cache,
                     wall_clock_ms: 0,
-                    disk_full: false,
+                    room: crate::actor::Room::AMPLE,
+                    quorum_has_room: true,
                 };
                 node.handle(&mut cx, input, &mut out);
                 let logged = std::iter::from_fn(|| out.pop()).any(|out| matches!(out, Out::LogFormation(_)));

@@ -99,7 +99,7 @@ fn segment_of(name: &str) -> Option<SegmentId> {
 /// The kind of error that the log is told.
 pub fn disk_error(what: &str, path: &Path, error: &io::Error) -> DiskError {
     match Errno::from_io_error(error) {
-        Some(Errno::NOSPC | Errno::DQUOT) => DiskError::Full,
+        Some(Errno::NOSPC | Errno::DQUOT) => DiskError::Full { lacking: 0 },
         _ => DiskError::Io(format!("cannot {what} {}: {error}", path.display())),
     }
 }

@@ -62,6 +62,7 @@ impl Disk {
             inbox: Arc::clone(inbox),
             meters: Arc::clone(meters),
             thread,
+            full: false,
         };
         let (writer, allocator, reader) =
             (worker(true, Thread::Log), worker(true, Thread::Allocate), worker(false, Thread::Read));
@@ -112,6 +113,8 @@ struct Worker {
     inbox: Arc<Inbox>,
     meters: Arc<CpuMeters>,
     thread: Thread,
+    /// The last segment could not be made for want of room.
+    full: bool,
 }
 
 impl Worker {
@@ -171,7 +174,8 @@ impl Worker {
     /// Zeros are written, not allocated: the first sync of an unwritten extent has to change the file's metadata, and is slow.
     fn create(&mut self, segment: SegmentId, size: u32) -> Result<(), DiskError> {
         let path = segment_path(&self.files.log, segment);
-        let fill = || {
+        let mut filled = 0;
+        let mut fill = || {
             let file = self.files.patiently(|| private::file().read(true).write(true).create(true).truncate(true).open(&path))?;
             let zeros = vec![0; FILL_SIZE.min(size as usize)];
             let mut offset = 0u64;
@@ -179,6 +183,7 @@ impl Worker {
                 let count = zeros.len().min((u64::from(size) - offset) as usize);
                 file.write_all_at(&zeros[..count], offset)?;
                 offset += count as u64;
+                filled = offset as u32;
                 // In steps: the log's own syncs get their turn at the disk in between.
                 if offset.is_multiple_of(4 * FILL_SIZE as u64) {
                     file.sync_data()?;
@@ -186,11 +191,39 @@ impl Worker {
             }
             file.sync_all()
         };
-        fill().map_err(|error: io::Error| {
+        let made = fill();
+        let result = made.map_err(|error: io::Error| {
             // Half a segment is of no use, and its room may be needed.
             let _ = fs::remove_file(&path);
-            disk_error("create", &path, &error)
-        })
+            match disk_error("create", &path, &error) {
+                DiskError::Full { .. } => DiskError::Full { lacking: size - filled },
+                other => other,
+            }
+        });
+        self.tell_of_room(segment, size, &result);
+        result
+    }
+
+    /// Says so once when the disk begins to be full, and once when that ends: it is tried every second.
+    fn tell_of_room(&mut self, segment: SegmentId, size: u32, result: &Result<(), DiskError>) {
+        let directory = self.files.log.display();
+        match result {
+            Err(DiskError::Full { lacking }) if !self.full => {
+                self.full = true;
+                tracing::warn!(
+                    %directory,
+                    %segment,
+                    segment_bytes = size,
+                    bytes_needed = lacking,
+                    "the disk is full: there is no room for the next segment of the log. Reads go on, leaderships move to nodes with room"
+                );
+            }
+            Ok(()) if self.full => {
+                self.full = false;
+                tracing::info!(%directory, %segment, "the disk has room again");
+            }
+            _ => {}
+        }
     }
 }
 

@@ -194,6 +194,14 @@ struct Leading {
     votes: BTreeMap<TransactionId, Vote>,
 }
 
+/// Why nothing is proposed now.
+#[derive(Debug)]
+enum NoRoom {
+    /// This node has none: it was certainly not begun, and another leader will have.
+    Here,
+    Anywhere(Rejection),
+}
+
 #[derive(Debug)]
 struct Head {
     version: Version,
@@ -427,16 +435,23 @@ impl Store {
         out.push(Out::Confirm(tag));
     }
 
-    /// Whether there is room for another proposal of this size, in bytes of keys and values.
-    fn room(&self, cx: &Context<'_>, size: usize) -> Result<(), Rejection> {
+    /// Whether there is room for another proposal of this size, in bytes of keys and values. `values`: it brings new values, and so needs lasting room.
+    ///
+    /// While this node's disk is full, but a quorum has room, its leadership is about to move there: the caller is turned away, to be routed again. Where no quorum has room, deletes
+    /// may still have some of the reserve: else the state could not be left.
+    fn room(&self, cx: &Context<'_>, size: usize, values: bool) -> Result<(), NoRoom> {
         let leading = self.leading.as_ref().expect("only a leader proposes");
-        if cx.disk_full {
-            return Err(Rejection::DiskFull);
+        if cx.quorum_has_room {
+            if cx.room.is_full() {
+                return Err(NoRoom::Here);
+            }
+        } else if values || !cx.room.takes_ending(size as u64) {
+            return Err(NoRoom::Anywhere(Rejection::DiskFull));
         }
         if leading.pending.len() + leading.awaiting_all.len() >= UNCOMMITTED_ENTRIES_MAX
             || leading.size + size > UNCOMMITTED_BYTES_MAX
         {
-            return Err(Rejection::Overloaded);
+            return Err(NoRoom::Anywhere(Rejection::Overloaded));
         }
         Ok(())
     }
@@ -476,9 +491,16 @@ impl Store {
         }
         let version = Version(leading.next.0);
         let size = key.len() + value.as_ref().map_or(0, Bytes::len);
-        if let Err(full) = self.room(cx, size) {
-            reject(write.origin, full, out);
-            return;
+        match self.room(cx, size, value.is_some()) {
+            Ok(()) => {}
+            Err(NoRoom::Here) => {
+                out.push(Out::Answer(write.origin, Outcome::NotLeader { leader: None }));
+                return;
+            }
+            Err(NoRoom::Anywhere(why)) => {
+                reject(write.origin, why, out);
+                return;
+            }
         }
         if let Some(leading) = &mut self.leading {
             leading.head.insert(key.clone(), Head { version, value: value.clone() });

@@ -41,7 +41,7 @@
 use super::evaluate::{ItemVerdict, evaluate_item};
 use super::lines::{Pins, Waiter, Work};
 use super::locks::Rank;
-use super::{Head, Item, Out, Store, Verdict};
+use super::{Head, Item, NoRoom, Out, Store, Verdict};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{PREPARED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{Duration, GroupId, Index, Time, Version};
@@ -121,6 +121,14 @@ impl Claim {
     /// Tells whoever asked, at once.
     pub fn vote(&self, vote: Vote, out: &mut Outbox<Out>) {
         self.verdict(vote).tell(out);
+    }
+
+    /// It was certainly not begun: the next leader may.
+    fn turn_away(&self, out: &mut Outbox<Out>) {
+        out.push(match self.asker {
+            Some(origin) => Out::Answer(origin, Outcome::NotLeader { leader: None }),
+            None => Out::NotDecided(self.preparation.id),
+        });
     }
 
     fn verdict(&self, vote: Vote) -> Verdict {
@@ -233,10 +241,7 @@ impl Store {
     ) -> Option<Claim> {
         let leading = self.leading.as_ref()?;
         if leading.paused {
-            out.push(match claim.asker {
-                Some(origin) => Out::Answer(origin, Outcome::NotLeader { leader: None }),
-                None => Out::NotDecided(claim.preparation.id),
-            });
+            claim.turn_away(out);
             return None;
         }
         if deadline <= cx.now {
@@ -278,11 +283,12 @@ impl Store {
         }
         let full = self.prepared.len() >= PREPARED_PER_GROUP_MAX;
         let size = claim.preparation.size();
-        if let Err(why) = if full { Err(Rejection::Overloaded) } else { self.room(cx, size) } {
-            claim.vote(Vote::Rejected(why), out);
-            return None;
+        let values = writes.iter().any(|write| write.value.is_some());
+        match if full { Err(NoRoom::Anywhere(Rejection::Overloaded)) } else { self.room(cx, size, values) } {
+            Ok(()) => self.lock(claim, Vote::Yes(results), writes, places, deadline, out),
+            Err(NoRoom::Here) => claim.turn_away(out),
+            Err(NoRoom::Anywhere(why)) => claim.vote(Vote::Rejected(why), out),
         }
-        self.lock(claim, Vote::Yes(results), writes, places, deadline, out);
         None
     }
 
@@ -663,7 +669,8 @@ mod tests {
             liveness: &LivenessView::EMPTY,
             cache: &mut cache,
             wall_clock_ms: 0,
-            disk_full: false,
+            room: crate::actor::Room::AMPLE,
+            quorum_has_room: true,
         };
         let mut out = Outbox::default();
         store.handle(&mut cx, input, &mut out);

@@ -13,9 +13,9 @@ use super::recover::Tail;
 use super::segments::{Answer, Segment, Segments};
 use super::witness::{End, Witness};
 use super::{In, LogOptions, Out, ReadError, ReadFor, Record};
-use crate::actor::{Actor, Context, Outbox, TimerKind};
+use crate::actor::{Actor, Context, Outbox, Room, TimerKind};
 use crate::base::limits::BATCH_BYTES_MAX;
-use crate::base::{DirectoryId, Epoch, GroupId, Index, IoId, Lsn, Place, SegmentId, Term, Time};
+use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, Place, SegmentId, Term, Time};
 use crate::msg::disk::{DiskOp, DiskResult};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -23,8 +23,8 @@ use std::collections::VecDeque;
 /// The smallest and the largest segment, in bytes, whatever the options say.
 const SEGMENT_SIZE_MIN: u32 = 8 * 1024;
 const SEGMENT_SIZE_MAX: u32 = 1 << 30;
-/// While the disk is full, this much of the last segment (or half of it, if that is less) is kept for votes, epochs and marks. In bytes.
-const RESERVE_MAX: u32 = 4 * 1024 * 1024;
+/// While the disk is full, this much of the last segment (or half of it, if that is less) is a reserve (see [`Room`]). In bytes.
+const RESERVE_MAX: u32 = 8 * 1024 * 1024;
 
 /// What the log has done since boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,6 +72,7 @@ struct SyncInFlight {
     blocks: bool,
     /// Answered, but a write before it is not.
     done: bool,
+    begun: Time,
 }
 
 /// A batch that was handed to the disk and is not durable.
@@ -129,6 +130,9 @@ pub struct Log {
     queue_bytes: u64,
     /// Bytes of the last batch: the next is probably as large.
     batch_size_hint: usize,
+    /// Mean time of a sync, in nanoseconds, and when the last was done.
+    sync_mean: u64,
+    synced_at: Time,
     halted: bool,
     counters: LogCounters,
 }
@@ -173,6 +177,8 @@ impl Log {
             reads: Reads::default(),
             queue_bytes: 0,
             batch_size_hint: 0,
+            sync_mean: 0,
+            synced_at: Time::ZERO,
             halted: false,
             counters: LogCounters::default(),
             options,
@@ -211,14 +217,30 @@ impl Log {
         self.filling.is_some() || !self.closed.is_empty()
     }
 
-    /// There is no room for entries: only hard states, epochs and marks should be appended.
-    pub fn is_full(&self) -> bool {
+    /// What may still be appended.
+    pub fn room(&self) -> Room {
         if !self.segments.disk_is_full() || self.segments.has_spare() {
-            return false;
+            return Room::AMPLE;
         }
-        let Some(current) = self.current.filter(|current| current.id == self.cursor.segment) else { return true };
+        let Some(current) = self.current.filter(|current| current.id == self.cursor.segment) else {
+            // What was appended last waits for the segment that cannot be made, and so will all behind it.
+            return Room::new(0, u64::from(RESERVE_MAX));
+        };
         let used = self.filling.as_ref().map_or(self.cursor.offset, |batch| batch.offset + batch.length());
-        current.size.saturating_sub(used) < RESERVE_MAX.min(current.size / 2)
+        Room::new(u64::from(current.size.saturating_sub(used)), u64::from(RESERVE_MAX.min(current.size / 2)))
+    }
+
+    /// Bytes that the disk lacks for the next segment; 0 while there is room.
+    pub fn bytes_needed(&self) -> u64 {
+        self.segments.bytes_needed()
+    }
+
+    /// How long a sync takes now, writes before it included: a mean over the last few, weighted exponentially, or the age of the one that is under way, if that is
+    /// more. Without syncs it halves every second: it is not known any more.
+    pub fn sync_latency(&self, now: Time) -> Duration {
+        let silent_for = now.since(self.synced_at).as_secs().min(63);
+        let mean = Duration::from_nanos(self.sync_mean >> silent_for);
+        self.sync.as_ref().map_or(mean, |sync| mean.max(now.since(sync.begun)))
     }
 
     /// Bytes of all segments' files.
@@ -323,7 +345,7 @@ impl Log {
         }
         if self.may_write() {
             if let Some((place, bytes)) = self.restore.take() {
-                self.write_tail_again(place, bytes, out);
+                self.write_tail_again(now, place, bytes, out);
             } else if let Some((batch, capacity)) = self.next_batch() {
                 match self.enter_segment(now, &batch, capacity, out) {
                     Some(front) => {
@@ -353,12 +375,12 @@ impl Log {
 
     /// Before the first batch of this life: what the last left unsealed is written as it is and synced. What recovery saw of it may have been
     /// the page cache's word alone.
-    fn write_tail_again(&mut self, place: Place, bytes: Bytes, out: &mut Outbox<Out>) {
+    fn write_tail_again(&mut self, now: Time, place: Place, bytes: Bytes, out: &mut Outbox<Out>) {
         let io = self.new_io();
         self.counters.bytes_written += bytes.len() as u64;
         out.push(Out::Disk(io, DiskOp::Write { segment: place.segment, offset: place.offset, data: vec![bytes] }));
         self.write = Some(WriteInFlight { io, batch: None });
-        self.start_sync(place.segment, true, out);
+        self.start_sync(now, place.segment, true, out);
     }
 
     /// Makes the batch's segment the current one. The bytes that go in front of the batch: the segment's header, if it is the segment's first. `None`: not
@@ -374,7 +396,7 @@ impl Log {
         if !self.unsynced.is_empty() {
             if self.sync.is_none() {
                 let id = self.current.expect("something was written").id;
-                self.start_sync(id, false, out);
+                self.start_sync(now, id, false, out);
             }
             return None;
         }
@@ -441,17 +463,17 @@ impl Log {
         out.push(Out::Disk(io, DiskOp::Write { segment, offset, data }));
         self.write = Some(WriteInFlight { io, batch: Some(finished) });
         if !relaxed || urgent {
-            self.start_sync(segment, true, out);
+            self.start_sync(now, segment, true, out);
         } else if self.sync_at.is_none() {
             self.sync_at = Some(now + self.options.sync_interval);
         }
     }
 
     /// Syncs the segment, which holds all that is written and not durable.
-    fn start_sync(&mut self, segment: SegmentId, blocks: bool, out: &mut Outbox<Out>) {
+    fn start_sync(&mut self, now: Time, segment: SegmentId, blocks: bool, out: &mut Outbox<Out>) {
         let io = self.new_io();
         // A sync that is already under way, and covers less, is superseded: the disk does them in order.
-        self.sync = Some(SyncInFlight { io, covers: self.next_sequence - 1, blocks, done: false });
+        self.sync = Some(SyncInFlight { io, covers: self.next_sequence - 1, blocks, done: false, begun: now });
         self.sync_at = None;
         self.counters.syncs += 1;
         out.push(Out::Disk(io, DiskOp::Sync { segment }));
@@ -574,6 +596,9 @@ impl Log {
         let sync = self.sync.take().expect("a sync is in flight");
         assert!(sync.covers >= self.durable_sequence, "what is durable only grows");
         self.durable_sequence = sync.covers;
+        let took = now.since(sync.begun).as_nanos() as u64;
+        self.sync_mean = self.sync_mean - self.sync_mean / 8 + took / 8;
+        self.synced_at = now;
         let mut entries = Vec::new();
         let (mut changed, mut sealed) = (false, true);
         while let Some(unsynced) = self.unsynced.pop_front_if(|unsynced| unsynced.sequence <= sync.covers) {
@@ -615,7 +640,7 @@ impl Log {
         if self.sync_at.is_some_and(|at| at <= now) {
             self.sync_at = None;
             if let (Some(current), None, false) = (self.current, &self.sync, self.unsynced.is_empty()) {
-                self.start_sync(current.id, false, out);
+                self.start_sync(now, current.id, false, out);
             }
         }
         if self.seal_at.is_some_and(|at| at <= now) {

@@ -25,7 +25,8 @@ enum Spare {
         segment: Segment,
         create: Option<IoId>,
         sync: Option<IoId>,
-        failed: bool,
+        /// Bytes that the disk lacks for it.
+        lacking: Option<u32>,
     },
     Ready(Segment),
 }
@@ -36,6 +37,8 @@ pub struct Segments {
     spare: Spare,
     /// Since when the disk is full, as the time of the next try.
     retry_at: Option<Time>,
+    /// Bytes that the disk lacked at the last try.
+    lacking: u32,
     /// Sizes of the files that are there, those not yet written to included.
     sizes: BTreeMap<SegmentId, u64>,
     created: u64,
@@ -51,7 +54,7 @@ pub enum Answer {
 
 impl Segments {
     pub fn new(sizes: BTreeMap<SegmentId, u64>) -> Segments {
-        Segments { spare: Spare::None, retry_at: None, sizes, created: 0 }
+        Segments { spare: Spare::None, retry_at: None, lacking: 0, sizes, created: 0 }
     }
 
     pub fn bytes_allocated(&self) -> u64 {
@@ -87,6 +90,11 @@ impl Segments {
         self.retry_at.is_some()
     }
 
+    /// Bytes that the disk lacked at the last try to make a segment; 0 if that is made.
+    pub fn bytes_needed(&self) -> u64 {
+        if self.disk_is_full() { u64::from(self.lacking) } else { 0 }
+    }
+
     /// When to try again; `None` while a try is under way, or none is needed.
     pub fn deadline(&self) -> Option<Time> {
         self.retry_at.filter(|_| matches!(self.spare, Spare::None))
@@ -110,17 +118,17 @@ impl Segments {
             return;
         }
         let (create, sync) = (next_io(), next_io());
-        self.spare = Spare::Creating { segment: Segment { id, size }, create: Some(create), sync: Some(sync), failed: false };
+        self.spare = Spare::Creating { segment: Segment { id, size }, create: Some(create), sync: Some(sync), lacking: None };
         emit(create, DiskOp::Create { segment: id, size });
         emit(sync, DiskOp::SyncDirectory);
     }
 
     pub fn on_disk(&mut self, now: Time, io: IoId, result: &DiskResult) -> Answer {
-        let Spare::Creating { segment, create, sync, failed } = &mut self.spare else { return Answer::NotMine };
+        let Spare::Creating { segment, create, sync, lacking } = &mut self.spare else { return Answer::NotMine };
         if *create == Some(io) {
             *create = None;
             match result {
-                DiskResult::Failed(DiskError::Full) => *failed = true,
+                DiskResult::Failed(DiskError::Full { lacking: bytes }) => *lacking = Some(*bytes),
                 DiskResult::Failed(error) => return Answer::Halt(format!("segment {} could not be made: {error}", segment.id)),
                 DiskResult::Done | DiskResult::Data(_) => {}
             }
@@ -133,7 +141,8 @@ impl Segments {
             return Answer::NotMine;
         }
         if create.is_none() && sync.is_none() {
-            if *failed {
+            if let Some(lacking) = *lacking {
+                self.lacking = lacking;
                 self.retry_at = Some(now + RETRY_AFTER);
                 self.spare = Spare::None;
             } else {

@@ -66,7 +66,7 @@ impl TestDisk {
         let (io, op) = self.queue.pop_front()?;
         let failed = |what: &str| DiskResult::Failed(DiskError::Io(what.to_string()));
         let result = match op {
-            DiskOp::Create { .. } if self.full => DiskResult::Failed(DiskError::Full),
+            DiskOp::Create { .. } if self.full => DiskResult::Failed(DiskError::Full { lacking: 1 }),
             DiskOp::Create { segment, size } => {
                 let file = self.files.entry(segment).or_default();
                 self.old_blocks.push(std::mem::take(&mut file.visible));

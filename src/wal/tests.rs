@@ -76,7 +76,8 @@ impl Rig {
             liveness: &liveness,
             cache: &mut cache,
             wall_clock_ms: 0,
-            disk_full: false,
+            room: crate::actor::Room::AMPLE,
+            quorum_has_room: true,
         };
         self.log.handle(&mut cx, input, &mut out);
         self.log.check();
@@ -540,18 +541,32 @@ fn a_full_disk_is_not_fatal() {
     rig.settle();
     rig.disk.full = true;
     let mut index = 0;
-    while !rig.log.is_full() {
+    while !rig.log.room().is_full() {
         index += 1;
         rig.entry(1, index, "key", &[1; 1000]);
         rig.settle();
     }
-    for term in 1..100 {
+    let room = |rig: &Rig, bytes| (rig.log.room().takes(bytes), rig.log.room().takes_ending(bytes));
+    assert_eq!(room(&rig, 2_000), (true, true), "what a leader has begun is still taken");
+    while rig.log.room().takes(2_000) {
+        index += 1;
+        rig.entry(1, index, "key", &[1; 1000]);
+        rig.settle();
+    }
+    assert_eq!(room(&rig, 2_000), (false, true), "what frees or ends is still taken");
+    while rig.log.room().takes_ending(2_000) {
+        index += 1;
+        rig.entry(1, index, "key", &[1; 1000]);
+        rig.settle();
+    }
+    assert_eq!(rig.log.bytes_needed(), 1);
+    for term in 1..30 {
         rig.append(Record::HardState(GroupId(1), HardState { term: Term(term), vote: None, commit: Index(0) }));
         rig.settle();
     }
     assert_eq!((rig.durable, rig.halted.clone()), (rig.log.last_lsn(), None));
     rig.disk.full = false;
-    while rig.log.is_full() {
+    while rig.log.room().is_full() {
         let (at, _) = rig.log.deadline().expect("it tries again");
         assert!(at > rig.now, "and not at once");
         rig.now = at;

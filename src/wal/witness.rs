@@ -208,7 +208,7 @@ impl Witness {
         let Some(answered) = waits.into_iter().find(|waits| **waits == Some(io)) else { return Answer::NotMine };
         *answered = None;
         match (&mut self.state, result) {
-            (State::Creating { failed, .. }, DiskResult::Failed(DiskError::Full)) => *failed = true,
+            (State::Creating { failed, .. }, DiskResult::Failed(DiskError::Full { .. })) => *failed = true,
             (_, DiskResult::Failed(error)) => {
                 return Answer::Halt(format!("the witness of the log's end could not be written: {error}"));
             }

@@ -280,7 +280,7 @@ fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
                     term: Term(dice.number()),
                     previous: Index(dice.number()),
                 },
-                _ => AppendOutcome::Full,
+                _ => AppendOutcome::Full { matched: Index(dice.number()) },
             };
             let acceptance = dice.flag().then(|| Promise { leader: epoch, supporter: Epoch(1 << 24), number: dice.number() });
             ReplicaMessage::AppendReply(AppendReply {
@@ -299,7 +299,12 @@ fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
 
 fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
     match dice.byte() % 8 {
-        0 => PeerMessage::Heartbeat(Heartbeat { sent: dice.number(), durable: Lsn(dice.number()), began: Lsn(dice.number()) }),
+        0 => PeerMessage::Heartbeat(Heartbeat {
+            sent: dice.number(),
+            durable: Lsn(dice.number()),
+            began: Lsn(dice.number()),
+            disk: DiskHealth { full: dice.byte() >= 192, unfit: dice.byte() >= 192, sync_ms: dice.number() as u32 },
+        }),
         1 => {
             let sent = now.0.saturating_sub(dice.number().saturating_mul(1_000_000));
             let promise = Promise { leader: epoch, supporter: Epoch(1 << 24), number: dice.number() };

@@ -3,7 +3,7 @@
 
 use super::say::{self, Lines};
 use bytes::Bytes;
-use ringseed::actor::{Actor, Context, LivenessView, Origin, Outbox, Placement};
+use ringseed::actor::{Actor, Context, LivenessView, Origin, Outbox, Placement, Room};
 use ringseed::base::cache::ValueCache;
 use ringseed::base::random::{self, Random};
 use ringseed::base::{ConnId, Duration, Epoch, GroupId, Index, Lsn, NodeId, Place, SegmentId, Term, Time, hash};
@@ -210,7 +210,8 @@ impl Member {
             liveness: view,
             cache,
             wall_clock_ms: 0,
-            disk_full: false,
+            room: Room::AMPLE,
+            quorum_has_room: true,
         })
     }
 
@@ -231,6 +232,8 @@ impl Member {
                 liveness::Out::SupportGained(peer) => (format!("gains the support of {peer}"), replica::In::SupportGained(peer)),
                 liveness::Out::SupportLost(peer) => (format!("loses the support of {peer}"), replica::In::SupportLost(peer)),
                 liveness::Out::Withdrawn(peer) => (format!("no longer supports {peer}"), replica::In::Withdrawn(peer)),
+                liveness::Out::Fitness => ("finds itself fit, or unfit".to_owned(), replica::In::Fitness),
+                liveness::Out::Recovered(peer) => (format!("sees that {peer} is well again"), replica::In::Recovered(peer)),
                 liveness::Out::Restarted(peer) => {
                     self.work.push_back(Work::Gateway(gateway::In::Restarted(peer)));
                     (format!("sees that {peer} has restarted"), replica::In::Restarted(peer))
@@ -426,7 +429,7 @@ fn context<'a>(
     liveness: &'a LivenessView,
     cache: &'a mut ValueCache,
 ) -> Context<'a> {
-    Context { now, me, epoch, random, liveness, cache, wall_clock_ms: 0, disk_full: false }
+    Context { now, me, epoch, random, liveness, cache, wall_clock_ms: 0, room: Room::AMPLE, quorum_has_room: true }
 }
 
 /// What recovery makes of a log: the last hard state, and the entries, each discarding those from its index on that came before it.

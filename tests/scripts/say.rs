@@ -75,7 +75,7 @@ pub fn message(from: NodeId, to: NodeId, message: &PeerMessage) -> String {
                         format!("conflict at {previous}: try {}", position(index, term))
                     }
                     AppendOutcome::StaleTerm => "stale".into(),
-                    AppendOutcome::Full => "full".into(),
+                    AppendOutcome::Full { matched } => format!("full, matched up to {matched}"),
                 };
                 let accepts = reply.acceptance.map_or("accepts nobody".into(), |promise| {
                     format!("accepts under {}.{}.{}", promise.leader, promise.supporter, promise.number)

@@ -207,6 +207,7 @@ const DRAWS: &[Draw] = &[
     |plan, dice| FaultKind::SyncErrors { target: target(plan, dice) },
     |plan, dice| FaultKind::Stall { target: target(plan, dice) },
     |plan, dice| FaultKind::Full { target: target(plan, dice) },
+    |plan, dice| FaultKind::SlowDisk { target: target(plan, dice), sync_ms: dice.spread(20, 2_000) },
     |plan, dice| FaultKind::Disconnect { target: target(plan, dice) },
 ];
 

@@ -304,6 +304,11 @@ pub enum FaultKind {
     Full {
         target: Target,
     },
+    /// Each sync takes so much longer.
+    SlowDisk {
+        target: Target,
+        sync_ms: u64,
+    },
     /// The message of the point that is waited for is lost, with the envelope that it is in.
     LoseMessage,
     /// It is late, and others overtake it.
@@ -393,6 +398,14 @@ impl Standing {
         matches!(self.kind, FaultKind::Crash { target: Target::Node(dead) } if dead == node)
     }
 
+    /// The node, from 1, that should lead nothing while this stands.
+    pub fn unfit(&self) -> Option<u16> {
+        match self.kind {
+            FaultKind::Full { target: Target::Node(node) } | FaultKind::SlowDisk { target: Target::Node(node), .. } => Some(node),
+            _ => None,
+        }
+    }
+
     /// Whether two nodes, from 1, hear each other while this stands.
     pub fn joins(&self, one: u16, other: u16) -> bool {
         let between = |from: u16, to: u16| (from, to) == (one, other) || (to, from) == (one, other);
@@ -474,6 +487,7 @@ impl FaultKind {
             FaultKind::SyncErrors { .. } => "sync errors",
             FaultKind::Stall { .. } => "stall",
             FaultKind::Full { .. } => "full disk",
+            FaultKind::SlowDisk { .. } => "slow disk",
             FaultKind::LoseMessage => "loss of a message",
             FaultKind::HoldMessage { .. } => "a message held back",
             FaultKind::RepeatMessage { .. } => "a message repeated",
@@ -499,6 +513,7 @@ impl FaultKind {
             | FaultKind::SyncErrors { target }
             | FaultKind::Stall { target }
             | FaultKind::Full { target }
+            | FaultKind::SlowDisk { target, .. }
             | FaultKind::Disconnect { target } => Some(target),
             FaultKind::PowerLossOfAll { .. }
             | FaultKind::Split { .. }

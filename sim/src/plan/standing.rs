@@ -6,7 +6,15 @@ use crate::dice::Dice;
 type Draw = fn(&Plan, &mut Dice) -> FaultKind;
 
 /// The lasting faults that the cluster must live with.
-const DRAWS: &[Draw] = &[|plan, dice| FaultKind::Crash { target: Target::Node(node(plan, dice)) }];
+const DRAWS: &[Draw] = &[
+    |plan, dice| FaultKind::Crash { target: Target::Node(node(plan, dice)) },
+    |plan, dice| FaultKind::Full { target: Target::Node(node(plan, dice)) },
+    |plan, dice| FaultKind::SlowDisk {
+        target: Target::Node(node(plan, dice)),
+        // Far above what the others take.
+        sync_ms: dice.spread(200, 2_000) + plan.disk.sync_us / 50,
+    },
+];
 
 /// Gives one plan in six of those that can bear it a standing fault.
 pub(super) fn draw(plan: &mut Plan, dice: &mut Dice) {
@@ -18,6 +26,11 @@ pub(super) fn draw(plan: &mut Plan, dice: &mut Dice) {
         return;
     }
     let kind = dice.pick(DRAWS)(plan, dice);
+    if matches!(kind, FaultKind::Full { .. }) {
+        // So that the disk is soon asked for more.
+        plan.nodes.iter_mut().for_each(|node| node.segment_kib = 64);
+        plan.workload.value_size_max = plan.workload.value_size_max.max(8_000);
+    }
     let at_ms = dice.between(plan.faults_ms / 2, plan.faults_ms - 1);
     plan.standing = Some(Standing { at_ms, kind });
 }

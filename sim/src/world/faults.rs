@@ -257,6 +257,10 @@ impl World {
                 self.counters.fired(Kind::Stall);
                 self.apply_disk_trouble(number);
             }
+            FaultKind::SlowDisk { .. } => {
+                self.counters.fired(Kind::SlowDisk);
+                self.apply_disk_trouble(number);
+            }
             FaultKind::ReadErrors { .. }
             | FaultKind::WriteErrors { .. }
             | FaultKind::SyncErrors { .. }
@@ -318,6 +322,7 @@ impl World {
             | FaultKind::WriteErrors { .. }
             | FaultKind::SyncErrors { .. }
             | FaultKind::Stall { .. }
+            | FaultKind::SlowDisk { .. }
             | FaultKind::Full { .. } => self.apply_disk_trouble(number),
             _ => {}
         }
@@ -374,6 +379,7 @@ impl World {
                 FaultKind::SyncErrors { .. } => trouble.sync_errors = true,
                 FaultKind::Stall { .. } => trouble.stalled = true,
                 FaultKind::Full { .. } => trouble.full = true,
+                FaultKind::SlowDisk { sync_ms, .. } => trouble.slow_ms = sync_ms,
                 _ => {}
             }
         }

@@ -324,7 +324,8 @@ impl World {
         }
         let us = match op {
             DiskOp::Write { .. } => self.plan.disk.write_us,
-            DiskOp::Sync { .. } | DiskOp::SyncDirectory => self.plan.disk.sync_us,
+            DiskOp::Sync { .. } => self.plan.disk.sync_us + machine.disk.trouble.slow_ms * 1000,
+            DiskOp::SyncDirectory => self.plan.disk.sync_us,
             DiskOp::Create { .. } => self.plan.disk.sync_us * 3,
             DiskOp::Read { .. } => self.plan.disk.read_us,
         };
@@ -334,6 +335,9 @@ impl World {
             DiskOp::Create { .. } | DiskOp::SyncDirectory => Some(Trigger::Creates),
             DiskOp::Read { .. } => None,
         };
+        if machine.disk.trouble.slow_ms > 0 && matches!(op, DiskOp::Sync { .. }) {
+            self.counters.mattered(Kind::SlowDisk);
+        }
         machine.disk_busy = true;
         let life = machine.life;
         let latency = us * 1000 + self.disk_latency.below(self.plan.disk.jitter_us * 1000 + 1);
@@ -378,7 +382,7 @@ impl World {
     fn note_failure(&mut self, number: usize, op: &DiskOp, result: &DiskResult) {
         if let DiskResult::Failed(error) = result {
             self.timeline.note(self.now, || format!("n{}: {} fails: {error}", number + 1, brief(op)));
-            if *error != ringseed::msg::disk::DiskError::Full {
+            if !matches!(error, ringseed::msg::disk::DiskError::Full { .. }) {
                 self.machines[number].may_halt = true;
             }
         }

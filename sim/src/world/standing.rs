@@ -55,6 +55,8 @@ impl World {
     fn standing_kind(&self) -> Option<(Kind, Option<Kind>)> {
         match self.plan.standing.as_ref()?.kind {
             FaultKind::Crash { .. } => Some((Kind::StandingDead, None)),
+            FaultKind::Full { .. } => Some((Kind::StandingFull, Some(Kind::Full))),
+            FaultKind::SlowDisk { .. } => Some((Kind::StandingSlow, Some(Kind::SlowDisk))),
             _ => None,
         }
     }
@@ -94,10 +96,24 @@ impl World {
             if self.now >= began + self.settled_after() {
                 self.ask_of_all();
             }
+        } else if let Some(what) = self.unfit_leader() {
+            if self.now > deadline {
+                self.liveness(format!("{took} ms after all faults but a lasting one, {what}"));
+            }
         } else {
             self.timeline.note(self.now, || "== all is served while the fault stands".to_owned());
             self.standing_ends();
         }
+    }
+
+    /// A node with a sick disk, that knows of it and leads all the same.
+    fn unfit_leader(&mut self) -> Option<String> {
+        let number = usize::from(self.plan.standing.as_ref()?.unfit()?) - 1;
+        let machine = self.machines.get_mut(number)?;
+        let (now, node) = (machine.clock.read(self.now), machine.node.as_mut()?);
+        let status = node.status(now);
+        let unfit = status.disk_full || status.counters.iter().any(|(name, count)| name == "unfit" && *count > 0);
+        (unfit && status.groups_led > 0).then(|| format!("{:?}, which is unfit, leads {} groups", machine.id, status.groups_led))
     }
 
     /// When leaderships have moved to where they will stay: a leader that is not the preferred one keeps a leadership for eight times D at most.

@@ -97,7 +97,7 @@ impl Watch {
                 ReplicaMessage::AppendReply(reply) => match reply.outcome {
                     AppendOutcome::Matched(index) if index > Index::ZERO => triggers.push(Trigger::Acknowledges),
                     AppendOutcome::Conflict { .. } => triggers.push(Trigger::Conflicts),
-                    AppendOutcome::Matched(_) | AppendOutcome::StaleTerm | AppendOutcome::Full => {}
+                    AppendOutcome::Matched(_) | AppendOutcome::StaleTerm | AppendOutcome::Full { .. } => {}
                 },
                 ReplicaMessage::TimeoutNow { .. } => triggers.push(Trigger::Transfers),
                 ReplicaMessage::Released { .. } => triggers.push(Trigger::Releases),
