@@ -1,9 +1,13 @@
-//! The node's one cache of values, bounded in bytes, evicting by CLOCK (second chance).
+//! The node's one cache of values, bounded in bytes, evicting by CLOCK (second chance); and how many bytes of values are lent: being read from the log, or
+//! held until an answer is whole.
 
 use super::Place;
+use super::limits::READ_BYTES_IN_PROGRESS_MAX;
 use bytes::Bytes;
 use core::hash::{BuildHasherDefault, Hasher};
 use indexmap::IndexMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Values by their place in the log. A place is written once, so an entry is never stale.
 ///
@@ -18,6 +22,21 @@ pub struct ValueCache {
     size: usize,
     /// Never exceeded.
     size_max: usize,
+    /// Bytes lent; never more than [`READ_BYTES_IN_PROGRESS_MAX`].
+    lent: Arc<AtomicUsize>,
+}
+
+/// Leave to hold so many bytes of values, until it is dropped.
+#[derive(Debug)]
+pub struct Lent {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -32,7 +51,7 @@ const SLOT_SIZE: usize = 96;
 
 impl ValueCache {
     pub fn new(size_max: usize) -> ValueCache {
-        ValueCache { slots: IndexMap::default(), hand: 0, size: 0, size_max }
+        ValueCache { slots: IndexMap::default(), hand: 0, size: 0, size_max, lent: Arc::default() }
     }
 
     pub fn get(&mut self, place: Place) -> Option<Bytes> {
@@ -66,6 +85,20 @@ impl ValueCache {
         if let Some(slot) = self.slots.swap_remove(&place) {
             self.size -= slot.value.len() + SLOT_SIZE;
         }
+    }
+
+    /// Leave to read so many bytes of values, in the cache or not; `None` when too many are being read.
+    pub fn lend(&self, bytes: usize) -> Option<Lent> {
+        if self.lent() + bytes > READ_BYTES_IN_PROGRESS_MAX {
+            return None;
+        }
+        self.lent.fetch_add(bytes, Ordering::Relaxed);
+        Some(Lent { bytes, all: Arc::clone(&self.lent) })
+    }
+
+    /// Bytes lent.
+    pub fn lent(&self) -> usize {
+        self.lent.load(Ordering::Relaxed)
     }
 
     /// Bytes held.
@@ -140,6 +173,18 @@ mod tests {
         let large = Place { length: 4_000, ..place(500) };
         cache.insert(large, &[0; 4_000]);
         assert!(cache.get(large).is_none(), "one value does not empty the cache");
+    }
+
+    #[test]
+    fn what_is_lent_is_bounded_and_comes_back() {
+        let cache = ValueCache::new(0);
+        let most = cache.lend(READ_BYTES_IN_PROGRESS_MAX - 10).expect("there is room");
+        assert!(cache.lend(11).is_none());
+        let rest = cache.lend(10).expect("there is room");
+        drop(most);
+        assert_eq!(cache.lent(), 10);
+        drop(rest);
+        assert_eq!(cache.lent(), 0);
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub const RECENT_ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const SCANS_IN_PROGRESS_MAX: usize = 32;
 /// Reads of several items at once in progress at one gateway. At the limit: rejected, `Overloaded`.
 pub const GETS_OF_MANY_IN_PROGRESS_MAX: usize = 1_024;
+/// Bytes of values that reads of several items over several groups hold at one gateway. At the limit: they wait, in order.
+pub const GETS_OF_MANY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Reads and checks in progress in one group. At the limit: rejected, `Overloaded`.
 pub const READS_PER_GROUP_MAX: usize = 16 * 1024;
 /// Messages that wait for the log at one node. At the limit: dropped, as the network may drop any.
@@ -82,5 +84,8 @@ pub const ENVELOPE_MESSAGES_MAX: usize = 64 * 1024;
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes in the log's queue that are not yet durable. At the limit: client writes are rejected, `Overloaded`.
 pub const LOG_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Bytes of values that are being read, at one node, for answers that are not made yet and for writes that need them. Counted where they are asked for,
+/// by the lengths in the index. At the limit: rejected, `Overloaded`; a gateway asks again for a part of what it gathers.
+pub const READ_BYTES_IN_PROGRESS_MAX: usize = 64 * 1024 * 1024;
 /// Reads of values and entries that wait for the disk, at one node. At the limit: rejected, `Overloaded`.
 pub const READS_IN_PROGRESS_MAX: usize = 16 * 1024;

@@ -1,22 +1,25 @@
 //! Several items at one instant, over all partitions.
 //!
-//! Each group reads its items at one instant of its own; with more than one group, all are then asked whether those items are still as they were read, and whether any transaction is
-//! prepared to write one. Every read was before every validation, so if all say yes, the items were all like that at the instant in between (the validation phase of optimistic
-//! concurrency control; Kung and Robinson, "On optimistic methods for concurrency control", 1981). After [`TRIES`] that failed, or when a group finds one or another of its items about to be
-//! written again and again, the items are read by a transaction, which locks them: writers cannot starve it.
+//! Items of one group are read there, at one instant. With more groups, each first *measures* its items: versions and lengths, from the index. So what the read costs is known before a
+//! value is read: more than one answer may hold is refused, and what all such reads at this gateway hold together is bounded; beyond, they wait in order. Then each group reads its
+//! items, if they are still as measured and no transaction is prepared to write one. Every measure was before every read, so if all say yes, the items were all like that at the
+//! instant in between (the validation phase of optimistic concurrency control; Kung and Robinson, "On optimistic methods for concurrency control", 1981). After [`TRIES`] that failed, or when a
+//! group finds one or another of its items about to be written again and again, the items are read by a transaction, which locks them: writers cannot starve it.
 
-use super::{Caller, Gateway, Out};
+use super::{Caller, Gateway, Out, RETRY_INTERVAL};
 use crate::actor::{Context, Outbox};
-use crate::base::limits::TRANSACTION_SIZE_MAX;
+use crate::base::limits::{GETS_OF_MANY_BYTES_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{ConnId, GroupId, Time};
 use crate::msg::client::{Condition, Rejection, ResponseBody};
 use crate::msg::codec::Blob;
 use crate::msg::peer::{Outcome, Task};
-use crate::msg::transaction::{ItemResult, Seen, Transaction, TransactionAction, TransactionItem};
-use std::collections::BTreeMap;
+use crate::msg::transaction::{ItemResult, Measure, Seen, Transaction, TransactionAction, TransactionItem};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// How often items are read and validated before they are locked.
+/// How often items are measured and read before they are locked.
 const TRIES: u32 = 3;
+/// A part that a leader has no room to read is asked for again after a pause that grows with every attempt, up to this many times [`RETRY_INTERVAL`].
+const CROWDED_STEPS_MAX: usize = 20;
 
 #[derive(Debug)]
 pub struct Many {
@@ -29,16 +32,55 @@ pub struct Many {
     phase: Phase,
     /// Answers that are awaited.
     awaited: usize,
-    /// A validation of this try has failed, or a group could not read its items.
+    /// An item has changed since it was measured, or a group could not read its items.
     changed: bool,
     tries: u32,
     deadline: Time,
+    /// Bytes of values, as measured.
+    size: usize,
+}
+
+/// Reads of several items, by number.
+#[derive(Debug, Default)]
+pub struct Manys {
+    all: BTreeMap<u64, Many>,
+    /// Bytes of those whose values are being read.
+    size: usize,
+    /// Those that are measured, and wait until others are done. In order.
+    queue: VecDeque<u64>,
+    /// The deadlines of these.
+    deadlines: BTreeSet<(Time, u64)>,
+}
+
+impl Manys {
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The earliest deadline of those that wait.
+    pub fn deadline(&self) -> Option<Time> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    pub fn check(&self) {
+        let reading = self.all.values().filter(|many| many.phase == Phase::Reading).map(|many| many.size);
+        assert_eq!(self.size, reading.sum::<usize>(), "bytes of what is being read are counted");
+        assert!(self.size <= GETS_OF_MANY_BYTES_MAX, "they are bounded");
+        assert!(self.queue.iter().all(|number| self.all[number].phase == Phase::Queued), "the queue holds those that wait");
+        assert_eq!(self.queue.len(), self.deadlines.len(), "each that waits has a deadline");
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    Measuring,
+    /// Measured; others are being read.
+    Queued,
     Reading,
-    Validating,
     Transacting,
 }
 
@@ -59,31 +101,63 @@ impl Gateway {
         self.next_id += 1;
         let number = self.next_id;
         let results = vec![ItemResult::default(); keys.len()];
-        let many =
-            Many { conn, id, keys, groups, results, phase: Phase::Reading, awaited: 0, changed: false, tries: 0, deadline };
-        self.manys.insert(number, many);
-        self.read_all(cx, number, out);
+        let (phase, size, tries) = (Phase::Measuring, 0, 0);
+        let many = Many { conn, id, keys, groups, results, phase, awaited: 0, changed: false, tries, deadline, size };
+        let alone = many.groups.len() == 1;
+        self.manys.all.insert(number, many);
+        if alone {
+            self.ask_all(cx, number, Phase::Reading, |many, places| Task::ReadMany(many.keys_at(places)), out);
+        } else {
+            self.measure_all(cx, number, out);
+        }
     }
 
-    fn read_all(&mut self, cx: &mut Context<'_>, number: u64, out: &mut Outbox<Out>) {
-        self.ask_all(
-            cx,
-            number,
-            Phase::Reading,
-            |many, places| Task::ReadMany(places.iter().map(|place| many.keys[*place].clone()).collect()),
-            out,
-        );
+    fn measure_all(&mut self, cx: &mut Context<'_>, number: u64, out: &mut Outbox<Out>) {
+        self.ask_all(cx, number, Phase::Measuring, |many, places| Task::Measure(many.keys_at(places)), out);
     }
 
-    fn validate_all(&mut self, cx: &mut Context<'_>, number: u64, out: &mut Outbox<Out>) {
+    /// Reads what is measured, now or when others are done.
+    fn read_measured(&mut self, cx: &mut Context<'_>, number: u64, out: &mut Outbox<Out>) {
+        let Some(many) = self.manys.all.get_mut(&number) else { return };
+        if many.size > TRANSACTION_SIZE_MAX {
+            return self.finish_many(cx, number, ResponseBody::Rejected(Rejection::TooLarge), out);
+        }
+        if self.manys.size + many.size > GETS_OF_MANY_BYTES_MAX || !self.manys.queue.is_empty() {
+            many.phase = Phase::Queued;
+            self.manys.queue.push_back(number);
+            self.manys.deadlines.insert((many.deadline, number));
+            return;
+        }
+        self.manys.size += many.size;
         let seen = |many: &Many, place: &usize| Seen { key: many.keys[*place].0.clone(), version: many.results[*place].version };
-        self.ask_all(
-            cx,
-            number,
-            Phase::Validating,
-            |many, places| Task::Validate(places.iter().map(|place| seen(many, place)).collect()),
-            out,
-        );
+        let task = |many: &Many, places: &[usize]| Task::ReadSeen(places.iter().map(|place| seen(many, place)).collect());
+        self.ask_all(cx, number, Phase::Reading, task, out);
+    }
+
+    /// The values of one are not held any more: those that wait for room go on.
+    fn give_back(&mut self, cx: &mut Context<'_>, size: usize, out: &mut Outbox<Out>) {
+        self.manys.size -= size;
+        while let Some(number) = self.manys.queue.pop_front() {
+            let many = &self.manys.all[&number];
+            if self.manys.size + many.size > GETS_OF_MANY_BYTES_MAX {
+                self.manys.queue.push_front(number);
+                return;
+            }
+            self.manys.deadlines.remove(&(many.deadline, number));
+            // Once more alone in the queue's place: the queue is put aside, so that it does not wait behind itself.
+            let queue = std::mem::take(&mut self.manys.queue);
+            self.read_measured(cx, number, out);
+            self.manys.queue = queue;
+        }
+    }
+
+    /// Those that have waited for room until their deadline.
+    pub(super) fn on_manys_late(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        while let Some((at, number)) = self.manys.deadlines.first().copied().filter(|(at, _)| *at <= cx.now) {
+            self.manys.deadlines.remove(&(at, number));
+            self.manys.queue.retain(|other| *other != number);
+            self.finish_many(cx, number, ResponseBody::Rejected(Rejection::Overloaded), out);
+        }
     }
 
     /// Asks every group for its part.
@@ -95,7 +169,7 @@ impl Gateway {
         task: impl Fn(&Many, &[usize]) -> Task,
         out: &mut Outbox<Out>,
     ) {
-        let Some(many) = self.manys.get_mut(&number) else { return };
+        let Some(many) = self.manys.all.get_mut(&number) else { return };
         many.phase = phase;
         many.awaited = many.groups.len();
         let deadline = many.deadline;
@@ -107,9 +181,10 @@ impl Gateway {
 
     /// Reads the items by a transaction.
     fn transact_all(&mut self, cx: &mut Context<'_>, number: u64, out: &mut Outbox<Out>) {
-        let Some(many) = self.manys.get_mut(&number) else { return };
+        let Some(many) = self.manys.all.get_mut(&number) else { return };
         many.phase = Phase::Transacting;
         many.awaited = 1;
+        (many.changed, many.size) = (false, 0);
         let deadline = many.deadline;
         let item =
             |key: &Blob| TransactionItem { key: key.0.clone(), action: TransactionAction::Read, condition: Condition::None };
@@ -120,12 +195,13 @@ impl Gateway {
     }
 
     pub(super) fn on_many(&mut self, cx: &mut Context<'_>, number: u64, group: GroupId, outcome: Outcome, out: &mut Outbox<Out>) {
-        let Some(many) = self.manys.get_mut(&number) else { return };
+        let Some(many) = self.manys.all.get_mut(&number) else { return };
         many.awaited -= 1;
         match outcome {
-            Outcome::Answer(ResponseBody::Values(items))
-                if many.phase == Phase::Reading && items.len() == many.groups[&group].len() =>
-            {
+            Outcome::Measured(measures) if many.phase == Phase::Measuring && measures.len() == many.groups[&group].len() => {
+                many.measured(group, &measures);
+            }
+            Outcome::Answer(ResponseBody::Values(items)) if many.phase == Phase::Reading && many.asked_for(group, &items) => {
                 for (place, item) in many.groups[&group].iter().zip(items) {
                     many.results[*place] = item;
                 }
@@ -135,40 +211,98 @@ impl Gateway {
             {
                 many.results = items
             }
-            // To a read: its items were never free at one instant.
-            Outcome::Valid(valid) if many.phase == Phase::Validating || (many.phase == Phase::Reading && !valid) => {
-                many.changed |= !valid;
-            }
-            Outcome::Answer(body @ ResponseBody::Rejected(_)) => return self.finish_many(number, body, out),
+            // Its items were never free at one instant, or they are not as they were measured.
+            Outcome::Valid(false) if many.phase != Phase::Transacting => many.changed = true,
+            Outcome::Answer(body @ ResponseBody::Rejected(_)) => return self.finish_many(cx, number, body, out),
             // It read, and wrote nothing: nothing is unknown of it.
-            _ => return self.finish_many(number, ResponseBody::Rejected(Rejection::DeadlineExceeded), out),
-        }
-        if many.awaited > 0 {
-            return;
-        }
-        let size: usize = many.results.iter().map(|item| item.value.as_ref().map_or(0, bytes::Bytes::len)).sum();
-        if size > TRANSACTION_SIZE_MAX {
-            return self.finish_many(number, ResponseBody::Rejected(Rejection::TooLarge), out);
-        }
-        match many.phase {
-            Phase::Reading if many.changed => self.transact_all(cx, number, out),
-            Phase::Reading if many.groups.len() > 1 => self.validate_all(cx, number, out),
-            Phase::Validating if many.changed => {
-                many.changed = false;
-                many.tries += 1;
-                if many.tries < TRIES { self.read_all(cx, number, out) } else { self.transact_all(cx, number, out) }
+            _ => {
+                return self.finish_many(cx, number, ResponseBody::Rejected(Rejection::DeadlineExceeded), out);
             }
-            Phase::Reading | Phase::Validating | Phase::Transacting => {
-                let values = ResponseBody::Values(std::mem::take(&mut many.results));
-                self.finish_many(number, values, out);
+        }
+        if many.awaited == 0 {
+            self.all_answered(cx, number, out);
+        }
+    }
+
+    /// Every group has answered: the next phase, or the end.
+    fn all_answered(&mut self, cx: &mut Context<'_>, number: u64, out: &mut Outbox<Out>) {
+        let Some(many) = self.manys.all.get_mut(&number) else { return };
+        match many.phase {
+            Phase::Measuring if many.changed => self.transact_all(cx, number, out),
+            Phase::Measuring => self.read_measured(cx, number, out),
+            Phase::Reading if many.changed => {
+                // What was read of the others is not of that instant any more.
+                many.results.fill(ItemResult::default());
+                (many.changed, many.tries) = (false, many.tries + 1);
+                let again = many.tries < TRIES && many.groups.len() > 1;
+                let size = std::mem::take(&mut many.size);
+                if again {
+                    self.measure_all(cx, number, out)
+                } else {
+                    self.transact_all(cx, number, out)
+                }
+                self.give_back(cx, size, out);
+            }
+            Phase::Queued | Phase::Reading | Phase::Transacting => {
+                let size: usize = many.results.iter().map(|item| item.value.as_ref().map_or(0, bytes::Bytes::len)).sum();
+                let body = match size > TRANSACTION_SIZE_MAX {
+                    true => ResponseBody::Rejected(Rejection::TooLarge),
+                    false => ResponseBody::Values(std::mem::take(&mut many.results)),
+                };
+                self.finish_many(cx, number, body, out);
             }
         }
     }
 
-    /// Answers the client. What other groups still say goes nowhere.
-    fn finish_many(&mut self, number: u64, body: ResponseBody, out: &mut Outbox<Out>) {
-        if let Some(many) = self.manys.remove(&number) {
-            self.reply(Caller::Client(many.conn, many.id), None, body, out);
+    /// The node ends: those that wait for room have no call that would be answered.
+    pub(super) fn end_manys(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        self.manys.deadlines.clear();
+        for number in std::mem::take(&mut self.manys.queue) {
+            self.finish_many(cx, number, ResponseBody::Rejected(Rejection::Stopping), out);
         }
+    }
+
+    /// Whether the call asks for a part of what is gathered here.
+    pub(super) fn is_part(&self, id: u64) -> bool {
+        self.calls.get(&id).is_some_and(|call| matches!(call.caller, Caller::Scan(_) | Caller::Many(..)) && call.is_repeatable())
+    }
+
+    /// The leader reads as much as it may: the part is asked for again, less often each time.
+    pub(super) fn on_crowded(&mut self, cx: &mut Context<'_>, id: u64) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.crowded = true;
+        let pause = RETRY_INTERVAL * call.attempts.min(CROWDED_STEPS_MAX) as u32;
+        self.recall(id);
+        self.wait_for(cx, id, pause);
+    }
+
+    /// Answers the client. What other groups still say goes nowhere.
+    fn finish_many(&mut self, cx: &mut Context<'_>, number: u64, body: ResponseBody, out: &mut Outbox<Out>) {
+        if let Some(many) = self.manys.all.remove(&number) {
+            self.reply(Caller::Client(many.conn, many.id), None, body, out);
+            if many.phase == Phase::Reading {
+                self.give_back(cx, many.size, out);
+            }
+        }
+    }
+}
+
+impl Many {
+    fn keys_at(&self, places: &[usize]) -> Vec<Blob> {
+        places.iter().map(|place| self.keys[*place].clone()).collect()
+    }
+
+    fn measured(&mut self, group: GroupId, measures: &[Measure]) {
+        for (place, measure) in self.groups[&group].iter().zip(measures) {
+            self.results[*place].version = measure.version;
+            self.size += measure.length as usize;
+        }
+    }
+
+    /// Whether these may be the items that were asked for: as they were measured, unless they were all read at once.
+    fn asked_for(&self, group: GroupId, items: &[ItemResult]) -> bool {
+        let places = &self.groups[&group];
+        let as_measured = |(place, item): (&usize, &ItemResult)| self.results[*place].version == item.version;
+        places.len() == items.len() && (self.groups.len() == 1 || places.iter().zip(items).all(as_measured))
     }
 }

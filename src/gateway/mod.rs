@@ -35,7 +35,7 @@ use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
 use crate::msg::peer::{Farewell, Forward, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
 use crate::msg::transaction::{Age, Failure, FailureReason, Transaction, TransactionId, validate_keys};
-use many::Many;
+use many::Manys;
 use rivals::Rivals;
 use scan::Gather;
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,7 +129,7 @@ pub struct Gateway {
     leaders: BTreeMap<GroupId, LeaderHint>,
     calls: BTreeMap<u64, Call>,
     gathers: BTreeMap<u64, Gather>,
-    manys: BTreeMap<u64, Many>,
+    manys: Manys,
     /// When each call wants attention: its deadline, or a retry before it.
     wakes: BTreeSet<(Time, u64)>,
     /// Calls that wait for a leader of their group.
@@ -182,6 +182,8 @@ struct Call {
     attempts: usize,
     /// It was forwarded only to learn who leads, to a node that will certainly not begin it.
     asking: bool,
+    /// A part of what is gathered, which a leader had no room to read.
+    crowded: bool,
     /// Of a transaction: why its last attempt died.
     conflict: Vec<Failure>,
     /// The life of the peer that it was forwarded to, if it names one.
@@ -331,6 +333,7 @@ impl Gateway {
             place: Whereabouts::Waiting,
             attempts: 0,
             asking: false,
+            crowded: false,
             conflict: Vec::new(),
             life: None,
             lost: false,
@@ -458,6 +461,7 @@ impl Gateway {
     fn on_outcome(&mut self, cx: &mut Context<'_>, id: u64, outcome: Outcome, out: &mut Outbox<Out>) {
         match outcome {
             Outcome::Answer(ResponseBody::NotCommitted(failures)) if is_conflict(&failures) => self.on_conflict(cx, id, failures),
+            Outcome::Answer(ResponseBody::Rejected(Rejection::Overloaded)) if self.is_part(id) => self.on_crowded(cx, id),
             Outcome::NotLeader { leader } => {
                 let Some((group, place)) = self.calls.get(&id).map(|call| (call.group, call.place)) else { return };
                 let elsewhere = !self.placement.replicas(group).contains(&cx.me);
@@ -569,8 +573,8 @@ impl Gateway {
                     && !self.placement.replicas(preparation.id.home).is_empty()
             }
             Task::Inquire(id) => id.home == group,
-            Task::ReadMany(keys) => validate_keys(keys).is_ok() && keys.iter().all(|key| here(&key.0)),
-            Task::Validate(seen) => seen.len() <= TRANSACTION_ITEMS_MAX && seen.iter().all(|seen| here(&seen.key)),
+            Task::ReadMany(keys) | Task::Measure(keys) => validate_keys(keys).is_ok() && keys.iter().all(|key| here(&key.0)),
+            Task::ReadSeen(seen) => seen.len() <= TRANSACTION_ITEMS_MAX && seen.iter().all(|seen| here(&seen.key)),
             Task::Scan(scan) => scan.validate().is_ok(),
             Task::Resolve { .. } => true,
         }
@@ -651,6 +655,7 @@ impl Gateway {
             };
             self.finish(cx, id, Outcome::Answer(body), out);
         }
+        self.end_manys(cx, out);
         for peer in peers {
             let (epoch, sequence) = self.windows.highest(peer).unwrap_or((cx.liveness.epoch_of(peer), 0));
             out.push(Out::Send(peer, PeerMessage::Farewell(Farewell { epoch, sequence })));
@@ -658,12 +663,14 @@ impl Gateway {
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        self.on_manys_late(cx, out);
         while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= cx.now) {
             self.wakes.remove(&(at, id));
             let Some(call) = self.calls.get(&id) else { continue };
             if call.deadline <= cx.now {
                 let body = match (call.place, call.is_write()) {
                     (Whereabouts::Waiting, _) if !call.conflict.is_empty() => ResponseBody::NotCommitted(call.conflict.clone()),
+                    (Whereabouts::Waiting, _) if call.crowded => ResponseBody::Rejected(Rejection::Overloaded),
                     (Whereabouts::Waiting, _) => ResponseBody::Rejected(Rejection::NoLeader),
                     (Whereabouts::Forwarded(..), _) if call.asking => ResponseBody::Rejected(Rejection::NoLeader),
                     (_, true) => ResponseBody::Unknown(Doubt::DeadlineExceeded),
@@ -736,7 +743,8 @@ impl Actor for Gateway {
     }
 
     fn deadline(&self) -> Option<(Time, TimerKind)> {
-        self.wakes.first().map(|(at, _)| (*at, TimerKind::Gateway))
+        let call = self.wakes.first().map(|(at, _)| *at);
+        [call, self.manys.deadline()].into_iter().flatten().min().map(|at| (at, TimerKind::Gateway))
     }
 
     fn check(&self) {
@@ -753,6 +761,7 @@ impl Actor for Gateway {
         }
         assert!(self.forwarded.values().all(|id| self.calls.contains_key(id)), "nothing is forwarded for nobody");
         assert!(self.leaderless.iter().all(|(_, id)| self.calls.contains_key(id)), "nobody waits who is gone");
+        self.manys.check();
     }
 }
 

@@ -8,7 +8,7 @@ use super::client::{Action, Consistency, Operation, ResponseBody, Scan};
 use super::cluster::{ClusterOptions, Formation};
 use super::codec::{Blob, Slices};
 use super::log::Entry;
-use super::transaction::{Age, Preparation, Seen, Transaction, TransactionId, Vote};
+use super::transaction::{Age, Measure, Preparation, Seen, Transaction, TransactionId, Vote};
 use crate::base::limits::ENVELOPE_MESSAGES_MAX;
 use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Term, Time};
 use minicbor::{Decode, Encode};
@@ -390,12 +390,16 @@ pub enum Task {
     /// From a participant in doubt to the coordinator: what was decided? May be repeated.
     #[n(5)]
     Inquire(#[n(0)] TransactionId),
-    /// This group's items of a [`super::client::RequestBody::GetMany`], at one instant.
+    /// All items of a [`super::client::RequestBody::GetMany`] that concerns one group, at one instant.
     #[n(6)]
     ReadMany(#[n(0)] Vec<Blob>),
-    /// Whether these items are as they were, and no transaction is about to write them.
-    #[n(7)]
-    Validate(#[n(0)] Vec<Seen>),
+    // 7 was a validation that read nothing.
+    /// Versions and lengths of these items at one instant, once no transaction is about to write one: what they would cost to read.
+    #[n(8)]
+    Measure(#[n(0)] Vec<Blob>),
+    /// These items, if they are as they were measured, and no transaction is about to write one.
+    #[n(9)]
+    ReadSeen(#[n(0)] Vec<Seen>),
 }
 
 impl Task {
@@ -418,7 +422,8 @@ impl Task {
             | Task::Resolve { .. }
             | Task::Inquire(_)
             | Task::ReadMany(_)
-            | Task::Validate(_) => true,
+            | Task::Measure(_)
+            | Task::ReadSeen(_) => true,
         }
     }
 
@@ -439,8 +444,8 @@ impl Task {
             Task::Transact { transaction, .. } => transaction.size(),
             Task::Prepare(preparation) => preparation.size(),
             Task::Resolve { .. } | Task::Inquire(_) => 0,
-            Task::ReadMany(keys) => keys.iter().map(|key| key.0.len()).sum(),
-            Task::Validate(seen) => seen.iter().map(|seen| seen.key.len()).sum(),
+            Task::ReadMany(keys) | Task::Measure(keys) => keys.iter().map(|key| key.0.len()).sum(),
+            Task::ReadSeen(seen) => seen.iter().map(|seen| seen.key.len()).sum(),
         }
     }
 }
@@ -484,9 +489,13 @@ pub enum Outcome {
     /// To [`Task::Inquire`]: whether it was committed; `None` while that is open.
     #[n(4)]
     Decided(#[n(0)] Option<bool>),
-    /// To [`Task::Validate`]. To [`Task::ReadMany`], false: transactions were about to write one or another of the items all the time.
+    /// False, to [`Task::ReadSeen`]: an item has changed, or is about to. To [`Task::ReadMany`] and [`Task::Measure`]: transactions were about to
+    /// write one or another of the items all the time.
     #[n(5)]
     Valid(#[n(0)] bool),
+    /// To [`Task::Measure`], in its order.
+    #[n(6)]
+    Measured(#[n(0)] Vec<Measure>),
     /// Certainly not begun here: the receiver does not lead the group in that term. Who it believes does, if it knows.
     #[n(1)]
     NotLeader {

@@ -619,6 +619,16 @@ impl From<Operation> for TransactionItem {
     }
 }
 
+/// What an item is, but for its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Measure {
+    #[n(0)]
+    pub version: Version,
+    /// Of the value, in bytes.
+    #[n(1)]
+    pub length: u32,
+}
+
 /// Keys whose versions are to be as they were read.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]

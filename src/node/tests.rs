@@ -87,6 +87,8 @@ struct Cluster {
     syncing: Vec<(Time, NodeId, IoId, DiskResult)>,
     next: u64,
     cache_size: usize,
+    /// The most bytes of values that any node was reading at once.
+    lent_max: usize,
 }
 
 impl Cluster {
@@ -105,6 +107,7 @@ impl Cluster {
             syncing: Vec::new(),
             next: 0,
             cache_size: 1 << 20,
+            lent_max: 0,
         };
         (1..=nodes).for_each(|n| cluster.boot(n, nodes));
         cluster.run(2_000);
@@ -164,6 +167,7 @@ impl Cluster {
         let mut effects = Vec::new();
         node.step(self.now, event);
         node.flush(self.now, &mut effects);
+        self.lent_max = self.lent_max.max(node.cache.lent());
         for effect in effects {
             match effect {
                 Effect::Send(to, envelope)

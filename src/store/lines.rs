@@ -9,6 +9,7 @@ use super::participant::Claim;
 use super::read::Waiting;
 use super::{Out, Parked, Store, reject};
 use crate::actor::{Context, Outbox};
+use crate::base::cache::Lent;
 use crate::base::limits::PARKED_PER_GROUP_MAX;
 use crate::base::{Place, Time};
 use crate::msg::client::Rejection;
@@ -34,6 +35,8 @@ pub struct Waiter {
     pub pins: Pins,
     /// How many values are on their way.
     pub reading: usize,
+    /// For what was read, and is being.
+    pub lent: Vec<Lent>,
 }
 
 /// Values by their place in the log. A place is written once, so that a pin is never stale. An empty value is never pinned: the cache answers it.
@@ -176,7 +179,7 @@ impl Store {
         if let Work::Claim(claim) = &work {
             leading.claims.insert(claim.preparation.id, ticket);
         }
-        leading.lines.enter(ticket, Waiter { work, keys, deadline, pins: Pins::new(), reading: 0 });
+        leading.lines.enter(ticket, Waiter { work, keys, deadline, pins: Pins::new(), reading: 0, lent: Vec::new() });
         self.advance(cx, vec![ticket], out);
     }
 
@@ -193,8 +196,9 @@ impl Store {
             }
             let Some(waiter) = leading.lines.leave(ticket) else { continue };
             let keys = waiter.keys.clone();
-            if let Some(waiter) = self.attempt(cx, waiter, out) {
-                self.fetch(ticket, waiter, out);
+            if let Some(waiter) = self.attempt(cx, waiter, out)
+                && self.fetch(cx, ticket, waiter, out)
+            {
                 continue;
             }
             let Some(leading) = &self.leading else { return };
@@ -204,7 +208,7 @@ impl Store {
 
     /// Evaluates a waiter whose turn has come; gives it back if it lacks a value.
     fn attempt(&mut self, cx: &mut Context<'_>, waiter: Waiter, out: &mut Outbox<Out>) -> Option<Waiter> {
-        let Waiter { work, keys, deadline, pins, .. } = waiter;
+        let Waiter { work, keys, deadline, pins, lent, .. } = waiter;
         let again = match work {
             work @ Work::Write(..) if deadline <= cx.now => {
                 turn_away(work, &Rejection::DeadlineExceeded, out);
@@ -218,11 +222,11 @@ impl Store {
                 self.evaluate_claim(cx, *claim, deadline, &pins, out).map(|claim| Work::Claim(Box::new(claim)))
             }
         };
-        again.map(|work| Waiter { work, keys, deadline, pins, reading: 0 })
+        again.map(|work| Waiter { work, keys, deadline, pins, reading: 0, lent })
     }
 
-    /// Puts a waiter that lacks values back to the front of its lines, and asks for them.
-    fn fetch(&mut self, ticket: u64, mut waiter: Waiter, out: &mut Outbox<Out>) {
+    /// Puts a waiter that lacks values back to the front of its lines, and asks for them. `false`: too many bytes are being read, and it was turned away.
+    fn fetch(&mut self, cx: &Context<'_>, ticket: u64, mut waiter: Waiter, out: &mut Outbox<Out>) -> bool {
         let wanted: Vec<&Bytes> = match &waiter.work {
             Work::Write(key, _) => vec![key],
             Work::Claim(claim) => {
@@ -236,6 +240,11 @@ impl Store {
             .filter(|value| value.place.length > 0 && !waiter.pins.contains_key(&value.place))
             .collect();
         assert!(!places.is_empty(), "only what has a value on the disk lacks one");
+        let Some(lent) = cx.cache.lend(places.iter().map(|value| value.place.length as usize).sum()) else {
+            turn_away(waiter.work, &Rejection::Overloaded, out);
+            return false;
+        };
+        waiter.lent.push(lent);
         waiter.reading = places.len();
         for place in places {
             let tag = self.tag();
@@ -248,6 +257,7 @@ impl Store {
             }
             leading.lines.enter_first(ticket, waiter);
         }
+        true
     }
 
     /// A value that a waiter needs has come, or cannot be had.

@@ -45,7 +45,7 @@ use crate::msg::client::{Acknowledge, Action, Doubt, Operation, Rejection, Respo
 use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::peer::{Outcome, Task};
-use crate::msg::transaction::{Attempt, Decision, Preparation, TransactionId, Vote};
+use crate::msg::transaction::{Attempt, Decision, Measure, Preparation, TransactionId, Vote};
 use bytes::Bytes;
 use evaluate::Current;
 use lines::{Lines, Pins, Work};
@@ -155,6 +155,12 @@ struct Item {
     version: Version,
     /// `None`: deleted.
     value: Option<ValuePlace>,
+}
+
+impl Item {
+    fn measure(&self) -> Measure {
+        Measure { version: self.version, length: self.value.map_or(0, |value| value.place.length) }
+    }
 }
 
 #[derive(Debug)]

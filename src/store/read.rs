@@ -2,13 +2,14 @@
 
 use super::{Out, Store};
 use crate::actor::{Context, Origin, Outbox};
+use crate::base::cache::Lent;
 use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{Place, Time, Version};
 use crate::msg::client::{Item, Rejection, ResponseBody, Scan, Scanned};
 use crate::msg::codec::Blob;
 use crate::msg::log::ValuePlace;
 use crate::msg::peer::{Outcome, Task};
-use crate::msg::transaction::{ItemResult, Seen, TransactionId};
+use crate::msg::transaction::{ItemResult, Measure, Seen, TransactionId};
 use bytes::Bytes;
 use std::ops::Bound;
 
@@ -19,6 +20,7 @@ pub enum Waiting {
         origin: Origin,
         version: Version,
         place: ValuePlace,
+        lent: Lent,
     },
     /// The item at `position` of what is being gathered.
     Part {
@@ -48,6 +50,7 @@ pub struct Gathering {
     origin: Origin,
     page: Page,
     missing: usize,
+    _lent: Lent,
 }
 
 #[derive(Debug)]
@@ -83,15 +86,12 @@ impl Store {
         match task {
             Task::Operation(operation) => self.get(cx, origin, &operation.key, out),
             Task::Scan(scan) => self.scan(cx, origin, scan, out),
-            Task::ReadMany(keys) => self.read_many(cx, origin, keys, out),
-            Task::Validate(seen) => {
-                let unchanged = |seen: &Seen| {
-                    let version = self.index.get(&*seen.key).map_or(Version::ZERO, |item| item.version);
-                    version == seen.version && self.prepared_locks.exclusive_holder(&seen.key).is_none()
-                };
-                let valid = seen.iter().all(unchanged);
-                out.push(Out::Answer(origin, Outcome::Valid(valid)));
+            Task::ReadMany(keys) => self.read_many(cx, origin, keys.iter().map(|key| &*key.0), out),
+            Task::Measure(keys) => {
+                let measure = |key: &Blob| self.index.get(&*key.0).map_or(Measure::default(), super::Item::measure);
+                out.push(Out::Answer(origin, Outcome::Measured(keys.iter().map(measure).collect())));
             }
+            Task::ReadSeen(seen) => self.read_seen(cx, origin, seen, out),
             Task::Transact { .. } | Task::Prepare(_) | Task::Resolve { .. } | Task::Inquire(_) => {
                 answer(origin, ResponseBody::Rejected(Rejection::Invalid("this is no read".into())), out);
             }
@@ -112,7 +112,7 @@ impl Store {
             self.read(cx, origin, &task, out);
             return;
         };
-        if waits >= WAITS_MAX && matches!(task, Task::ReadMany(_)) {
+        if waits >= WAITS_MAX && matches!(task, Task::ReadMany(_) | Task::Measure(_)) {
             out.push(Out::Answer(origin, Outcome::Valid(false)));
             return;
         }
@@ -130,7 +130,7 @@ impl Store {
         let locked = |key: &Bytes| self.prepared_locks.exclusive_holder(key).map(|id| (key.clone(), id));
         match task {
             Task::Operation(operation) => locked(&operation.key),
-            Task::ReadMany(keys) => keys.iter().find_map(|key| locked(&key.0)),
+            Task::ReadMany(keys) | Task::Measure(keys) => keys.iter().find_map(|key| locked(&key.0)),
             Task::Scan(scan) => {
                 let first: &Bytes = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
                 self.prepared_locks.exclusive_in(first, &scan.prefix)
@@ -161,8 +161,27 @@ impl Store {
         }
     }
 
-    fn read_many(&mut self, cx: &mut Context<'_>, origin: Origin, keys: &[Blob], out: &mut Outbox<Out>) {
-        let found: Vec<Option<super::Item>> = keys.iter().map(|key| self.index.get(&*key.0).copied()).collect();
+    /// Answers with the items, if all are as they were seen and no prepared transaction is about to write one.
+    fn read_seen(&mut self, cx: &mut Context<'_>, origin: Origin, seen: &[Seen], out: &mut Outbox<Out>) {
+        let unchanged = |seen: &Seen| {
+            let version = self.index.get(&*seen.key).map_or(Version::ZERO, |item| item.version);
+            version == seen.version && self.prepared_locks.exclusive_holder(&seen.key).is_none()
+        };
+        if seen.iter().all(unchanged) {
+            self.read_many(cx, origin, seen.iter().map(|seen| &*seen.key), out);
+        } else {
+            out.push(Out::Answer(origin, Outcome::Valid(false)));
+        }
+    }
+
+    fn read_many<'a>(
+        &mut self,
+        cx: &mut Context<'_>,
+        origin: Origin,
+        keys: impl Iterator<Item = &'a [u8]>,
+        out: &mut Outbox<Out>,
+    ) {
+        let found: Vec<Option<super::Item>> = keys.map(|key| self.index.get(key).copied()).collect();
         let places: Vec<Option<ValuePlace>> = found.iter().map(|item| item.and_then(|item| item.value)).collect();
         let size: usize = places.iter().flatten().map(|value| value.place.length as usize).sum();
         if size > TRANSACTION_SIZE_MAX {
@@ -183,6 +202,10 @@ impl Store {
         places: &[Option<ValuePlace>],
         out: &mut Outbox<Out>,
     ) {
+        let Some(lent) = cx.cache.lend(places.iter().flatten().map(|value| value.place.length as usize).sum()) else {
+            answer(origin, ResponseBody::Rejected(Rejection::Overloaded), out);
+            return;
+        };
         let gathering = self.tag();
         let mut missing = 0;
         for (position, place) in places.iter().enumerate() {
@@ -199,7 +222,7 @@ impl Store {
         if missing == 0 {
             answer(origin, page.into_body(), out);
         } else {
-            self.gathering.insert(gathering, Gathering { origin, page, missing });
+            self.gathering.insert(gathering, Gathering { origin, page, missing, _lent: lent });
         }
     }
 
@@ -214,8 +237,12 @@ impl Store {
             answer(origin, ResponseBody::Value { value: Some(value), version }, out);
             return;
         }
+        let Some(lent) = cx.cache.lend(place.place.length as usize) else {
+            answer(origin, ResponseBody::Rejected(Rejection::Overloaded), out);
+            return;
+        };
         let tag = self.tag();
-        self.waiting.insert(tag, Waiting::Get { origin, version, place });
+        self.waiting.insert(tag, Waiting::Get { origin, version, place, lent });
         out.push(Out::ReadValue(tag, place));
     }
 
@@ -243,7 +270,7 @@ impl Store {
 
     pub(super) fn on_value(&mut self, cx: &mut Context<'_>, tag: u64, value: Result<Bytes, Rejection>, out: &mut Outbox<Out>) {
         match self.waiting.remove(&tag) {
-            Some(Waiting::Get { origin, version, place }) => match value {
+            Some(Waiting::Get { origin, version, place, lent: _lent }) => match value {
                 Ok(value) => {
                     cx.cache.insert(place.place, &value);
                     answer(origin, ResponseBody::Value { value: Some(value), version }, out);

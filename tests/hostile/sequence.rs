@@ -216,7 +216,7 @@ fn transaction(dice: &mut Dice<'_>) -> Transaction {
 }
 
 fn task(dice: &mut Dice<'_>) -> Task {
-    match dice.byte() % 8 {
+    match dice.byte() % 9 {
         0 => Task::Transact { age: Age::default(), transaction: transaction(dice) },
         1 | 2 => {
             let items = transaction(dice).items;
@@ -228,18 +228,20 @@ fn task(dice: &mut Dice<'_>) -> Task {
         3 => Task::Resolve { id: id(dice), commit: dice.flag() },
         4 => Task::Inquire(id(dice)),
         5 => Task::ReadMany(vec![Blob(dice.key())]),
-        6 => Task::Validate(vec![Seen { key: dice.key(), version: Version(dice.number()) }]),
+        6 => Task::Measure(vec![Blob(dice.key())]),
+        7 => Task::ReadSeen(vec![Seen { key: dice.key(), version: Version(dice.number()) }]),
         _ => Task::Operation(operation(dice)),
     }
 }
 
 fn outcome(dice: &mut Dice<'_>, epoch: Epoch) -> Outcome {
-    match dice.byte() % 8 {
+    match dice.byte() % 9 {
         0 => Outcome::Voted(Vote::Yes(vec![PlacedResult { place: dice.number() as u32, result: ItemResult::default() }])),
         1 => Outcome::Voted(Vote::No(Vec::new())),
         2 => Outcome::Resolved,
         3 => Outcome::Decided(dice.flag().then(|| dice.flag())),
         4 => Outcome::Valid(dice.flag()),
+        6 => Outcome::Measured(vec![Measure { version: Version(dice.number()), length: dice.number() as u32 }]),
         5 => Outcome::Answer(ResponseBody::Values(vec![ItemResult::default()])),
         _ => Outcome::NotLeader {
             leader: dice.flag().then(|| LeaderHint { node: NodeId(dice.number() as u16), epoch, term: Term(dice.number()) }),

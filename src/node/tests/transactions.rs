@@ -1,7 +1,7 @@
 //! Transactions over whole nodes: what they do, what stands in their way, and what is left when nodes die at the worst moment.
 
 use super::*;
-use crate::base::limits::TOKEN_LIFETIME;
+use crate::base::limits::{READ_BYTES_IN_PROGRESS_MAX, TOKEN_LIFETIME};
 use crate::msg::codec::Blob;
 use crate::msg::peer::{Outcome, Task};
 use crate::msg::transaction::{Failure, FailureReason, ItemResult, Transaction, TransactionAction, TransactionItem};
@@ -116,6 +116,33 @@ fn an_empty_value_is_not_the_one_behind_it_in_the_log() {
         assert!(matches!(cluster.call(3, operation(a, same)), ResponseBody::Written { .. }));
         assert!(matches!(cluster.call(2, operation(b, add)), ResponseBody::Written { number: Some(6), .. }));
     }
+}
+
+#[test]
+fn what_is_read_together_is_bounded_before_it_is_read() {
+    let mut cluster = Cluster::new(3);
+    let names: Vec<String> = (0..100).map(|n| format!("k{n}")).collect();
+    let keys: Vec<&str> = names.iter().map(String::as_str).collect();
+    let value = "v".repeat(200 * 1024);
+    for key in &keys {
+        cluster.put(1, key, &value);
+    }
+    let ask = |cluster: &mut Cluster, keys: &[&str]| -> Vec<u64> { (0..60).map(|_| cluster.ask(2, get_many(keys))).collect() };
+    let asked = ask(&mut cluster, &keys);
+    cluster.run(100);
+    for id in asked {
+        assert_eq!(cluster.answers.remove(&id), Some(ResponseBody::Rejected(Rejection::TooLarge)));
+    }
+    assert_eq!(cluster.lent_max, 0, "no value was read");
+    let asked = ask(&mut cluster, &keys[..20]);
+    cluster.run(1_900);
+    for id in asked {
+        let Some(ResponseBody::Values(items)) = cluster.answers.remove(&id) else { panic!("no values") };
+        assert!(items.iter().all(|item| item.value.as_ref().is_some_and(|found| *found == value)));
+    }
+    assert!(cluster.lent_max > 0 && cluster.lent_max <= READ_BYTES_IN_PROGRESS_MAX, "{}", cluster.lent_max);
+    cluster.assert_idle();
+    assert!(cluster.nodes.values().all(|node| node.cache.lent() == 0), "all of it is given back");
 }
 
 #[test]
