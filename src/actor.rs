@@ -39,7 +39,7 @@ pub struct Context<'a> {
     pub liveness: &'a LivenessView,
     /// The node's one cache of values.
     pub cache: &'a mut ValueCache,
-    /// Milliseconds since 1970, as the driver last said: data, never an input to safety.
+    /// Milliseconds since 1970, by the cluster's shared clock ([`crate::base::SharedClock`]): data, never an input to safety.
     pub wall_clock_ms: u64,
     /// What this node's log still takes.
     pub room: Room,

@@ -201,6 +201,7 @@ impl World {
             durable: sender.durable,
             began: Default::default(),
             disk: Default::default(),
+            clock_ms: 0,
         });
         let mail = Mail { from, epoch: sender.epoch, to, message: heartbeat };
         let supporter = self.members.get_mut(&to).expect("there is such a member");

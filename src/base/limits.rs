@@ -27,6 +27,8 @@ pub const COUNTER_MAX: u64 = 1 << 62;
 pub const ADDRESS_SIZE_MAX: usize = 512;
 /// The longest name of a zone, in bytes. A greeting or a formation with a longer one is not taken.
 pub const ZONE_SIZE_MAX: usize = 512;
+/// What a clock may show at most, in milliseconds since 1970: the year 3000. Later: not believed, whoever says it.
+pub const CLOCK_MS_MAX: u64 = 32_503_680_000_000;
 /// The most members of a cluster.
 pub const NODES_MAX: usize = 100;
 /// The largest weight of a node. A greeting with a larger one is refused.
@@ -50,6 +52,12 @@ pub const TRANSACTIONS_PER_HOME_MAX: usize = 4 * 1024;
 pub const PREPARED_PER_GROUP_MAX: usize = 4 * 1024;
 /// Tokens that one group remembers. At the limit, a transaction with a new one is rejected, `Overloaded`.
 pub const TOKENS_PER_GROUP_MAX: usize = 16 * 1024;
+/// Bytes that the tokens of one group take in memory, with their answers. At the limit: as above.
+pub const TOKEN_BYTES_PER_GROUP_MAX: usize = 8 * 1024 * 1024;
+/// The same of all groups of a node. At the limit, its leaders take no transaction with a new token: rejected, `Overloaded`.
+pub const TOKEN_BYTES_PER_NODE_MAX: usize = 128 * 1024 * 1024;
+/// Transactions, and tokens, in one entry that says that they are over. More: in the next.
+pub const ENDED_PER_ENTRY_MAX: usize = 1_024;
 /// Entries of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
 pub const UNCOMMITTED_ENTRIES_MAX: usize = 16 * 1024;
 /// Bytes of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.

@@ -13,4 +13,4 @@ pub mod time;
 pub use id::{
     ClusterId, ConnId, DirectoryId, Epoch, GroupId, Index, IoId, Lsn, NodeId, PartitionId, Place, SegmentId, Term, Token, Version,
 };
-pub use time::{Duration, Time};
+pub use time::{Duration, SharedClock, Time};

@@ -305,6 +305,11 @@ impl Client {
 
     /// [`Client::call`] with another timeout.
     pub async fn call_within(&self, body: RequestBody, timeout: Duration) -> Result<ResponseBody, Error> {
+        self.call_counted(body, timeout, &mut 0).await
+    }
+
+    /// [`Client::call_within`]; counts the requests that may have been sent for it.
+    async fn call_counted(&self, body: RequestBody, timeout: Duration, sent: &mut u32) -> Result<ResponseBody, Error> {
         check_sizes(&body)?;
         let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
         let mut tried: Vec<Arc<Link>> = Vec::new();
@@ -321,6 +326,7 @@ impl Client {
                 true => remaining,
                 false => remaining.min(READ_PATIENCE),
             };
+            *sent += 1;
             let answer = self.ask(&link, &body, remaining, patience).await;
             if let Err(NoAnswer::Wrong(why)) = &answer {
                 wrong = Some(why.clone());

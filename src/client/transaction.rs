@@ -41,7 +41,7 @@
 //! ```
 //!
 //! **Unknown outcomes.** A transaction without a token that was in flight when its connection dropped is [`Error::Unknown`]. One with a token is sent again until
-//! its deadline, since the same token has the same answer for ten minutes. Interactive transactions that write carry a token of their own.
+//! its deadline, since the same token has the same answer for ten minutes. Interactive transactions that write carry a token of their own, and release it once they are answered.
 
 use super::{Client, Error, Got, PAUSE_MAX, PAUSE_MIN, out_of_place};
 use crate::base::limits::{TIMEOUT_MAX, TRANSACTION_ITEMS_MAX};
@@ -127,11 +127,32 @@ impl Client {
 
     /// [`Client::transact`] with another timeout.
     pub async fn transact_within(&self, transaction: Transaction, timeout: Duration) -> Result<Vec<ItemResult>, Error> {
+        self.transact_counted(transaction, timeout, &mut 0).await
+    }
+
+    async fn transact_counted(
+        &self,
+        transaction: Transaction,
+        timeout: Duration,
+        sent: &mut u32,
+    ) -> Result<Vec<ItemResult>, Error> {
         let items = transaction.items.len();
-        match self.call_within(RequestBody::Transact(transaction), timeout).await? {
+        if items == 0 {
+            return Err(invalid("the transaction is empty: it needs at least one operation".into()));
+        }
+        match self.call_counted(RequestBody::Transact(transaction), timeout, sent).await? {
             ResponseBody::Transacted(results) if results.len() == items => Ok(results),
             other => Err(out_of_place(&other)),
         }
+    }
+
+    /// [`Transaction::release`] of a token of ours, behind the caller's back. If it is lost, the token has its ten minutes.
+    fn release(&self, token: Bytes) {
+        let client = self.clone();
+        tokio::spawn(async move {
+            // Whatever comes of it.
+            let _ = client.call_within(RequestBody::Transact(Transaction::release(token)), RELEASE_WITHIN).await;
+        });
     }
 
     /// Several items (from 1 to 100, none named twice) as they are at one instant, in the order of their keys.
@@ -247,6 +268,8 @@ impl Client {
 }
 
 const TOKENS_TRIED: u32 = 1_000;
+/// How long a token is tried to be released.
+const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 
 /// An interactive transaction: see [the module](self). A handle: its clones are of the same transaction. When the last is dropped without a commit, that is
 /// a rollback.
@@ -387,7 +410,14 @@ impl Interactive {
         let home = items.iter().find(|item| item.is_write());
         let token = home.map(|item| self.client.new_token(&item.key));
         let written: Vec<Option<Bytes>> = items.iter().map(|item| item.is_write().then(|| item.key.clone())).collect();
-        let results = match self.client.transact_within(Transaction { items, token }, self.time_left()).await {
+        let mut sent = 0;
+        let answer = self.client.transact_counted(Transaction { items, token: token.clone() }, self.time_left(), &mut sent).await;
+        // Only if there was one request alone, and it was answered, is none under way that would be taken for a new one. Any other token stays.
+        let settled = answer.is_ok() || answer.as_ref().is_err_and(settles);
+        if let Some(token) = token.filter(|_| sent == 1 && settled) {
+            self.client.release(token);
+        }
+        let results = match answer {
             Ok(results) => results,
             Err(Error::NotCommitted(failures)) if failures.iter().any(|f| f.reason != FailureReason::NotANumber) => {
                 return Err(Error::Conflict(failures));

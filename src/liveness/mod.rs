@@ -259,6 +259,7 @@ impl Liveness {
                 durable: self.durable,
                 began: self.began.unwrap_or_default(),
                 disk: self.view.own_disk,
+                clock_ms: cx.wall_clock_ms,
             };
             for (node, peer) in &mut self.peers {
                 out.push(Out::Send(*node, PeerMessage::Heartbeat(heartbeat)));
@@ -425,7 +426,7 @@ mod tests {
         assert_eq!(own_disk_after(&mut liveness, 60, false, 5), (DiskHealth { full: false, unfit: false, sync_ms: 5 }, false));
         assert_eq!(own_disk_after(&mut liveness, 120, true, 5), (DiskHealth { full: true, unfit: true, sync_ms: 5 }, true));
         let disk = DiskHealth { full: true, unfit: true, sync_ms: 7 };
-        let heartbeat = Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk };
+        let heartbeat = Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk, clock_ms: 0 };
         run(&mut liveness, 130, In::Heartbeat(NodeId(2), Epoch(3), heartbeat));
         assert_eq!(liveness.view().disk_of(NodeId(2)), disk);
         let out = beat(&mut liveness, 140, 3);
@@ -433,7 +434,7 @@ mod tests {
     }
 
     fn beat(liveness: &mut Liveness, millis: u64, epoch: u64) -> Vec<Out> {
-        let heartbeat = Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk: DiskHealth::default() };
+        let heartbeat = Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk: DiskHealth::default(), clock_ms: 0 };
         run(liveness, millis, In::Heartbeat(NodeId(2), Epoch(epoch), heartbeat))
     }
 

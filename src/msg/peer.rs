@@ -138,6 +138,10 @@ pub struct Heartbeat {
     #[n(3)]
     #[cbor(default)]
     pub disk: DiskHealth,
+    /// What the sender's shared clock shows ([`crate::base::SharedClock`]).
+    #[n(4)]
+    #[cbor(default)]
+    pub clock_ms: u64,
 }
 
 /// How a node's disk does. A hint, for who should lead; never an input to safety.

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Transaction {
-    /// From 1 to [`TRANSACTION_ITEMS_MAX`], each of another key.
+    /// From 1 to [`TRANSACTION_ITEMS_MAX`], each of another key. None, and a token: the token is released ([`Transaction::release`]).
     #[n(0)]
     pub items: Vec<TransactionItem>,
     /// Whoever asks again with the same token, within [`crate::base::limits::TOKEN_LIFETIME`], gets the same answer; with the same token and other
@@ -119,10 +119,21 @@ impl Transaction {
         self.items.iter().map(TransactionItem::size).sum::<usize>() + self.token.as_ref().map_or(0, Bytes::len)
     }
 
+    /// Says that nobody will ask with this token again, and that no request with it is under way: it need not be remembered. Coming late, twice, or after the token's
+    /// end, it does nothing.
+    pub fn release(token: Bytes) -> Transaction {
+        Transaction { items: Vec::new(), token: Some(token) }
+    }
+
+    /// Whether it does nothing but release its token.
+    pub fn is_release(&self) -> bool {
+        self.items.is_empty() && self.token.is_some()
+    }
+
     /// Whether it is within the limits, and names no key twice.
     pub fn validate(&self) -> Result<(), Rejection> {
         let invalid = |why: String| Err(Rejection::Invalid(why));
-        if self.items.is_empty() {
+        if self.items.is_empty() && self.token.is_none() {
             return invalid("the transaction is empty: it needs at least one operation".into());
         }
         if self.items.len() > TRANSACTION_ITEMS_MAX {
@@ -313,10 +324,10 @@ impl Attempt {
 }
 
 /// Who goes first when transactions conflict: the older, that is, the lesser. A transaction that is tried again keeps its age. Fairness rests on
-/// it, never safety, so that wall clocks may be wrong.
+/// it, never safety; and it is taken from the clock that all nodes share, so that wall clocks may be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
 pub struct Age {
-    /// Milliseconds since 1970, at the gateway that the client asked.
+    /// By the shared clock ([`crate::base::SharedClock`]), at the gateway that the client asked.
     #[n(0)]
     pub began_ms: u64,
     #[n(1)]
@@ -433,13 +444,18 @@ pub enum TransactionFact<V> {
         #[n(1)]
         commit: bool,
     },
-    /// In the home's log: transactions that all their participants know the decision of, and tokens whose time is over.
+    /// In the home's log: transactions that all their participants know the decision of, and what has become of tokens.
     #[n(3)]
     End {
         #[n(0)]
         ended: Vec<TransactionId>,
+        /// Released by their clients.
         #[n(1)]
         expired: Vec<Blob>,
+        /// Time has passed for all tokens.
+        #[n(2)]
+        #[cbor(default)]
+        tick: bool,
     },
 }
 
@@ -511,6 +527,14 @@ pub enum TransactionAnswer {
     NotCommitted(#[n(0)] Vec<Failure>),
 }
 
+/// What is over, between a home's coordinator and its store: as [`TransactionFact::End`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ending {
+    pub ended: Vec<TransactionId>,
+    pub expired: Vec<Blob>,
+    pub tick: bool,
+}
+
 /// What a home decides, between its coordinator and its store; as committed, at the index of its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
@@ -554,7 +578,9 @@ impl<V> TransactionFact<V> {
                 token: token.clone(),
             },
             TransactionFact::Resolve { id, commit } => TransactionFact::Resolve { id: *id, commit: *commit },
-            TransactionFact::End { ended, expired } => TransactionFact::End { ended: ended.clone(), expired: expired.clone() },
+            TransactionFact::End { ended, expired, tick } => {
+                TransactionFact::End { ended: ended.clone(), expired: expired.clone(), tick: *tick }
+            }
         }
     }
 

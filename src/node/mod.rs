@@ -19,7 +19,7 @@ mod tests;
 use crate::actor::{Actor, Placement, TimerKind};
 use crate::base::cache::ValueCache;
 use crate::base::random::{self, Random, Rng};
-use crate::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Term, Time};
+use crate::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, SharedClock, Term, Time};
 use crate::gateway::{self, Gateway};
 use crate::liveness::{Liveness, LivenessOptions};
 use crate::msg::client::{Request, Response};
@@ -167,7 +167,9 @@ pub struct Node {
     marks_at: Time,
     stop: Stop,
     counters: report::Counters,
-    wall_clock_ms: u64,
+    clock: SharedClock,
+    /// What the tokens of all groups take in memory.
+    token_bytes: usize,
 }
 
 /// A clean stop, step by step.
@@ -249,7 +251,8 @@ impl Node {
             marks_at: now,
             stop: Stop::No,
             counters: report::Counters::default(),
-            wall_clock_ms: 0,
+            clock: SharedClock::default(),
+            token_bytes: 0,
         };
         node.work.push_back(Work::Log(wal::In::Append(Record::Epoch(epoch))));
         node.drain(now);
@@ -268,7 +271,7 @@ impl Node {
             Event::ClientClosed(_) => {}
             Event::Disk(io, result) => self.work.push_back(Work::Log(wal::In::Disk(io, result))),
             Event::Link(peer, state) => self.work.push_back(Work::Gateway(gateway::In::Link(peer, state == LinkState::Up))),
-            Event::WallClock(millis) => self.wall_clock_ms = millis,
+            Event::WallClock(millis) => self.clock.hear(now, millis),
             Event::Timer => self.on_timer(now),
             Event::Stop => self.on_stop(now),
         }
@@ -361,6 +364,7 @@ impl Node {
                     coordinator.restore(self.booted, fact);
                 }
             }
+            self.token_bytes += coordinator.token_bytes();
             let log = GroupLog::recovered(found.entries, Index(commit));
             let options = ReplicaOptions { group: id, voters, support, no_vote_until, lossy: self.lossy };
             let replica = Replica::new(options, found.state, log);

@@ -133,7 +133,7 @@ impl Node {
             random: &mut self.random,
             liveness: self.liveness.view(),
             cache: &mut self.cache,
-            wall_clock_ms: self.wall_clock_ms,
+            wall_clock_ms: self.clock.read(now),
             room: crate::actor::Room::AMPLE,
             quorum_has_room: true,
         };

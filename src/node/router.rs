@@ -2,7 +2,7 @@
 
 use super::{Effect, Fatal, Node, Stop};
 use crate::actor::{Actor, Context, Origin, Outbox};
-use crate::base::limits::LOG_QUEUE_BYTES_MAX;
+use crate::base::limits::{LOG_QUEUE_BYTES_MAX, TOKEN_BYTES_PER_NODE_MAX};
 use crate::base::{ConnId, Duration, GroupId, Index, NodeId, Time};
 use crate::gateway::Asker;
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
@@ -49,7 +49,7 @@ macro_rules! context {
             random: &mut $node.random,
             liveness: $view,
             cache: &mut $node.cache,
-            wall_clock_ms: $node.wall_clock_ms,
+            wall_clock_ms: $node.clock.read($now),
             room: $node.log.room(),
             quorum_has_room: true,
         }
@@ -108,7 +108,10 @@ impl Node {
             }
             PeerMessage::Refused(..) => return,
             _ if refused => return,
-            PeerMessage::Heartbeat(heartbeat) => Work::Liveness(liveness::In::Heartbeat(from, epoch, heartbeat)),
+            PeerMessage::Heartbeat(heartbeat) => {
+                self.clock.hear(now, heartbeat.clock_ms);
+                Work::Liveness(liveness::In::Heartbeat(from, epoch, heartbeat))
+            }
             PeerMessage::HeartbeatReply(reply) => {
                 // One to an earlier life says nothing of this one.
                 if reply.promise.leader == self.epoch {
@@ -171,7 +174,7 @@ impl Node {
             random: &mut self.random,
             liveness: self.liveness.view(),
             cache: &mut self.cache,
-            wall_clock_ms: self.wall_clock_ms,
+            wall_clock_ms: self.clock.read(now),
             room: crate::actor::Room::AMPLE,
             quorum_has_room: true,
         };
@@ -290,7 +293,9 @@ impl Node {
                     } else if self.groups.contains_key(&group) && self.membership.is_admitted() {
                         self.work.push_back(match task {
                             Task::Transact { age, transaction } => {
-                                Work::Coordinator(group, txn::In::Begin(txn::Begin { origin, age, transaction, term, deadline }))
+                                let takes_tokens = self.token_bytes < TOKEN_BYTES_PER_NODE_MAX;
+                                let begin = txn::Begin { origin, age, transaction, term, deadline, takes_tokens };
+                                Work::Coordinator(group, txn::In::Begin(begin))
                             }
                             Task::Inquire(id) => Work::Coordinator(group, txn::In::Inquire(origin, id)),
                             task => Work::Store(group, store::In::Task { origin, task, term, deadline }),
@@ -388,7 +393,7 @@ impl Node {
                 store::Out::Decided(index, decision) => {
                     self.work.push_back(Work::Coordinator(id, txn::In::Decided(index, decision)));
                 }
-                store::Out::Ended(ended, expired) => self.work.push_back(Work::Coordinator(id, txn::In::Ended(ended, expired))),
+                store::Out::Ended(ending) => self.work.push_back(Work::Coordinator(id, txn::In::Ended(ending))),
                 store::Out::Inquire(transaction) => {
                     let asker = Asker::Participant(id, transaction);
                     let (task, deadline) = (Task::Inquire(transaction), now + INQUIRE_FOR);
@@ -404,7 +409,9 @@ impl Node {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let mut out = std::mem::take(&mut self.outboxes.coordinator);
         let mut cx = context!(self, now, self.liveness.view());
+        let before = group.coordinator.token_bytes();
         group.coordinator.handle(&mut cx, input, &mut out);
+        self.token_bytes = self.token_bytes + group.coordinator.token_bytes() - before;
         self.arm(id);
         while let Some(output) = out.pop() {
             match output {
@@ -414,7 +421,7 @@ impl Node {
                 }
                 txn::Out::Release(transaction) => self.work.push_back(Work::Store(id, store::In::Release(transaction))),
                 txn::Out::Decide(decision) => self.work.push_back(Work::Store(id, store::In::Decide(decision))),
-                txn::Out::End(ended, expired) => self.work.push_back(Work::Store(id, store::In::End(ended, expired))),
+                txn::Out::End(ending) => self.work.push_back(Work::Store(id, store::In::End(ending))),
                 txn::Out::Ask { tag, group, task, deadline } => {
                     let asker = Asker::Coordinator(id, tag);
                     self.work.push_back(Work::Gateway(gateway::In::Ask { asker, group, task, deadline }));

@@ -432,7 +432,7 @@ mod tests {
     }
 
     fn beat(epoch: u64, began: u64, durable: u64) -> Envelope {
-        let beat = Heartbeat { sent: 0, durable: Lsn(durable), began: Lsn(began), disk: Default::default() };
+        let beat = Heartbeat { sent: 0, durable: Lsn(durable), began: Lsn(began), disk: Default::default(), clock_ms: 0 };
         let messages = vec![PeerMessage::Heartbeat(beat)];
         Envelope { cluster: Some(ClusterId(9)), from: NodeId(2), directory: D2, epoch: Epoch(epoch), messages }
     }

@@ -42,10 +42,9 @@ use crate::actor::{Actor, Committed, Context, Origin, Outbox, TimerKind};
 use crate::base::limits::{PARKED_PER_GROUP_MAX, READS_PER_GROUP_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_ENTRIES_MAX};
 use crate::base::{GroupId, Index, Term, Time, Version};
 use crate::msg::client::{Acknowledge, Action, Doubt, Operation, Rejection, ResponseBody};
-use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::peer::{Outcome, Task};
-use crate::msg::transaction::{Attempt, Decision, Measure, Preparation, TransactionId, Vote};
+use crate::msg::transaction::{Attempt, Decision, Ending, Measure, Preparation, TransactionId, Vote};
 use bytes::Bytes;
 use evaluate::Current;
 use lines::{Lines, Pins, Work};
@@ -82,7 +81,7 @@ pub enum In {
     /// Log the decision.
     Decide(Decision),
     /// Log that these transactions are over, and these tokens.
-    End(Vec<TransactionId>, Vec<Blob>),
+    End(Ending),
     /// What the home of a prepared transaction says of it; `None`: ask again.
     Inquired(TransactionId, Option<bool>),
     Timer,
@@ -110,7 +109,7 @@ pub enum Out {
     /// A decision was committed, on every replica.
     Decided(Index, Decision),
     /// Transactions are over, and tokens, on every replica.
-    Ended(Vec<TransactionId>, Vec<Blob>),
+    Ended(Ending),
     /// Ask the transaction's home what was decided.
     Inquire(TransactionId),
 }
@@ -708,7 +707,7 @@ impl Actor for Store {
             In::Hold(preparation, deadline) => self.on_hold(cx, preparation, deadline, out),
             In::Release(id) => self.on_release(cx, id, out),
             In::Decide(decision) => self.on_decide(cx, decision, out),
-            In::End(ended, expired) => self.on_end(ended, expired, out),
+            In::End(ending) => self.on_end(ending, out),
             In::Inquired(id, decision) => self.on_inquired(cx.now, id, decision, out),
             In::Timer => self.on_timer(cx, out),
         }

@@ -50,8 +50,9 @@ use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, ValuePlace};
 use crate::msg::peer::Outcome;
 use crate::msg::transaction::{
-    Age, Attempt, Decision, Failure, FailureReason, ItemResult, PlacedResult, Preparation, TokenRecord, TransactionAction,
-    TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes, Written,
+    Age, Attempt, Decision, Ending, Failure, FailureReason, ItemResult, PlacedResult, Preparation, TokenRecord,
+    TransactionAction, TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes,
+    Written,
 };
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -381,9 +382,10 @@ impl Store {
         self.unlock(cx, id, &keys, out);
     }
 
-    pub(super) fn on_end(&mut self, ended: Vec<TransactionId>, expired: Vec<Blob>, out: &mut Outbox<Out>) {
+    pub(super) fn on_end(&mut self, ending: Ending, out: &mut Outbox<Out>) {
         if self.leading.as_ref().is_some_and(|leading| !leading.paused) {
-            self.append_step(TransactionFact::End { ended, expired }, Time::NEVER, out);
+            let Ending { ended, expired, tick } = ending;
+            self.append_step(TransactionFact::End { ended, expired, tick }, Time::NEVER, out);
         }
     }
 
@@ -494,10 +496,16 @@ impl Store {
                     // No leader of ours logs such a prepare.
                     return;
                 }
-                for (key, alone) in keys() {
+                // Copies: what came are slices of a frame or a batch, and this may wait for long.
+                let own = |key: &Blob| Blob(Bytes::copy_from_slice(&key.0));
+                let shared: Vec<Blob> = shared.iter().map(own).collect();
+                let write = |write: &Written<ValuePlace>| Written { key: own(&write.key), value: write.value };
+                let writes: Vec<Written<ValuePlace>> = writes.0.iter().map(write).collect();
+                let parties = parties.clone();
+                let keys = shared.iter().map(|key| (&key.0, false)).chain(writes.iter().map(|write| (&write.key.0, true)));
+                for (key, alone) in keys {
                     self.prepared_locks.take(key, alone, *id, *age);
                 }
-                let (parties, shared, writes) = (parties.clone(), shared.clone(), writes.0.clone());
                 self.prepared.insert(*id, Prepared { parties, shared, writes, version, since: now, inquire_at: None });
             }
             TransactionFact::Decide { commit: true, writes, .. } => {
@@ -563,7 +571,9 @@ impl Store {
                 self.apply_step(cx.now, index, fact);
                 self.on_resolved(cx, *id, &keys, out);
             }
-            TransactionFact::End { ended, expired } => out.push(Out::Ended(ended.clone(), expired.clone())),
+            TransactionFact::End { ended, expired, tick } => {
+                out.push(Out::Ended(Ending { ended: ended.clone(), expired: expired.clone(), tick: *tick }));
+            }
         }
     }
 

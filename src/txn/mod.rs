@@ -42,31 +42,34 @@
 //!
 //! # Tokens
 //!
-//! With an idempotency token, the answer is part of the decision, a refusal by condition, too; so the same token meets its answer at the same home under any leader. It is kept for [`TOKEN_LIFETIME`] by
-//! the clock of whoever leads, from when that node applied it: restarts lengthen it, clocks that are set do not matter. Its end is an entry like any other.
+//! With an idempotency token, the answer is part of the decision, a refusal by condition, too; so the same token meets its answer at the same home under any leader. It is kept for [`TOKEN_LIFETIME`],
+//! counted in entries of the log (`tokens.rs`): clocks that are set do not matter. A client that has its answer, and has asked once only, will not ask again: it releases the token, and an entry that
+//! others share ends it.
 
 mod tokens;
 
 use crate::actor::{Actor, Context, Origin, Outbox, TimerKind, partition_of};
-use crate::base::limits::{TOKENS_PER_GROUP_MAX, TRANSACTION_SIZE_MAX, TRANSACTIONS_PER_HOME_MAX};
+use crate::base::limits::{ENDED_PER_ENTRY_MAX, TRANSACTION_SIZE_MAX, TRANSACTIONS_PER_HOME_MAX};
 use crate::base::{Duration, GroupId, Index, Term, Time, Version, hash};
 use crate::msg::client::{Doubt, Rejection, ResponseBody};
 use crate::msg::codec::Blob;
 use crate::msg::log::ValuePlace;
 use crate::msg::peer::{Outcome, Task};
 use crate::msg::transaction::{
-    Age, Attempt, Decision, Failure, FailureReason, ItemResult, PlacedItem, PlacedResult, Preparation, TokenRecord, Transaction,
-    TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote,
+    Age, Attempt, Decision, Ending, Failure, FailureReason, ItemResult, PlacedItem, PlacedResult, Preparation, TokenRecord,
+    Transaction, TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote,
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use tokens::Tokens;
+use tokens::{TICK, Tokens};
 
 #[cfg(doc)]
 use crate::base::limits::TOKEN_LIFETIME;
 
 /// How long ends wait for a decision that takes them along, before they are logged by themselves.
 const END_AFTER: Duration = Duration::from_millis(200);
+/// The same for what was too much for one entry.
+const END_MORE_AFTER: Duration = Duration::from_millis(10);
 /// How long a participant that could not be told of a commit is left alone.
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// For how long one request to a participant goes on before it is made anew.
@@ -90,7 +93,7 @@ pub enum In {
     /// A decision was committed (on any replica).
     Decided(Index, Decision),
     /// Transactions are over, and tokens (on any replica).
-    Ended(Vec<TransactionId>, Vec<Blob>),
+    Ended(Ending),
     Timer,
 }
 
@@ -103,6 +106,8 @@ pub struct Begin {
     /// The term that it is meant for, if one is named.
     pub term: Option<Term>,
     pub deadline: Time,
+    /// Whether the node has room for another token.
+    pub takes_tokens: bool,
 }
 
 #[derive(Debug)]
@@ -115,7 +120,7 @@ pub enum Out {
     /// For the home's store: log the decision.
     Decide(Decision),
     /// For the home's store: log the end.
-    End(Vec<TransactionId>, Vec<Blob>),
+    End(Ending),
     /// For the leader of another group. May be repeated.
     Ask {
         tag: u64,
@@ -170,7 +175,11 @@ struct Leading {
     asks: BTreeMap<u64, (Attempt, GroupId, Asked)>,
     /// Known to every participant, not yet logged so.
     ended: Vec<TransactionId>,
+    /// Tokens that their clients have released, not yet logged so.
+    released: BTreeSet<Bytes>,
     end_at: Option<Time>,
+    /// When time has passed for tokens.
+    tick_at: Option<Time>,
     /// Who could not be told, and when to try again.
     tell_again: Vec<(Attempt, GroupId)>,
     tell_at: Option<Time>,
@@ -228,12 +237,17 @@ impl Coordinator {
         }
     }
 
-    /// Applies an entry that recovery found committed. `now`: tokens live on from here, whatever the clock began at.
+    /// What its tokens take in memory, in bytes.
+    pub fn token_bytes(&self) -> usize {
+        self.tokens.size()
+    }
+
+    /// Applies an entry that recovery found committed.
     pub fn restore(&mut self, now: Time, fact: &TransactionFact<ValuePlace>) {
         if let Some(decision) = fact.decision() {
             self.apply(now, decision);
-        } else if let TransactionFact::End { ended, expired } = fact {
-            self.apply_end(ended, expired);
+        } else if let TransactionFact::End { ended, expired, tick } = fact {
+            self.apply_end(ended, expired, *tick);
         }
     }
 
@@ -251,13 +265,19 @@ impl Coordinator {
     }
 
     fn on_begin(&mut self, cx: &Context<'_>, begin: Begin, out: &mut Outbox<Out>) {
-        let Begin { origin, term, ref transaction, .. } = begin;
+        let Begin { origin, term, ref transaction, takes_tokens, .. } = begin;
         let in_progress = self.decisions.len();
         let Some(leading) = self.leading.as_mut().filter(|l| !l.paused && term.is_none_or(|term| term == l.term)) else {
             out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
             return;
         };
-        let body = if leading.active.len() + in_progress >= TRANSACTIONS_PER_HOME_MAX {
+        let body = if transaction.is_release() {
+            if let Some(token) = transaction.token.as_ref().filter(|token| self.tokens.has(token)) {
+                leading.released.insert(Bytes::copy_from_slice(token));
+                leading.end_at.get_or_insert(cx.now + END_AFTER);
+            }
+            Some(ResponseBody::Transacted(Vec::new()))
+        } else if leading.active.len() + in_progress >= TRANSACTIONS_PER_HOME_MAX {
             Some(ResponseBody::Rejected(Rejection::Overloaded))
         } else if let Some(token) = &transaction.token {
             match self.tokens.answer(token, transaction.fingerprint()) {
@@ -265,7 +285,7 @@ impl Coordinator {
                 None if leading.tokens.contains(token) => {
                     Some(ResponseBody::NotCommitted(vec![Failure { item: 0, reason: FailureReason::Conflict }]))
                 }
-                None if self.tokens.len() + leading.tokens.len() >= TOKENS_PER_GROUP_MAX => {
+                None if !takes_tokens || self.tokens.is_full(leading.tokens.len()) => {
                     Some(ResponseBody::Rejected(Rejection::Overloaded))
                 }
                 None => None,
@@ -395,8 +415,10 @@ impl Coordinator {
         });
         let parties = active.parties.keys().copied().collect();
         let id = TransactionId { home: self.group, attempt: Attempt { term: leading.term, number } };
-        let ended = std::mem::take(&mut leading.ended);
-        leading.end_at = None;
+        let ended = first_of(&mut leading.ended);
+        if leading.ended.is_empty() && leading.released.is_empty() {
+            leading.end_at = None;
+        }
         out.push(Out::Decide(Decision { id, commit: true, parties, ended, token }));
     }
 
@@ -541,21 +563,27 @@ impl Coordinator {
 
     /// What a committed decision changes on every replica.
     fn apply(&mut self, now: Time, decided: Decision) {
-        self.apply_end(&decided.ended, &[]);
+        self.apply_end(&decided.ended, &[], false);
         if decided.commit && !decided.parties.is_empty() {
             let unaware = decided.parties.iter().copied().collect();
             self.decisions.insert(decided.id.attempt, Commit { parties: decided.parties, unaware, since: now });
         }
         if let Some(record) = decided.token {
-            self.tokens.insert(now, record);
+            self.tokens.insert(record);
+            if let Some(leading) = &mut self.leading {
+                leading.tick_at.get_or_insert(now + TICK);
+            }
         }
     }
 
-    fn apply_end(&mut self, ended: &[TransactionId], expired: &[Blob]) {
+    fn apply_end(&mut self, ended: &[TransactionId], expired: &[Blob], tick: bool) {
         for id in ended {
             self.decisions.remove(&id.attempt);
         }
         expired.iter().for_each(|token| self.tokens.remove(&token.0));
+        if tick {
+            self.tokens.tick();
+        }
     }
 
     fn on_decided(&mut self, cx: &Context<'_>, index: Index, decided: Decision, out: &mut Outbox<Out>) {
@@ -586,7 +614,9 @@ impl Coordinator {
             deadlines: BTreeSet::new(),
             asks: BTreeMap::new(),
             ended: Vec::new(),
+            released: BTreeSet::new(),
             end_at: None,
+            tick_at: (!self.tokens.is_empty()).then_some(now + TICK),
             tell_again: Vec::new(),
             tell_at: None,
         });
@@ -620,6 +650,9 @@ impl Coordinator {
         if !paused {
             // Ends that were to be logged while nothing could be.
             leading.ended.clear();
+            if !leading.released.is_empty() {
+                leading.end_at.get_or_insert(now + END_AFTER);
+            }
             let ended: Vec<Attempt> =
                 self.decisions.iter().filter(|(_, decision)| decision.unaware.is_empty()).map(|(attempt, _)| *attempt).collect();
             ended.into_iter().for_each(|attempt| self.on_all_aware(now, attempt));
@@ -646,11 +679,21 @@ impl Coordinator {
             again.into_iter().for_each(|(attempt, group)| self.tell(cx.now, attempt, group, out));
         }
         let Some(leading) = self.leading.as_mut().filter(|leading| !leading.paused) else { return };
-        let expired = self.tokens.expire(cx.now);
-        let due = leading.end_at.is_some_and(|at| at <= cx.now);
-        if due || !expired.is_empty() {
-            leading.end_at = None;
-            out.push(Out::End(std::mem::take(&mut leading.ended), expired));
+        let tick = leading.tick_at.is_some_and(|at| at <= cx.now);
+        if tick {
+            leading.tick_at = (!self.tokens.is_empty()).then_some(cx.now + TICK);
+        }
+        if leading.end_at.is_some_and(|at| at <= cx.now) || tick {
+            let ended = first_of(&mut leading.ended);
+            let mut expired = Vec::new();
+            while expired.len() < ENDED_PER_ENTRY_MAX
+                && let Some(token) = leading.released.pop_first()
+            {
+                expired.push(Blob(token));
+            }
+            let more = !leading.ended.is_empty() || !leading.released.is_empty();
+            leading.end_at = more.then_some(cx.now + END_MORE_AFTER);
+            out.push(Out::End(Ending { ended, expired, tick }));
         }
     }
 
@@ -686,6 +729,12 @@ impl Coordinator {
     }
 }
 
+/// As many as one entry takes.
+fn first_of(ended: &mut Vec<TransactionId>) -> Vec<TransactionId> {
+    let rest = ended.split_off(ended.len().min(ENDED_PER_ENTRY_MAX));
+    std::mem::replace(ended, rest)
+}
+
 fn record(results: &mut [ItemResult], placed: Vec<PlacedResult>) {
     for PlacedResult { place, result } in placed {
         // A place beyond the end is a peer's mistake.
@@ -715,7 +764,7 @@ impl Actor for Coordinator {
             In::NotDecided(id) => self.on_not_decided(cx, id, out),
             In::Answer(tag, outcome) => self.on_answer(cx, tag, outcome, out),
             In::Decided(index, decided) => self.on_decided(cx, index, decided, out),
-            In::Ended(ended, expired) => self.apply_end(&ended, &expired),
+            In::Ended(ending) => self.apply_end(&ending.ended, &ending.expired, ending.tick),
             In::Timer => self.on_timer(cx, out),
         }
     }
@@ -724,7 +773,7 @@ impl Actor for Coordinator {
         let leading = self.leading.as_ref()?;
         let deadline = leading.deadlines.first().map(|(at, _)| *at);
         // While the leadership is handed over nothing is logged.
-        let logged = [leading.end_at, self.tokens.next_expiry()].into_iter().flatten().min().filter(|_| !leading.paused);
+        let logged = [leading.end_at, leading.tick_at].into_iter().flatten().min().filter(|_| !leading.paused);
         [deadline, logged, leading.tell_at].into_iter().flatten().min().map(|at| (at, TimerKind::Replica(self.group)))
     }
 

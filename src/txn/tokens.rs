@@ -1,23 +1,50 @@
 //! Idempotency tokens and what they answer.
+//!
+//! All of it is replicated, the time of their end, too: the leader logs a *tick* every [`TICK`] that it leads and there are tokens, and at each tick those of [`TICKS`] ticks ago are
+//! forgotten, on every replica and after any restart. So each lives for [`TOKEN_LIFETIME`](crate::base::limits::TOKEN_LIFETIME) at least, and longer by what nobody led; and an end costs the
+//! log the same, whatever the number of tokens. A client that will certainly not ask again *releases* its token before that.
 
-use crate::base::Time;
-use crate::base::limits::TOKEN_LIFETIME;
+use crate::base::Duration;
+use crate::base::limits::{TOKEN_BYTES_PER_GROUP_MAX, TOKEN_LIFETIME, TOKENS_PER_GROUP_MAX};
 use crate::msg::client::{Rejection, ResponseBody};
-use crate::msg::codec::Blob;
-use crate::msg::transaction::{TokenRecord, TransactionAnswer};
+use crate::msg::transaction::{ItemResult, TokenRecord, TransactionAnswer};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How long a leader waits from tick to tick.
+pub const TICK: Duration = Duration::from_secs(30);
+/// So many whole ticks a token lives.
+const TICKS: u64 = TOKEN_LIFETIME.as_secs() / TICK.as_secs();
+/// What a token takes in memory beside its bytes and its answer's, about.
+const BYTES_EACH: usize = 256;
+
 #[derive(Debug, Default)]
 pub struct Tokens {
-    known: BTreeMap<Bytes, (Time, TokenRecord)>,
-    /// In order of when this node applied them.
-    by_age: BTreeSet<(Time, Bytes)>,
+    /// With how many ticks there had been when it came.
+    known: BTreeMap<Bytes, (u64, TokenRecord)>,
+    by_age: BTreeSet<(u64, Bytes)>,
+    ticks: u64,
+    /// What all of them take in memory, about.
+    size: usize,
 }
 
 impl Tokens {
-    pub fn len(&self) -> usize {
-        self.known.len()
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// In bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    pub fn has(&self, token: &[u8]) -> bool {
+        self.known.contains_key(token)
+    }
+
+    /// Whether there is no room for another, with so many on their way.
+    pub fn is_full(&self, coming: usize) -> bool {
+        self.known.len() + coming >= TOKENS_PER_GROUP_MAX || self.size >= TOKEN_BYTES_PER_GROUP_MAX
     }
 
     /// What the token answers; a rejection if it was for something else.
@@ -30,38 +57,89 @@ impl Tokens {
         })
     }
 
-    pub fn insert(&mut self, now: Time, record: TokenRecord) {
-        let token = record.token.clone();
-        self.remove(&token);
-        self.by_age.insert((now, token.clone()));
-        self.known.insert(token, (now, record));
+    pub fn insert(&mut self, record: TokenRecord) {
+        self.remove(&record.token);
+        let record = owned(record);
+        self.size += size_of(&record);
+        self.by_age.insert((self.ticks, record.token.clone()));
+        self.known.insert(record.token.clone(), (self.ticks, record));
     }
 
     pub fn remove(&mut self, token: &Bytes) {
-        if let Some((since, _)) = self.known.remove(token) {
-            self.by_age.remove(&(since, token.clone()));
+        if let Some((since, record)) = self.known.remove(token) {
+            self.size -= size_of(&record);
+            self.by_age.remove(&(since, record.token));
         }
     }
 
-    /// Those whose time is over. They are asked for once; what is not logged then is forgotten a lifetime later.
-    pub fn expire(&mut self, now: Time) -> Vec<Blob> {
-        let mut expired = Vec::new();
-        while let Some((since, token)) = self.by_age.first().cloned().filter(|(since, _)| *since + TOKEN_LIFETIME <= now) {
-            self.by_age.remove(&(since, token.clone()));
-            self.by_age.insert((now, token.clone()));
-            if let Some((at, _)) = self.known.get_mut(&token) {
-                *at = now;
-            }
-            expired.push(Blob(token));
+    /// Another tick: forgets what has had its time.
+    pub fn tick(&mut self) {
+        self.ticks += 1;
+        while let Some((_, token)) = self.by_age.first().filter(|(since, _)| since + TICKS < self.ticks).cloned() {
+            self.remove(&token);
         }
-        expired
-    }
-
-    pub fn next_expiry(&self) -> Option<Time> {
-        self.by_age.first().map(|(since, _)| *since + TOKEN_LIFETIME)
     }
 
     pub fn check(&self) {
         assert_eq!(self.known.len(), self.by_age.len(), "every token has its time");
+        assert_eq!(self.size, self.known.values().map(|(_, record)| size_of(record)).sum::<usize>(), "bytes are counted");
+    }
+}
+
+/// The record by itself: what came is a slice of a frame, which would live as long as the token.
+fn owned(record: TokenRecord) -> TokenRecord {
+    let result = |result: ItemResult| ItemResult { value: None, ..result };
+    let answer = match record.answer {
+        TransactionAnswer::Committed(results) => TransactionAnswer::Committed(results.into_iter().map(result).collect()),
+        refused @ TransactionAnswer::NotCommitted(_) => refused,
+    };
+    TokenRecord { token: Bytes::copy_from_slice(&record.token), contents: record.contents, answer }
+}
+
+fn size_of(record: &TokenRecord) -> usize {
+    let answer = match &record.answer {
+        TransactionAnswer::Committed(results) => size_of_val(&results[..]),
+        TransactionAnswer::NotCommitted(failures) => size_of_val(&failures[..]),
+    };
+    BYTES_EACH + record.token.len() + answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(token: Bytes, items: usize) -> TokenRecord {
+        let answer = TransactionAnswer::Committed(vec![ItemResult::default(); items]);
+        TokenRecord { token, contents: 1, answer }
+    }
+
+    #[test]
+    fn a_token_lives_its_ticks_and_no_frame_lives_with_it() {
+        let mut tokens = Tokens::default();
+        let frame = Bytes::from(vec![b't'; 300_000]);
+        tokens.tick();
+        tokens.insert(record(frame.slice(5..21), 2));
+        assert!(frame.is_unique(), "a copy is kept");
+        for _ in 0..TICKS {
+            tokens.tick();
+            assert!(tokens.has(&[b't'; 16]));
+        }
+        tokens.tick();
+        tokens.check();
+        assert!(tokens.is_empty() && tokens.size() == 0);
+    }
+
+    #[test]
+    fn tokens_are_bounded_in_bytes() {
+        let mut tokens = Tokens::default();
+        let mut number = 0_u64;
+        while !tokens.is_full(0) {
+            tokens.insert(record(Bytes::copy_from_slice(&number.to_le_bytes()), 100));
+            number += 1;
+        }
+        tokens.check();
+        assert!(number < TOKENS_PER_GROUP_MAX as u64 && tokens.size() < TOKEN_BYTES_PER_GROUP_MAX + 10_000);
+        tokens.remove(&Bytes::copy_from_slice(&0_u64.to_le_bytes()));
+        assert!(!tokens.is_full(0));
     }
 }

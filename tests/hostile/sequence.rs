@@ -205,7 +205,7 @@ fn step(dice: &mut Dice<'_>) -> TransactionFact<Blob> {
             }
         }
         2 => TransactionFact::Resolve { id, commit: dice.flag() },
-        _ => TransactionFact::End { ended: vec![id], expired: vec![Blob(dice.key())] },
+        _ => TransactionFact::End { ended: vec![id], expired: vec![Blob(dice.key())], tick: dice.flag() },
     }
 }
 
@@ -306,6 +306,7 @@ fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
             durable: Lsn(dice.number()),
             began: Lsn(dice.number()),
             disk: DiskHealth { full: dice.byte() >= 192, unfit: dice.byte() >= 192, sync_ms: dice.number() as u32 },
+            clock_ms: dice.number(),
         }),
         1 => {
             let sent = now.0.saturating_sub(dice.number().saturating_mul(1_000_000));

@@ -34,12 +34,28 @@ impl Plan {
             }
         }
         edges(&mut plan, &mut Dice::new(seed, "edges"));
+        set_walls(&mut plan, seed);
         keep_the_promises_keepable(&mut plan, &mut dice);
         standing::draw(&mut plan, &mut Dice::new(seed, "standing"));
         let clients = u64::from(plan.workload.clients);
         plan.workload.think_ms = plan.workload.think_ms.max(clients * plan.faults_ms / OPERATIONS_MAX);
         plan.faults.sort_by_key(|fault| fault.at_ms);
         plan
+    }
+}
+
+pub(super) const YEAR_MS: u64 = 365 * 24 * 3_600 * 1_000;
+
+/// In some plans each wall clock says something else; in others one is a year ahead.
+fn set_walls(plan: &mut Plan, seed: u64) {
+    let mut dice = Dice::new(seed, "wall clocks");
+    match dice.below(4) {
+        0 => plan.nodes.iter_mut().for_each(|node| node.wall_ahead_ms = dice.spread(1, 10 * YEAR_MS)),
+        1 => {
+            let ahead = dice.below(plan.nodes.len() as u64) as usize;
+            plan.nodes[ahead].wall_ahead_ms = YEAR_MS;
+        }
+        _ => {}
     }
 }
 
@@ -120,6 +136,7 @@ fn node_plan(number: usize, nodes: usize, cluster: &ClusterPlan, sync_ms: u64, s
         zone: if dice.chance(200) { "z1".into() } else { format!("z{}", number % nodes) },
         clock_offset_ms: dice.spread(0, 1_000_000),
         clock_ppm,
+        wall_ahead_ms: 0,
         steps_max: dice.spread(1, 32) as u32,
     }
 }

@@ -74,6 +74,9 @@ pub struct NodePlan {
     /// What its clock shows at boot, and how much faster than the world's it runs.
     pub clock_offset_ms: u64,
     pub clock_ppm: i64,
+    /// By how much its wall clock is ahead.
+    #[serde(default)]
+    pub wall_ahead_ms: u64,
     /// The most events that are handled before a flush.
     pub steps_max: u32,
 }

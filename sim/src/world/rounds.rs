@@ -54,7 +54,7 @@ impl World {
         self.timeline.note(self.now, || format!("n{} boots, epoch {epoch}", number + 1));
         self.trace.event(self.now, 3, number, &epoch.0.to_le_bytes(), || format!("n{} boots, epoch {epoch}", number + 1));
         self.apply_disk_trouble(number);
-        let wall = 1_700_000_000_000 + self.now / MS;
+        let wall = 1_700_000_000_000 + self.now / MS + self.machines[number].plan.wall_ahead_ms;
         self.put(number, Event::WallClock(wall));
         self.links(number, LinkState::Up);
     }

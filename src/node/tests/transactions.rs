@@ -174,7 +174,7 @@ fn a_token_answers_the_same_under_every_leader() {
     let refused = cluster.call(2, with_token(vec![item("a", TransactionAction::Delete, Condition::Absent)], "never"));
     assert!(matches!(refused, ResponseBody::NotCommitted(_)), "{refused:?}");
     (1..=3).for_each(|n| cluster.kill(n));
-    // A token's time counts from the restart, wherever the clock begins.
+    // A token's time is counted while somebody leads, wherever the clock begins.
     cluster.now = cluster.now + TOKEN_LIFETIME * 2;
     (1..=3).for_each(|n| cluster.boot(n, 3));
     cluster.run(2_000);
@@ -182,6 +182,43 @@ fn a_token_answers_the_same_under_every_leader() {
     assert_eq!(cluster.call(3, with_token(items[1..].to_vec(), "once")), ResponseBody::Rejected(Rejection::TokenReused));
     cluster.call(1, operation("a", Action::Delete { condition: Condition::None, acknowledge: Acknowledge::Quorum }));
     assert_eq!(cluster.call(1, with_token(vec![item("a", TransactionAction::Delete, Condition::Absent)], "never")), refused);
+    cluster.run(1_000);
+    cluster.assert_idle();
+}
+
+#[test]
+fn a_token_ends_after_its_time_through_restarts() {
+    let mut cluster = Cluster::new(3);
+    let items: Vec<TransactionItem> = KEYS.iter().map(|key| increment(key, 1)).collect();
+    let first = cluster.call(1, with_token(items.clone(), "once"));
+    let half = TOKEN_LIFETIME.as_millis() as u64 / 2;
+    cluster.run(half);
+    (1..=3).for_each(|n| cluster.kill(n));
+    (1..=3).for_each(|n| cluster.boot(n, 3));
+    cluster.run(half - 31_000);
+    assert_eq!(cluster.call(3, with_token(items.clone(), "once")), first, "it lives for its time");
+    cluster.run(150_000);
+    assert_eq!(cluster.numbers(2, &KEYS[..1]), [Some(1)]);
+    assert!(matches!(cluster.call(2, with_token(items, "once")), ResponseBody::Transacted(_)));
+    assert_eq!(cluster.numbers(2, &KEYS[..1]), [Some(2)], "a restart does not begin its time anew");
+}
+
+#[test]
+fn a_released_token_is_forgotten_and_one_released_late_or_twice_is_no_error() {
+    let mut cluster = Cluster::new(3);
+    let items: Vec<TransactionItem> = KEYS.iter().map(|key| increment(key, 1)).collect();
+    let release = || RequestBody::Transact(Transaction::release(Bytes::from("mine")));
+    let nothing = ResponseBody::Transacted(Vec::new());
+    assert_eq!(cluster.call(1, release()), nothing, "nobody knows it");
+    let first = cluster.call(1, with_token(items.clone(), "mine"));
+    assert_eq!(cluster.call(2, with_token(items.clone(), "mine")), first);
+    for n in [3, 2] {
+        assert_eq!(cluster.call(n, release()), nothing);
+    }
+    cluster.run(500);
+    assert_eq!(cluster.call(1, release()), nothing);
+    assert!(matches!(cluster.call(2, with_token(items, "mine")), ResponseBody::Transacted(_)));
+    assert_eq!(cluster.numbers(2, &KEYS), [Some(2); 8], "it was taken for a new one");
     cluster.run(1_000);
     cluster.assert_idle();
 }
