@@ -17,6 +17,9 @@
 //!
 //! 1. *A farewell that comes late*, when the peer lives again: the forwards of this moment went to its new life, and have higher sequences than the farewell names. Each call
 //!    remembers which life it was sent to; a farewell speaks for one.
+//! 2. *An answer of a later epoch.* A leader begins a write, crashes, and is back before its new heartbeats are heard. A repeated copy of the forward reaches the new epoch, whose
+//!    window is fresh, and which answers that it does not lead, "certainly not begun". That is true of itself alone: an answer counts if it comes from the epoch that the call was sent
+//!    to. From a later one it says that the earlier is over: the write is *unknown*.
 //!
 //! A scan is cut into one task per partition, [`SCAN_PARTS_AT_ONCE`] at a time; their parts are merged in key order. Each part shows one instant of its
 //! partition.
@@ -63,7 +66,8 @@ pub enum In {
     Request(ConnId, Request),
     /// From a peer's gateway, in this epoch of it.
     Forward(NodeId, Epoch, Forward),
-    ForwardReply(NodeId, ForwardReply),
+    /// From a peer's gateway, in this epoch of it.
+    ForwardReply(NodeId, Epoch, ForwardReply),
     /// What a local replica made of a task of this gateway.
     Answer(u64, Outcome),
     /// A local replica has learnt who leads.
@@ -580,13 +584,20 @@ impl Gateway {
         }
     }
 
-    fn on_forward_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: ForwardReply, out: &mut Outbox<Out>) {
+    fn on_forward_reply(&mut self, cx: &mut Context<'_>, from: NodeId, epoch: Epoch, reply: ForwardReply, out: &mut Outbox<Out>) {
         // An answer to an earlier life of this node may bear the sequence of another call of this one.
         if reply.epoch != cx.epoch {
             return;
         }
-        if let Some(id) = self.forwarded.get(&(from, reply.sequence)).copied() {
-            self.on_outcome(cx, id, reply.outcome, out);
+        let Some(id) = self.forwarded.get(&(from, reply.sequence)).copied() else { return };
+        let Some(call) = self.calls.get(&id) else { return };
+        match call.life {
+            // The life that may have begun it is over, and its answer, if there was one, is not let in any more.
+            Some(life) if life < epoch && !call.is_repeatable() => {
+                self.finish(cx, id, Outcome::Answer(ResponseBody::Unknown(Doubt::LeadershipLost)), out);
+            }
+            Some(life) if life > epoch && !call.is_repeatable() => {}
+            _ => self.on_outcome(cx, id, reply.outcome, out),
         }
     }
 
@@ -726,7 +737,7 @@ impl Actor for Gateway {
             In::Joined(placement) => self.placement = placement,
             In::Request(conn, request) => self.on_request(cx, conn, request, out),
             In::Forward(from, epoch, forward) => self.on_forward(cx, from, epoch, forward, out),
-            In::ForwardReply(from, reply) => self.on_forward_reply(cx, from, reply, out),
+            In::ForwardReply(from, epoch, reply) => self.on_forward_reply(cx, from, epoch, reply, out),
             In::Answer(id, outcome) => self.on_outcome(cx, id, outcome, out),
             In::Leader(group, leader, term) => self.on_leader(cx, group, leader, term, out),
             // At the node's end nobody waits for the answer any more.
@@ -771,7 +782,7 @@ mod tests {
     use crate::actor::LivenessView;
     use crate::base::cache::ValueCache;
     use crate::base::random;
-    use crate::msg::client::{Acknowledge, Action, Condition, Operation};
+    use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation};
     use crate::msg::peer::Promise;
     use crate::msg::transaction::{FailureReason, TransactionItem};
     use bytes::Bytes;
@@ -800,20 +811,59 @@ mod tests {
         std::iter::from_fn(|| out.pop()).collect()
     }
 
-    /// How often a write was forwarded after a farewell of this life of the peer.
-    fn forwards_after_farewell_of(life: Epoch) -> usize {
+    /// What leaves the gateway when a request is forwarded to the peer, in epoch 9 of it, and then this comes, and after it a little time.
+    fn forwarded_and_then(body: RequestBody, then: In) -> Vec<Out> {
         let mut gateway = Gateway::default();
         let start = Time::from_millis(1);
         handle(&mut gateway, start, In::Joined(Placement::new(vec![vec![PEER, NodeId(1)]])));
         let group = crate::base::PartitionId(0).group();
         handle(&mut gateway, start, In::Leader(group, Some(PEER), Term(3)));
-        let action = Action::Put { value: Bytes::new(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
-        let body = RequestBody::Operation(Operation { key: Bytes::from("k"), action });
         let mut sent = handle(&mut gateway, start, In::Request(ConnId(1), Request { id: 1, timeout_ms: 1_000, body }));
-        sent.extend(handle(&mut gateway, start, In::Farewell(PEER, life, Farewell { epoch: Epoch(5), sequence: 0 })));
+        sent.extend(handle(&mut gateway, start, then));
         sent.extend(handle(&mut gateway, start, In::Leader(group, Some(PEER), Term(3))));
         sent.extend(handle(&mut gateway, start + RETRY_INTERVAL * 2, In::Timer));
+        sent
+    }
+
+    fn put() -> RequestBody {
+        let action = Action::Put { value: Bytes::new(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
+        RequestBody::Operation(Operation { key: Bytes::from("k"), action })
+    }
+
+    fn transaction_without_token() -> RequestBody {
+        RequestBody::Transact(Transaction { items: vec![TransactionItem::increment("k", 1)], token: None })
+    }
+
+    fn forwards(sent: &[Out]) -> usize {
         sent.iter().filter(|out| matches!(out, Out::Send(PEER, PeerMessage::Forward(_)))).count()
+    }
+
+    fn forwards_after_farewell_of(life: Epoch) -> usize {
+        forwards(&forwarded_and_then(put(), In::Farewell(PEER, life, Farewell { epoch: Epoch(5), sequence: 0 })))
+    }
+
+    #[test]
+    fn only_the_epoch_that_a_write_was_sent_to_says_that_it_was_not_begun() {
+        let not_begun = |epoch| {
+            let outcome = Outcome::NotLeader { leader: None };
+            In::ForwardReply(PEER, epoch, ForwardReply { sequence: 1, outcome, epoch: Epoch(5) })
+        };
+        let is_unknown = |out: &Out| matches!(out, Out::Reply(_, Response { body: ResponseBody::Unknown(_), .. }));
+        for body in [put(), transaction_without_token()] {
+            let by_the_same = forwarded_and_then(body.clone(), not_begun(Epoch(9)));
+            assert!(forwards(&by_the_same) == 2 && !by_the_same.iter().any(is_unknown));
+            let by_a_later = forwarded_and_then(body.clone(), not_begun(Epoch(10)));
+            assert!(forwards(&by_a_later) == 1 && by_a_later.iter().any(is_unknown), "{by_a_later:?}");
+            let by_an_earlier = forwarded_and_then(body, not_begun(Epoch(8)));
+            assert!(forwards(&by_an_earlier) == 1 && !by_an_earlier.iter().any(is_unknown), "{by_an_earlier:?}");
+        }
+        let get =
+            RequestBody::Operation(Operation { key: Bytes::from("k"), action: Action::Get { consistency: Consistency::Strong } });
+        assert_eq!(
+            forwards(&forwarded_and_then(get, not_begun(Epoch(10)))),
+            2,
+            "a read is asked for again, whoever turns it away"
+        );
     }
 
     #[test]
@@ -841,8 +891,9 @@ mod tests {
             let items = keys.iter().map(|key| TransactionItem::put(*key, "v")).collect();
             Request { id, timeout_ms: 10_000, body: RequestBody::Transact(Transaction { items, token: None }) }
         };
-        let answer =
-            |sequence, body| In::ForwardReply(PEER, ForwardReply { sequence, outcome: Outcome::Answer(body), epoch: Epoch(5) });
+        let answer = |sequence, body| {
+            In::ForwardReply(PEER, Epoch(9), ForwardReply { sequence, outcome: Outcome::Answer(body), epoch: Epoch(5) })
+        };
         let conflict = |item| ResponseBody::NotCommitted(vec![Failure { item, reason: FailureReason::Conflict }]);
         for (sequence, keys) in (1..).zip([["a", "b"], ["c", "b"], ["d", "e"]]) {
             assert_eq!(forwarded(&handle(&mut gateway, start, In::Request(ConnId(1), request(sequence, keys)))), [sequence]);

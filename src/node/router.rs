@@ -121,7 +121,7 @@ impl Node {
             }
             PeerMessage::Replica(group, message) if admitted => Work::Replica(group, replica::In::Message(from, epoch, message)),
             PeerMessage::Forward(forward) if admitted => Work::Gateway(gateway::In::Forward(from, epoch, forward)),
-            PeerMessage::ForwardReply(reply) => Work::Gateway(gateway::In::ForwardReply(from, reply)),
+            PeerMessage::ForwardReply(reply) => Work::Gateway(gateway::In::ForwardReply(from, epoch, reply)),
             PeerMessage::Farewell(farewell) => Work::Gateway(gateway::In::Farewell(from, epoch, farewell)),
             PeerMessage::Replica(..) | PeerMessage::Forward(_) => return,
         };

@@ -149,7 +149,7 @@ impl Member {
         let work = match mail.message {
             PeerMessage::Replica(_, message) => Work::Replica(replica::In::Message(mail.from, mail.epoch, message)),
             PeerMessage::Forward(forward) => Work::Gateway(gateway::In::Forward(mail.from, mail.epoch, forward)),
-            PeerMessage::ForwardReply(reply) => Work::Gateway(gateway::In::ForwardReply(mail.from, reply)),
+            PeerMessage::ForwardReply(reply) => Work::Gateway(gateway::In::ForwardReply(mail.from, mail.epoch, reply)),
             PeerMessage::Heartbeat(heartbeat) => Work::Liveness(liveness::In::Heartbeat(mail.from, mail.epoch, heartbeat)),
             PeerMessage::HeartbeatReply(reply) => Work::Liveness(liveness::In::Reply(mail.from, mail.epoch, reply)),
             other => panic!("no script sends {other:?}"),

@@ -5,7 +5,7 @@
 //! election is never certain: a scenario makes its interleaving likely within a seed, and finds its neighbours on the way.
 
 use super::scenarios::{add, focus, readers, strict_sync, times};
-use super::{Ending, FaultKind, MessageKind, Plan, Target};
+use super::{Ending, Fault, FaultKind, MessageKind, Plan, Target, Trigger};
 use crate::dice::Dice;
 
 /// A plain surrounding: one group, a quick network and quick disks, so that only what is steered takes time.
@@ -153,6 +153,31 @@ pub fn late_answers(plan: &mut Plan, dice: &mut Dice) {
             slow(plan, at, 250, (follower, leader), MessageKind::AppendReply, late);
         }
         isolate(plan, at + 250, 900, leader);
+    }
+}
+
+/// A leader begins what was forwarded to it, crashes, and is back at once, its new heartbeats late. Copies of the forwards reach its new life, which has begun
+/// none of them; the earlier one has.
+pub fn repeated_forwards(plan: &mut Plan, dice: &mut Dice) {
+    stage(plan, dice, 3, 400);
+    plan.disk.sync_us = dice.between(1_000, 4_000);
+    plan.workload.clients = 10;
+    plan.workload.counters = 2;
+    plan.workload.counter_permille = 700;
+    plan.workload.get_permille = 200;
+    plan.workload.scan_permille = 0;
+    plan.workload.timeout_ms = 1_500;
+    plan.faults_ms = 10_000;
+    add(plan, 500, plan.faults_ms, FaultKind::Duplication { permille: 500, delay_ms: dice.between(50, 300) });
+    for at in times(plan, dice, 1_200) {
+        for (from, to) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
+            for what in [MessageKind::Heartbeat, MessageKind::HeartbeatReply] {
+                slow(plan, at, 200, (from, to), what, 500);
+            }
+        }
+        // What it writes, it has sent to the others as well.
+        let kind = FaultKind::Crash { target: Target::LeaderOf(1) };
+        plan.faults.push(Fault { at_ms: at, for_ms: dice.between(1, 10), when: Some(Trigger::Writes), nth: 0, kind });
     }
 }
 
