@@ -5,10 +5,11 @@
 //! [`Context`].
 
 use crate::base::cache::ValueCache;
+use crate::base::limits::RELAY_LINKS_MAX;
 use crate::base::random::Random;
-use crate::base::{Epoch, GroupId, Index, NodeId, PartitionId, Time, Token, hash};
+use crate::base::{Duration, Epoch, GroupId, Index, NodeId, PartitionId, Time, Token, hash};
 use crate::msg::log::FactSummary;
-use crate::msg::peer::{DiskHealth, Promise};
+use crate::msg::peer::{Detour, DiskHealth, Promise};
 use std::collections::VecDeque;
 
 pub trait Actor {
@@ -133,15 +134,20 @@ impl<T> Outbox<T> {
 /// the second, by the clocks' drift bound and the time the message took.
 ///
 /// The state of disks is here too. Who should lead hangs on it, and at what pace a follower is fed; never safety.
+///
+/// Besides, for routing alone: who is reached, and through whom. A link is whole if it works in both directions. That takes no second opinion: who has the
+/// peer's support has sent it something and was answered, within D.
 #[derive(Debug, Default, Clone)]
 pub struct LivenessView {
     peers: Vec<PeerLiveness>,
     /// This node's own, as its heartbeats tell it.
     pub own_disk: DiskHealth,
+    /// The peer may be dead, and the others know it a little later.
+    detour_patience: Duration,
 }
 
 /// One pair, as this node sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerLiveness {
     pub node: NodeId,
     /// The peer's highest epoch seen.
@@ -152,12 +158,55 @@ pub struct PeerLiveness {
     pub received: Option<(Promise, Time)>,
     /// As its last heartbeat told it.
     pub disk: DiskHealth,
+    /// The latest end of any promise received from the peer, lapsed ones included.
+    pub answered_until: Time,
+    /// The link to the peer is said to be down; believed until then.
+    pub down_until: Time,
+    /// The members that the peer's own links do not reach, as it last said.
+    pub detours: Vec<Detour>,
+}
+
+impl PeerLiveness {
+    fn new(node: NodeId) -> PeerLiveness {
+        PeerLiveness {
+            node,
+            epoch: Epoch::ZERO,
+            given: None,
+            received: None,
+            answered_until: Time::ZERO,
+            down_until: Time::ZERO,
+            detours: Vec::new(),
+            disk: DiskHealth::default(),
+        }
+    }
+
+    /// Whether the link to the peer works in both directions.
+    fn is_reached(&self, now: Time) -> bool {
+        self.down_until <= now && self.received.is_some_and(|(_, until)| now < until)
+    }
+
+    /// Over how many links the peer would take a message to `node`, as it last said.
+    fn links_to(&self, node: NodeId, now: Time) -> Option<u8> {
+        self.given.filter(|(_, until)| now < *until)?;
+        match self.detours.iter().find(|detour| detour.node == node) {
+            None => Some(1),
+            Some(detour) => (detour.links > 0).then_some(detour.links),
+        }
+    }
 }
 
 impl LivenessView {
     /// Of a node that knows nobody.
-    pub const EMPTY: LivenessView =
-        LivenessView { peers: Vec::new(), own_disk: DiskHealth { full: false, unfit: false, sync_ms: 0 } };
+    pub const EMPTY: LivenessView = LivenessView {
+        peers: Vec::new(),
+        own_disk: DiskHealth { full: false, unfit: false, sync_ms: 0 },
+        detour_patience: Duration::ZERO,
+    };
+
+    /// Of a node that knows nobody yet. `detour_patience`: how much longer than a peer's own promise the others' word is not taken for it that they reach it.
+    pub fn new(detour_patience: Duration) -> LivenessView {
+        LivenessView { detour_patience, ..LivenessView::EMPTY }
+    }
 
     /// What is known of a peer's disk; of one that was never heard, nothing bad.
     pub fn disk_of(&self, peer: NodeId) -> DiskHealth {
@@ -179,6 +228,32 @@ impl LivenessView {
         self.peer(peer).map_or(Epoch::ZERO, |p| p.epoch)
     }
 
+    /// Where to send what is for `node`, and over how many links it then goes: to the node itself if its link works, else to the peer that says it reaches it
+    /// over the fewest. What peers say is a round of heartbeats old for every link, so a way may be taken for a moment that is none any more, but never one of
+    /// more than [`RELAY_LINKS_MAX`] links.
+    ///
+    /// A node that died is reached by nobody, but its last promises to others end a little later than that to this node. Until that is over there is no way, so
+    /// that what could wait for the next leader is not sent after the last.
+    pub fn way_to(&self, node: NodeId, now: Time) -> Option<(NodeId, u8)> {
+        let destination = self.peer(node)?;
+        if destination.is_reached(now) {
+            return Some((node, 1));
+        }
+        if now < destination.answered_until + self.detour_patience {
+            return None;
+        }
+        let reached = self.peers.iter().filter(|peer| peer.node != node && peer.is_reached(now));
+        let ways = reached.filter_map(|peer| Some((peer.node, peer.links_to(node, now)?.checked_add(1)?)));
+        ways.filter(|(_, links)| *links <= RELAY_LINKS_MAX).min_by_key(|(peer, links)| (*links, *peer))
+    }
+
+    /// What this node says to `peer` of the members that its own links do not reach. A way that leads through the peer is none for it.
+    pub fn detours_for(&self, peer: NodeId, now: Time) -> Vec<Detour> {
+        let unreached = self.peers.iter().filter(|other| other.node != peer && !other.is_reached(now));
+        let links = |node| self.way_to(node, now).filter(|(next, _)| *next != peer).map_or(0, |(_, links)| links);
+        unreached.map(|other| Detour { node: other.node, links: links(other.node) }).collect()
+    }
+
     pub fn peer(&self, peer: NodeId) -> Option<&PeerLiveness> {
         self.peers.binary_search_by_key(&peer, |p| p.node).ok().map(|at| &self.peers[at])
     }
@@ -192,10 +267,7 @@ impl LivenessView {
         let at = match self.peers.binary_search_by_key(&peer, |p| p.node) {
             Ok(at) => at,
             Err(at) => {
-                self.peers.insert(
-                    at,
-                    PeerLiveness { node: peer, epoch: Epoch::ZERO, given: None, received: None, disk: DiskHealth::default() },
-                );
+                self.peers.insert(at, PeerLiveness::new(peer));
                 at
             }
         };

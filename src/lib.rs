@@ -18,6 +18,7 @@
 //! | how a request finds its leader, what is retried | [`gateway`] |
 //! | what is on the disk, what recovery does, what damage is | [`wal`] and `src/wal/FORMAT.md` |
 //! | what a message waits for before it leaves | [`node::gate`] |
+//! | how a message gets past a link that is cut | `src/node/relay.rs` |
 //! | which actor's output is which actor's input | `src/node/router.rs` |
 //! | threads, sockets, files | [`server`] |
 //! | commands, settings | [`cli`] |

@@ -202,6 +202,7 @@ impl World {
             began: Default::default(),
             disk: Default::default(),
             clock_ms: 0,
+            detours: Vec::new(),
         });
         let mail = Mail { from, epoch: sender.epoch, to, message: heartbeat };
         let supporter = self.members.get_mut(&to).expect("there is such a member");

@@ -91,6 +91,9 @@ kinds! {
     StandingFull = "standing: full disk",
     /// As above; mattered: a sync took longer meanwhile.
     StandingSlow = "standing: slow disk",
+    /// As above, and a message was dropped meanwhile.
+    StandingCut = "standing: cut link",
+    StandingOneWay = "standing: one-way link",
     /// A request was in progress on the connection.
     ConnectionBreak = "client connection broken",
 }

@@ -31,6 +31,8 @@ pub const ZONE_SIZE_MAX: usize = 512;
 pub const CLOCK_MS_MAX: u64 = 32_503_680_000_000;
 /// The most members of a cluster.
 pub const NODES_MAX: usize = 100;
+/// Over how many links a message is passed on at most. A node further away is not reached.
+pub const RELAY_LINKS_MAX: u8 = 4;
 /// The largest weight of a node. A greeting with a larger one is refused.
 pub const WEIGHT_MAX: u16 = 1_000;
 /// The most partitions of a cluster; a power of two.

@@ -12,7 +12,7 @@
 //! doubt, use the same calls to reach the leaders of other groups (`In::Ask`).
 //!
 //! **A peer that goes away.** When the link to a peer goes down, what was with it is not waited for until the deadline: a read is asked for again, a write is
-//! *unknown*, once an answer that came just before has had its moment. For a while nothing is sent there. A peer that stops cleanly says how far it has
+//! *unknown*, once an answer that came just before has had its moment. What comes after goes through other nodes, if one reaches the peer (the node's `relay.rs`). A peer that stops cleanly says how far it has
 //! taken this node's forwards ([`Farewell`]): what is beyond was certainly not begun, and is routed again, so that a clean stop costs no caller an answer.
 //!
 //! 1. *A farewell that comes late*, when the peer lives again: the forwards of this moment went to its new life, and have higher sequences than the farewell names. Each call
@@ -55,8 +55,10 @@ const CONFLICT_DOUBLINGS: usize = 5;
 const QUEUE_DOUBLINGS: usize = 10;
 /// How long a write that was with a peer waits for its answer after the link is lost: the peer answers on another connection.
 const LAST_ANSWER_WAIT: Duration = Duration::from_millis(20);
-/// How long a link that went down is believed to be: news of it is a hint, and may not come.
-const LINK_DOWN_MAX: Duration = Duration::from_secs(1);
+/// How often the other replicas of a group are asked who leads it, when this node's own replica does not know.
+const ASK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a call is routed in vain before that: the own replica mostly knows soon.
+const ASK_AFTER: usize = 3;
 /// Parts of one scan in progress at once; bounds what a scan holds in memory.
 const SCAN_PARTS_AT_ONCE: usize = 16;
 
@@ -150,8 +152,8 @@ pub struct Gateway {
     last_age: Age,
     /// Bytes of keys and values of `calls`.
     size: usize,
-    /// Peers that nothing is sent to until then, since the link is down.
-    away: BTreeMap<NodeId, Time>,
+    /// When the other replicas of a group may next be asked who leads it.
+    ask_at: BTreeMap<GroupId, Time>,
     stopping: bool,
     /// Nothing is begun any more.
     ended: bool,
@@ -192,7 +194,9 @@ struct Call {
     conflict: Vec<Failure>,
     /// The life of the peer that it was forwarded to, if it names one.
     life: Option<Epoch>,
-    /// The link to the peer that has it was lost.
+    /// The peer that it was handed to: the one that it was forwarded to, or the first that passes it on.
+    next: Option<NodeId>,
+    /// The link to that peer was lost.
     lost: bool,
 }
 
@@ -340,6 +344,7 @@ impl Gateway {
             crowded: false,
             conflict: Vec::new(),
             life: None,
+            next: None,
             lost: false,
         };
         self.wakes.insert((deadline, self.next_id));
@@ -359,20 +364,22 @@ impl Gateway {
         let target = match self.leaders.get(&call.group) {
             _ if eventual && here => Some((cx.me, None)),
             _ if eventual => nearest(cx, replicas, call.attempts).map(|node| (node, None)),
-            Some(hint) if here || hint.node == cx.me || cx.liveness.supporting(hint.node, cx.now).is_some() => {
+            Some(hint) if hint.node == cx.me || cx.liveness.way_to(hint.node, cx.now).is_some() => {
                 // An append may come before the first heartbeat of its sender's life: what was not known then is known by now. A leader that
                 // has restarted since does not lead in that term any more, and says so.
                 let epoch = hint.epoch.max(cx.liveness.epoch_of(hint.node));
                 Some((hint.node, Some((epoch, hint.term))))
             }
-            // Without a replica here nobody tells who leads. Whoever is asked for term zero, which nobody leads, does not begin anything and
-            // says whom it believes in.
-            _ if !here => nearest(cx, replicas, call.attempts).map(|node| (node, Some((cx.liveness.epoch_of(node), Term::ZERO)))),
+            // Without a replica here nobody tells who leads, nor does one that is cut off from the leader. Whoever is asked for term zero, which nobody
+            // leads, does not begin anything and says whom it believes in.
+            _ if !here || (call.attempts > ASK_AFTER && self.ask_at.get(&call.group).is_none_or(|at| *at <= cx.now)) => {
+                self.ask_at.insert(call.group, cx.now + ASK_INTERVAL);
+                nearest(cx, replicas, call.attempts).map(|node| (node, Some((cx.liveness.epoch_of(node), Term::ZERO))))
+            }
             _ => None,
         };
         match target {
             None => self.wait(cx, id),
-            Some((node, _)) if self.away.get(&node).is_some_and(|until| cx.now < *until) => self.wait(cx, id),
             Some((node, leader)) if node == cx.me => {
                 call.place = Whereabouts::Local;
                 let term = leader.map(|(_, term)| term);
@@ -388,6 +395,7 @@ impl Gateway {
                 let remaining_ms = call.deadline.since(cx.now).as_millis() as u32;
                 let task = call.task.clone();
                 call.life = leader.map(|(life, _)| life);
+                call.next = cx.liveness.way_to(node, cx.now).map(|(next, _)| next);
                 call.asking = leader.is_some_and(|(_, term)| term == Term::ZERO);
                 let retries = call.is_repeatable();
                 let forward = Forward { sequence: *sequence, group: call.group, leader, remaining_ms, task };
@@ -468,15 +476,17 @@ impl Gateway {
             Outcome::Answer(ResponseBody::Rejected(Rejection::Overloaded)) if self.is_part(id) => self.on_crowded(cx, id),
             Outcome::NotLeader { leader } => {
                 let Some((group, place)) = self.calls.get(&id).map(|call| (call.group, call.place)) else { return };
-                let elsewhere = !self.placement.replicas(group).contains(&cx.me);
-                if let (None, Whereabouts::Forwarded(node, _), true) = (leader, place, elsewhere)
-                    && self.leader_of(group) == Some(node)
-                {
-                    // It does not lead, and knows nobody: ask the others.
-                    self.leaders.remove(&group);
-                }
+                let believed = self.leaders.get(&group).copied();
                 if let Some(hint) = leader {
                     self.learn(group, hint);
+                }
+                if let Whereabouts::Forwarded(node, _) = place
+                    && self.leader_of(group) == Some(node)
+                    && self.leaders.get(&group).copied() == believed
+                    && leader.is_none_or(|hint| hint.node != node)
+                {
+                    // It does not lead, and knows nobody later: ask the others.
+                    self.leaders.remove(&group);
                 }
                 // Always after a pause: the hint may be as stale as ours was.
                 self.recall(id);
@@ -513,7 +523,10 @@ impl Gateway {
 
     fn on_leader(&mut self, cx: &Context<'_>, group: GroupId, leader: Option<NodeId>, term: Term, out: &mut Outbox<Out>) {
         let Some(node) = leader else {
-            self.leaders.remove(&group);
+            // What was learnt from others of a later term stands: this node's replica may be cut off from that leader.
+            if self.leaders.get(&group).is_some_and(|known| known.term <= term) {
+                self.leaders.remove(&group);
+            }
             return;
         };
         let epoch = if node == cx.me { cx.epoch } else { cx.liveness.epoch_of(node) };
@@ -617,13 +630,11 @@ impl Gateway {
 
     fn on_link(&mut self, cx: &mut Context<'_>, peer: NodeId, up: bool) {
         if up {
-            self.away.remove(&peer);
             return;
         }
-        self.away.insert(peer, cx.now + LINK_DOWN_MAX);
-        let with_it: Vec<u64> = self.forwarded.range((peer, 0)..=(peer, u64::MAX)).map(|(_, id)| *id).collect();
-        for id in with_it {
-            let Some(call) = self.calls.get_mut(&id) else { continue };
+        let forwarded: Vec<u64> = self.forwarded.values().copied().collect();
+        for id in forwarded {
+            let Some(call) = self.calls.get_mut(&id).filter(|call| call.next == Some(peer)) else { continue };
             if call.is_repeatable() {
                 self.recall(id);
                 self.wait(cx, id);
@@ -721,11 +732,11 @@ fn begin_within(remaining: Duration) -> Duration {
     remaining * 9 / 10
 }
 
-/// A replica that this node hears from, another at each attempt.
+/// Another node's replica that there is a way to, another at each attempt.
 fn nearest(cx: &Context<'_>, replicas: &[NodeId], attempt: usize) -> Option<NodeId> {
-    let alive: Vec<NodeId> = replicas.iter().copied().filter(|node| cx.liveness.supporting(*node, cx.now).is_some()).collect();
-    let choice = if alive.is_empty() { replicas } else { &alive };
-    (!choice.is_empty()).then(|| choice[attempt % choice.len()])
+    let others = replicas.iter().copied().filter(|node| *node != cx.me);
+    let reached: Vec<NodeId> = others.filter(|node| cx.liveness.way_to(*node, cx.now).is_some()).collect();
+    (!reached.is_empty()).then(|| reached[attempt % reached.len()])
 }
 
 impl Actor for Gateway {
@@ -793,7 +804,8 @@ mod tests {
         let (mut random, mut cache) = (random::stream(1, "test"), ValueCache::new(0));
         let mut view = LivenessView::default();
         let entry = view.entry(PEER);
-        (entry.epoch, entry.given) = (Epoch(9), Some((Promise::default(), Time::NEVER)));
+        let promise = Some((Promise::default(), Time::NEVER));
+        (entry.epoch, entry.given, entry.received) = (Epoch(9), promise, promise);
         let mut cx = Context {
             now,
             me: NodeId(1),

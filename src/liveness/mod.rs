@@ -14,6 +14,12 @@
 //! - A restart of either side is another epoch and voids every earlier promise of the pair. Promises are volatile; that is why a node grants
 //!   no vote for D after its boot (see `replica`).
 //!
+//! # Who is reached, and through whom
+//!
+//! A heartbeat says which members the sender's own links do not reach, and over how many links others would take a message there: distances, as in RIP (RFC 2453), bounded
+//! by [`crate::base::limits::RELAY_LINKS_MAX`]. It is empty when all is well. The node's `relay.rs` uses it for what has no other way. Support is never given or
+//! counted through others.
+//!
 //! Phi accrual (Hayashibara et al., 2004), with exponentially distributed arrivals, grades suspicion for routing and the dashboard. It is
 //! never an input to safety.
 //!
@@ -50,6 +56,8 @@ pub enum In {
     /// An admitted heartbeat, and the epoch of its sender.
     Heartbeat(NodeId, Epoch, Heartbeat),
     Reply(NodeId, Epoch, HeartbeatReply),
+    /// The link to the peer is said to be up, or down.
+    Link(NodeId, bool),
     Timer,
 }
 
@@ -69,6 +77,9 @@ pub enum Out {
     /// The peer's disk has room again, or the peer is fit to lead again.
     Recovered(NodeId),
 }
+
+/// How long a link that went down is believed to be: news of it is a hint, and may not come.
+const LINK_DOWN_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Liveness {
@@ -105,7 +116,7 @@ impl Liveness {
     pub fn new(options: LivenessOptions) -> Liveness {
         Liveness {
             options,
-            view: LivenessView::default(),
+            view: LivenessView::new(options.support / 2),
             peers: BTreeMap::new(),
             heartbeat_at: None,
             lapse_at: Time::NEVER,
@@ -182,6 +193,7 @@ impl Liveness {
         let until = cx.now + self.options.support;
         let peer = self.peers.get_mut(&from).expect("looked up above");
         let entry = self.view.entry(from);
+        entry.detours = heartbeat.detours;
         let promise = match entry.given {
             Some((promise, end)) if cx.now < end => {
                 entry.given = Some((promise, until.max(end)));
@@ -226,6 +238,7 @@ impl Liveness {
                 out.push(Out::SupportGained(from));
             }
         }
+        entry.answered_until = entry.answered_until.max(until);
         self.lapse_at = self.lapse_at.min(until);
     }
 
@@ -254,15 +267,11 @@ impl Liveness {
         if self.heartbeat_at.is_some_and(|at| at <= cx.now) {
             self.heartbeat_at = Some(cx.now + self.options.heartbeat_interval);
             self.judge(cx.now, out);
-            let heartbeat = Heartbeat {
-                sent: cx.now.0,
-                durable: self.durable,
-                began: self.began.unwrap_or_default(),
-                disk: self.view.own_disk,
-                clock_ms: cx.wall_clock_ms,
-            };
+            let (sent, durable, began, disk) = (cx.now.0, self.durable, self.began.unwrap_or_default(), self.view.own_disk);
+            let clock_ms = cx.wall_clock_ms;
             for (node, peer) in &mut self.peers {
-                out.push(Out::Send(*node, PeerMessage::Heartbeat(heartbeat)));
+                let detours = self.view.detours_for(*node, cx.now);
+                out.push(Out::Send(*node, PeerMessage::Heartbeat(Heartbeat { sent, durable, began, disk, detours, clock_ms })));
                 if peer.up && peer.heard.is_none_or(|heard| cx.now.since(heard) > self.options.support) {
                     peer.up = false;
                     peer.since = cx.now;
@@ -331,6 +340,10 @@ impl Actor for Liveness {
             }
             In::Heartbeat(from, epoch, heartbeat) => self.on_heartbeat(cx, from, epoch, heartbeat, out),
             In::Reply(from, epoch, reply) => self.on_reply(cx, from, epoch, reply, out),
+            In::Link(peer, up) if self.peers.contains_key(&peer) => {
+                self.view.entry(peer).down_until = if up { Time::ZERO } else { cx.now + LINK_DOWN_MAX };
+            }
+            In::Link(..) => {}
             In::Timer => self.on_timer(cx, out),
         }
     }
@@ -426,7 +439,7 @@ mod tests {
         assert_eq!(own_disk_after(&mut liveness, 60, false, 5), (DiskHealth { full: false, unfit: false, sync_ms: 5 }, false));
         assert_eq!(own_disk_after(&mut liveness, 120, true, 5), (DiskHealth { full: true, unfit: true, sync_ms: 5 }, true));
         let disk = DiskHealth { full: true, unfit: true, sync_ms: 7 };
-        let heartbeat = Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk, clock_ms: 0 };
+        let heartbeat = Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk, detours: Vec::new(), clock_ms: 0 };
         run(&mut liveness, 130, In::Heartbeat(NodeId(2), Epoch(3), heartbeat));
         assert_eq!(liveness.view().disk_of(NodeId(2)), disk);
         let out = beat(&mut liveness, 140, 3);
@@ -434,7 +447,8 @@ mod tests {
     }
 
     fn beat(liveness: &mut Liveness, millis: u64, epoch: u64) -> Vec<Out> {
-        let heartbeat = Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk: DiskHealth::default(), clock_ms: 0 };
+        let heartbeat =
+            Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk: DiskHealth::default(), detours: Vec::new(), clock_ms: 0 };
         run(liveness, millis, In::Heartbeat(NodeId(2), Epoch(epoch), heartbeat))
     }
 

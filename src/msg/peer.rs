@@ -9,7 +9,7 @@ use super::cluster::{ClusterOptions, Formation};
 use super::codec::{Blob, Slices};
 use super::log::Entry;
 use super::transaction::{Age, Measure, Preparation, Seen, Transaction, TransactionId, Vote};
-use crate::base::limits::ENVELOPE_MESSAGES_MAX;
+use crate::base::limits::{ENVELOPE_MESSAGES_MAX, NODES_MAX};
 use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Term, Time};
 use minicbor::{Decode, Encode};
 
@@ -67,6 +67,8 @@ pub enum PeerMessage {
     /// The last message of a life that ends cleanly.
     #[n(8)]
     Farewell(#[n(0)] Farewell),
+    #[n(9)]
+    Relayed(#[n(0)] Box<Relayed>),
 }
 
 impl PeerMessage {
@@ -123,7 +125,7 @@ pub enum Refusal {
 }
 
 /// "I am alive in this epoch." Sent to every other member at the heartbeat interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Heartbeat {
     /// The sender's time of sending; comes back in the reply, means nothing to the receiver.
     #[n(0)]
@@ -131,6 +133,10 @@ pub struct Heartbeat {
     /// The highest durable position of the sender's log. It never decreases, or the disk is an old copy.
     #[n(1)]
     pub durable: Lsn,
+    /// The members that the sender's own link does not reach. Empty when all is well.
+    #[n(2)]
+    #[cbor(default, decode_with = "bounded_detours")]
+    pub detours: Vec<Detour>,
     /// Where the log ended when this life of the sender began; zero if the sender does not say. What this life has logged since hides nothing here.
     #[n(5)]
     #[cbor(default)]
@@ -156,6 +162,25 @@ pub struct DiskHealth {
     /// How long a sync of the log takes, in milliseconds.
     #[n(2)]
     pub sync_ms: u32,
+}
+
+/// A member that a node does not reach by its own link: what it says to that member is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Detour {
+    #[n(0)]
+    pub node: NodeId,
+    /// Over how many links others would take a message there; 0: nobody would, as far as the sender knows.
+    #[n(1)]
+    pub links: u8,
+}
+
+/// Decodes no more detours than there can be members.
+fn bounded_detours<C>(d: &mut minicbor::Decoder<'_>, context: &mut C) -> Result<Vec<Detour>, minicbor::decode::Error> {
+    let count = d.array()?.ok_or_else(|| minicbor::decode::Error::message("an array of known length was expected"))?;
+    if count > NODES_MAX as u64 {
+        return Err(minicbor::decode::Error::message("more detours than members"));
+    }
+    (0..count).map(|_| d.decode_with(context)).collect()
 }
 
 impl Heartbeat {
@@ -450,6 +475,62 @@ impl Task {
             Task::Resolve { .. } | Task::Inquire(_) => 0,
             Task::ReadMany(keys) | Task::Measure(keys) => keys.iter().map(|key| key.0.len()).sum(),
             Task::ReadSeen(seen) => seen.iter().map(|seen| seen.key.len()).sum(),
+        }
+    }
+}
+
+/// A message that other nodes pass on, since its origin and its destination do not reach each other. Handled as if it came from the origin itself.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Relayed {
+    #[n(0)]
+    pub origin: NodeId,
+    /// The origin's, as in its own envelopes.
+    #[n(1)]
+    pub directory: DirectoryId,
+    #[n(2)]
+    pub epoch: Epoch,
+    #[n(3)]
+    pub destination: NodeId,
+    /// How many links it may still take, the one to the receiver not counted.
+    #[n(4)]
+    pub links: u8,
+    #[n(5)]
+    pub carried: Carried,
+}
+
+/// What is passed on. Heartbeats and consensus never are: who supports whom, and who leads, rests on links of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub enum Carried {
+    #[n(0)]
+    Forward(#[n(0)] Forward),
+    #[n(1)]
+    ForwardReply(#[n(0)] ForwardReply),
+    #[n(2)]
+    Farewell(#[n(0)] Farewell),
+}
+
+impl From<Carried> for PeerMessage {
+    fn from(carried: Carried) -> PeerMessage {
+        match carried {
+            Carried::Forward(forward) => PeerMessage::Forward(forward),
+            Carried::ForwardReply(reply) => PeerMessage::ForwardReply(reply),
+            Carried::Farewell(farewell) => PeerMessage::Farewell(farewell),
+        }
+    }
+}
+
+impl TryFrom<PeerMessage> for Carried {
+    type Error = PeerMessage;
+
+    /// Gives back what is never passed on.
+    fn try_from(message: PeerMessage) -> Result<Carried, PeerMessage> {
+        match message {
+            PeerMessage::Forward(forward) => Ok(Carried::Forward(forward)),
+            PeerMessage::ForwardReply(reply) => Ok(Carried::ForwardReply(reply)),
+            PeerMessage::Farewell(farewell) => Ok(Carried::Farewell(farewell)),
+            other => Err(other),
         }
     }
 }

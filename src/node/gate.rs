@@ -5,7 +5,7 @@
 //! | votes, pre-votes, releases and their replies; a candidate's request | all that was logged before it is *durable* |
 //! | acknowledgement of an append | all that was logged before it may be *acknowledged* (durable, unless syncing is relaxed) |
 //! | greeting, heartbeat and its reply; formation; refusal | this life's epoch is *durable* |
-//! | append, `TimeoutNow`, forwards and their replies, farewell | the epoch alone: appends leave before the local sync; an answer was already held until its entry committed |
+//! | append, `TimeoutNow`, forwards and their replies, farewell; what is relayed | the epoch alone: appends leave before the local sync; an answer was already held until its entry committed |
 //!
 //! What waits for a *commit* (answers to clients) is held by the store, which is told of commits; the leader's own copy counts when the log says so.
 
@@ -35,6 +35,7 @@ pub fn waits_for(message: &PeerMessage) -> Wait {
         | PeerMessage::HeartbeatReply(_)
         | PeerMessage::Forward(_)
         | PeerMessage::Farewell(_)
+        | PeerMessage::Relayed(_)
         | PeerMessage::ForwardReply(_) => Wait::Epoch,
         PeerMessage::Replica(_, message) => match message {
             ReplicaMessage::Append(_) | ReplicaMessage::TimeoutNow { .. } => Wait::Epoch,

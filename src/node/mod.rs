@@ -6,11 +6,13 @@
 //!
 //! - [`router`](self): `router.rs`: which actor's output is which actor's input;
 //! - [`gate`]: the one place that says what an outgoing message waits for;
+//! - `relay.rs`: what goes through other nodes where a link is cut;
 //! - `report.rs`: what the node says of itself.
 //!
 //! A driver calls `step` any number of times, then `flush` once, and carries out the effects. How many steps go into a flush never changes what is correct.
 
 pub mod gate;
+mod relay;
 mod report;
 mod router;
 #[cfg(test)]
@@ -270,7 +272,11 @@ impl Node {
             Event::Client(conn, request) => self.on_request(now, conn, request),
             Event::ClientClosed(_) => {}
             Event::Disk(io, result) => self.work.push_back(Work::Log(wal::In::Disk(io, result))),
-            Event::Link(peer, state) => self.work.push_back(Work::Gateway(gateway::In::Link(peer, state == LinkState::Up))),
+            Event::Link(peer, state) => {
+                let up = state == LinkState::Up;
+                self.work.push_back(Work::Liveness(crate::liveness::In::Link(peer, up)));
+                self.work.push_back(Work::Gateway(gateway::In::Link(peer, up)));
+            }
             Event::WallClock(millis) => self.clock.hear(now, millis),
             Event::Timer => self.on_timer(now),
             Event::Stop => self.on_stop(now),

@@ -11,6 +11,8 @@ use crate::msg::transaction::TransactionReport;
 #[derive(Debug, Default)]
 pub struct Counters {
     pub envelopes_dropped: u64,
+    /// Messages passed on for others.
+    pub relayed: u64,
     pub corrupt_reads: u64,
     /// How often this node became unfit to lead, or fit again.
     pub fitness_changes: u64,
@@ -95,6 +97,7 @@ impl Node {
             ("forwards_refused", gateway.forwards_refused),
             ("forwards_sent", gateway.forwards_sent),
             ("messages_gated", self.gate.len() as u64),
+            ("messages_relayed", self.counters.relayed),
             ("reads", gateway.reads),
             ("rejected", gateway.rejected),
             ("requests_in_progress", self.gateway.requests_in_progress() as u64),

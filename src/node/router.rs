@@ -90,7 +90,7 @@ impl Node {
         }
     }
 
-    fn on_message(
+    pub(super) fn on_message(
         &mut self,
         now: Time,
         from: NodeId,
@@ -98,7 +98,6 @@ impl Node {
         message: PeerMessage,
     ) {
         let (epoch, directory) = *sender;
-        let admitted = self.membership.is_admitted();
         let refused = self.membership.is_refused();
         let work = match message {
             PeerMessage::Greeting(greeting) => Work::Membership(membership::In::Greeting(from, epoch, directory, greeting)),
@@ -119,11 +118,12 @@ impl Node {
                 }
                 Work::Liveness(liveness::In::Reply(from, epoch, reply))
             }
-            PeerMessage::Replica(group, message) if admitted => Work::Replica(group, replica::In::Message(from, epoch, message)),
-            PeerMessage::Forward(forward) if admitted => Work::Gateway(gateway::In::Forward(from, epoch, forward)),
+            // A replica hears nothing before it takes part.
+            PeerMessage::Replica(group, message) => Work::Replica(group, replica::In::Message(from, epoch, message)),
+            PeerMessage::Forward(forward) => Work::Gateway(gateway::In::Forward(from, epoch, forward)),
             PeerMessage::ForwardReply(reply) => Work::Gateway(gateway::In::ForwardReply(from, epoch, reply)),
             PeerMessage::Farewell(farewell) => Work::Gateway(gateway::In::Farewell(from, epoch, farewell)),
-            PeerMessage::Replica(..) | PeerMessage::Forward(_) => return,
+            PeerMessage::Relayed(relayed) => return self.on_relayed(now, from, *relayed),
         };
         self.work.push_back(work);
         // One message at a time: the next is judged by what this one has changed.
@@ -149,19 +149,19 @@ impl Node {
     }
 
     /// Sends a message once the gate lets it pass. One to this node itself comes back as an input.
-    fn send(&mut self, now: Time, to: NodeId, message: PeerMessage) {
+    pub(super) fn send(&mut self, now: Time, to: NodeId, message: PeerMessage) {
         let marks = self.watermarks();
         if let Some(message) = self.gate.pass(to, message, marks) {
             self.deliver(now, to, message);
         }
     }
 
-    fn deliver(&mut self, _now: Time, to: NodeId, message: PeerMessage) {
+    fn deliver(&mut self, now: Time, to: NodeId, message: PeerMessage) {
         match message {
             PeerMessage::Replica(group, message) if to == self.options.me => {
                 self.work.push_back(Work::Replica(group, replica::In::Message(to, self.epoch, message)));
             }
-            message => self.outgoing.entry(to).or_default().push(message),
+            message => self.dispatch(now, to, message),
         }
     }
 
@@ -233,10 +233,10 @@ impl Node {
                     self.formation_lsn = Some(self.log.last_lsn());
                 }
                 membership::Out::Joined(formation) => self.join(&formation),
-                membership::Out::Admitted => {
-                    for group in self.groups.keys() {
-                        self.work.push_back(Work::Replica(*group, replica::In::Start));
-                    }
+                membership::Out::Welcomed => {
+                    let waiting = self.groups.iter().filter(|(_, group)| !group.replica.has_started());
+                    let let_in = waiting.filter(|(_, group)| self.membership.welcomes(group.replica.voters()));
+                    self.work.extend(let_in.map(|(id, _)| Work::Replica(*id, replica::In::Start)));
                 }
                 membership::Out::Refused(why) => self.counters.refusal = Some(why),
             }
@@ -290,7 +290,7 @@ impl Node {
                     if task.writes() && self.log.queue_bytes() >= LOG_QUEUE_BYTES_MAX as u64 {
                         let overloaded = ResponseBody::Rejected(Rejection::Overloaded);
                         self.answer(now, group, origin, Outcome::Answer(overloaded));
-                    } else if self.groups.contains_key(&group) && self.membership.is_admitted() {
+                    } else if self.takes_part(group) {
                         self.work.push_back(match task {
                             Task::Transact { age, transaction } => {
                                 let takes_tokens = self.token_bytes < TOKEN_BYTES_PER_NODE_MAX;
@@ -439,6 +439,11 @@ impl Node {
         };
         let voters = self.groups.get(&id).map_or(&[][..], |group| group.replica.voters());
         voters.iter().filter(|node| is_full(node)).count() * 2 < voters.len().max(1)
+    }
+
+    /// Whether this node may vote, lead and acknowledge in the group.
+    fn takes_part(&self, id: GroupId) -> bool {
+        !self.membership.is_refused() && self.groups.get(&id).is_some_and(|group| group.replica.has_started())
     }
 
     fn lacking(&self, id: GroupId, index: Index) -> Vec<NodeId> {

@@ -13,6 +13,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 mod disks;
+mod reach;
 mod transactions;
 
 #[derive(Default)]
@@ -77,6 +78,8 @@ struct Cluster {
     stopped: Vec<NodeId>,
     /// Envelopes with forwards to this node are lost.
     loses_forwards: Option<NodeId>,
+    /// What the first of a pair sends to the second is lost.
+    cuts: Vec<(u16, u16)>,
     /// Envelopes with such a message are lost.
     loses: Option<fn(&PeerMessage) -> bool>,
     /// Bytes of all envelopes sent, while they are counted.
@@ -101,6 +104,7 @@ impl Cluster {
             answers: BTreeMap::new(),
             stopped: Vec::new(),
             loses_forwards: None,
+            cuts: Vec::new(),
             loses: None,
             sent_bytes: None,
             slow_ms: BTreeMap::new(),
@@ -173,6 +177,7 @@ impl Cluster {
                 Effect::Send(to, envelope)
                     if self.loses_forwards == Some(to)
                         && envelope.messages.iter().any(|message| matches!(message, PeerMessage::Forward(_))) => {}
+                Effect::Send(to, _) if self.cuts.contains(&(id.0, to.0)) => {}
                 Effect::Send(_, envelope) if self.loses.is_some_and(|lost| envelope.messages.iter().any(lost)) => {}
                 Effect::Send(to, envelope) if self.nodes.contains_key(&to) => {
                     if let Some(sent) = &mut self.sent_bytes {

@@ -265,6 +265,11 @@ impl Replica {
         self.durable
     }
 
+    /// Whether it takes part: the group's voters have let its node in.
+    pub fn has_started(&self) -> bool {
+        self.started
+    }
+
     pub fn leads(&self) -> bool {
         matches!(self.role, Role::Leader(_))
     }

@@ -14,7 +14,8 @@
 //! the sender's log, and where it ended when the life began; peers remember the highest they saw (lazily in their own logs too): a new life that begins below it
 //! runs on an old copy of the disk, or has lost the end of its log. What is refused is told so, in the epoch that is refused; a refused node neither votes nor acknowledges.
 //!
-//! A node takes part in its groups only when a majority of the members has answered its heartbeats in this life, which they do after these checks.
+//! A node takes part in a group only when a majority of the group's voters, itself among them, has answered its heartbeats in this life, which they do after these checks. Per group:
+//! what a group needs is a majority of its own voters, and of five nodes that restart, two may be all that return of a group's three.
 //! What a peer says and this node logs (epoch, position, formation) is bounded first: recovery takes larger numbers for damage.
 //! What this cannot notice: an old copy that comes back while every node that saw more of it is away or has forgotten (marks are
 //! logged with other records, at most once a second). An old copy is an operator's mistake beyond what promise P3 covers; noticing it is best effort.
@@ -61,8 +62,8 @@ pub enum Out {
     LogFormation(Formation),
     /// The cluster has formed, durably here.
     Joined(Formation),
-    /// A majority lets this node in: it may take part in its groups.
-    Admitted,
+    /// Another peer lets this node in: see [`Membership::welcomes`].
+    Welcomed,
     /// A peer refuses this node, for this reason.
     Refused(String),
 }
@@ -77,7 +78,6 @@ pub struct Membership {
     greeted: BTreeMap<NodeId, Member>,
     greet_at: Option<Time>,
     welcomed: BTreeSet<NodeId>,
-    admitted: bool,
     refused: Option<String>,
     marks: BTreeMap<NodeId, Mark>,
 }
@@ -113,7 +113,6 @@ impl Membership {
             greeted: BTreeMap::new(),
             greet_at: None,
             welcomed: BTreeSet::new(),
-            admitted: false,
             refused: None,
             marks,
         }
@@ -131,9 +130,9 @@ impl Membership {
         self.options.directory
     }
 
-    /// Whether this node may vote, lead and acknowledge.
-    pub fn is_admitted(&self) -> bool {
-        self.admitted && self.refused.is_none()
+    /// Whether a majority of these voters, this node among them, has let this node in: then it may vote, lead and acknowledge in their group.
+    pub fn welcomes(&self, voters: &[NodeId]) -> bool {
+        self.refused.is_none() && voters.iter().filter(|voter| self.welcomed.contains(voter)).count() > voters.len() / 2
     }
 
     pub fn is_refused(&self) -> bool {
@@ -194,6 +193,14 @@ impl Membership {
             }
         }
         if mark.old_copy { Err(Some(Refusal::OldDirectory { seen: mark.highest })) } else { Ok(()) }
+    }
+
+    /// Whether a message of this origin may be handled that others have passed on: a member with the bound directory, in no earlier epoch than it is known to
+    /// live in. No mark grows by it: others cannot make a node be taken for an old copy of itself.
+    pub fn admits_relayed(&self, origin: NodeId, directory: DirectoryId, epoch: Epoch) -> bool {
+        let Some(formation) = &self.formation else { return false };
+        let bound = formation.members.iter().any(|member| member.node == origin && member.directory == directory);
+        bound && self.marks.get(&origin).is_none_or(|mark| mark.epoch <= epoch && !mark.old_copy)
     }
 
     /// The marks that have grown since they were last logged, which are to be logged now.
@@ -305,16 +312,12 @@ impl Membership {
         self.greeted.clear();
         out.push(Out::Joined(formation.clone()));
         self.formation = Some(formation);
-        self.on_welcomed(cx, cx.me, out);
+        self.on_welcomed(cx.me, out);
     }
 
-    fn on_welcomed(&mut self, cx: &Context<'_>, from: NodeId, out: &mut Outbox<Out>) {
-        let Some(formation) = &self.formation else { return };
-        self.welcomed.insert(from);
-        self.welcomed.insert(cx.me);
-        if !self.admitted && self.welcomed.len() > formation.members.len() / 2 {
-            self.admitted = true;
-            out.push(Out::Admitted);
+    fn on_welcomed(&mut self, from: NodeId, out: &mut Outbox<Out>) {
+        if self.formation.is_some() && self.welcomed.insert(from) {
+            out.push(Out::Welcomed);
         }
     }
 
@@ -376,7 +379,7 @@ impl Actor for Membership {
             In::Formed(formation) => self.on_formed(cx, formation, out),
             In::FormationDurable => self.on_durable(cx, out),
             In::Refused(from, refusal) => self.on_refused(from, &refusal, out),
-            In::Welcomed(from) => self.on_welcomed(cx, from, out),
+            In::Welcomed(from) => self.on_welcomed(from, out),
             In::Timer => {
                 if self.greet_at.is_some_and(|at| at <= cx.now) {
                     self.greet(cx, out);
@@ -432,7 +435,8 @@ mod tests {
     }
 
     fn beat(epoch: u64, began: u64, durable: u64) -> Envelope {
-        let beat = Heartbeat { sent: 0, durable: Lsn(durable), began: Lsn(began), disk: Default::default(), clock_ms: 0 };
+        let (disk, detours) = (Default::default(), Vec::new());
+        let beat = Heartbeat { sent: 0, durable: Lsn(durable), began: Lsn(began), disk, detours, clock_ms: 0 };
         let messages = vec![PeerMessage::Heartbeat(beat)];
         Envelope { cluster: Some(ClusterId(9)), from: NodeId(2), directory: D2, epoch: Epoch(epoch), messages }
     }

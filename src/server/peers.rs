@@ -107,33 +107,48 @@ fn split(envelope: Envelope) -> Vec<Envelope> {
 
 /// Bytes that a message takes, by its payload; rather too many than too few.
 fn size_estimate(message: &PeerMessage) -> usize {
-    use crate::msg::peer::{Outcome, ReplicaMessage, Task};
-    use crate::msg::transaction::Vote;
+    use crate::msg::peer::{Carried, ReplicaMessage};
     /// Covers every field of fixed size.
     const FIXED: usize = 128;
     let payload = match message {
         PeerMessage::Replica(_, ReplicaMessage::Append(append)) => {
             append.entries.iter().map(|entry| entry.fact.size() + FIXED).sum()
         }
-        PeerMessage::Forward(forward) => match &forward.task {
-            Task::Operation(operation) => operation_size(operation),
-            Task::Transact { transaction, .. } => transaction.size() + transaction.items.len() * FIXED,
-            Task::Prepare(preparation) => preparation.size() + preparation.items.len() * FIXED,
-            task => task.size() + FIXED,
-        },
-        PeerMessage::ForwardReply(reply) => match &reply.outcome {
-            Outcome::Answer(body) => answer_size(body, FIXED),
-            Outcome::Voted(Vote::Yes(results)) => {
-                results.iter().map(|placed| placed.result.value.as_ref().map_or(0, |value| value.len()) + FIXED).sum()
-            }
-            Outcome::Voted(Vote::No(failures)) => failures.len() * FIXED,
-            _ => 0,
+        PeerMessage::Forward(forward) => task_size(&forward.task, FIXED),
+        PeerMessage::ForwardReply(reply) => outcome_size(&reply.outcome, FIXED),
+        PeerMessage::Relayed(relayed) => match &relayed.carried {
+            Carried::Forward(forward) => task_size(&forward.task, FIXED) + FIXED,
+            Carried::ForwardReply(reply) => outcome_size(&reply.outcome, FIXED) + FIXED,
+            Carried::Farewell(_) => 0,
         },
         PeerMessage::Formed(formation) => formation.members.iter().map(|m| m.address.len() + m.zone.len() + FIXED).sum(),
         PeerMessage::Greeting(greeting) => greeting.address.len() + greeting.zone.len() + greeting.initial.len() * 3,
         _ => 0,
     };
     payload + FIXED
+}
+
+fn task_size(task: &crate::msg::peer::Task, fixed: usize) -> usize {
+    use crate::msg::peer::Task;
+    match task {
+        Task::Operation(operation) => operation_size(operation),
+        Task::Transact { transaction, .. } => transaction.size() + transaction.items.len() * fixed,
+        Task::Prepare(preparation) => preparation.size() + preparation.items.len() * fixed,
+        task => task.size() + fixed,
+    }
+}
+
+fn outcome_size(outcome: &crate::msg::peer::Outcome, fixed: usize) -> usize {
+    use crate::msg::peer::Outcome;
+    use crate::msg::transaction::Vote;
+    match outcome {
+        Outcome::Answer(body) => answer_size(body, fixed),
+        Outcome::Voted(Vote::Yes(results)) => {
+            results.iter().map(|placed| placed.result.value.as_ref().map_or(0, |value| value.len()) + fixed).sum()
+        }
+        Outcome::Voted(Vote::No(failures)) => failures.len() * fixed,
+        _ => 0,
+    }
 }
 
 fn operation_size(operation: &crate::msg::client::Operation) -> usize {

@@ -301,13 +301,13 @@ fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
 
 fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
     match dice.byte() % 8 {
-        0 => PeerMessage::Heartbeat(Heartbeat {
-            sent: dice.number(),
-            durable: Lsn(dice.number()),
-            began: Lsn(dice.number()),
-            disk: DiskHealth { full: dice.byte() >= 192, unfit: dice.byte() >= 192, sync_ms: dice.number() as u32 },
-            clock_ms: dice.number(),
-        }),
+        0 => {
+            let detour = |dice: &mut Dice<'_>| Detour { node: NodeId(u16::from(dice.byte() % 8)), links: dice.byte() };
+            let detours = (0..dice.byte() % 3).map(|_| detour(dice)).collect();
+            let (sent, durable, began) = (dice.number(), Lsn(dice.number()), Lsn(dice.number()));
+            let disk = DiskHealth { full: dice.byte() >= 192, unfit: dice.byte() >= 192, sync_ms: dice.number() as u32 };
+            PeerMessage::Heartbeat(Heartbeat { sent, durable, began, disk, detours, clock_ms: dice.number() })
+        }
         1 => {
             let sent = now.0.saturating_sub(dice.number().saturating_mul(1_000_000));
             let promise = Promise { leader: epoch, supporter: Epoch(1 << 24), number: dice.number() };
@@ -329,6 +329,19 @@ fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
             PeerMessage::ForwardReply(ForwardReply { sequence: dice.number(), outcome, epoch: Epoch(dice.number()) })
         }
         4 => PeerMessage::Farewell(Farewell { epoch: Epoch(dice.number()), sequence: dice.number() }),
+        5 if dice.flag() => {
+            let outcome = outcome(dice, epoch);
+            let reply = ForwardReply { sequence: dice.number(), outcome, epoch: Epoch(dice.number()) };
+            let node = NodeId(u16::from(dice.byte() % 8));
+            PeerMessage::Relayed(Box::new(Relayed {
+                origin: node,
+                directory: DirectoryId(u128::from(node.0)),
+                epoch: Epoch(dice.number()),
+                destination: NodeId(u16::from(dice.byte() % 4)),
+                links: dice.byte(),
+                carried: Carried::ForwardReply(reply),
+            }))
+        }
         _ => PeerMessage::Replica(GroupId(u32::from(dice.byte() % 4)), replica_message(dice, epoch)),
     }
 }

@@ -263,7 +263,7 @@ pub(super) fn style(dice: &mut Dice) -> LossStyle {
     ])
 }
 
-fn pair(plan: &Plan, dice: &mut Dice) -> (u16, u16) {
+pub(super) fn pair(plan: &Plan, dice: &mut Dice) -> (u16, u16) {
     let nodes = plan.nodes.len() as u64;
     let from = dice.below(nodes);
     let to = (from + 1 + dice.below(nodes - 1)) % nodes;

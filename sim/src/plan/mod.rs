@@ -17,7 +17,7 @@ use crate::points::Point;
 use ringseed::actor::Placement;
 use ringseed::base::{ClusterId, DirectoryId, GroupId, NodeId};
 use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
-use ringseed::msg::peer::{PeerMessage, ReplicaMessage};
+use ringseed::msg::peer::{Carried, PeerMessage, ReplicaMessage};
 use ringseed::ring::placement;
 use serde::{Deserialize, Serialize};
 pub use transactions::TransactionPlan;
@@ -141,6 +141,8 @@ pub enum Ending {
     HealAll,
     /// As above, but one node stays dead.
     HealMajority,
+    /// All restart, but for so many that stay dead that of one partition, at least, a bare majority returns.
+    HealFew,
     /// Nothing heals; checked for safety alone.
     NeverHeal,
 }
@@ -366,6 +368,7 @@ impl MessageKind {
             PeerMessage::Replica(_, ReplicaMessage::Append(_)) => MessageKind::Append,
             PeerMessage::Replica(_, ReplicaMessage::AppendReply(_)) => MessageKind::AppendReply,
             PeerMessage::Forward(_) => MessageKind::Forward,
+            PeerMessage::Relayed(relayed) if matches!(relayed.carried, Carried::Forward(_)) => MessageKind::Forward,
             _ => MessageKind::Other,
         }
     }

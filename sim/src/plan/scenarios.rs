@@ -3,7 +3,7 @@
 //! Each is drawn over the same surroundings as the swarm, and keeps much of them random: it says where to strike, not what to find.
 
 use super::generate::{aimed_there, settled, style, target};
-use super::{Ending, Fault, FaultKind, LossStyle, Plan, Target, Trigger, steered};
+use super::{Ending, Fault, FaultKind, LossStyle, Plan, Standing, Target, Trigger, standing, steered, transactions};
 use crate::dice::Dice;
 
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub const TABLE: &[Scenario] = &[
     Scenario { name: "the cluster is struck while it forms", draw: formation },
     Scenario { name: "relaxed syncing loses a tail", draw: relaxed_tails },
     Scenario { name: "requests outlive their leaders", draw: forwarded_requests },
+    Scenario { name: "a link stays cut", draw: lasting_cuts },
+    Scenario { name: "all restart, and of some groups just enough return", draw: few_return },
     Scenario { name: "an earlier term's entries spread, and their leader goes", draw: older_terms },
     Scenario { name: "answers to a leader are late, and then it is cut off", draw: steered::late_answers },
     Scenario { name: "a vote request is on its way while the voter restarts", draw: steered::late_vote_requests },
@@ -538,6 +540,39 @@ fn forwarded_requests(plan: &mut Plan, dice: &mut Dice) {
             2 => add(plan, at, span, FaultKind::Pause { target }),
             _ => add(plan, at, span, FaultKind::Delay { by_ms: dice.between(50, 700) }),
         }
+    }
+}
+
+/// Requests and transactions are in flight when a link is cut, and it stays so.
+fn lasting_cuts(plan: &mut Plan, dice: &mut Dice) {
+    strict_sync(plan);
+    short_support(plan, dice);
+    plan.ending = Ending::HealAll;
+    plan.workload.transactions = transactions::draw(dice);
+    let kind = if dice.chance(500) { standing::cut_link(plan, dice) } else { standing::one_way_link(plan, dice) };
+    let at_ms = dice.between(settled(plan), plan.faults_ms - 1);
+    plan.standing = Some(Standing { at_ms, kind });
+    for at in times(plan, dice, 3_000) {
+        let target = leader(plan, dice);
+        add(plan, at, dice.between(10, 1_000), FaultKind::Crash { target });
+    }
+}
+
+/// What is dead stays dead, and that is more than a majority of the nodes: but of some groups a majority lives. Without transactions: one whose home is dead is
+/// never decided.
+fn few_return(plan: &mut Plan, dice: &mut Dice) {
+    strict_sync(plan);
+    short_support(plan, dice);
+    let model = plan.nodes[0].clone();
+    plan.nodes.resize(5, model);
+    for (number, node) in plan.nodes.iter_mut().enumerate() {
+        node.zone = format!("z{number}");
+    }
+    plan.cluster.partitions = *dice.pick(&[4, 8, 16]);
+    plan.ending = Ending::HealFew;
+    for at in times(plan, dice, 2_500) {
+        let target = leader(plan, dice);
+        add(plan, at, dice.between(10, 1_000), FaultKind::Crash { target });
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which fault outlasts the others, in some plans.
 
+use super::generate::pair;
 use super::{Ending, FaultKind, Plan, Standing, Target};
 use crate::dice::Dice;
 
@@ -14,6 +15,8 @@ const DRAWS: &[Draw] = &[
         // Far above what the others take.
         sync_ms: dice.spread(200, 2_000) + plan.disk.sync_us / 50,
     },
+    cut_link,
+    one_way_link,
 ];
 
 /// Gives one plan in six of those that can bear it a standing fault.
@@ -22,7 +25,7 @@ pub(super) fn draw(plan: &mut Plan, dice: &mut Dice) {
     // A replica that may have lost something needs every voter to elect.
     let relaxed = plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
     let bears = plan.ending == Ending::HealAll && !relaxed && !plan.faults.iter().any(|fault| gone(&fault.kind));
-    if !bears || plan.beyond_drift_bound() || !dice.chance(170) {
+    if plan.standing.is_some() || !bears || plan.beyond_drift_bound() || !dice.chance(170) {
         return;
     }
     let kind = dice.pick(DRAWS)(plan, dice);
@@ -33,6 +36,20 @@ pub(super) fn draw(plan: &mut Plan, dice: &mut Dice) {
     }
     let at_ms = dice.between(plan.faults_ms / 2, plan.faults_ms - 1);
     plan.standing = Some(Standing { at_ms, kind });
+}
+
+/// A link between two nodes; where others are left that both of them hear, now and then a second one.
+pub(super) fn cut_link(plan: &Plan, dice: &mut Dice) -> FaultKind {
+    let mut pairs = vec![pair(plan, dice)];
+    if plan.nodes.len() > 3 && dice.chance(300) {
+        pairs.push(pair(plan, dice));
+    }
+    FaultKind::Partial { pairs }
+}
+
+pub(super) fn one_way_link(plan: &Plan, dice: &mut Dice) -> FaultKind {
+    let (from, to) = pair(plan, dice);
+    FaultKind::OneWayLink { from, to }
 }
 
 fn node(plan: &Plan, dice: &mut Dice) -> u16 {

@@ -94,6 +94,9 @@ impl World {
             self.crash(dead, Some(LossStyle::Nothing), 0);
             self.timeline.note(self.now, || format!("n{} stays dead", dead + 1));
         }
+        if self.plan.ending == Ending::HealFew {
+            self.few_return();
+        }
         self.start_what_is_down();
         let partitions = self.live_partitions();
         let errands = self.errands(&partitions);
@@ -102,6 +105,18 @@ impl World {
         let deadline = self.now + self.healing_span();
         let live = partitions.into_iter().map(|p| PartitionId(p).group()).collect();
         self.healing = Some(Healing { began: self.now, deadline, live, errands: usize::MAX });
+    }
+
+    /// Every process ends, and none starts again but on the first nodes of some partition that are a majority of its replicas.
+    fn few_return(&mut self) {
+        let partition = self.looks.below(u64::from(self.plan.cluster.partitions)) as u32;
+        let members = self.watch.members(PartitionId(partition).group()).cloned().unwrap_or_default();
+        let return_again: Vec<NodeId> = members.iter().copied().take(members.len() / 2 + 1).collect();
+        for number in 0..self.machines.len() {
+            self.machines[number].stays_down = !return_again.contains(&self.machines[number].id);
+            self.crash(number, None, 0);
+        }
+        self.timeline.note(self.now, || format!("all restart, but only {return_again:?} return"));
     }
 
     /// How long it may take until everything is done.

@@ -259,8 +259,8 @@ impl World {
             Happening::Look => self.look(),
             Happening::FaultsEnd => match self.plan.ending {
                 Ending::NeverHeal => self.verdict = Some(Verdict::Clean),
-                Ending::HealAll | Ending::HealMajority if self.plan.standing.is_some() => self.stand(),
-                Ending::HealAll | Ending::HealMajority => self.heal(),
+                Ending::HealAll | Ending::HealMajority | Ending::HealFew if self.plan.standing.is_some() => self.stand(),
+                Ending::HealAll | Ending::HealMajority | Ending::HealFew => self.heal(),
             },
         }
     }

@@ -57,6 +57,8 @@ impl World {
             FaultKind::Crash { .. } => Some((Kind::StandingDead, None)),
             FaultKind::Full { .. } => Some((Kind::StandingFull, Some(Kind::Full))),
             FaultKind::SlowDisk { .. } => Some((Kind::StandingSlow, Some(Kind::SlowDisk))),
+            FaultKind::Partial { .. } => Some((Kind::StandingCut, Some(Kind::Partial))),
+            FaultKind::OneWayLink { .. } => Some((Kind::StandingOneWay, Some(Kind::OneWay))),
             _ => None,
         }
     }

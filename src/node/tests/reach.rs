@@ -1,0 +1,171 @@
+//! Who reaches whom: links that are cut, and nodes that do not return.
+
+use super::*;
+use crate::base::{Epoch, GroupId, Term};
+use crate::msg::peer::{Carried, Forward, Relayed, Task};
+use crate::msg::transaction::{Transaction, TransactionItem};
+
+/// Long enough that who is not reached is known, and who leads has settled.
+const SETTLED: u64 = 4_000;
+
+impl Cluster {
+    fn cut(&mut self, one: u16, other: u16) {
+        self.cuts.extend([(one, other), (other, one)]);
+    }
+
+    /// Does everything through every node, and says how long the slowest answer took, in milliseconds.
+    fn everything_through_everyone(&mut self) -> u64 {
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let mut slowest = 0;
+        for node in nodes {
+            for n in 0..8 {
+                let began = self.now;
+                self.put(node.0, &format!("k{n}"), &format!("through {node}"));
+                slowest = slowest.max(self.now.since(began).as_millis() as u64);
+                let read = self.get(node.0, &format!("k{n}"));
+                assert_eq!(read.as_deref(), Some(format!("through {node}").as_bytes()));
+            }
+            let began = self.now;
+            let items = (0..8).map(|n| TransactionItem::increment(format!("n{n}"), 1)).collect();
+            let done = self.call(node.0, RequestBody::Transact(Transaction { items, token: None }));
+            assert!(matches!(done, ResponseBody::Transacted(_)), "{done:?}");
+            slowest = slowest.max(self.now.since(began).as_millis() as u64);
+        }
+        slowest
+    }
+
+    fn relayed(&self) -> u64 {
+        self.nodes.values().map(|node| node.counters.relayed).sum()
+    }
+
+    fn elections_won(&self) -> u64 {
+        self.nodes.values().flat_map(|node| node.groups.values()).map(|group| group.replica.elections_won).sum()
+    }
+}
+
+#[test]
+fn with_one_link_cut_everything_is_served_through_every_node() {
+    let mut cluster = Cluster::new(3);
+    cluster.everything_through_everyone();
+    assert_eq!(cluster.relayed(), 0, "nothing takes a detour when all is well");
+    cluster.cut(1, 3);
+    cluster.run(SETTLED);
+    let (relayed, elections) = (cluster.relayed(), cluster.elections_won());
+    let slowest = cluster.everything_through_everyone();
+    assert!(cluster.relayed() > relayed, "what node 1 and node 3 have to say to each other goes through node 2");
+    assert!(slowest < 200, "no request waits for a deadline or a long retry: {slowest} ms");
+    cluster.run(SETTLED);
+    assert_eq!(cluster.elections_won(), elections, "who cannot hear a leader unseats nobody");
+}
+
+#[test]
+fn a_link_that_works_in_one_direction_is_no_link() {
+    for (from, to) in [(1, 3), (3, 1)] {
+        let mut cluster = Cluster::new(3);
+        cluster.cuts.push((from, to));
+        cluster.run(SETTLED);
+        let slowest = cluster.everything_through_everyone();
+        assert!(slowest < 200 && cluster.relayed() > 0, "{slowest} ms");
+    }
+}
+
+#[test]
+fn a_transaction_that_is_in_flight_when_the_link_is_cut_is_finished_while_it_stays_cut() {
+    let mut cluster = Cluster::new(3);
+    let items: Vec<TransactionItem> = (0..8).map(|n| TransactionItem::increment(format!("n{n}"), 1)).collect();
+    for cut_after in 0..8 {
+        cluster.cuts.clear();
+        cluster.run(SETTLED);
+        for node in 1..=3 {
+            cluster.ask(node, RequestBody::Transact(Transaction { items: items.clone(), token: None }));
+        }
+        cluster.run(cut_after);
+        let (one, other) = [(1, 2), (1, 3), (2, 3)][cut_after as usize % 3];
+        cluster.cut(one, other);
+        cluster.run(SETTLED);
+        for node in 1..=3 {
+            for n in 0..8 {
+                assert!(cluster.get(node, &format!("n{n}")).is_some(), "no key stays locked while the link is cut");
+            }
+        }
+    }
+}
+
+#[test]
+fn over_several_links_but_not_for_ever() {
+    // A chain: each node reaches the next alone.
+    let mut cluster = Cluster::new(5);
+    cluster.put(1, "k0", "v");
+    for (one, other) in [(1, 3), (1, 4), (1, 5), (2, 4), (2, 5), (3, 5)] {
+        cluster.cut(one, other);
+    }
+    cluster.run(SETTLED);
+    for one in 1..=5_u16 {
+        for other in (1..=5).filter(|other| *other != one) {
+            let way = cluster.nodes[&NodeId(one)].liveness.view().way_to(NodeId(other), cluster.now);
+            let next = if other > one { one + 1 } else { one - 1 };
+            assert_eq!(way, Some((NodeId(next), one.abs_diff(other) as u8)), "from {one} to {other}");
+        }
+    }
+    cluster.kill(5);
+    cluster.run(SETTLED);
+    for one in 1..=4_u16 {
+        assert_eq!(cluster.nodes[&NodeId(one)].liveness.view().way_to(NodeId(5), cluster.now), None, "nobody reaches the dead");
+    }
+}
+
+#[test]
+fn what_is_passed_on_is_checked_as_what_comes_directly() {
+    let mut cluster = Cluster::new(3);
+    let own = cluster.nodes[&NodeId(3)].epoch();
+    let taken = |cluster: &mut Cluster, directory: u128, epoch: Epoch, sequence: u64| {
+        let before = cluster.nodes[&NodeId(1)].counters.envelopes_dropped;
+        let node = &cluster.nodes[&NodeId(2)];
+        let forward = Forward {
+            sequence,
+            group: GroupId(1),
+            leader: Some((Epoch(1), Term(1))),
+            remaining_ms: 100,
+            task: Task::ReadMany(Vec::new()),
+        };
+        let relayed = Relayed {
+            origin: NodeId(3),
+            directory: DirectoryId(directory),
+            epoch,
+            destination: NodeId(1),
+            links: 1,
+            carried: Carried::Forward(forward),
+        };
+        let envelope = Envelope {
+            cluster: node.membership.cluster(),
+            from: NodeId(2),
+            directory: node.membership.directory(),
+            epoch: node.epoch(),
+            messages: vec![PeerMessage::Relayed(Box::new(relayed))],
+        };
+        cluster.step(NodeId(1), Event::Net(NodeId(2), envelope));
+        cluster.nodes[&NodeId(1)].counters.envelopes_dropped == before
+    };
+    assert!(taken(&mut cluster, 3, own, 1_000));
+    assert!(!taken(&mut cluster, 4, own, 1_001), "another directory than the bound one");
+    assert!(!taken(&mut cluster, 3, Epoch(own.0 - 1), 1_002), "an earlier epoch than is known");
+}
+
+#[test]
+fn a_group_has_a_leader_when_a_majority_of_its_own_replicas_returns() {
+    let mut cluster = Cluster::new(5);
+    let keys: Vec<String> = (0..40).map(|n| format!("k{n}")).collect();
+    keys.iter().for_each(|key| _ = cluster.put(1, key, "v"));
+    let replicas = cluster.nodes[&NodeId(1)].placement.replicas(GroupId(1)).to_vec();
+    let placement = cluster.nodes[&NodeId(1)].placement.clone();
+    (1..=5).for_each(|n| cluster.kill(n));
+    let returned = [replicas[0], replicas[2]];
+    returned.iter().for_each(|node| cluster.boot(node.0, 5));
+    cluster.run(2_000);
+    let served: Vec<&String> = keys.iter().filter(|key| placement.group_of(key.as_bytes()) == GroupId(1)).collect();
+    assert!(!served.is_empty());
+    for key in served {
+        assert_eq!(cluster.get(returned[0].0, key).as_deref(), Some(&b"v"[..]));
+        cluster.put(returned[1].0, key, "w");
+    }
+}
