@@ -69,6 +69,13 @@ pub enum PeerMessage {
     Farewell(#[n(0)] Farewell),
     #[n(9)]
     Relayed(#[n(0)] Box<Relayed>),
+    /// Where nodes are now. Between the servers of the nodes: the nodes themselves know each other by id.
+    #[n(10)]
+    Addresses(
+        #[n(0)]
+        #[cbor(decode_with = "bounded_addresses")]
+        Vec<NodeAddress>,
+    ),
 }
 
 impl PeerMessage {
@@ -76,6 +83,26 @@ impl PeerMessage {
     pub fn is_expendable(&self) -> bool {
         matches!(self, PeerMessage::Greeting(_) | PeerMessage::Heartbeat(_) | PeerMessage::HeartbeatReply(_))
     }
+}
+
+/// Where a node is, as it said itself in that life.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
+pub struct NodeAddress {
+    #[n(0)]
+    pub node: NodeId,
+    #[n(1)]
+    pub epoch: Epoch,
+    #[n(2)]
+    pub address: String,
+}
+
+/// Decodes no more addresses than a cluster has nodes.
+fn bounded_addresses<C>(d: &mut minicbor::Decoder<'_>, context: &mut C) -> Result<Vec<NodeAddress>, minicbor::decode::Error> {
+    let count = d.array()?.ok_or_else(|| minicbor::decode::Error::message("an array of known length was expected"))?;
+    if count > NODES_MAX as u64 {
+        return Err(minicbor::decode::Error::message("more addresses than a cluster has nodes"));
+    }
+    (0..count).map(|_| d.decode_with(context)).collect()
 }
 
 /// Sent by a node that is in no cluster yet, to every other initial member, until it is.

@@ -36,6 +36,7 @@ pub fn waits_for(message: &PeerMessage) -> Wait {
         | PeerMessage::Forward(_)
         | PeerMessage::Farewell(_)
         | PeerMessage::Relayed(_)
+        | PeerMessage::Addresses(_)
         | PeerMessage::ForwardReply(_) => Wait::Epoch,
         PeerMessage::Replica(_, message) => match message {
             ReplicaMessage::Append(_) | ReplicaMessage::TimeoutNow { .. } => Wait::Epoch,

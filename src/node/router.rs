@@ -124,6 +124,8 @@ impl Node {
             PeerMessage::ForwardReply(reply) => Work::Gateway(gateway::In::ForwardReply(from, epoch, reply)),
             PeerMessage::Farewell(farewell) => Work::Gateway(gateway::In::Farewell(from, epoch, farewell)),
             PeerMessage::Relayed(relayed) => return self.on_relayed(now, from, *relayed),
+            // The server's affair.
+            PeerMessage::Addresses(_) => return,
         };
         self.work.push_back(work);
         // One message at a time: the next is judged by what this one has changed.

@@ -13,6 +13,7 @@ pub use table::{SETTINGS, Setting, find};
 pub use text::{Shape, Value, duration_text, nearest, parse_address, parse_duration, parse_size, size_text};
 
 use super::ServerSettings;
+use super::addresses::is_unspecified;
 use crate::base::Duration;
 use core::fmt;
 use std::path::{Path, PathBuf};
@@ -243,7 +244,15 @@ impl Resolved {
                 ),
             );
         }
-        if server.advertise.is_none() && is_wildcard(&server.listen) && !server.peers.iter().any(|(node, _)| *node == server.node)
+        if let Some(address) = server.advertise.as_ref().filter(|address| is_unspecified(address)) {
+            conflict(
+                "advertise",
+                format!("({address}) is no address that others can dial: name one that is, such as 10.0.0.1:7501"),
+            );
+        }
+        if server.advertise.is_none()
+            && is_unspecified(&server.listen)
+            && !server.peers.iter().any(|(node, _)| *node == server.node)
         {
             conflict(
                 "listen",
@@ -254,11 +263,6 @@ impl Resolved {
             conflict("wal_sync_interval", "must be 0 or at least 1ms".into());
         }
     }
-}
-
-/// Whether `address` listens on every interface.
-fn is_wildcard(address: &str) -> bool {
-    address.starts_with("0.0.0.0:") || address.starts_with("[::]:")
 }
 
 const PREFIX: &str = "RINGSEED_";
@@ -342,6 +346,8 @@ mod tests {
         let wildcard = errors(&sources(&[("listen", "0.0.0.0:7501")], &[]));
         assert!(wildcard[0].contains("set advertise"), "{wildcard:?}");
         assert!(resolve(&sources(&[("listen", "0.0.0.0:7501"), ("advertise", "a:1")], &[])).is_ok());
+        let advertised = errors(&sources(&[("advertise", "[::]:7501")], &[]));
+        assert!(advertised[0].contains("others can dial"), "{advertised:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //!   [`private`]: that nobody else can read them.
 //! - [`net`]: the network thread: one listener; [`peers`] and [`clients`] are its two kinds of connection, [`handshake`] tells them
 //!   apart, [`frame`], [`reader`] and [`outgoing`] move their bytes.
+//! - [`addresses`]: where the members are now.
 //! - [`descriptors`]: who may open how much.
 //! - [`inbox`]: where everything that happens to the node waits for it.
 //!
@@ -24,6 +25,7 @@
 //!
 //! Left out: TLS, HTTP, several nodes on one set of sockets.
 
+mod addresses;
 mod clients;
 mod clock;
 pub mod config;
@@ -52,6 +54,7 @@ pub use settings::ServerSettings;
 use crate::base::{DirectoryId, Duration, NodeId};
 use crate::node::{Event, Fatal, Node, NodeOptions};
 use crate::wal::{self, RecoverError, Recovered};
+use addresses::Addresses;
 use clock::{Clock, CpuMeters};
 use directory::{DataDirectory, SegmentFiles};
 use disk::Disk;
@@ -99,6 +102,7 @@ impl Server {
     pub fn start(settings: ServerSettings) -> Result<Server, StartError> {
         let others = settings.other_members()?;
         let (listener, address) = listen(&settings.listen)?;
+        let advertised = settings.advertised(address)?;
         let directory = DataDirectory::open(&settings.data_dir)?;
         let recovered = recover(&directory, settings.node)?;
 
@@ -110,22 +114,25 @@ impl Server {
             Some(id) => id,
             None => DirectoryId(entropy_u128()?),
         };
-        let formation = recovered.formation.as_ref();
-        let cluster = formation.map(|formation| formation.cluster);
-        let mut peers: BTreeMap<NodeId, String> = formation
-            .map(|formation| formation.members.iter().map(|member| (member.node, member.address.clone())).collect())
-            .unwrap_or_default();
-        // What the operator says now is newer than what the cluster noted when it formed.
-        peers.extend(others.clone());
-        peers.remove(&settings.node);
+        let formation = recovered.formation.clone();
+        let members = formation.iter().flat_map(|formation| &formation.members);
+        let mut peers: BTreeMap<NodeId, Vec<String>> = others.iter().map(|(node, at)| (*node, vec![at.clone()])).collect();
+        for member in members.filter(|member| member.node != settings.node) {
+            // What the operator says now is newer than what the cluster noted when it formed.
+            let known = peers.entry(member.node).or_default();
+            if !known.contains(&member.address) {
+                known.push(member.address.clone());
+            }
+        }
         let share = descriptors::claim(settings.connections_max, peers.len(), settings.servers_in_process)?;
 
-        let node = Node::boot(node_options(&settings, &others, address, directory_id, seed), recovered, clock.now());
+        let node = Node::boot(node_options(&settings, &others, &advertised, directory_id, seed), recovered, clock.now());
         let epoch = node.epoch();
         let options = NetworkOptions {
             identity: Identity { node: settings.node, epoch, directory: directory_id },
-            cluster,
+            formation,
             peers,
+            addresses: Addresses::open(directory.path(), addresses::said(settings.node, epoch, &advertised)),
             share,
             peer_idle_max: (settings.heartbeat_interval * 20).max(Duration::from_secs(10)),
         };
@@ -227,7 +234,7 @@ fn recover(directory: &DataDirectory, me: NodeId) -> Result<Recovered, StartErro
 fn node_options(
     settings: &ServerSettings,
     others: &BTreeMap<NodeId, String>,
-    address: SocketAddr,
+    advertised: &str,
     directory: DirectoryId,
     seed: u64,
 ) -> NodeOptions {
@@ -236,7 +243,7 @@ fn node_options(
     NodeOptions {
         me: settings.node,
         directory,
-        address: settings.advertise.clone().unwrap_or_else(|| address.to_string()),
+        address: advertised.to_owned(),
         zone: settings.zone.clone(),
         weight: settings.weight,
         initial_members,

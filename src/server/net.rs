@@ -4,6 +4,7 @@
 //! all that one flush had to say at once, and messages are encoded here, off the node's thread. Nothing here blocks the
 //! node, whatever the sockets do: queues are bounded and drop (peers) or cut off (clients).
 
+use super::addresses::Addresses;
 use super::clients::{self, ClientLink};
 use super::clock::{CpuMeters, Thread};
 use super::descriptors::{Seldom, Share};
@@ -14,12 +15,13 @@ use super::peers::{self, Inbound, PeerLink};
 use super::reader::Memory;
 use crate::base::{ClusterId, ConnId, DirectoryId, Duration, Epoch, NodeId};
 use crate::msg::client::{Request, RequestBody, Response, ResponseBody};
-use crate::msg::peer::Envelope;
+use crate::msg::cluster::Formation;
+use crate::msg::peer::{Envelope, NodeAddress, PeerMessage};
 use crate::node::Event;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -94,6 +96,8 @@ pub struct Network {
     /// Which data directory belongs to which node id, once the cluster has formed.
     bindings: OnceLock<BTreeMap<NodeId, DirectoryId>>,
     peers: BTreeMap<NodeId, PeerLink>,
+    addresses: Addresses,
+    spoken: AtomicBool,
     inbound: Mutex<BTreeMap<NodeId, Inbound>>,
     clients: Mutex<BTreeMap<ConnId, Arc<ClientLink>>>,
     share: Share,
@@ -118,9 +122,11 @@ pub struct Identity {
 pub struct NetworkOptions {
     pub identity: Identity,
     /// As recovered.
-    pub cluster: Option<ClusterId>,
-    /// The other members, and where they are.
-    pub peers: BTreeMap<NodeId, String>,
+    pub formation: Option<Formation>,
+    /// The other members, and where they may be, likely addresses first.
+    pub peers: BTreeMap<NodeId, Vec<String>>,
+    /// Where they said that they are.
+    pub addresses: Addresses,
     /// How many connections there may be.
     pub share: Share,
     pub peer_idle_max: Duration,
@@ -139,7 +145,9 @@ impl Network {
             identity: options.identity,
             cluster: OnceLock::new(),
             bindings: OnceLock::new(),
-            peers: options.peers.into_iter().map(|(node, address)| (node, PeerLink::new(node, address))).collect(),
+            peers: options.peers.into_iter().map(|(node, addresses)| (node, PeerLink::new(node, addresses))).collect(),
+            addresses: options.addresses,
+            spoken: AtomicBool::new(false),
             inbound: Mutex::default(),
             clients: Mutex::default(),
             share: options.share,
@@ -149,8 +157,14 @@ impl Network {
             outbox: Outbox::default(),
             parting: OnceLock::new(),
         };
-        if let Some(cluster) = options.cluster {
-            network.learn_cluster(cluster);
+        for peer in network.peers() {
+            if let Some(address) = network.addresses.of(peer.node()) {
+                peer.moved_to(address);
+            }
+        }
+        if let Some(formation) = options.formation {
+            network.bind(&formation);
+            network.learn_cluster(formation.cluster);
         }
         network
     }
@@ -230,6 +244,51 @@ impl Network {
         self.outbox.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where the members are, as far as is known.
+    pub fn addresses(&self) -> PeerMessage {
+        PeerMessage::Addresses(self.addresses.all())
+    }
+
+    /// A member says where members are. What is new is dialled, told to all others, and written down.
+    pub fn learn_addresses(self: &Arc<Network>, mut news: Vec<NodeAddress>) {
+        news.retain(|one| self.peers.contains_key(&one.node));
+        let newer = self.addresses.learn(news);
+        if newer.is_empty() {
+            return;
+        }
+        for NodeAddress { node, address, .. } in newer {
+            if let Some(peer) = self.peer(node) {
+                peer.moved_to(address);
+            }
+        }
+        self.tell_addresses();
+        let network = Arc::clone(self);
+        // A disk that stalls is not waited for.
+        tokio::task::spawn_blocking(move || network.addresses.save());
+    }
+
+    fn tell_addresses(&self) {
+        for peer in self.peers() {
+            peer.send(self.envelope(vec![self.addresses()]), &self.counters);
+        }
+    }
+
+    /// Whether the node has said anything in this life. Before, its epoch is not durable: the next life's might be older.
+    pub fn has_spoken(&self) -> bool {
+        self.spoken.load(Ordering::Relaxed)
+    }
+
+    /// What this node's server says to another's.
+    pub fn envelope(&self, messages: Vec<PeerMessage>) -> Envelope {
+        let Identity { node, epoch, directory } = self.identity;
+        Envelope { cluster: self.cluster.get().copied(), from: node, directory, epoch, messages }
+    }
+
+    /// Only the first formation counts: bindings never change.
+    fn bind(&self, formation: &Formation) {
+        let _ = self.bindings.set(formation.members.iter().map(|member| (member.node, member.directory)).collect());
+    }
+
     /// The cluster has formed, durably here. The node is asked which directory belongs to whom.
     pub fn learn_cluster(&self, cluster: ClusterId) {
         if self.cluster.set(cluster).is_ok() {
@@ -267,6 +326,9 @@ impl Network {
     }
 
     fn send(&self, node: NodeId, envelope: Envelope) {
+        if !self.spoken.swap(true, Ordering::Relaxed) {
+            self.tell_addresses();
+        }
         let dropped = self.peers.get(&node).map_or(1, |peer| peer.send(envelope, &self.counters));
         if dropped > 0 {
             self.counters.envelopes_dropped.fetch_add(dropped as u64, Ordering::Relaxed);
@@ -276,11 +338,12 @@ impl Network {
     fn reply(&self, connection: ConnId, mut response: Response) {
         if connection == DRIVER {
             if let ResponseBody::Ring(report) = response.body {
-                let members = report.formation.members.iter();
-                // Only the first answer counts: bindings never change.
-                let _ = self.bindings.set(members.map(|member| (member.node, member.directory)).collect());
+                self.bind(&report.formation);
             }
             return;
+        }
+        if let ResponseBody::Ring(report) = &mut response.body {
+            self.addresses.correct(report);
         }
         if let ResponseBody::Status(status) = &mut response.body {
             self.meters.sample(Thread::Network);

@@ -2,7 +2,8 @@
 //!
 //! So a pair has two connections, one for each direction, and neither side has to agree with the other on which one counts. A
 //! link that is lost is dialled again, after a pause that doubles up to a second, with jitter, and at once when the peer
-//! itself turns up.
+//! itself turns up. A peer may have moved: what it said last is dialled first, and then, in turn, all other addresses that were ever known of it; the
+//! handshake says who answers.
 //!
 //! **Who is let in.** A node id belongs to one data directory. While a connection from the right one is open (the one that the cluster
 //! bound to the id; before it formed, the first that came), another directory that claims the id is refused. A newer connection
@@ -20,6 +21,7 @@ use crate::base::{DirectoryId, Duration, NodeId};
 use crate::msg::codec;
 use crate::msg::peer::{Envelope, PeerMessage};
 use crate::node::{Event, LinkState};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -35,14 +37,19 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A link that held for this long is dialled again without a pause that remembers earlier failures.
 const STEADY_AFTER: Duration = Duration::from_secs(2);
+/// Longer than any attempt that leads nowhere: there was a link.
+const LED_SOMEWHERE_AFTER: Duration = Duration::from_secs(10);
 /// Envelopes handed to the node at once.
 const BATCH_MAX: usize = 256;
+/// Addresses that are tried for one peer. Beyond: the oldest is forgotten.
+const ADDRESSES_MAX: usize = 4;
 
 /// The way to one peer.
 #[derive(Debug)]
 pub struct PeerLink {
     node: NodeId,
-    address: String,
+    /// Where it may be. The first is the likeliest.
+    addresses: Mutex<Vec<String>>,
     /// `None`: not connected. What is said then is lost, as the transport may lose it.
     outgoing: Mutex<Option<Arc<Outgoing>>>,
     /// The peer has turned up: dial it now.
@@ -50,12 +57,35 @@ pub struct PeerLink {
 }
 
 impl PeerLink {
-    pub fn new(node: NodeId, address: String) -> PeerLink {
-        PeerLink { node, address, outgoing: Mutex::default(), turned_up: Notify::new() }
+    pub fn new(node: NodeId, addresses: Vec<String>) -> PeerLink {
+        PeerLink { node, addresses: Mutex::new(addresses), outgoing: Mutex::default(), turned_up: Notify::new() }
     }
 
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// The peer is to be found there from now on. A connection that stands is left alone.
+    pub fn moved_to(&self, address: String) {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if addresses.first() == Some(&address) {
+            return;
+        }
+        addresses.retain(|known| *known != address);
+        addresses.insert(0, address);
+        addresses.truncate(ADDRESSES_MAX);
+        drop(addresses);
+        self.turned_up.notify_one();
+    }
+
+    fn knows(&self, address: &String) -> bool {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).contains(address)
+    }
+
+    /// Where to dial at the `attempt`th try since the last that led somewhere.
+    fn address(&self, attempt: usize) -> String {
+        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses[attempt % addresses.len()].clone()
     }
 
     /// Gives how many envelopes with more than heartbeats in them were dropped.
@@ -122,6 +152,7 @@ fn size_estimate(message: &PeerMessage) -> usize {
             Carried::Farewell(_) => 0,
         },
         PeerMessage::Formed(formation) => formation.members.iter().map(|m| m.address.len() + m.zone.len() + FIXED).sum(),
+        PeerMessage::Addresses(all) => all.iter().map(|one| one.address.len() + FIXED).sum(),
         PeerMessage::Greeting(greeting) => greeting.address.len() + greeting.zone.len() + greeting.initial.len() * 3,
         _ => 0,
     };
@@ -186,24 +217,29 @@ pub async fn keep_link(network: Arc<Network>, node: NodeId, seed: u64) {
     let peer = network.peer(node).expect("made from the list of peers");
     let mut random = random::stream(seed, &format!("dial {node}"));
     let mut pause = PAUSE_MIN;
-    let mut complaint = String::new();
+    // By address, so that several which fail in turn are no news each time.
+    let mut complaints: BTreeMap<String, String> = BTreeMap::new();
+    let mut attempt = 0;
     loop {
         let began = Instant::now();
-        let ended = dial(&network, peer).await;
+        let address = peer.address(attempt);
+        let ended = dial(&network, peer, &address).await;
         if network.parting().is_some() {
             return;
         }
         if began.elapsed() > STEADY_AFTER {
             pause = PAUSE_MIN;
         }
+        attempt = if began.elapsed() > LED_SOMEWHERE_AFTER { 0 } else { attempt + 1 };
         // The same trouble is told once, not every second.
-        if ended != complaint {
-            tracing::info!(peer = %node, address = %peer.address, reason = %ended, "no link to a peer");
-            complaint = ended;
+        if complaints.get(&address) != Some(&ended) {
+            tracing::info!(peer = %node, %address, reason = %ended, "no link to a peer");
+            complaints.retain(|known, _| peer.knows(known));
+            complaints.insert(address, ended);
         }
         tokio::select! {
             () = tokio::time::sleep(jittered(pause, &mut random)) => pause = (pause * 2).min(PAUSE_MAX),
-            () = peer.turned_up.notified() => pause = PAUSE_MIN,
+            () = peer.turned_up.notified() => (pause, attempt) = (PAUSE_MIN, 0),
         }
     }
 }
@@ -214,15 +250,15 @@ fn jittered(pause: Duration, random: &mut Random) -> Duration {
 }
 
 /// One connection to a peer, from its making to its end. Gives why it ended.
-async fn dial(network: &Network, peer: &PeerLink) -> String {
-    let mut stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(&peer.address)).await {
+async fn dial(network: &Network, peer: &PeerLink, address: &str) -> String {
+    let mut stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return error.to_string(),
         Err(_) => return "it does not answer".into(),
     };
     tune(&stream);
     match handshake::dial(&mut stream, &network.hello()).await {
-        Ok(theirs) => match answered_by(network, peer, &theirs) {
+        Ok(theirs) => match answered_by(network, peer, address, &theirs) {
             Ok(()) => talk(network, peer, stream).await,
             Err(why) => why,
         },
@@ -232,9 +268,9 @@ async fn dial(network: &Network, peer: &PeerLink) -> String {
 }
 
 /// Whether the node that answered is the one that was dialled.
-fn answered_by(network: &Network, peer: &PeerLink, theirs: &Hello) -> Result<(), String> {
+fn answered_by(network: &Network, peer: &PeerLink, address: &str, theirs: &Hello) -> Result<(), String> {
     if theirs.role != Role::Peer || theirs.node != peer.node {
-        return Err(format!("{} is the address of node {}, not of node {}", peer.address, theirs.node, peer.node));
+        return Err(format!("{address} is the address of node {}, not of node {}", theirs.node, peer.node));
     }
     match (network.hello().cluster, theirs.cluster) {
         (Some(ours), Some(other)) if ours != other => Err(format!("it is in another cluster ({other}; this node is in {ours})")),
@@ -245,6 +281,9 @@ fn answered_by(network: &Network, peer: &PeerLink, theirs: &Hello) -> Result<(),
 /// Writes what the node says to the peer until the link ends. Gives why it did.
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(network: &Network, peer: &PeerLink, stream: S) -> String {
     let outgoing = Arc::new(Outgoing::new(QUEUE_BYTES_MAX, Arc::clone(&network.envelopes)));
+    if network.has_spoken() {
+        outgoing.push_dropping(&network.envelope(vec![network.addresses()]), false);
+    }
     *peer.lock() = Some(Arc::clone(&outgoing));
     network.inbox.push(Event::Link(peer.node, LinkState::Up));
     tracing::debug!(peer = %peer.node, "link up");
@@ -338,8 +377,25 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mu
     }
 }
 
+/// Takes out what is for the server, from a node that the cluster knows to be the one that it says.
+fn take_addresses(network: &Arc<Network>, envelope: &mut Envelope) {
+    let bound = network.bound_directory(envelope.from) == Some(envelope.directory);
+    envelope.messages.retain_mut(|message| match message {
+        PeerMessage::Addresses(news) if bound => {
+            network.learn_addresses(std::mem::take(news));
+            false
+        }
+        PeerMessage::Addresses(_) => false,
+        _ => true,
+    });
+}
+
 /// Gives what the peer is told when nothing more is read from it.
-async fn read_envelopes<R: AsyncRead + Unpin>(network: &Network, reader: &mut FrameReader<R>, theirs: &Hello) -> Option<Goodbye> {
+async fn read_envelopes<R: AsyncRead + Unpin>(
+    network: &Arc<Network>,
+    reader: &mut FrameReader<R>,
+    theirs: &Hello,
+) -> Option<Goodbye> {
     let mut frames = Vec::new();
     let mut events = Vec::new();
     loop {
@@ -352,8 +408,11 @@ async fn read_envelopes<R: AsyncRead + Unpin>(network: &Network, reader: &mut Fr
         let mut ended = None;
         for (kind, body) in frames.drain(..) {
             match (kind, codec::decode::<Envelope>(&body)) {
-                (Kind::Message, Ok(envelope)) if envelope.from == theirs.node && envelope.directory == theirs.directory => {
-                    events.push(Event::Net(theirs.node, envelope));
+                (Kind::Message, Ok(mut envelope)) if envelope.from == theirs.node && envelope.directory == theirs.directory => {
+                    take_addresses(network, &mut envelope);
+                    if !envelope.messages.is_empty() {
+                        events.push(Event::Net(theirs.node, envelope));
+                    }
                 }
                 (Kind::Message, Ok(_)) => {
                     ended = Some(Goodbye::new(Reason::Malformed, "an envelope of another node than said hello"));

@@ -1,10 +1,12 @@
 //! What a server is started with, as plain data. Where the values come from (file, environment, flags) is not its concern.
 
+use super::addresses::is_unspecified;
 use super::error::StartError;
 use crate::base::limits::{NODES_MAX, PARTITIONS_MAX};
 use crate::base::{Duration, NodeId};
 use crate::msg::cluster::ClusterOptions;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 #[derive(Debug, Clone)]
@@ -75,6 +77,9 @@ impl ServerSettings {
                 return wrong(format!("peers: the node id 0 (at {address}) is not allowed; ids begin at 1"));
             }
             check_address(address).map_err(|why| StartError::Peers(format!("peers: node {node}: {why}")))?;
+            if is_unspecified(address) {
+                return wrong(format!("peers: node {node}: {address} is no address that can be dialled"));
+            }
             if let Some(other) = addresses.insert(address, node) {
                 return wrong(format!("peers: nodes {other} and {node} have the same address, {address}"));
             }
@@ -88,6 +93,29 @@ impl ServerSettings {
         }
         self.check_options()?;
         Ok(others)
+    }
+
+    /// What others are told to dial. `bound`: where this server listens.
+    pub(super) fn advertised(&self, bound: SocketAddr) -> Result<String, StartError> {
+        let wrong = |what: &str| {
+            let why = format!(
+                "{what} is no address that others can dial: set advertise to one that is, such as 10.0.0.1:{}",
+                bound.port()
+            );
+            Err(StartError::Peers(why))
+        };
+        if let Some(address) = &self.advertise {
+            check_address(address).map_err(|why| StartError::Peers(format!("advertise: {why}")))?;
+            return if is_unspecified(address) { wrong(&format!("advertise: {address}")) } else { Ok(address.clone()) };
+        }
+        if !bound.ip().to_canonical().is_unspecified() {
+            return Ok(bound.to_string());
+        }
+        // The others dial what their list of peers says; it is the same as ours.
+        match self.peers.iter().find(|(node, _)| *node == self.node) {
+            Some((_, address)) => Ok(address.clone()),
+            None => wrong(&format!("listen: {}", self.listen)),
+        }
     }
 
     fn check_options(&self) -> Result<(), StartError> {
@@ -133,11 +161,35 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_can_dial_is_never_advertised() {
+        let advertised = |listen: &str, advertise: Option<&str>, peers: &[(u16, &str)]| {
+            let peers = peers.iter().map(|(node, address)| (NodeId(*node), (*address).to_owned())).collect();
+            let settings = ServerSettings {
+                listen: listen.into(),
+                advertise: advertise.map(Into::into),
+                peers,
+                ..ServerSettings::default()
+            };
+            settings.advertised(listen.parse().expect("an address")).map_err(|error| error.to_string())
+        };
+        assert_eq!(advertised("127.0.0.1:1", None, &[]), Ok("127.0.0.1:1".into()));
+        assert_eq!(advertised("0.0.0.0:1", Some("a:1"), &[]), Ok("a:1".into()));
+        assert_eq!(advertised("[::]:1", None, &[(1, "b:2"), (2, "c:3")]), Ok("b:2".into()));
+        for (listen, advertise) in
+            [("0.0.0.0:1", None), ("[::]:1", None), ("127.0.0.1:1", Some("0.0.0.0:1")), ("0.0.0.0:1", Some("[::]:1"))]
+        {
+            let error = advertised(listen, advertise, &[(2, "c:3")]).expect_err("others cannot dial it");
+            assert!(error.contains("set advertise"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         for (peers, part) in [
             (&[(0, "a:1")][..], "begin at 1"),
             (&[(2, "a")], "node 2: `a` is not an address"),
             (&[(2, "a:0")], "expected host:port"),
+            (&[(2, "0.0.0.0:1")], "can be dialled"),
             (&[(2, "a:1"), (2, "b:1")], "listed twice"),
             (&[(2, "a:1"), (3, "a:1")], "same address"),
         ] {

@@ -357,3 +357,126 @@ async fn a_node_whose_cluster_has_not_formed_is_asked_for_reports_only() {
     }
     client.status(None).await.expect("answers");
 }
+
+/// Three nodes of one cluster, each of which may come and go.
+struct Three {
+    scratch: Scratch,
+    /// As the operator wrote them once.
+    peers: Vec<(NodeId, String)>,
+    running: [Option<Running>; 3],
+}
+
+impl Three {
+    async fn start(name: &str) -> (Three, Client) {
+        // Held together, so that they differ; then let go, for the servers.
+        let held: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let address = |listener: &std::net::TcpListener| listener.local_addr().expect("bound").to_string();
+        let peers = (1..).zip(&held).map(|(node, listener)| (NodeId(node), address(listener))).collect();
+        drop(held);
+        let mut three = Three { scratch: Scratch::new(name), peers, running: [None, None, None] };
+        for node in 1..=3 {
+            let listen = three.peers[node - 1].1.clone();
+            three.run(node, &listen);
+        }
+        let client = client(three.running[0].as_ref().expect("running")).await;
+        three.until(&client, &[1, 2, 3]).await;
+        (three, client)
+    }
+
+    /// Gives where it listens.
+    fn run(&mut self, node: usize, listen: &str) -> String {
+        let settings = ServerSettings {
+            node: NodeId(node as u16),
+            listen: listen.into(),
+            data_dir: self.scratch.path().join(format!("data-{node}")),
+            peers: self.peers.clone(),
+            ..settings(&self.scratch)
+        };
+        let running = Running::start(settings);
+        let address = running.server().address().to_string();
+        self.running[node - 1] = Some(running);
+        address
+    }
+
+    fn kill(&mut self, node: usize) {
+        self.running[node - 1] = None;
+    }
+
+    /// Waits until these nodes answer the client where the ring says that they are, and do what they are there for.
+    async fn until(&self, client: &Client, nodes: &[u16]) {
+        let wait_until = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let put = client.put("k", "v", Condition::None, Acknowledge::Quorum).await;
+            let statuses = client.statuses().await;
+            let up = |node: &u16| statuses.iter().any(|(other, status)| other.0 == *node && status.is_ok());
+            if put.is_ok() && nodes.iter().all(up) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < wait_until, "{put:?} {statuses:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Where the ring says that the node is.
+async fn place(client: &Client, node: u16) -> String {
+    let ring = client.ring().await.expect("answers");
+    ring.formation.members.iter().find(|member| member.node.0 == node).expect("a member").address.clone()
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_elsewhere_is_found_by_nodes_and_clients_and_stays_known() {
+    let (mut three, client) = Three::start("moved").await;
+    three.kill(3);
+    let moved = three.run(3, "127.0.0.1:0");
+    three.until(&client, &[1, 2, 3]).await;
+    assert_eq!(place(&client, 3).await, moved);
+    // The others write it down: one that starts with the operator's old list, and alone, still knows.
+    let written = |node: usize| std::fs::read_to_string(three.scratch.path().join(format!("data-{node}/addresses.json")));
+    for node in [1, 2] {
+        let wait_until = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !written(node).is_ok_and(|text| text.contains(&moved)) {
+            assert!(tokio::time::Instant::now() < wait_until, "node {node} forgets");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    (1..=3).for_each(|node| three.kill(node));
+    let listen = three.peers[0].1.clone();
+    three.run(1, &listen);
+    let again = Client::connect(&[listen], ClientOptions::default()).await.expect("listens");
+    assert_eq!(place(&again, 3).await, moved);
+    let listen = three.peers[1].1.clone();
+    three.run(2, &listen);
+    three.run(3, &moved);
+    three.until(&client, &[1, 2, 3]).await;
+    three.until(&again, &[1, 2, 3]).await;
+}
+
+#[tokio::test]
+async fn two_of_three_that_move_at_once_meet_through_the_third() {
+    let (mut three, client) = Three::start("two-moved").await;
+    three.kill(2);
+    three.kill(3);
+    let moved = [three.run(2, "127.0.0.1:0"), three.run(3, "127.0.0.1:0")];
+    three.until(&client, &[1, 2, 3]).await;
+    assert_eq!([place(&client, 2).await, place(&client, 3).await], moved);
+    // Without the third, the two still have each other.
+    three.kill(1);
+    let direct = Client::connect(&moved, ClientOptions::default()).await.expect("they listen");
+    three.until(&direct, &[2, 3]).await;
+}
+
+#[tokio::test]
+async fn what_nobody_can_dial_keeps_a_server_from_starting() {
+    let scratch = Scratch::new("unspecified");
+    let cases = [
+        ServerSettings { listen: "0.0.0.0:0".into(), ..settings(&scratch) },
+        ServerSettings { listen: "[::]:0".into(), ..settings(&scratch) },
+        ServerSettings { advertise: Some("0.0.0.0:7501".into()), ..settings(&scratch) },
+    ];
+    for settings in cases {
+        let Err(error) = Server::start(settings) else { panic!("nobody could find it") };
+        assert!(error.to_string().contains("set advertise"), "{error}");
+    }
+    assert!(!scratch.path().join("LOCK").exists(), "nothing is touched before");
+}
