@@ -94,6 +94,12 @@ kinds! {
     /// As above, and a message was dropped meanwhile.
     StandingCut = "standing: cut link",
     StandingOneWay = "standing: one-way link",
+    /// The node said at its next boot that its log is damaged.
+    RotTail = "disk: the end of an idle log rots",
+    /// The node booted from its log all the same.
+    RotWitness = "disk: the witness of a log's end rots",
+    /// The node had acknowledged something that no sync had covered, and was believed to have it still.
+    SameBoot = "relaxed syncing: the process ended, the machine did not",
     /// A request was in progress on the connection.
     ConnectionBreak = "client connection broken",
 }

@@ -1,6 +1,6 @@
 //! A simulated disk: what reads show, what the medium holds, and what a crash makes of the difference.
 //!
-//! What it may do is the list of DESIGN, section 6, but for rot. A file is bytes in two states: *cached*, which reads show and the end
+//! What it may do is the list of DESIGN, section 6; of rot, that of a log's end. A file is bytes in two states: *cached*, which reads show and the end
 //! of a process leaves alone, and *durable*, which is all that a power loss leaves for certain. In between, sector by sector of 512 bytes,
 //! a write that was not synced may be there, or not, or in an earlier form; the sectors of one write do not stick together, and a later
 //! write may survive an earlier one. A file's name is durable apart from its bytes. A file that was being made when the power went may
@@ -12,7 +12,7 @@
 
 use crate::counters::{Counters, Kind};
 use crate::dice::Dice;
-use crate::plan::LossStyle;
+use crate::plan::{LossStyle, Rot};
 use bytes::Bytes;
 use ringseed::base::SegmentId;
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
@@ -328,6 +328,26 @@ impl Disk {
         self.files = copy.0;
     }
 
+    /// What was synced rots. Returns whether any byte changed.
+    pub fn rot(&mut self, rot: Rot) -> bool {
+        let named = |segment: SegmentId| (segment == SegmentId::ZERO) == (rot == Rot::Witness);
+        let Some((_, file)) = self.files.iter_mut().rev().find(|(segment, file)| named(**segment) && file.used) else {
+            return false;
+        };
+        let end = file.fresh_from.min(file.durable.len());
+        let range = match rot {
+            Rot::Zeros(bytes) | Rot::Bits(bytes) => end.saturating_sub(bytes as usize)..end,
+            Rot::Witness => 0..end,
+        };
+        let mut changed = false;
+        for byte in &mut file.durable[range] {
+            let rotten = if matches!(rot, Rot::Zeros(_)) { 0 } else { *byte ^ self.dice.below(256) as u8 };
+            changed |= std::mem::replace(byte, rotten) != rotten;
+        }
+        file.cached.clone_from(&file.durable);
+        changed
+    }
+
     /// Returns whether there was anything in it.
     pub fn wipe(&mut self) -> bool {
         let any = !self.files.is_empty();
@@ -527,6 +547,20 @@ mod tests {
             assert!(now[1536..].iter().all(|byte| *byte == 0 || *byte == 1));
         }
         assert!((5..45).contains(&counters.get(Kind::OldBytes).fired));
+    }
+
+    #[test]
+    fn the_end_of_what_was_written_rots() {
+        for (rot, whole) in [(Rot::Zeros(512), 488), (Rot::Bits(100), 900), (Rot::Zeros(5_000), 0)] {
+            let (mut disk, mut counters) = made();
+            write(&mut disk, 0, &[1; 1000]);
+            disk.execute(&DiskOp::Sync { segment: SEGMENT }, &mut counters);
+            assert!(!disk.rot(Rot::Witness), "there is none");
+            assert!(disk.rot(rot));
+            let shown = shown(&mut disk);
+            assert!(shown[..whole].iter().all(|byte| *byte == 1) && shown[1000..].iter().all(|byte| *byte == 0));
+            assert!(shown[whole..1000].iter().any(|byte| *byte != 1), "{rot:?}");
+        }
     }
 
     #[test]

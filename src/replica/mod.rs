@@ -53,7 +53,7 @@
 //!
 //! # Relaxed syncing
 //!
-//! After an unclean start in relaxed mode a replica may have lost entries it acknowledged. It is *lossy*: it does not campaign unless it hears of no leader, its
+//! After an unclean start in relaxed mode, unless the machine has been up since the last life began (the page cache outlives a process), a replica may have lost entries it acknowledged. It is *lossy*: it does not campaign unless it hears of no leader, its
 //! votes say so, and count only when every voter votes. It ends when a leader has brought it up to its commit index, *which is of the leader's own term*: a
 //! new leader's commit index may be older than an entry that was lost here, and was committed by this replica's acknowledgement (script `relaxed`).
 //! The same goes for an append that was late: since it was sent, an entry may have been committed by what this replica's *earlier* life acknowledged. So an

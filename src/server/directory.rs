@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! DIR/LOCK            held by flock(2) for as long as the process lives; says its process id
-//! DIR/log/NNNNNNNN.log   one segment each
+//! DIR/BOOT            on which boot of the machine a node last ran here: see [`boot`](super::boot)
+//! DIR/log/NNNNNNNN.log   one segment each; 0: the witness of the log's end
 //! ```
 //!
 //! The lock goes with the process, however it ends, so a killed server leaves nothing to clean up. All of it is the owner's alone: see

@@ -10,6 +10,7 @@
 //! Failures?", 2020). What follows from it is the node's to decide: it halts. To *open* a file for want of a descriptor is no failure of the
 //! disk: it is tried again until it succeeds, which the node sees as a disk that stalls.
 
+use super::boot::BootNote;
 use super::clock::{CpuMeters, Thread};
 use super::descriptors::{self, Seldom};
 use super::directory::{disk_error, segment_path};
@@ -49,8 +50,16 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// `log`: the directory of the segments; `segments_max`: as many are kept open by each thread.
-    pub fn start(name: &str, log: PathBuf, segments_max: usize, inbox: &Arc<Inbox>, meters: &Arc<CpuMeters>) -> io::Result<Disk> {
+    /// `log`: the directory of the segments; `segments_max`: as many are kept open by each thread. `boot_note` ends with the
+    /// first write or sync that fails.
+    pub fn start(
+        name: &str,
+        log: PathBuf,
+        boot_note: BootNote,
+        segments_max: usize,
+        inbox: &Arc<Inbox>,
+        meters: &Arc<CpuMeters>,
+    ) -> io::Result<Disk> {
         let ending = Arc::new(AtomicBool::new(false));
         // None of the channels has a limit of its own: the log bounds the bytes that are not durable and the reads in progress, and makes
         // one segment at a time.
@@ -59,6 +68,7 @@ impl Disk {
         let (read_sender, read_receiver) = unbounded();
         let worker = |writable, thread| Worker {
             files: Files::new(log.clone(), writable, segments_max, &ending),
+            boot_note: boot_note.clone(),
             inbox: Arc::clone(inbox),
             meters: Arc::clone(meters),
             thread,
@@ -110,6 +120,7 @@ impl Drop for Disk {
 /// The body of one of the threads.
 struct Worker {
     files: Files,
+    boot_note: BootNote,
     inbox: Arc<Inbox>,
     meters: Arc<CpuMeters>,
     thread: Thread,
@@ -167,7 +178,12 @@ impl Worker {
         };
         match result {
             Ok(()) => DiskResult::Done,
-            Err(error) => DiskResult::Failed(error),
+            Err(error) => {
+                if !matches!(error, DiskError::Full { .. }) {
+                    self.boot_note.withdraw();
+                }
+                DiskResult::Failed(error)
+            }
         }
     }
 
@@ -331,7 +347,8 @@ mod tests {
 
     fn start(scratch: &Scratch) -> (Disk, Arc<Inbox>) {
         let inbox = Arc::new(Inbox::default());
-        let disk = Disk::start("test", scratch.path().to_owned(), 8, &inbox, &Arc::default()).expect("threads");
+        let disk = Disk::start("test", scratch.path().to_owned(), BootNote::of(scratch.path()), 8, &inbox, &Arc::default())
+            .expect("threads");
         (disk, inbox)
     }
 
@@ -363,12 +380,15 @@ mod tests {
     fn what_cannot_be_done_is_answered_with_the_file_and_the_reason() {
         let scratch = Scratch::new("disk-errors");
         let (disk, inbox) = start(&scratch);
+        let boot_note = BootNote::of(scratch.path());
+        boot_note.write().expect("a file");
         disk.execute(&mut vec![(IoId(1), DiskOp::Sync { segment: S1 })]);
         disk.read(IoId(2), Place { segment: S1, offset: 0, length: 1 });
         for (_, result) in wait_for(&inbox, 2) {
             let DiskResult::Failed(DiskError::Io(why)) = result else { panic!("{result:?}") };
             assert!(why.contains("00000001.log"), "{why}");
         }
+        assert!(!boot_note.is_current(), "after a failed sync the page cache proves nothing");
         disk.allocate(IoId(3), DiskOp::Create { segment: S1, size: 10 });
         wait_for(&inbox, 1);
         disk.read(IoId(4), Place { segment: S1, offset: 5, length: 6 });

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - [`driver`]: the node's thread. It steps the node, and never waits for I/O.
+//! - [`boot`]: whether the machine stayed up since the last life.
 //! - [`disk`]: the log's thread (write, sync, in order) and the thread for reads. [`directory`]: lock, segments, recovery's view.
 //!   [`private`]: that nobody else can read them.
 //! - [`net`]: the network thread: one listener; [`peers`] and [`clients`] are its two kinds of connection, [`handshake`] tells them
@@ -26,6 +27,7 @@
 //! Left out: TLS, HTTP, several nodes on one set of sockets.
 
 mod addresses;
+mod boot;
 mod clients;
 mod clock;
 pub mod config;
@@ -55,6 +57,7 @@ use crate::base::{DirectoryId, Duration, NodeId};
 use crate::node::{Event, Fatal, Node, NodeOptions};
 use crate::wal::{self, RecoverError, Recovered};
 use addresses::Addresses;
+use boot::BootNote;
 use clock::{Clock, CpuMeters};
 use directory::{DataDirectory, SegmentFiles};
 use disk::Disk;
@@ -104,7 +107,8 @@ impl Server {
         let (listener, address) = listen(&settings.listen)?;
         let advertised = settings.advertised(address)?;
         let directory = DataDirectory::open(&settings.data_dir)?;
-        let recovered = recover(&directory, settings.node)?;
+        let boot_note = BootNote::of(directory.path());
+        let recovered = recover(&directory, &boot_note, settings.node)?;
 
         let clock = Clock::start();
         let inbox = Arc::new(Inbox::default());
@@ -138,7 +142,8 @@ impl Server {
         };
         let network = Arc::new(Network::new(options, Arc::clone(&inbox), Arc::clone(&meters)));
         let name = settings.node.to_string();
-        let disk = Disk::start(&name, directory.log_path(), share.segments, &inbox, &meters).map_err(StartError::System)?;
+        let disk =
+            Disk::start(&name, directory.log_path(), boot_note, share.segments, &inbox, &meters).map_err(StartError::System)?;
         let (ended_sender, ended) = watch::channel(false);
         let driver = Driver {
             node,
@@ -223,12 +228,24 @@ fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
     Ok((listener, bound))
 }
 
-fn recover(directory: &DataDirectory, me: NodeId) -> Result<Recovered, StartError> {
+fn recover(directory: &DataDirectory, boot_note: &BootNote, me: NodeId) -> Result<Recovered, StartError> {
     let path = directory.log_path();
-    wal::recover(&mut SegmentFiles::new(path.clone()), me).map_err(|error| match error {
-        RecoverError::Device(error) => StartError::Disk { path, error },
-        other => StartError::Recovery { path, why: other.to_string() },
-    })
+    let mut recovered = match wal::recover(&mut SegmentFiles::new(path.clone()), me) {
+        Ok(recovered) => recovered,
+        Err(RecoverError::Device(error)) => {
+            // It may have been a sync.
+            boot_note.withdraw();
+            return Err(StartError::Disk { path, error });
+        }
+        Err(other) => return Err(StartError::Recovery { path, why: other.to_string() }),
+    };
+    if boot_note.is_current() {
+        recovered = recovered.on_a_machine_that_stayed_up();
+    }
+    if let Err(error) = boot_note.write() {
+        tracing::warn!(directory = %directory.path().display(), %error, "the boot of the machine could not be noted");
+    }
+    Ok(recovered)
 }
 
 fn node_options(

@@ -31,6 +31,8 @@ const SEGMENT_CHECKSUM_AT: usize = 120;
 
 /// This life acknowledged before syncing, or began without knowing that nothing acknowledged was lost, and has not made up for it.
 pub const BATCH_LOSSY: u16 = 1;
+/// This life began so. It says so besides [`BATCH_LOSSY`]: what was missing then is missing on a machine that stayed up, too.
+pub const BATCH_BEGAN_LOSSY: u16 = 2;
 
 /// Record flag: the write has a value (else it deletes), or the hard state has a vote.
 pub const RECORD_PRESENT: u8 = 1;

@@ -6,7 +6,8 @@
 
 use super::batch::{Batch, Finished, Parts, batch_length_alone};
 use super::format::{
-    BATCH_LOSSY, BatchHeader, EMPTY_BATCH_SIZE, FORMAT_VERSION, SEGMENT_HEADER_SIZE, SegmentHeader, directory_nonce,
+    BATCH_BEGAN_LOSSY, BATCH_LOSSY, BatchHeader, EMPTY_BATCH_SIZE, FORMAT_VERSION, SEGMENT_HEADER_SIZE, SegmentHeader,
+    directory_nonce,
 };
 use super::reads::{Reads, Wanted, answer, refuse};
 use super::recover::Tail;
@@ -429,7 +430,7 @@ impl Log {
         let (bytes, clean) = (batch.record_bytes(), batch.ends_clean());
         let mut finished = batch.finish(BatchHeader {
             version: FORMAT_VERSION,
-            flags: if lossy { BATCH_LOSSY } else { 0 },
+            flags: if lossy { BATCH_LOSSY } else { 0 } | if self.lossy { BATCH_BEGAN_LOSSY } else { 0 },
             sequence,
             epoch: self.epoch,
             previous: self.chain,

@@ -134,6 +134,22 @@ pub struct Recovered {
     pub tail: Tail,
 }
 
+impl Recovered {
+    /// The last record that was recovered; zero if there is none.
+    pub fn last_lsn(&self) -> Lsn {
+        Lsn(self.tail.next_lsn.0 - 1)
+    }
+
+    /// The same, when the machine has been up since the last life began, and no write or sync of that life failed. Then all that was *written* was read, synced
+    /// or not: the page cache outlives the process. So nothing can be missing but what was missing when that life began.
+    #[must_use]
+    pub fn on_a_machine_that_stayed_up(mut self) -> Recovered {
+        self.tail.lossy &= self.tail.began_lossy;
+        self.lossless = !self.tail.lossy;
+        self
+    }
+}
+
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct RecoveredGroup {
     /// The last one written; its commit index is the highest that any record of the group knew.

@@ -10,9 +10,9 @@
 
 use super::evidence::{find_header, groups_between};
 use super::format::{
-    BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_LOSSY, BatchHeader, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE, FORMAT_VERSION, Kind,
-    RECORD_HEADER_SIZE, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader, TRAILER_SIZE, Trailer, directory_nonce,
-    fold_body, footer_size, salt,
+    BATCH_BEGAN_LOSSY, BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_LOSSY, BatchHeader, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE,
+    FORMAT_VERSION, Kind, RECORD_HEADER_SIZE, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader, TRAILER_SIZE,
+    Trailer, directory_nonce, fold_body, footer_size, salt,
 };
 use super::segments::Segment;
 use super::witness::{self, End, WITNESS};
@@ -96,8 +96,9 @@ pub struct Tail {
     pub(super) next_sequence: u64,
     pub(super) next_lsn: Lsn,
     pub(super) epoch: Epoch,
-    /// The last life may have lost what it had acknowledged.
+    /// The last life may have lost what it had acknowledged; and did so before it began.
     pub(super) lossy: bool,
+    pub(super) began_lossy: bool,
     /// The valid end of the log that no batch seals yet.
     pub(super) unsealed: Option<(Place, Bytes)>,
     /// Of every segment's file.
@@ -116,6 +117,7 @@ impl Default for Tail {
             next_lsn: Lsn(1),
             epoch: Epoch::ZERO,
             lossy: false,
+            began_lossy: false,
             unsealed: None,
             sizes: BTreeMap::new(),
             witness: witness::Found::default(),
@@ -435,6 +437,7 @@ impl Replay {
         let tail = &mut self.tail;
         tail.epoch = header.epoch;
         tail.lossy = header.flags & BATCH_LOSSY != 0;
+        tail.began_lossy = header.flags & BATCH_BEGAN_LOSSY != 0;
         tail.chain = batch.chain;
         tail.end = batch.offset + header.length;
         tail.next_sequence = header.sequence + 1;

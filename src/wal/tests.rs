@@ -608,6 +608,37 @@ fn relaxed_syncing_acknowledges_what_is_written_but_syncs_votes_at_once() {
 }
 
 #[test]
+fn a_machine_that_stayed_up_has_lost_nothing_but_what_was_lost_before() {
+    let relaxed = LogOptions { sync_interval: Duration::from_millis(100), ..options(64 * 1024) };
+    let mut rig = Rig::new(relaxed.clone(), 27);
+    rig.settle();
+    rig.entry(1, 1, "a", b"1");
+    rig.settle();
+    assert!(rig.acknowledgeable > rig.durable);
+    // The process alone dies: all that was acknowledged is there, and the next life begins whole.
+    rig.disk.crash_process();
+    let recovered = recover(&mut rig.disk, ME).unwrap();
+    assert!(!recovered.lossless && recovered.last_lsn() >= rig.acknowledgeable);
+    let recovered = recovered.on_a_machine_that_stayed_up();
+    assert!(recovered.lossless);
+    rig.log = Log::new(relaxed.clone(), recovered.tail);
+    rig.append(Record::Epoch(Epoch(2)));
+    rig.settle();
+    assert!(recover(&mut rig.disk.copy(), ME).unwrap().on_a_machine_that_stayed_up().lossless);
+    // The machine dies; what is missing then is missing for every later process, too, until a clean end.
+    rig.boot(relaxed).unwrap();
+    rig.settle();
+    for _ in 0..2 {
+        assert!(!recover(&mut rig.disk.copy(), ME).unwrap().on_a_machine_that_stayed_up().lossless);
+        rig.boot(options(64 * 1024)).unwrap();
+        rig.settle();
+    }
+    rig.append(Record::Clean);
+    rig.settle();
+    assert!(recover(&mut rig.disk, ME).unwrap().on_a_machine_that_stayed_up().lossless);
+}
+
+#[test]
 fn an_unclean_relaxed_life_is_remembered_until_a_clean_end() {
     let relaxed = LogOptions { sync_interval: Duration::from_millis(100), ..options(64 * 1024) };
     let mut rig = Rig::new(relaxed, 11);

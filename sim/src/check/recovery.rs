@@ -6,7 +6,7 @@
 
 use super::Violation;
 use ringseed::base::hash::value_checksum;
-use ringseed::base::{GroupId, Index, NodeId};
+use ringseed::base::{GroupId, Index, Lsn, NodeId};
 use ringseed::msg::disk::LogDevice;
 use ringseed::msg::log::FactSummary;
 use ringseed::wal::Recovered;
@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 pub struct Recovery {
     /// The last entry that was committed, and durable on this node.
     held: BTreeMap<(NodeId, GroupId), Index>,
+    /// The last record that the node has told its peers to be durable.
+    durable: BTreeMap<NodeId, Lsn>,
 }
 
 impl Recovery {
@@ -25,11 +27,31 @@ impl Recovery {
         *held = (*held).max(index);
     }
 
+    /// The node has told a peer that its log is durable up to `lsn`.
+    pub fn said(&mut self, node: NodeId, lsn: Lsn) {
+        let durable = self.durable.entry(node).or_default();
+        *durable = (*durable).max(lsn);
+    }
+
+    /// The node may have lost something, and begins from what recovery found.
+    pub fn forget(&mut self, node: NodeId, recovered: &Recovered) {
+        for (&(_, group), held) in self.held.range_mut((node, GroupId(0))..=(node, GroupId(u32::MAX))) {
+            let last = recovered.groups.get(&group).map_or(0, |group| group.entries.len() as u64);
+            *held = (*held).min(Index(last));
+        }
+        self.durable.insert(node, recovered.last_lsn());
+    }
+
     /// Judges what recovery found on a disk that keeps what was synced.
     ///
     /// # Errors
     /// Entries are missing that the node held.
     pub fn holds(&self, node: NodeId, recovered: &Recovered) -> Result<(), Violation> {
+        let (said, last) = (self.durable.get(&node).copied().unwrap_or_default(), recovered.last_lsn());
+        if last < said {
+            let what = format!("node {node} recovers its log up to position {last}, and said that it was durable up to {said}");
+            return Err(Violation { promise: "P3", checker: "recovery", what });
+        }
         for (&(_, group), &held) in self.held.range((node, GroupId(0))..=(node, GroupId(u32::MAX))) {
             let last = recovered.groups.get(&group).map_or(0, |group| group.entries.len() as u64);
             if last < held.0 {
@@ -99,6 +121,19 @@ mod tests {
         recovery.holds(NODE, &recovered).unwrap();
         recovery.observe(NODE, GroupId(3), Index(2));
         assert_eq!(recovery.holds(NODE, &recovered).unwrap_err().promise, "P3");
+    }
+
+    #[test]
+    fn what_was_said_to_be_durable_is_there_unless_the_node_may_have_lost_it() {
+        let (recovered, _) = one_entry(0);
+        let mut recovery = Recovery::default();
+        recovery.said(NODE, recovered.last_lsn());
+        recovery.holds(NODE, &recovered).unwrap();
+        recovery.said(NODE, recovered.last_lsn().next());
+        assert_eq!(recovery.holds(NODE, &recovered).unwrap_err().promise, "P3");
+        recovery.observe(NODE, GroupId(3), Index(2));
+        recovery.forget(NODE, &recovered);
+        recovery.holds(NODE, &recovered).unwrap();
     }
 
     #[test]

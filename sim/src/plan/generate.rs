@@ -4,7 +4,7 @@
 //! uses three kinds a lot reaches states that one which uses all of them a little never does.
 
 use super::{
-    ClusterPlan, DiskPlan, Ending, Fault, FaultKind, LossStyle, MessageKind, NetworkPlan, NodePlan, Plan, Target,
+    ClusterPlan, DiskPlan, Ending, Fault, FaultKind, LossStyle, MessageKind, NetworkPlan, NodePlan, Plan, Rot, Target,
     TransactionPlan, Trigger, WorkloadPlan, scenarios, standing, transactions,
 };
 use crate::dice::Dice;
@@ -201,6 +201,7 @@ const DRAWS: &[Draw] = &[
     |plan, dice| FaultKind::Pause { target: target(plan, dice) },
     |plan, dice| FaultKind::Wipe { target: target(plan, dice) },
     |plan, dice| FaultKind::OldDirectory { target: target(plan, dice) },
+    |plan, dice| FaultKind::RotTail { target: target(plan, dice), rot: rot(dice) },
     clock_rate,
     |plan, dice| FaultKind::Isolate { target: target(plan, dice) },
     |plan, dice| FaultKind::Split { side: side(plan, dice) },
@@ -263,6 +264,15 @@ pub(super) fn style(dice: &mut Dice) -> LossStyle {
     ])
 }
 
+pub(super) fn rot(dice: &mut Dice) -> Rot {
+    let bytes = *dice.pick(&[512, 512, 4096, 4096, 97, 1_000, 10_000]);
+    match dice.below(5) {
+        0 | 1 => Rot::Witness,
+        2 => Rot::Bits(bytes),
+        _ => Rot::Zeros(bytes),
+    }
+}
+
 pub(super) fn pair(plan: &Plan, dice: &mut Dice) -> (u16, u16) {
     let nodes = plan.nodes.len() as u64;
     let from = dice.below(nodes);
@@ -317,7 +327,16 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
     let mut powerless: Option<u16> = None;
     let nodes = plan.nodes.len() as u64;
     let slowest = plan.nodes.iter().map(|node| node.heartbeat_ms).max().unwrap_or(0);
+    let support_ms = u64::from(plan.cluster.support_ms);
+    let sync_us = plan.disk.sync_us + plan.disk.write_us + 2 * plan.disk.jitter_us;
     plan.faults.retain_mut(|fault| match &mut fault.kind {
+        FaultKind::RotTail { rot, .. } => {
+            // A leader goes on for D; and a slow disk's witness follows slowly.
+            fault.for_ms = fault.for_ms.max(2_500 + support_ms + sync_us / 25);
+            let lost = u32::from(*rot != Rot::Witness && !relaxed);
+            lost_directories += lost;
+            !relaxed && (lost == 0 || lost_directories == 1)
+        }
         // A majority of a group's replicas may have lost its directory when two nodes did.
         FaultKind::Wipe { .. } => {
             lost_directories += u32::from(!relaxed);
@@ -342,8 +361,11 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
         _ => true,
     });
     hear_of_the_old_directory(plan);
-    // A replica that may have lost something needs every voter to elect: with one dead for good there is no bound.
-    if relaxed && plan.ending == Ending::HealMajority {
+    // A replica that may have lost something needs every voter to elect: with one dead for good there is no bound. The end of a process loses nothing.
+    let loses = |kind: &FaultKind| {
+        matches!(kind, FaultKind::PowerLoss { .. } | FaultKind::SyncErrors { .. } | FaultKind::WriteErrors { .. })
+    };
+    if relaxed && plan.faults.iter().any(|fault| loses(&fault.kind)) && plan.ending == Ending::HealMajority {
         plan.ending = Ending::HealAll;
     }
     if lost_directories > 0 && plan.ending == Ending::HealAll {

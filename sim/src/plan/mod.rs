@@ -234,6 +234,11 @@ pub enum FaultKind {
     OldDirectory {
         target: Target,
     },
+    /// The target is isolated, so that its log falls idle. When the fault ends it crashes, and the log's end rots; unless the log is not idle.
+    RotTail {
+        target: Target,
+        rot: Rot,
+    },
     ClockRate {
         target: Target,
         ppm: i64,
@@ -328,6 +333,17 @@ pub enum FaultKind {
     Disconnect {
         target: Target,
     },
+}
+
+/// What rots of an idle log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rot {
+    /// So many bytes before its end become zeros.
+    Zeros(u32),
+    /// So many bytes before its end become others.
+    Bits(u32),
+    /// The file that vouches for its end.
+    Witness,
 }
 
 /// What nodes say to each other, as far as a plan can tell it apart.
@@ -474,6 +490,7 @@ impl FaultKind {
             FaultKind::Pause { .. } => "pause",
             FaultKind::Wipe { .. } => "wiped directory",
             FaultKind::OldDirectory { .. } => "old directory",
+            FaultKind::RotTail { .. } => "rot of a log's end",
             FaultKind::ClockRate { .. } => "clock rate",
             FaultKind::ClockJump { .. } => "clock jump",
             FaultKind::Isolate { .. } => "isolation",
@@ -509,6 +526,7 @@ impl FaultKind {
             | FaultKind::Pause { target }
             | FaultKind::Wipe { target }
             | FaultKind::OldDirectory { target }
+            | FaultKind::RotTail { target, .. }
             | FaultKind::ClockRate { target, .. }
             | FaultKind::ClockJump { target, .. }
             | FaultKind::Isolate { target }

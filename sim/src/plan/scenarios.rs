@@ -2,7 +2,7 @@
 //!
 //! Each is drawn over the same surroundings as the swarm, and keeps much of them random: it says where to strike, not what to find.
 
-use super::generate::{aimed_there, settled, style, target};
+use super::generate::{aimed_there, rot, settled, style, target};
 use super::{Ending, Fault, FaultKind, LossStyle, Plan, Standing, Target, Trigger, standing, steered, transactions};
 use crate::dice::Dice;
 
@@ -28,6 +28,8 @@ pub const TABLE: &[Scenario] = &[
     Scenario { name: "old messages arrive in another term", draw: late_duplicates },
     Scenario { name: "an old directory comes back", draw: old_directory },
     Scenario { name: "a wiped directory comes back", draw: wiped_directory },
+    Scenario { name: "an idle log's end rots", draw: rotten_tails },
+    Scenario { name: "every process dies under relaxed syncing", draw: relaxed_processes },
     Scenario { name: "disks fill up", draw: full_disks },
     Scenario { name: "disks fail", draw: failing_disks },
     Scenario { name: "everything restarts", draw: restarts },
@@ -381,6 +383,52 @@ fn wiped_directory(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
+/// A node falls idle, cut off, and what it acknowledged before rots under a crash. Now and then the only other node that has it is struck too, and one comes
+/// back that lacks it.
+fn rotten_tails(plan: &mut Plan, dice: &mut Dice) {
+    strict_sync(plan);
+    short_support(plan, dice);
+    plan.nodes.truncate(3);
+    plan.workload.get_permille = 200;
+    plan.disk.sync_us = plan.disk.sync_us.min(1_000);
+    plan.disk.jitter_us = plan.disk.jitter_us.min(1_000);
+    plan.faults_ms = plan.faults_ms.max(9_000);
+    plan.ending = Ending::HealMajority;
+    let (rotten, lags) = (1 + dice.below(3) as u16, 1 + dice.below(2) as u16);
+    let (lags, knows) = ((rotten + lags - 1) % 3 + 1, (rotten + 2 - lags) % 3 + 1);
+    let at = dice.between(2_500, 3_500);
+    let struck = at + 3_000;
+    if dice.chance(700) {
+        let from = at - dice.between(300, 1_000);
+        add(plan, from, struck + 100 - from, FaultKind::Crash { target: Target::Node(lags) });
+    }
+    add(plan, at, struck - at, FaultKind::RotTail { target: Target::Node(rotten), rot: rot(dice) });
+    match dice.below(3) {
+        0 => add(plan, struck - 20, dice.between(500, 2_000), FaultKind::Crash { target: Target::Node(knows) }),
+        1 => add(plan, struck - 20, dice.between(500, 2_000), FaultKind::Isolate { target: Target::Node(knows) }),
+        _ => {}
+    }
+}
+
+/// The page cache outlives a process, so nothing is lost; and two nodes of three are enough, also when each of them has just restarted.
+fn relaxed_processes(plan: &mut Plan, dice: &mut Dice) {
+    short_support(plan, dice);
+    let interval = dice.between(100, 2_000);
+    plan.nodes.iter_mut().for_each(|node| node.wal_sync_ms = interval);
+    plan.ending = Ending::HealMajority;
+    for at in times(plan, dice, 2_500) {
+        for node in 1..=plan.nodes.len() as u16 {
+            let delay = dice.below(100);
+            let target = Target::Node(node);
+            add(plan, at + delay, dice.between(5, 400), FaultKind::Crash { target });
+        }
+        if dice.chance(300) {
+            let target = Target::Node(1 + dice.below(plan.nodes.len() as u64) as u16);
+            add(plan, at + 1_000, 3_000, FaultKind::Stop { target });
+        }
+    }
+}
+
 fn full_disks(plan: &mut Plan, dice: &mut Dice) {
     plan.nodes.iter_mut().for_each(|node| node.segment_kib = 64);
     plan.workload.value_size_max = dice.between(8_000, 40_000) as u32;
@@ -593,6 +641,11 @@ fn relaxed_tails(plan: &mut Plan, dice: &mut Dice) {
         let span = dice.between(support, 3 * support);
         add(plan, at, span, FaultKind::Isolate { target: Target::Node(lags) });
         add(plan, at + span - 20, dice.between(5, 50), FaultKind::PowerLoss { target: Target::Node(forgets), style });
+        if dice.chance(300) {
+            // The machine stays up now, and proves nothing about what was lost before.
+            let soon = at + span + dice.between(40, 150);
+            add(plan, soon, dice.between(5, 30), FaultKind::Crash { target: Target::Node(forgets) });
+        }
         let cut = Target::Node(knows);
         let kind = if dice.chance(500) { FaultKind::Isolate { target: cut } } else { FaultKind::Crash { target: cut } };
         add(plan, at + span - 10, dice.between(2 * support, 5 * support), kind);

@@ -7,7 +7,7 @@ use super::{Happening, MS, World};
 use crate::WorldTime;
 use crate::counters::Kind;
 use crate::disk::DiskTrouble;
-use crate::plan::{FaultKind, LossStyle, Target, Trigger};
+use crate::plan::{FaultKind, LossStyle, Rot, Target, Trigger};
 use crate::points::Point;
 use ringseed::base::GroupId;
 use ringseed::node::{Event, LinkState};
@@ -275,6 +275,29 @@ impl World {
         }
     }
 
+    /// The node crashes, and the end of its log rots, or what vouches for it: if the log has been idle.
+    fn rot(&mut self, number: usize, rot: Rot) {
+        if self.machines[number].node.is_none() || !self.is_idle(number) || !self.has_formed(number) {
+            return;
+        }
+        self.timeline.note(self.now, || format!("n{}'s log rots: {rot:?}", number + 1));
+        let power = self.schedule.chance(500).then_some(LossStyle::Sectors);
+        let down_ms = self.schedule.between(20, 300);
+        self.crash(number, power, down_ms);
+        if self.machines[number].disk.rot(rot) {
+            self.counters.fired(if rot == Rot::Witness { Kind::RotWitness } else { Kind::RotTail });
+            self.machines[number].rotten = Some(rot);
+        }
+    }
+
+    /// Whether its log has been idle for longer than the witness of its end needs.
+    fn is_idle(&self, number: usize) -> bool {
+        let machine = &self.machines[number];
+        let sync = self.plan.disk.sync_us + self.plan.disk.write_us + 2 * self.plan.disk.jitter_us;
+        let wait = 1_500 * MS + 40 * sync * 1000;
+        machine.queue.is_empty() && !machine.disk.trouble.stalled && self.now - machine.log_busy_at > wait
+    }
+
     /// Before the cluster has formed a directory may be exchanged: nothing is bound to it.
     fn has_formed(&self, number: usize) -> bool {
         let members = self.machines.iter().filter(|m| m.was_member).count();
@@ -312,6 +335,7 @@ impl World {
                 self.machines[number].disk.put_back(copy);
                 self.machines[number].disowned = Some(Kind::OldDirectory);
             }
+            FaultKind::RotTail { rot, .. } => self.rot(number, *rot),
             FaultKind::ClockRate { .. } => {
                 self.faults.clock_ppm.remove(&number);
                 let ppm = self.machines[number].plan.clock_ppm;
@@ -420,7 +444,7 @@ impl World {
             let network = &mut self.network;
             let since = active.since;
             match &self.plan.faults[fault].kind {
-                FaultKind::Isolate { .. } | FaultKind::OneWay { .. } | FaultKind::Flapping { .. } => {
+                FaultKind::Isolate { .. } | FaultKind::RotTail { .. } | FaultKind::OneWay { .. } | FaultKind::Flapping { .. } => {
                     let Some(one) = active.target else { continue };
                     let (kind, out, into, period) = match self.plan.faults[fault].kind {
                         FaultKind::OneWay { outward, .. } => (Kind::OneWay, outward, !outward, 0),

@@ -4,6 +4,7 @@
 //! must take a write and a strong read, and every key must be read. Then all replicas must have the same log, applied to the end, and be
 //! idle; and hold the same items, key by key, version by version. All within a bounded time of the world.
 
+use super::machine::Machine;
 use super::watch::View;
 use super::{Happening, MS, World};
 use crate::Verdict;
@@ -87,8 +88,8 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.timeline.note(self.now, || "== the faults end".to_owned());
         self.end_all_faults(None);
-        // A node that is refused is as good as dead: it is the minority.
-        if self.plan.ending == Ending::HealMajority && !self.machines.iter().any(|m| m.disowned.is_some()) {
+        // A node that is refused, or whose log is damaged, is as good as dead: it is the minority.
+        if self.plan.ending == Ending::HealMajority && !self.machines.iter().any(Machine::is_lost) {
             let dead = self.looks.below(self.machines.len() as u64) as usize;
             self.machines[dead].stays_down = true;
             self.crash(dead, Some(LossStyle::Nothing), 0);
@@ -161,7 +162,7 @@ impl World {
 
     /// Partitions of which a majority of the replicas lives and is in good standing.
     fn live_partitions(&self) -> Vec<u32> {
-        let dead: Vec<NodeId> = self.machines.iter().filter(|m| m.stays_down || m.disowned.is_some()).map(|m| m.id).collect();
+        let dead: Vec<NodeId> = self.machines.iter().filter(|m| m.is_lost()).map(|m| m.id).collect();
         let live = |partition: &u32| match self.watch.members(PartitionId(*partition).group()) {
             Some(members) => members.iter().filter(|m| !dead.contains(m)).count() * 2 > members.len(),
             None => dead.is_empty(),
@@ -220,7 +221,7 @@ impl World {
         if let Some(machine) = self.machines.iter().find(|m| m.node.is_none() && !m.stays_down) {
             return Some(format!("{:?} is not up", machine.id));
         }
-        let wiped = |m: &&super::machine::Machine| m.disowned == Some(Kind::Wipe) && !m.refused;
+        let wiped = |m: &&Machine| m.disowned == Some(Kind::Wipe) && !m.refused;
         if let Some(machine) = self.machines.iter().find(wiped) {
             return Some(format!("{:?}, whose directory was wiped, is not refused", machine.id));
         }

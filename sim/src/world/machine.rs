@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::counters::Kind;
 use crate::dice::Dice;
 use crate::disk::{DirectoryCopy, Disk};
-use crate::plan::{NodePlan, Plan};
+use crate::plan::{NodePlan, Plan, Rot};
 use crate::points::Point;
 use ringseed::base::{ConnId, DirectoryId, Duration, IoId, NodeId};
 use ringseed::msg::disk::DiskOp;
@@ -49,6 +49,12 @@ pub struct Machine {
     pub was_member: bool,
     /// Its directory was wiped, or exchanged for an old copy, after it had become a member.
     pub disowned: Option<Kind>,
+    /// The end of its log, or what vouches for it, rotted since it last ran.
+    pub rotten: Option<Rot>,
+    /// When an operation on a segment of its log was last under way.
+    pub log_busy_at: WorldTime,
+    /// The machine has had power since the last node was started on it, and its disk has failed nothing: what was written is what is read.
+    pub stayed_up: bool,
     /// It knows that the cluster refuses it.
     pub refused: bool,
     /// The directory at an earlier time.
@@ -83,6 +89,9 @@ impl Machine {
             may_halt: false,
             was_member: false,
             disowned: None,
+            rotten: None,
+            log_busy_at: 0,
+            stayed_up: false,
             refused: false,
             copy: None,
             unsynced: Vec::new(),
@@ -113,6 +122,11 @@ impl Machine {
     /// Not in good standing. An old directory that lacks nothing that its peers have heard of is let in again.
     pub fn is_out(&self) -> bool {
         self.refused || self.disowned == Some(Kind::Wipe)
+    }
+
+    /// Dead for good, or as good as dead.
+    pub fn is_lost(&self) -> bool {
+        self.stays_down || self.disowned.is_some() || matches!(self.rotten, Some(Rot::Zeros(_) | Rot::Bits(_)))
     }
 
     /// Whether something was under way that a crash now interrupts.

@@ -4,16 +4,17 @@ use super::{Happening, MS, World};
 use crate::WorldTime;
 use crate::check::Violation;
 use crate::counters::Kind;
-use crate::plan::{FaultKind, LossStyle, MessageKind, Trigger};
+use crate::plan::{FaultKind, LossStyle, MessageKind, Rot, Trigger};
 use crate::points::{self, Point};
 use bytes::Bytes;
+use ringseed::base::SegmentId;
 use ringseed::base::{ConnId, IoId, NodeId};
 use ringseed::msg::client::{Request, Response, ResponseBody};
 use ringseed::msg::codec;
 use ringseed::msg::disk::{DiskOp, DiskResult};
 use ringseed::msg::peer::{Envelope, PeerMessage};
 use ringseed::node::{Effect, Event, LinkState, Node};
-use ringseed::wal;
+use ringseed::wal::{self, RecoverError};
 use std::collections::BTreeMap;
 
 impl World {
@@ -27,11 +28,19 @@ impl World {
         }
         let anything = !machine.disk.is_empty();
         let recovered = match wal::recover(&mut machine.disk, machine.id) {
+            Ok(recovered) if machine.stayed_up => {
+                self.counters.fired(Kind::SameBoot);
+                if !recovered.lossless {
+                    self.counters.mattered(Kind::SameBoot);
+                }
+                recovered.on_a_machine_that_stayed_up()
+            }
             Ok(recovered) => recovered,
-            Err(error) => return self.boot_failed(number, &error.to_string()),
+            Err(error) => return self.boot_failed(number, &error),
         };
         // An old copy of the directory lacks what its node held since.
-        let whole = machine.disowned.is_none() && self.plan.nodes.iter().all(|node| node.wal_sync_ms == 0);
+        let relaxed = self.plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
+        let whole = machine.disowned.is_none() && (!relaxed || machine.stayed_up);
         if let Err(violation) = self.watch.recovered(machine.id, &recovered, &mut machine.disk, whole) {
             return self.safety(violation);
         }
@@ -45,6 +54,11 @@ impl World {
         let epoch = node.epoch();
         machine.node = Some(node);
         machine.boot_at = None;
+        machine.stayed_up = true;
+        machine.log_busy_at = self.now;
+        if machine.rotten.take() == Some(Rot::Witness) {
+            self.counters.mattered(Kind::RotWitness);
+        }
         if life > 0 {
             self.counters.fired(Kind::Restart);
             if anything {
@@ -59,10 +73,16 @@ impl World {
         self.links(number, LinkState::Up);
     }
 
-    /// A directory that the simulator left intact must be read; one that cannot be read now is tried again.
-    fn boot_failed(&mut self, number: usize, error: &str) {
-        let text = error.to_owned();
-        self.timeline.note(self.now, || format!("n{} does not boot: {text}", number + 1));
+    /// A directory that the simulator left intact must be read; one that cannot be read now is tried again. One that rotted may be called damaged: that
+    /// node is lost.
+    fn boot_failed(&mut self, number: usize, error: &RecoverError) {
+        self.timeline.note(self.now, || format!("n{} does not boot: {error}", number + 1));
+        let machine = &mut self.machines[number];
+        if matches!(error, RecoverError::Damaged { .. }) && machine.rotten.is_some_and(|rot| rot != Rot::Witness) {
+            self.counters.mattered(Kind::RotTail);
+            machine.stays_down = true;
+            return;
+        }
         if self.machines[number].disk.trouble.read_errors_permille == 0 {
             let what = format!("n{} cannot read its own log, which only crashes have touched: {error}", number + 1);
             return self.safety(Violation { promise: "P3", checker: "recovery", what });
@@ -359,6 +379,9 @@ impl World {
         let machine = &mut self.machines[number];
         let (io, op) = machine.queue.pop_front().expect("the operation in progress is the first");
         machine.disk_busy = false;
+        if matches!(op, DiskOp::Write { segment, .. } | DiskOp::Sync { segment } if segment != SegmentId::ZERO) {
+            machine.log_busy_at = self.now;
+        }
         let result = machine.disk.execute(&op, &mut self.counters);
         self.note_failure(number, &op, &result);
         self.put(number, Event::Disk(io, result));
@@ -384,6 +407,7 @@ impl World {
             self.timeline.note(self.now, || format!("n{}: {} fails: {error}", number + 1, brief(op)));
             if !matches!(error, ringseed::msg::disk::DiskError::Full { .. }) {
                 self.machines[number].may_halt = true;
+                self.machines[number].stayed_up = false;
             }
         }
     }
@@ -397,6 +421,7 @@ impl World {
 
     /// The process ends, or (`power`) the machine. It starts again after `down_ms`. Returns whether anything was in progress or lost.
     pub(super) fn crash(&mut self, number: usize, power: Option<LossStyle>, down_ms: u64) -> bool {
+        self.machines[number].stayed_up &= power.is_none();
         if self.machines[number].node.is_none() {
             let machine = &mut self.machines[number];
             machine.boot_at = machine.boot_at.map(|at| at.max(self.now + down_ms * MS));

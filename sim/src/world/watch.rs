@@ -69,6 +69,9 @@ impl Watch {
     /// A node sends an envelope. `triggers` gets what the plan may wait for.
     pub fn sent(&mut self, from: NodeId, to: NodeId, envelope: &Envelope, triggers: &mut Vec<Trigger>) -> Result<(), Violation> {
         for message in &envelope.messages {
+            if let PeerMessage::Heartbeat(heartbeat) = message {
+                self.recovery.said(from, heartbeat.durable);
+            }
             let PeerMessage::Replica(group, message) = message else { continue };
             match message {
                 ReplicaMessage::Append(append) => {
@@ -118,9 +121,11 @@ impl Watch {
     }
 
     /// A node's log was read, before it boots from it. `whole`: its disk keeps what was acknowledged.
-    pub fn recovered(&self, node: NodeId, recovered: &Recovered, disk: &mut Disk, whole: bool) -> Result<(), Violation> {
+    pub fn recovered(&mut self, node: NodeId, recovered: &Recovered, disk: &mut Disk, whole: bool) -> Result<(), Violation> {
         if whole {
             self.recovery.holds(node, recovered)?;
+        } else {
+            self.recovery.forget(node, recovered);
         }
         Recovery::values_are_right(node, recovered, disk)
     }
