@@ -42,7 +42,11 @@ pub enum RequestBody {
     Transact(#[n(0)] Transaction),
     /// Several items as they are at one instant; as many as a transaction may have.
     #[n(5)]
-    GetMany(#[n(0)] Vec<Blob>),
+    GetMany(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<Blob>,
+    ),
     /// Answered by the node itself: the transactions in progress in the groups that it leads.
     #[n(6)]
     Transactions,
@@ -262,15 +266,31 @@ pub enum ResponseBody {
     Status(#[n(0)] StatusReport),
     /// A transaction was committed, and is durable. In the order of its items.
     #[n(8)]
-    Transacted(#[n(0)] Vec<ItemResult>),
+    Transacted(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<ItemResult>,
+    ),
     /// A transaction was not committed: nothing of it was or will be done. When all reasons are conflicts, trying again may succeed.
     #[n(9)]
-    NotCommitted(#[n(0)] Vec<Failure>),
+    NotCommitted(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<Failure>,
+    ),
     /// Items as they were at one instant, in the order of their keys in the request.
     #[n(10)]
-    Values(#[n(0)] Vec<ItemResult>),
+    Values(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<ItemResult>,
+    ),
     #[n(11)]
-    Transactions(#[n(0)] Vec<TransactionReport>),
+    Transactions(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::long_list")]
+        Vec<TransactionReport>,
+    ),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -278,6 +298,7 @@ pub enum ResponseBody {
 pub struct Scanned {
     /// In key order.
     #[n(0)]
+    #[cbor(decode_with = "crate::msg::codec::list")]
     pub items: Vec<Item>,
     /// Where the next page begins; `None` when this was the last.
     #[n(1)]
@@ -285,6 +306,7 @@ pub struct Scanned {
     pub next: Option<Bytes>,
     /// At which index of each group its part was read: the part shows every write up to it and none after.
     #[n(2)]
+    #[cbor(decode_with = "crate::msg::codec::list")]
     pub read_at: Vec<(GroupId, Index)>,
 }
 
@@ -374,6 +396,7 @@ impl fmt::Display for Rejection {
 
 /// Why it is not known whether an operation was applied.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
 pub enum Doubt {
     /// The deadline passed while the write was being replicated.
     #[n(0)]
@@ -386,7 +409,11 @@ pub enum Doubt {
     ConnectionLost,
     /// Acknowledgement by every replica was asked for. The write is durable on a quorum, but these have not synced it.
     #[n(3)]
-    ReplicasAway(#[n(0)] Vec<NodeId>),
+    ReplicasAway(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<NodeId>,
+    ),
 }
 
 impl fmt::Display for Doubt {
@@ -412,18 +439,22 @@ impl fmt::Display for Doubt {
 
 /// The ring as one node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct RingReport {
     #[n(0)]
     pub formation: crate::msg::cluster::Formation,
     /// In order of partition.
     #[n(1)]
+    #[cbor(decode_with = "crate::msg::codec::long_list")]
     pub partitions: Vec<PartitionReport>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct PartitionReport {
     /// Preferred leader first.
     #[n(0)]
+    #[cbor(decode_with = "crate::msg::codec::list")]
     pub replicas: Vec<NodeId>,
     /// Who the answering node believes leads it.
     #[n(1)]
@@ -432,6 +463,7 @@ pub struct PartitionReport {
 
 /// One node's state, at one look. Times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct StatusReport {
     #[n(0)]
     pub node: NodeId,
@@ -461,9 +493,11 @@ pub struct StatusReport {
     pub entries_unapplied: u64,
     /// What this node knows of each other member.
     #[n(11)]
+    #[cbor(decode_with = "crate::msg::codec::long_list")]
     pub peers: Vec<PeerReport>,
     /// Named counters, in the order of their names: `puts`, `gets`, `elections`, ...
     #[n(12)]
+    #[cbor(decode_with = "crate::msg::codec::long_list")]
     pub counters: Vec<(String, u64)>,
     /// CPU time of the node's process so far, in microseconds; 0 when the driver does not say.
     #[n(13)]

@@ -24,11 +24,13 @@ pub struct Member {
 
 /// What the cluster is made of, fixed when it forms, and kept in every member's log.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Formation {
     #[n(0)]
     pub cluster: ClusterId,
     /// In ascending order of node id.
     #[n(1)]
+    #[cbor(decode_with = "crate::msg::codec::long_list")]
     pub members: Vec<Member>,
     #[n(2)]
     pub options: ClusterOptions,

@@ -2,7 +2,10 @@
 //!
 //! A payload (key, value) is decoded as a slice of the frame that it came in: [`Bytes`], shared, not copied. That is
 //! what the decoding context ([`Frame`]) is for. Hostile bytes give an error; they neither panic nor allocate more than
-//! the frame's own size asks for.
+//! [`memory_max`] of the frame.
+//!
+//! A list is counted before it is built: a byte on the wire may be a hundred in memory. Every list and box of a message that comes from a peer or a client is decoded by
+//! [`list`], [`long_list`] or [`boxed`], which charge what they are about to allocate to the frame.
 
 use bytes::Bytes;
 use core::fmt;
@@ -21,23 +24,45 @@ impl std::error::Error for CodecError {}
 
 /// The frame a message is decoded from, of which its payloads become slices.
 #[derive(Debug)]
-pub struct Frame(Bytes);
+pub struct Frame {
+    bytes: Bytes,
+    /// Bytes that may still be allocated for what it holds.
+    memory: usize,
+}
+
+/// Bytes that lists and boxes of a frame of `size` bytes may take, at most. Whatever nodes and clients of ours send takes less; the worst are envelopes of many small
+/// messages.
+pub fn memory_max(size: usize) -> usize {
+    MEMORY_FREE + size.saturating_mul(MEMORY_PER_BYTE)
+}
+
+const MEMORY_FREE: usize = 256 * 1024;
+const MEMORY_PER_BYTE: usize = 32;
 
 /// Implemented by [`Frame`] alone; derived decoders name it as their context's bound.
 pub trait Slices {
     fn slice(&self, part: &[u8]) -> Bytes;
+
+    /// So many bytes are about to be allocated. `false`: that is more than the frame may take.
+    fn charge(&mut self, bytes: usize) -> bool;
 }
 
 impl Slices for Frame {
     fn slice(&self, part: &[u8]) -> Bytes {
-        self.0.slice_ref(part)
+        self.bytes.slice_ref(part)
+    }
+
+    fn charge(&mut self, bytes: usize) -> bool {
+        let left = self.memory.checked_sub(bytes);
+        self.memory = left.unwrap_or(self.memory);
+        left.is_some()
     }
 }
 
 /// Encodes `message` behind what `out` already holds.
 pub fn encode_into<T: minicbor::Encode<Frame>>(message: &T, out: &mut Vec<u8>) {
     // Derived encoders name the decoders' context as their bound, too; they do not use it.
-    minicbor::encode_with(message, out, &mut Frame(Bytes::new())).expect("encoding into memory does not fail");
+    minicbor::encode_with(message, out, &mut Frame { bytes: Bytes::new(), memory: 0 }).expect("encoding into memory does not fail");
 }
 
 pub fn encode<T: minicbor::Encode<Frame>>(message: &T) -> Vec<u8> {
@@ -48,13 +73,62 @@ pub fn encode<T: minicbor::Encode<Frame>>(message: &T) -> Vec<u8> {
 
 /// Decodes one message that is all of `frame`.
 pub fn decode<T: for<'b> minicbor::Decode<'b, Frame>>(frame: &Bytes) -> Result<T, CodecError> {
-    let mut context = Frame(frame.clone());
+    let mut context = Frame { bytes: frame.clone(), memory: memory_max(frame.len()) };
     let mut decoder = minicbor::Decoder::new(frame);
     let message = decoder.decode_with(&mut context).map_err(|e| CodecError(e.to_string()))?;
     match decoder.position() {
         at if at == frame.len() => Ok(message),
         at => Err(CodecError(format!("{} bytes behind the message", frame.len() - at))),
     }
+}
+
+/// The most elements of a [`list`]: items of a page, of a transaction, entries of an append. More than the largest of their limits.
+const LIST_MAX: usize = 1_024;
+
+/// For `#[cbor(decode_with = "codec::list")]` on a list that has a limit of its own: of at most [`LIST_MAX`] elements. A little beyond its own limit it is decoded all the same,
+/// so that whoever sent it can be told.
+pub fn list<'b, C: Slices, T: minicbor::Decode<'b, C>>(
+    d: &mut minicbor::Decoder<'b>,
+    context: &mut C,
+) -> Result<Vec<T>, minicbor::decode::Error> {
+    bounded_list(d, context, LIST_MAX)
+}
+
+/// For `#[cbor(decode_with = "codec::long_list")]` on a list that grows with the cluster: bounded by its frame alone.
+pub fn long_list<'b, C: Slices, T: minicbor::Decode<'b, C>>(
+    d: &mut minicbor::Decoder<'b>,
+    context: &mut C,
+) -> Result<Vec<T>, minicbor::decode::Error> {
+    bounded_list(d, context, usize::MAX)
+}
+
+/// Counts before it builds.
+pub fn bounded_list<'b, C: Slices, T: minicbor::Decode<'b, C>>(
+    d: &mut minicbor::Decoder<'b>,
+    context: &mut C,
+    count_max: usize,
+) -> Result<Vec<T>, minicbor::decode::Error> {
+    let count = d.array()?.ok_or_else(|| minicbor::decode::Error::message("an array of known length was expected"))?;
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    if count > count_max || !context.charge(count.saturating_mul(size_of::<T>())) {
+        return Err(minicbor::decode::Error::message("a list is too long"));
+    }
+    let mut list = Vec::with_capacity(count);
+    for _ in 0..count {
+        list.push(d.decode_with(context)?);
+    }
+    Ok(list)
+}
+
+/// For `#[cbor(decode_with = "codec::boxed")]` on a box.
+pub fn boxed<'b, C: Slices, T: minicbor::Decode<'b, C>>(
+    d: &mut minicbor::Decoder<'b>,
+    context: &mut C,
+) -> Result<Box<T>, minicbor::decode::Error> {
+    if !context.charge(size_of::<T>()) {
+        return Err(minicbor::decode::Error::message("there is too much in this frame"));
+    }
+    d.decode_with(context).map(Box::new)
 }
 
 /// Bytes where a type stands alone: in a list, or as a parameter.

@@ -41,7 +41,11 @@ pub enum Fact {
     },
     /// A step of a transaction.
     #[n(2)]
-    Transaction(#[n(0)] Box<TransactionFact<Blob>>),
+    Transaction(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::boxed")]
+        Box<TransactionFact<Blob>>,
+    ),
 }
 
 impl Fact {

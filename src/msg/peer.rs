@@ -36,11 +36,7 @@ fn bounded_messages<'b, C: Slices>(
     d: &mut minicbor::Decoder<'b>,
     context: &mut C,
 ) -> Result<Vec<PeerMessage>, minicbor::decode::Error> {
-    let count = d.array()?.ok_or_else(|| minicbor::decode::Error::message("an array of known length was expected"))?;
-    if count > ENVELOPE_MESSAGES_MAX as u64 {
-        return Err(minicbor::decode::Error::message("too many messages in one envelope"));
-    }
-    (0..count).map(|_| d.decode_with(context)).collect()
+    super::codec::bounded_list(d, context, ENVELOPE_MESSAGES_MAX)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -107,6 +103,7 @@ fn bounded_addresses<C>(d: &mut minicbor::Decoder<'_>, context: &mut C) -> Resul
 
 /// Sent by a node that is in no cluster yet, to every other initial member, until it is.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Greeting {
     #[n(0)]
     pub address: String,
@@ -116,6 +113,7 @@ pub struct Greeting {
     pub weight: u16,
     /// The initial members as configured here, in ascending order; all must agree.
     #[n(3)]
+    #[cbor(decode_with = "crate::msg::codec::list")]
     pub initial: Vec<NodeId>,
     /// The cluster's options as configured here; all must agree.
     #[n(4)]
@@ -337,6 +335,7 @@ pub struct Append {
     #[n(2)]
     pub previous_term: Term,
     #[n(3)]
+    #[cbor(decode_with = "crate::msg::codec::list")]
     pub entries: Vec<Entry>,
     /// The leader's commit index.
     #[n(4)]
@@ -448,14 +447,26 @@ pub enum Task {
     Inquire(#[n(0)] TransactionId),
     /// All items of a [`super::client::RequestBody::GetMany`] that concerns one group, at one instant.
     #[n(6)]
-    ReadMany(#[n(0)] Vec<Blob>),
+    ReadMany(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<Blob>,
+    ),
     // 7 was a validation that read nothing.
     /// Versions and lengths of these items at one instant, once no transaction is about to write one: what they would cost to read.
     #[n(8)]
-    Measure(#[n(0)] Vec<Blob>),
+    Measure(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<Blob>,
+    ),
     /// These items, if they are as they were measured, and no transaction is about to write one.
     #[n(9)]
-    ReadSeen(#[n(0)] Vec<Seen>),
+    ReadSeen(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<Seen>,
+    ),
 }
 
 impl Task {
@@ -607,7 +618,11 @@ pub enum Outcome {
     Valid(#[n(0)] bool),
     /// To [`Task::Measure`], in its order.
     #[n(6)]
-    Measured(#[n(0)] Vec<Measure>),
+    Measured(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<Measure>,
+    ),
     /// Certainly not begun here: the receiver does not lead the group in that term. Who it believes does, if it knows.
     #[n(1)]
     NotLeader {

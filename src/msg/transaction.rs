@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 pub struct Transaction {
     /// From 1 to [`TRANSACTION_ITEMS_MAX`], each of another key. None, and a token: the token is released ([`Transaction::release`]).
     #[n(0)]
+    #[cbor(decode_with = "crate::msg::codec::list")]
     pub items: Vec<TransactionItem>,
     /// Whoever asks again with the same token, within [`crate::base::limits::TOKEN_LIFETIME`], gets the same answer; with the same token and other
     /// items, a rejection. From 1 to [`TOKEN_SIZE_MAX`] bytes.
@@ -246,6 +247,7 @@ impl fmt::Display for FailureReason {
 
 /// A transaction as it is in progress at its home or with a participant: for `ringseed txns`.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct TransactionReport {
     #[n(0)]
     pub id: TransactionId,
@@ -259,6 +261,7 @@ pub struct TransactionReport {
     pub state: TransactionState,
     /// The groups that take part, the home not among them unless it is the only one.
     #[n(4)]
+    #[cbor(decode_with = "crate::msg::codec::list")]
     pub parties: Vec<GroupId>,
     /// Keys locked for it in `group`.
     #[n(5)]
@@ -349,9 +352,11 @@ pub struct Preparation {
     pub floor: Attempt,
     /// All participants but the home.
     #[n(3)]
+    #[cbor(decode_with = "crate::msg::codec::list")]
     pub parties: Vec<GroupId>,
     /// The participant's items, each with its place in the whole transaction.
     #[n(4)]
+    #[cbor(decode_with = "crate::msg::codec::list")]
     pub items: Vec<PlacedItem>,
 }
 
@@ -377,10 +382,18 @@ impl Preparation {
 pub enum Vote {
     /// Locks and writes are durable, until the decision. What becomes of each item, by its place.
     #[n(0)]
-    Yes(#[n(0)] Vec<PlacedResult>),
+    Yes(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<PlacedResult>,
+    ),
     /// Nothing is locked.
     #[n(1)]
-    No(#[n(0)] Vec<Failure>),
+    No(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<Failure>,
+    ),
     /// Nothing is locked, for a reason of no item's.
     #[n(2)]
     Rejected(#[n(0)] Rejection),
@@ -410,9 +423,11 @@ pub enum TransactionFact<V> {
         #[n(2)]
         floor: Attempt,
         #[n(3)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
         parties: Vec<GroupId>,
         /// Keys that were checked or read.
         #[n(4)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
         shared: Vec<Blob>,
         #[n(5)]
         writes: Writes<V>,
@@ -427,11 +442,13 @@ pub enum TransactionFact<V> {
         commit: bool,
         /// Who is to be told.
         #[n(2)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
         parties: Vec<GroupId>,
         #[n(3)]
         writes: Writes<V>,
         /// Earlier transactions that all their participants know the decision of.
         #[n(4)]
+        #[cbor(decode_with = "crate::msg::codec::long_list")]
         ended: Vec<TransactionId>,
         #[n(5)]
         token: Option<TokenRecord>,
@@ -448,9 +465,11 @@ pub enum TransactionFact<V> {
     #[n(3)]
     End {
         #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::long_list")]
         ended: Vec<TransactionId>,
         /// Released by their clients.
         #[n(1)]
+        #[cbor(decode_with = "crate::msg::codec::long_list")]
         expired: Vec<Blob>,
         /// Time has passed for all tokens.
         #[n(2)]
@@ -475,11 +494,7 @@ impl<C: Slices, V: Encode<C>> Encode<C> for Writes<V> {
 
 impl<'b, C: Slices, V: Decode<'b, C>> Decode<'b, C> for Writes<V> {
     fn decode(d: &mut minicbor::Decoder<'b>, context: &mut C) -> Result<Self, minicbor::decode::Error> {
-        let count = d.array()?.ok_or_else(|| minicbor::decode::Error::message("an array of known length was expected"))?;
-        if count > TRANSACTION_ITEMS_MAX as u64 {
-            return Err(minicbor::decode::Error::message("too many writes in one transaction"));
-        }
-        Ok(Writes((0..count).map(|_| d.decode_with(context)).collect::<Result<_, _>>()?))
+        super::codec::bounded_list(d, context, TRANSACTION_ITEMS_MAX).map(Writes)
     }
 }
 
@@ -522,9 +537,17 @@ pub struct TokenRecord {
 pub enum TransactionAnswer {
     /// In the order of the items.
     #[n(0)]
-    Committed(#[n(0)] Vec<ItemResult>),
+    Committed(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<ItemResult>,
+    ),
     #[n(1)]
-    NotCommitted(#[n(0)] Vec<Failure>),
+    NotCommitted(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<Failure>,
+    ),
 }
 
 /// What is over, between a home's coordinator and its store: as [`TransactionFact::End`].
