@@ -75,10 +75,7 @@ fn facts() -> Vec<TransactionFact<Blob>> {
 
 fn append(facts: Vec<Fact>) -> PeerMessage {
     let entries = facts.into_iter().map(|fact| Entry { index: Index(1), term: Term(1), fact }).collect();
-    PeerMessage::Replica(
-        GroupId(1),
-        ReplicaMessage::Append(Append { entries, term: Term(1), ..minimal_append() }),
-    )
+    PeerMessage::Replica(GroupId(1), ReplicaMessage::Append(Append { entries, term: Term(1), ..minimal_append() }))
 }
 
 fn minimal_append() -> Append {
@@ -179,10 +176,9 @@ fn a_frame_costs_a_small_multiple_of_its_size() {
         let frame = codec::encode(&Response { id: 1, leader: None, body: body.clone() });
         stretched(&frame).iter().for_each(|frame| assert_cheap::<Response>(frame, &format!("{body:?}")));
     }
-    for body in [
-        RequestBody::GetMany(vec![Blob(Bytes::new())]),
-        RequestBody::Transact(Transaction { items: vec![item()], token: None }),
-    ] {
+    for body in
+        [RequestBody::GetMany(vec![Blob(Bytes::new())]), RequestBody::Transact(Transaction { items: vec![item()], token: None })]
+    {
         let frame = codec::encode(&Request { id: 1, timeout_ms: 1, body: body.clone() });
         stretched(&frame).iter().for_each(|frame| assert_cheap::<Request>(frame, &format!("{body:?}")));
     }

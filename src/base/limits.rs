@@ -10,6 +10,8 @@ pub const VALUE_SIZE_MAX: usize = 400 * 1024;
 pub const FRAME_SIZE_MAX: usize = 8 * 1024 * 1024;
 /// The most items in one page of a scan. More were asked for: the page holds this many and says where to go on.
 pub const SCAN_ITEMS_MAX: usize = 1_000;
+/// The most items, deleted ones included, that one partition looks at for one part of a page. At the limit: the part says where to go on, even if it holds nothing.
+pub const SCAN_VISITS_MAX: usize = 4_096;
 /// The most bytes of keys and values in one page of a scan, over all partitions. A page always holds one item.
 pub const SCAN_BYTES_MAX: usize = 1024 * 1024;
 /// The most operations of a transaction, and items of one read. More: rejected, `Invalid`.

@@ -264,7 +264,7 @@ impl Gateway {
 
     /// Whether the call asks for a part of what is gathered here.
     pub(super) fn is_part(&self, id: u64) -> bool {
-        self.calls.get(&id).is_some_and(|call| matches!(call.caller, Caller::Scan(_) | Caller::Many(..)) && call.is_repeatable())
+        self.calls.get(&id).is_some_and(|call| matches!(call.caller, Caller::Scan(..) | Caller::Many(..)) && call.is_repeatable())
     }
 
     /// The leader reads as much as it may: the part is asked for again, less often each time.

@@ -21,7 +21,7 @@
 //!    window is fresh, and which answers that it does not lead, "certainly not begun". That is true of itself alone: an answer counts if it comes from the epoch that the call was sent
 //!    to. From a later one it says that the earlier is over: the write is *unknown*.
 //!
-//! A scan is cut into one task per partition, [`SCAN_PARTS_AT_ONCE`] at a time; their parts are merged in key order. Each part shows one instant of its
+//! A scan is cut into one task per partition, [`SCAN_PARTS_AT_ONCE`] at a time; their parts are merged in key order ([`scan`]). Each part shows one instant of its
 //! partition.
 
 mod many;
@@ -31,8 +31,8 @@ pub mod window;
 
 use crate::actor::{Actor, Context, Origin, Outbox, Placement, TimerKind};
 use crate::base::limits::{
-    GETS_OF_MANY_IN_PROGRESS_MAX, REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, SCANS_IN_PROGRESS_MAX, TIMEOUT_MAX,
-    TRANSACTION_ITEMS_MAX,
+    GETS_OF_MANY_IN_PROGRESS_MAX, REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, SCAN_ITEMS_MAX, SCANS_IN_PROGRESS_MAX,
+    TIMEOUT_MAX, TRANSACTION_ITEMS_MAX,
 };
 use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
@@ -48,6 +48,8 @@ use window::Windows;
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a forwarded read waits for its answer before it is asked for again.
 const READ_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How often that doubles.
+const READ_RETRY_DOUBLINGS: u32 = 3;
 /// The longest pause of a transaction after its first conflict, and how often that doubles.
 const CONFLICT_PAUSE_MIN: Duration = Duration::from_millis(1);
 const CONFLICT_DOUBLINGS: usize = 5;
@@ -186,6 +188,8 @@ struct Call {
     place: Whereabouts,
     /// How often it was routed; spreads eventual reads over the replicas.
     attempts: usize,
+    /// How often it was forwarded as a read.
+    asked: u32,
     /// It was forwarded only to learn who leads, to a node that will certainly not begin it.
     asking: bool,
     /// A part of what is gathered, which a leader had no room to read.
@@ -203,8 +207,8 @@ struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Caller {
     Client(ConnId, u64),
-    /// A part of this scan.
-    Scan(u64),
+    /// This group's part of this scan.
+    Scan(u64, GroupId),
     /// This group's part of a read of several items.
     Many(u64, GroupId),
     /// An actor of this node.
@@ -340,6 +344,7 @@ impl Gateway {
             size,
             place: Whereabouts::Waiting,
             attempts: 0,
+            asked: 0,
             asking: false,
             crowded: false,
             conflict: Vec::new(),
@@ -401,7 +406,10 @@ impl Gateway {
                 let forward = Forward { sequence: *sequence, group: call.group, leader, remaining_ms, task };
                 out.push(Out::Send(node, PeerMessage::Forward(forward)));
                 if retries {
-                    self.wake_at(id, cx.now + READ_RETRY_INTERVAL);
+                    // What is slow is not lost: it is asked for less often each time.
+                    call.asked += 1;
+                    let pause = READ_RETRY_INTERVAL * (1 << (call.asked - 1).min(READ_RETRY_DOUBLINGS));
+                    self.wake_at(id, cx.now + pause);
                 }
             }
         }
@@ -454,7 +462,7 @@ impl Gateway {
         };
         match call.caller {
             Caller::Client(..) => self.reply(call.caller, self.leader_of(call.group), body(outcome), out),
-            Caller::Scan(gather) => self.on_part(cx, gather, body(outcome), out),
+            Caller::Scan(gather, group) => self.on_part(cx, gather, group, outcome, out),
             Caller::Many(number, group) => self.on_many(cx, number, group, outcome, out),
             Caller::Asker(asker) => out.push(Out::Answered(asker, outcome)),
         }
@@ -552,7 +560,7 @@ impl Gateway {
                 Some(Outcome::NotLeader { leader: self.leaders.get(&forward.group).copied() })
             }
             // Only what would begin something new: decisions are still taken, and told.
-            (Task::Operation(_) | Task::Scan(_) | Task::Transact { .. } | Task::Prepare(_), _)
+            (Task::Operation(_) | Task::Scan(_) | Task::List(_) | Task::Transact { .. } | Task::Prepare(_), _)
                 if self.stopping && !forward.task.is_eventual() =>
             {
                 let hint = self.leaders.get(&forward.group).filter(|hint| hint.node != cx.me);
@@ -592,7 +600,8 @@ impl Gateway {
             Task::Inquire(id) => id.home == group,
             Task::ReadMany(keys) | Task::Measure(keys) => validate_keys(keys).is_ok() && keys.iter().all(|key| here(&key.0)),
             Task::ReadSeen(seen) => seen.len() <= TRANSACTION_ITEMS_MAX && seen.iter().all(|seen| here(&seen.key)),
-            Task::Scan(scan) => scan.validate().is_ok(),
+            Task::Scan(scan) | Task::List(scan) => scan.validate().is_ok(),
+            Task::ReadListed(seen) => seen.len() <= SCAN_ITEMS_MAX && seen.iter().all(|seen| here(&seen.key)),
             Task::Resolve { .. } => true,
         }
     }

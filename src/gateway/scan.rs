@@ -1,15 +1,27 @@
 //! Pages of items over all partitions.
 //!
-//! A part that was cut short says where it would go on. Keys from there on are not known, so the page ends before the smallest such key.
+//! A page costs what it returns. Each partition *lists* its first keys, with versions and lengths, from its index; the lists are merged, and only the values of what is in the page are
+//! read, from the partitions that listed them, if they are still as listed: so each partition's part shows the instant of its list. If an item has changed meanwhile the page is begun anew,
+//! and after [`TRIES`] that failed, or for an eventual read (whose replicas need not agree), each partition answers with keys and values at once.
+//!
+//! A partition is asked for a little more than its share of the page. A list that was cut short (by its limit, by the bytes of a part, by what one step may look at, or before what a
+//! transaction is about to write) says where it would go on. Keys from there on are not known, so the page ends before the smallest such key: it may have fewer items than were asked for, or
+//! none, and says where to go on.
 
 use super::{Caller, Gateway, Out, SCAN_PARTS_AT_ONCE};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX};
-use crate::base::{ConnId, GroupId, Index, Time};
-use crate::msg::client::{Item, Rejection, ResponseBody, Scan, Scanned};
-use crate::msg::peer::Task;
+use crate::base::{ConnId, GroupId, Index, Time, Version};
+use crate::msg::client::{Consistency, Item, Rejection, ResponseBody, Scan, Scanned};
+use crate::msg::peer::{Listing, Outcome, Task};
+use crate::msg::transaction::{ItemResult, Seen};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+
+/// How often a page is listed and read before it is asked for with its values at once.
+const TRIES: u32 = 3;
+/// How many items more than its fair share of the page a partition is asked for, beyond twice that share.
+const SHARE_SPARE: u32 = 16;
 
 #[derive(Debug)]
 pub struct Gather {
@@ -17,28 +29,98 @@ pub struct Gather {
     id: u64,
     scan: Scan,
     deadline: Time,
+    phase: Phase,
+    tries: u32,
+    /// An item has changed since it was listed.
+    changed: bool,
     /// The next partition's group to ask.
     next_group: Option<GroupId>,
     parts_out: usize,
-    items: BTreeMap<Bytes, Item>,
+    items: BTreeMap<Bytes, Found>,
+    /// Bytes of keys and values in `items`.
     size: usize,
     /// Keys from here on are not in the page.
     bound: Option<Bytes>,
     read_at: Vec<(GroupId, Index)>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Listing,
+    /// The values of what is listed.
+    Reading,
+    /// Keys and values at once.
+    Whole,
+}
+
+/// An item of the page.
+#[derive(Debug)]
+struct Found {
+    group: GroupId,
+    version: Version,
+    /// Of the value, in bytes.
+    length: usize,
+    value: Bytes,
+}
+
 impl Gather {
+    fn new(conn: ConnId, id: u64, scan: Scan, deadline: Time) -> Gather {
+        let phase = if scan.consistency == Consistency::Eventual { Phase::Whole } else { Phase::Listing };
+        Gather {
+            conn,
+            id,
+            scan,
+            deadline,
+            phase,
+            tries: 0,
+            changed: false,
+            next_group: None,
+            parts_out: 0,
+            items: BTreeMap::new(),
+            size: 0,
+            bound: None,
+            read_at: Vec::new(),
+        }
+    }
+
+    /// Begins the page anew.
+    fn again(&mut self, phase: Phase, first: Option<GroupId>) {
+        (self.phase, self.changed, self.next_group, self.size, self.bound) = (phase, false, first, 0, None);
+        self.items.clear();
+        self.read_at.clear();
+    }
+
+    /// How many items each of so many partitions is asked for.
+    fn share(&self, partitions: u32) -> u32 {
+        let limit = self.scan.limit.clamp(1, SCAN_ITEMS_MAX as u32);
+        limit.min(2 * limit / partitions.max(1) + SHARE_SPARE)
+    }
+
+    fn merge_whole(&mut self, group: GroupId, part: Scanned) {
+        self.read_at.extend(part.read_at);
+        let found = |item: Item| (item.key, Found { group, version: item.version, length: item.value.len(), value: item.value });
+        self.merge(part.items.into_iter().map(found), part.next);
+    }
+
+    fn merge_list(&mut self, group: GroupId, part: Listing) {
+        self.read_at.push((group, part.read_at));
+        let found = |item: crate::msg::peer::ListedItem| {
+            let (version, length) = (item.measure.version, item.measure.length as usize);
+            (item.key, Found { group, version, length, value: Bytes::new() })
+        };
+        self.merge(part.items.into_iter().map(found), part.next);
+    }
+
     /// Takes one partition's items, and drops what is beyond the page.
-    fn merge(&mut self, part: Scanned) {
-        if let Some(next) = part.next
+    fn merge(&mut self, items: impl Iterator<Item = (Bytes, Found)>, next: Option<Bytes>) {
+        if let Some(next) = next
             && self.bound.as_ref().is_none_or(|bound| next < *bound)
         {
             self.bound = Some(next);
         }
-        self.read_at.extend(part.read_at);
-        for item in part.items {
-            self.size += item.key.len() + item.value.len();
-            self.items.insert(item.key.clone(), item);
+        for (key, found) in items {
+            self.size += key.len() + found.length;
+            self.items.insert(key, found);
         }
         let limit = (self.scan.limit as usize).clamp(1, SCAN_ITEMS_MAX);
         loop {
@@ -46,16 +128,38 @@ impl Gather {
             let beyond =
                 self.items.last_key_value().is_some_and(|(key, _)| self.bound.as_ref().is_some_and(|bound| key >= bound));
             let too_many = count > limit || (self.size > SCAN_BYTES_MAX && count > 1);
-            let Some((key, item)) = (beyond || too_many).then(|| self.items.pop_last()).flatten() else { break };
-            self.size -= item.key.len() + item.value.len();
+            let Some((key, found)) = (beyond || too_many).then(|| self.items.pop_last()).flatten() else { break };
+            self.size -= key.len() + found.length;
             if !beyond {
                 self.bound = Some(key);
             }
         }
     }
 
+    /// What is to be read of each group.
+    fn wanted(&self) -> BTreeMap<GroupId, Vec<Seen>> {
+        let mut wanted: BTreeMap<GroupId, Vec<Seen>> = BTreeMap::new();
+        for (key, found) in &self.items {
+            wanted.entry(found.group).or_default().push(Seen { key: key.clone(), version: found.version });
+        }
+        wanted
+    }
+
+    /// Takes the values of a group's items. `false`: they are not those that were listed.
+    fn fill(&mut self, group: GroupId, values: Vec<ItemResult>) -> bool {
+        let mut values = values.into_iter();
+        for found in self.items.values_mut().filter(|found| found.group == group) {
+            match values.next() {
+                Some(ItemResult { version, value: Some(value), .. }) if version == found.version => found.value = value,
+                _ => return false,
+            }
+        }
+        values.next().is_none()
+    }
+
     fn page(self) -> Scanned {
-        Scanned { items: self.items.into_values().collect(), next: self.bound, read_at: self.read_at }
+        let item = |(key, found): (Bytes, Found)| Item { key, value: found.value, version: found.version };
+        Scanned { items: self.items.into_iter().map(item).collect(), next: self.bound, read_at: self.read_at }
     }
 }
 
@@ -71,79 +175,101 @@ impl Gateway {
     ) {
         self.next_id += 1;
         let key = self.next_id;
-        let gather = Gather {
-            conn,
-            id,
-            scan,
-            deadline,
-            next_group: self.placement.groups().next(),
-            parts_out: 0,
-            items: BTreeMap::new(),
-            size: 0,
-            bound: None,
-            read_at: Vec::new(),
-        };
+        let mut gather = Gather::new(conn, id, scan, deadline);
+        gather.next_group = self.placement.groups().next();
         self.gathers.insert(key, gather);
         self.ask_parts(cx, key, out);
     }
 
     /// Asks further partitions, as many at once as may be.
     fn ask_parts(&mut self, cx: &mut Context<'_>, key: u64, out: &mut Outbox<Out>) {
+        let partitions = self.placement.partition_count();
         while let Some(gather) = self.gathers.get_mut(&key).filter(|g| g.parts_out < SCAN_PARTS_AT_ONCE) {
             let Some(group) = gather.next_group else { break };
-            let last = group.0 >= self.placement.partition_count();
-            gather.next_group = (!last).then_some(GroupId(group.0 + 1));
+            gather.next_group = (group.0 < partitions).then_some(GroupId(group.0 + 1));
             gather.parts_out += 1;
-            let (task, deadline) = (Task::Scan(gather.scan.clone()), gather.deadline);
-            self.call(cx, Caller::Scan(key), group, task, deadline, out);
+            let scan = Scan { limit: gather.share(partitions), ..gather.scan.clone() };
+            let task = if gather.phase == Phase::Whole { Task::Scan(scan) } else { Task::List(scan) };
+            let deadline = gather.deadline;
+            self.call(cx, Caller::Scan(key, group), group, task, deadline, out);
         }
     }
 
     /// A partition's part has come, or cannot.
-    pub(super) fn on_part(&mut self, cx: &mut Context<'_>, key: u64, body: ResponseBody, out: &mut Outbox<Out>) {
+    pub(super) fn on_part(&mut self, cx: &mut Context<'_>, key: u64, group: GroupId, outcome: Outcome, out: &mut Outbox<Out>) {
         let Some(gather) = self.gathers.get_mut(&key) else { return };
         gather.parts_out -= 1;
-        let failure = match body {
-            ResponseBody::Scanned(part) => {
-                gather.merge(part);
+        let strange = || Some(Rejection::Invalid("a partition answered a scan with something else".into()));
+        let failure = match outcome {
+            Outcome::Listed(part) if gather.phase == Phase::Listing => {
+                gather.merge_list(group, part);
                 None
             }
-            ResponseBody::Rejected(rejection) => Some(rejection),
-            other => Some(Rejection::Invalid(format!("a partition answered a scan with {other:?}"))),
+            Outcome::Answer(ResponseBody::Scanned(part)) if gather.phase == Phase::Whole => {
+                gather.merge_whole(group, part);
+                None
+            }
+            Outcome::Answer(ResponseBody::Values(values)) if gather.phase == Phase::Reading => {
+                if gather.fill(group, values) {
+                    None
+                } else {
+                    strange()
+                }
+            }
+            Outcome::Valid(false) if gather.phase == Phase::Reading => {
+                gather.changed = true;
+                None
+            }
+            Outcome::Answer(ResponseBody::Rejected(rejection)) => Some(rejection),
+            _ => strange(),
         };
-        let done = gather.parts_out == 0 && gather.next_group.is_none();
-        if done || failure.is_some() {
-            // Parts that are still out find nobody waiting for them.
-            let Some(gather) = self.gathers.remove(&key) else { return };
-            let (conn, id) = (gather.conn, gather.id);
-            let body = failure.map_or_else(|| ResponseBody::Scanned(gather.page()), ResponseBody::Rejected);
-            self.reply(Caller::Client(conn, id), None, body, out);
-        } else {
-            self.ask_parts(cx, key, out);
+        if let Some(failure) = failure {
+            return self.finish_scan(key, Some(failure), out);
         }
+        let Some(gather) = self.gathers.get(&key) else { return };
+        match gather.parts_out == 0 && gather.next_group.is_none() {
+            true => self.next_phase(cx, key, out),
+            false => self.ask_parts(cx, key, out),
+        }
+    }
+
+    /// All parts have come.
+    fn next_phase(&mut self, cx: &mut Context<'_>, key: u64, out: &mut Outbox<Out>) {
+        let first = self.placement.groups().next();
+        let Some(gather) = self.gathers.get_mut(&key) else { return };
+        if gather.phase == Phase::Listing && !gather.items.is_empty() {
+            gather.phase = Phase::Reading;
+            let (wanted, deadline) = (gather.wanted(), gather.deadline);
+            gather.parts_out = wanted.len();
+            for (group, seen) in wanted {
+                self.call(cx, Caller::Scan(key, group), group, Task::ReadListed(seen), deadline, out);
+            }
+        } else if gather.changed {
+            gather.tries += 1;
+            let phase = if gather.tries < TRIES { Phase::Listing } else { Phase::Whole };
+            gather.again(phase, first);
+            self.ask_parts(cx, key, out);
+        } else {
+            self.finish_scan(key, None, out);
+        }
+    }
+
+    /// Answers the client. Parts that are still out find nobody waiting for them.
+    fn finish_scan(&mut self, key: u64, failure: Option<Rejection>, out: &mut Outbox<Out>) {
+        let Some(gather) = self.gathers.remove(&key) else { return };
+        let (conn, id) = (gather.conn, gather.id);
+        let body = failure.map_or_else(|| ResponseBody::Scanned(gather.page()), ResponseBody::Rejected);
+        self.reply(Caller::Client(conn, id), None, body, out);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Version;
-    use crate::msg::client::Consistency;
 
     fn gather(limit: u32) -> Gather {
         let scan = Scan { prefix: Bytes::new(), from: Bytes::new(), limit, consistency: Consistency::Strong };
-        Gather {
-            conn: ConnId(1),
-            id: 1,
-            scan,
-            deadline: Time::NEVER,
-            next_group: None,
-            parts_out: 0,
-            items: BTreeMap::new(),
-            size: 0,
-            bound: None,
-            read_at: Vec::new(),
-        }
+        Gather::new(ConnId(1), 1, scan, Time::NEVER)
     }
 
     fn part(keys: &[&'static str], next: Option<&'static str>) -> Scanned {
@@ -158,9 +284,9 @@ mod tests {
     #[test]
     fn a_page_ends_where_the_shortest_part_does() {
         let mut gather = gather(100);
-        gather.merge(part(&["a", "d"], Some("f")));
-        gather.merge(part(&["b", "c"], Some("e")));
-        gather.merge(part(&["e", "g"], None));
+        gather.merge_whole(GroupId(1), part(&["a", "d"], Some("f")));
+        gather.merge_whole(GroupId(1), part(&["b", "c"], Some("e")));
+        gather.merge_whole(GroupId(1), part(&["e", "g"], None));
         let page = gather.page();
         assert_eq!(keys(&page), [b"a", b"b", b"c", b"d"]);
         assert_eq!(page.next.as_deref(), Some(&b"e"[..]));
@@ -169,8 +295,8 @@ mod tests {
     #[test]
     fn a_page_ends_at_its_limit_and_says_where_to_go_on() {
         let mut gather = gather(2);
-        gather.merge(part(&["a", "d"], None));
-        gather.merge(part(&["b", "c"], None));
+        gather.merge_whole(GroupId(1), part(&["a", "d"], None));
+        gather.merge_whole(GroupId(1), part(&["b", "c"], None));
         let page = gather.page();
         assert_eq!(keys(&page), [b"a", b"b"]);
         assert_eq!(page.next.as_deref(), Some(&b"c"[..]));

@@ -62,7 +62,8 @@ impl Slices for Frame {
 /// Encodes `message` behind what `out` already holds.
 pub fn encode_into<T: minicbor::Encode<Frame>>(message: &T, out: &mut Vec<u8>) {
     // Derived encoders name the decoders' context as their bound, too; they do not use it.
-    minicbor::encode_with(message, out, &mut Frame { bytes: Bytes::new(), memory: 0 }).expect("encoding into memory does not fail");
+    minicbor::encode_with(message, out, &mut Frame { bytes: Bytes::new(), memory: 0 })
+        .expect("encoding into memory does not fail");
 }
 
 pub fn encode<T: minicbor::Encode<Frame>>(message: &T) -> Vec<u8> {

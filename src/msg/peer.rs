@@ -11,6 +11,7 @@ use super::log::Entry;
 use super::transaction::{Age, Measure, Preparation, Seen, Transaction, TransactionId, Vote};
 use crate::base::limits::{ENVELOPE_MESSAGES_MAX, NODES_MAX};
 use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Term, Time};
+use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
 /// All that one flush has to say to one peer.
@@ -460,6 +461,16 @@ pub enum Task {
         #[cbor(decode_with = "crate::msg::codec::list")]
         Vec<Blob>,
     ),
+    /// This group's part of a page, but for the values: see [`Listing`].
+    #[n(10)]
+    List(#[n(0)] Scan),
+    /// These items of a page, if they are as they were listed.
+    #[n(11)]
+    ReadListed(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        Vec<Seen>,
+    ),
     /// These items, if they are as they were measured, and no transaction is about to write one.
     #[n(9)]
     ReadSeen(
@@ -490,6 +501,8 @@ impl Task {
             | Task::Inquire(_)
             | Task::ReadMany(_)
             | Task::Measure(_)
+            | Task::List(_)
+            | Task::ReadListed(_)
             | Task::ReadSeen(_) => true,
         }
     }
@@ -507,12 +520,12 @@ impl Task {
     pub fn size(&self) -> usize {
         match self {
             Task::Operation(operation) => operation.size(),
-            Task::Scan(scan) => scan.prefix.len() + scan.from.len(),
+            Task::Scan(scan) | Task::List(scan) => scan.prefix.len() + scan.from.len(),
             Task::Transact { transaction, .. } => transaction.size(),
             Task::Prepare(preparation) => preparation.size(),
             Task::Resolve { .. } | Task::Inquire(_) => 0,
             Task::ReadMany(keys) | Task::Measure(keys) => keys.iter().map(|key| key.0.len()).sum(),
-            Task::ReadSeen(seen) => seen.iter().map(|seen| seen.key.len()).sum(),
+            Task::ReadSeen(seen) | Task::ReadListed(seen) => seen.iter().map(|seen| seen.key.len()).sum(),
         }
     }
 }
@@ -612,7 +625,7 @@ pub enum Outcome {
     /// To [`Task::Inquire`]: whether it was committed; `None` while that is open.
     #[n(4)]
     Decided(#[n(0)] Option<bool>),
-    /// False, to [`Task::ReadSeen`]: an item has changed, or is about to. To [`Task::ReadMany`] and [`Task::Measure`]: transactions were about to
+    /// False, to [`Task::ReadSeen`] and [`Task::ReadListed`]: an item has changed, or is about to. To [`Task::ReadMany`] and [`Task::Measure`]: transactions were about to
     /// write one or another of the items all the time.
     #[n(5)]
     Valid(#[n(0)] bool),
@@ -623,12 +636,41 @@ pub enum Outcome {
         #[cbor(decode_with = "crate::msg::codec::list")]
         Vec<Measure>,
     ),
+    /// To [`Task::List`].
+    #[n(7)]
+    Listed(#[n(0)] Listing),
     /// Certainly not begun here: the receiver does not lead the group in that term. Who it believes does, if it knows.
     #[n(1)]
     NotLeader {
         #[n(0)]
         leader: Option<LeaderHint>,
     },
+}
+
+/// A group's items at one instant, in order of keys, from the start of a scan on.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Listing {
+    #[n(0)]
+    #[cbor(decode_with = "crate::msg::codec::list")]
+    pub items: Vec<ListedItem>,
+    /// Where the list would go on; `None`: there is no more.
+    #[n(1)]
+    #[cbor(with = "crate::msg::codec::maybe_blob", has_nil)]
+    pub next: Option<Bytes>,
+    /// It shows every write of the group up to this, and none after.
+    #[n(2)]
+    pub read_at: Index,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct ListedItem {
+    #[n(0)]
+    #[cbor(with = "crate::msg::codec::blob")]
+    pub key: Bytes,
+    #[n(1)]
+    pub measure: Measure,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

@@ -92,6 +92,7 @@ struct Cluster {
     cache_size: usize,
     /// The most bytes of values that any node was reading at once.
     lent_max: usize,
+    disk_reads: usize,
 }
 
 impl Cluster {
@@ -112,6 +113,7 @@ impl Cluster {
             next: 0,
             cache_size: 1 << 20,
             lent_max: 0,
+            disk_reads: 0,
         };
         (1..=nodes).for_each(|n| cluster.boot(n, nodes));
         cluster.run(2_000);
@@ -187,6 +189,7 @@ impl Cluster {
                 }
                 Effect::Send(..) => {}
                 Effect::Disk(io, operation) => {
+                    self.disk_reads += usize::from(matches!(operation, DiskOp::Read { .. }));
                     let slow_ms = self.slow_ms.get(&id).filter(|_| matches!(operation, DiskOp::Sync { .. }));
                     let slow = slow_ms.map(|millis| self.now + Duration::from_millis(*millis));
                     let result = self.disks.get_mut(&id).expect("a node has a disk").execute(operation);
@@ -378,4 +381,27 @@ fn one_node_is_a_cluster_too() {
     cluster.step(NodeId(1), Event::Stop);
     cluster.run(50);
     assert_eq!(cluster.stopped, [NodeId(1)]);
+}
+
+#[test]
+fn a_page_reads_what_it_returns() {
+    let mut cluster = Cluster::new(3);
+    for n in 0..120 {
+        cluster.put(1, &format!("k{n:03}"), "v");
+    }
+    cluster.cache_size = 0;
+    (1..=3).for_each(|n| cluster.kill(n));
+    (1..=3).for_each(|n| cluster.boot(n, 3));
+    cluster.run(2_000);
+    let mut from = Bytes::new();
+    for (limit, expected) in [(10, 10), (1_000, 110)] {
+        let before = cluster.disk_reads;
+        let scan = Scan { prefix: Bytes::from("k"), from, limit, consistency: Consistency::Strong };
+        let ResponseBody::Scanned(page) = cluster.call(2, RequestBody::Scan(scan)) else { panic!("no page") };
+        assert_eq!(page.items.len(), expected);
+        assert!(page.items.iter().all(|item| item.value == "v"));
+        assert_eq!(cluster.disk_reads - before, expected, "values that are not in the page are not read");
+        from = page.next.unwrap_or_default();
+    }
+    assert!(from.is_empty(), "there is no more");
 }

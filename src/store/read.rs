@@ -3,12 +3,12 @@
 use super::{Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
-use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX, TRANSACTION_SIZE_MAX};
+use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX, SCAN_VISITS_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{Place, Time, Version};
 use crate::msg::client::{Item, Rejection, ResponseBody, Scan, Scanned};
 use crate::msg::codec::Blob;
 use crate::msg::log::ValuePlace;
-use crate::msg::peer::{Outcome, Task};
+use crate::msg::peer::{ListedItem, Listing, Outcome, Task};
 use crate::msg::transaction::{ItemResult, Measure, Seen, TransactionId};
 use bytes::Bytes;
 use std::ops::Bound;
@@ -75,6 +75,14 @@ impl Page {
     }
 }
 
+/// What a scan finds in this group.
+struct Walk {
+    found: Vec<(Bytes, super::Item)>,
+    next: Option<Bytes>,
+    /// It ends because of a lock.
+    at_lock: bool,
+}
+
 /// How often a read of several items waits for one of them, before it is told to lock them: of many keys in demand one is always being written.
 const WAITS_MAX: u32 = 8;
 /// A partition gives at most this share of a page's bytes: pages are merged from many.
@@ -85,13 +93,17 @@ impl Store {
     pub(super) fn read(&mut self, cx: &mut Context<'_>, origin: Origin, task: &Task, out: &mut Outbox<Out>) {
         match task {
             Task::Operation(operation) => self.get(cx, origin, &operation.key, out),
-            Task::Scan(scan) => self.scan(cx, origin, scan, out),
+            Task::Scan(scan) | Task::List(scan) => {
+                let walk = self.walk(scan, None);
+                self.show(cx, origin, task, walk, out);
+            }
             Task::ReadMany(keys) => self.read_many(cx, origin, keys.iter().map(|key| &*key.0), out),
             Task::Measure(keys) => {
                 let measure = |key: &Blob| self.index.get(&*key.0).map_or(Measure::default(), super::Item::measure);
                 out.push(Out::Answer(origin, Outcome::Measured(keys.iter().map(measure).collect())));
             }
-            Task::ReadSeen(seen) => self.read_seen(cx, origin, seen, out),
+            Task::ReadSeen(seen) => self.read_seen(cx, origin, seen, true, out),
+            Task::ReadListed(seen) => self.read_seen(cx, origin, seen, false, out),
             Task::Transact { .. } | Task::Prepare(_) | Task::Resolve { .. } | Task::Inquire(_) => {
                 answer(origin, ResponseBody::Rejected(Rejection::Invalid("this is no read".into())), out);
             }
@@ -112,6 +124,14 @@ impl Store {
             self.read(cx, origin, &task, out);
             return;
         };
+        if let Task::Scan(scan) | Task::List(scan) = &task {
+            let walk = self.walk(scan, Some(&key));
+            // It ends before what is about to be written, rather than wait for it for ever: of a large range some part is always being written.
+            if !walk.at_lock || (waits > 0 && !walk.found.is_empty()) {
+                self.show(cx, origin, &task, walk, out);
+                return;
+            }
+        }
         if waits >= WAITS_MAX && matches!(task, Task::ReadMany(_) | Task::Measure(_)) {
             out.push(Out::Answer(origin, Outcome::Valid(false)));
             return;
@@ -131,7 +151,7 @@ impl Store {
         match task {
             Task::Operation(operation) => locked(&operation.key),
             Task::ReadMany(keys) | Task::Measure(keys) => keys.iter().find_map(|key| locked(&key.0)),
-            Task::Scan(scan) => {
+            Task::Scan(scan) | Task::List(scan) => {
                 let first: &Bytes = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
                 self.prepared_locks.exclusive_in(first, &scan.prefix)
             }
@@ -161,11 +181,11 @@ impl Store {
         }
     }
 
-    /// Answers with the items, if all are as they were seen and no prepared transaction is about to write one.
-    fn read_seen(&mut self, cx: &mut Context<'_>, origin: Origin, seen: &[Seen], out: &mut Outbox<Out>) {
+    /// Answers with the items, if all are as they were seen and, where they are to be `free`, no prepared transaction is about to write one.
+    fn read_seen(&mut self, cx: &mut Context<'_>, origin: Origin, seen: &[Seen], free: bool, out: &mut Outbox<Out>) {
         let unchanged = |seen: &Seen| {
             let version = self.index.get(&*seen.key).map_or(Version::ZERO, |item| item.version);
-            version == seen.version && self.prepared_locks.exclusive_holder(&seen.key).is_none()
+            version == seen.version && !(free && self.prepared_locks.exclusive_holder(&seen.key).is_some())
         };
         if seen.iter().all(unchanged) {
             self.read_many(cx, origin, seen.iter().map(|seen| &*seen.key), out);
@@ -246,25 +266,42 @@ impl Store {
         out.push(Out::ReadValue(tag, place));
     }
 
-    fn scan(&mut self, cx: &mut Context<'_>, origin: Origin, scan: &Scan, out: &mut Outbox<Out>) {
-        let mut scanned = Scanned { items: Vec::new(), next: None, read_at: vec![(self.group, self.applied)] };
-        let mut places = Vec::new();
+    /// The items that are present, in order of keys from the start of the scan on: as many as may be looked at, shown, and as many bytes; none from `lock` on.
+    fn walk(&self, scan: &Scan, lock: Option<&Bytes>) -> Walk {
+        let mut walk = Walk { found: Vec::new(), next: None, at_lock: false };
         let mut size = 0;
         let first: &[u8] = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
         let limit = (scan.limit as usize).clamp(1, SCAN_ITEMS_MAX);
-        for (key, item) in self.index.range::<[u8], _>((Bound::Included(first), Bound::Unbounded)) {
-            if !key.starts_with(&scan.prefix) {
+        let range = self.index.range::<[u8], _>((Bound::Included(first), Bound::Unbounded));
+        for (visited, (key, item)) in range.take_while(|(key, _)| key.starts_with(&scan.prefix)).enumerate() {
+            if lock.is_some_and(|lock| **key >= **lock) {
                 break;
+            }
+            let full = item.value.is_some() && (walk.found.len() == limit || (size > PART_BYTES_MAX && !walk.found.is_empty()));
+            if full || visited == SCAN_VISITS_MAX {
+                walk.next = Some(Bytes::copy_from_slice(key));
+                return walk;
             }
             let Some(place) = item.value else { continue };
-            if places.len() == limit || (size > PART_BYTES_MAX && !places.is_empty()) {
-                scanned.next = Some(Bytes::copy_from_slice(key));
-                break;
-            }
             size += key.len() + place.place.length as usize;
-            scanned.items.push(Item { key: Bytes::copy_from_slice(key), value: Bytes::new(), version: item.version });
-            places.push(Some(place));
+            walk.found.push((Bytes::copy_from_slice(key), *item));
         }
+        walk.at_lock = lock.is_some();
+        walk.next = lock.cloned();
+        walk
+    }
+
+    /// Answers a scan with what was found: keys and measures, or the values, too.
+    fn show(&mut self, cx: &mut Context<'_>, origin: Origin, task: &Task, walk: Walk, out: &mut Outbox<Out>) {
+        let Walk { found, next, .. } = walk;
+        if matches!(task, Task::List(_)) {
+            let items = found.into_iter().map(|(key, item)| ListedItem { key, measure: item.measure() }).collect();
+            out.push(Out::Answer(origin, Outcome::Listed(Listing { items, next, read_at: self.applied })));
+            return;
+        }
+        let places: Vec<Option<ValuePlace>> = found.iter().map(|(_, item)| item.value).collect();
+        let items = found.into_iter().map(|(key, item)| Item { key, value: Bytes::new(), version: item.version }).collect();
+        let scanned = Scanned { items, next, read_at: vec![(self.group, self.applied)] };
         self.gather(cx, origin, Page::Scanned(scanned), &places, out);
     }
 
@@ -307,4 +344,38 @@ impl Store {
 
 fn answer(origin: Origin, body: ResponseBody, out: &mut Outbox<Out>) {
     out.push(Out::Answer(origin, Outcome::Answer(body)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{GroupId, Index};
+    use crate::msg::client::Consistency;
+    use crate::msg::log::FactSummary;
+
+    #[test]
+    fn one_step_looks_at_so_many_items_and_a_part_says_where_to_go_on() {
+        let mut store = Store::new(GroupId(1));
+        let count = SCAN_VISITS_MAX * 5 / 2;
+        for n in 1..=count as u64 {
+            let key = Bytes::from(format!("k{n:06}"));
+            let value = (n == count as u64).then_some(ValuePlace { place: Place::default(), checksum: 0 });
+            store.restore(Time::ZERO, Index(n), &FactSummary::Write { key, value });
+        }
+        let mut from = Bytes::new();
+        for visited in [SCAN_VISITS_MAX, 2 * SCAN_VISITS_MAX] {
+            let scan = Scan { prefix: Bytes::new(), from, limit: 10, consistency: Consistency::Strong };
+            let walk = store.walk(&scan, None);
+            assert!(walk.found.is_empty(), "all of them are deleted");
+            from = walk.next.expect("there is more");
+            assert_eq!(from, format!("k{:06}", visited + 1));
+        }
+        let scan = Scan { prefix: Bytes::new(), from: from.clone(), limit: 10, consistency: Consistency::Strong };
+        let walk = store.walk(&scan, None);
+        assert_eq!((walk.found.len(), walk.next), (1, None));
+        // Up to a lock, and not beyond.
+        let lock = Bytes::from(format!("k{count:06}"));
+        let walk = store.walk(&scan, Some(&lock));
+        assert!(walk.at_lock && walk.found.is_empty() && walk.next == Some(lock));
+    }
 }
