@@ -5,7 +5,9 @@
 //! [`Context`].
 
 use crate::base::cache::ValueCache;
-use crate::base::limits::RELAY_LINKS_MAX;
+use crate::base::limits::{
+    NODE_RECENT_BYTES_MAX, PEER_BYTES_IN_FLIGHT_MAX, PEER_CATCH_UP_BYTES_MAX, RECENT_ENTRY_BYTES_MAX, RELAY_LINKS_MAX,
+};
 use crate::base::random::Random;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, PartitionId, Time, Token, hash};
 use crate::msg::log::FactSummary;
@@ -38,6 +40,8 @@ pub struct Context<'a> {
     pub random: &'a mut Random,
     /// Whom this node supports, and who supports it.
     pub liveness: &'a LivenessView,
+    /// What is on its way to peers, over all groups.
+    pub flow: &'a FlowView,
     /// The node's one cache of values.
     pub cache: &'a mut ValueCache,
     /// Milliseconds since 1970, by the cluster's shared clock ([`crate::base::SharedClock`]): data, never an input to safety.
@@ -272,6 +276,74 @@ impl LivenessView {
             }
         };
         &mut self.peers[at]
+    }
+}
+
+/// What of a peer's budget bytes of appends count against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Share {
+    /// Entries in memory: what the peer needs now, to be counted on.
+    Recent,
+    /// Entries read back from the log for a peer that lags. Their share is small, so that new entries never wait for old ones.
+    CatchUp,
+}
+
+/// What is on its way from this node to its peers, and what of the log is in memory, summed over all groups. Written by the node alone.
+#[derive(Debug, Default, Clone)]
+pub struct FlowView {
+    pub(crate) peers: Vec<PeerFlow>,
+    /// The group whose turn it is to take what others wait for as well.
+    pub(crate) turn: Option<GroupId>,
+    /// Bytes of entries in memory.
+    pub(crate) entry_bytes: usize,
+}
+
+/// What one group has out for one peer, as its replica says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outstanding {
+    pub node: NodeId,
+    /// Bytes of appends not acknowledged, and of entries being read back; and of these, what counts as catching up.
+    pub bytes: usize,
+    pub catch_up: usize,
+    /// It has more to send, and found this share spent.
+    pub lacks: Option<Share>,
+}
+
+/// One peer's budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerFlow {
+    pub node: NodeId,
+    /// Bytes of appends that are not acknowledged or are being read back; and of these, what counts as catching up.
+    pub bytes: usize,
+    pub catch_up: usize,
+    /// Groups that wait for their turn, by share.
+    pub waiting: [usize; 2],
+}
+
+impl FlowView {
+    /// Of a node that sends nothing.
+    pub fn empty() -> &'static FlowView {
+        static EMPTY: FlowView = FlowView { peers: Vec::new(), turn: None, entry_bytes: 0 };
+        &EMPTY
+    }
+
+    /// Whether `group` may send more to `peer`. `taken`: bytes that it has taken of this budget since this view was written.
+    pub fn may_take(&self, group: GroupId, peer: NodeId, share: Share, taken: usize) -> bool {
+        let Some(flow) = self.peers.iter().find(|flow| flow.node == peer) else { return true };
+        flow.has_room(share, taken) && (flow.waiting[share as usize] == 0 || self.turn == Some(group))
+    }
+
+    /// Bytes of recent entries that a group may keep for followers that lag.
+    pub fn recent_bytes_max(&self) -> usize {
+        if self.entry_bytes > NODE_RECENT_BYTES_MAX { 0 } else { RECENT_ENTRY_BYTES_MAX }
+    }
+}
+
+impl PeerFlow {
+    /// Whether there is room, had `taken` more bytes been taken.
+    pub fn has_room(&self, share: Share, taken: usize) -> bool {
+        self.bytes + taken < PEER_BYTES_IN_FLIGHT_MAX
+            && (share == Share::Recent || self.catch_up + taken < PEER_CATCH_UP_BYTES_MAX)
     }
 }
 

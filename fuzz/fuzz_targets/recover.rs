@@ -73,6 +73,7 @@ fn drive(log: &mut Log, disk: &mut Disk, input: In) {
             epoch: Epoch(1),
             random: &mut random,
             liveness: &liveness,
+            flow: ringseed::actor::FlowView::empty(),
             cache: &mut cache,
             wall_clock_ms: 0,
             disk_full: false,

@@ -51,6 +51,8 @@ kinds! {
     Delay = "delay",
     /// A message was delayed.
     SlowLink = "slow link",
+    /// A message waited for what was sent before it.
+    NarrowLink = "narrow link",
     /// A message was delayed, and others were not.
     SlowMessages = "slow messages of one kind",
     /// The node's clock ran at another rate for some time.

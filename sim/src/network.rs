@@ -1,12 +1,14 @@
 //! The network between nodes: what becomes of each message.
 //!
-//! Without faults, messages between two nodes arrive in order, each after a latency of its own. Faults that are active together add up:
+//! Without faults, messages between two nodes arrive in order within their lane, each after a latency of its own and, where the plan limits the
+//! bandwidth, after all that was sent before it in its lane: lanes are connections of their own. Faults that are active together add up:
 //! the state of every directed pair is computed anew whenever one begins or ends. What is lost is lost, as over a broken connection.
 
 use crate::WorldTime;
 use crate::counters::{Counters, Kind};
 use crate::dice::Dice;
 use crate::plan::{MessageKind, NetworkPlan};
+use ringseed::msg::peer::Lane;
 
 const MS: u64 = 1_000_000;
 
@@ -18,10 +20,28 @@ struct Link {
     slow_ms: u64,
     /// Kinds of message that take longer, and by how much.
     slow_kinds: Vec<(MessageKind, u64)>,
+    /// By lane.
+    lanes: [LaneState; 2],
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct LaneState {
     /// The latest arrival of a message that was not reordered.
     last_arrival: WorldTime,
     /// The latest arrival of any.
     latest: WorldTime,
+    /// When the last byte of what was sent leaves, where bandwidth is limited.
+    busy_until: WorldTime,
+}
+
+/// What the network needs to know of an envelope.
+#[derive(Debug, Clone, Copy)]
+pub struct Parcel {
+    pub lane: Lane,
+    /// In bytes.
+    pub size: usize,
+    /// From [`Network::late_ms`]; if not 0, what is sent later may overtake it.
+    pub late_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -126,8 +146,10 @@ impl Network {
         self.links[from * self.nodes + to].cuts.iter().any(|cut| cut.holds(now))
     }
 
-    /// A message is sent now. `late_ms`: from [`Network::late_ms`]; then what is sent later may overtake it.
-    pub fn send(&mut self, from: usize, to: usize, now: WorldTime, late_ms: u64, counters: &mut Counters) -> Arrivals {
+    /// An envelope is sent now.
+    pub fn send(&mut self, from: usize, to: usize, now: WorldTime, parcel: Parcel, counters: &mut Counters) -> Arrivals {
+        let late_ms = parcel.late_ms;
+        let lane = parcel.lane as usize;
         let at = from * self.nodes + to;
         if let Some(cut) = self.links[at].cuts.iter().find(|cut| cut.holds(now)) {
             counters.mattered(cut.kind);
@@ -147,6 +169,7 @@ impl Network {
             latency += self.links[at].slow_ms * MS;
             counters.mattered(Kind::SlowLink);
         }
+        latency += self.queue(at, now, parcel, counters);
         if late_ms > 0 {
             counters.mattered(Kind::SlowMessages);
             return [Some(now + latency + late_ms * MS), None];
@@ -155,14 +178,14 @@ impl Network {
             counters.fired(Kind::Reordering);
             now + latency + self.dice.below(self.reordering.1 * MS + 1)
         } else {
-            let arrival = (now + latency).max(self.links[at].last_arrival + 1);
-            self.links[at].last_arrival = arrival;
+            let arrival = (now + latency).max(self.links[at].lanes[lane].last_arrival + 1);
+            self.links[at].lanes[lane].last_arrival = arrival;
             arrival
         };
-        if arrival < self.links[at].latest {
+        if arrival < self.links[at].lanes[lane].latest {
             counters.mattered(Kind::Reordering);
         }
-        self.links[at].latest = self.links[at].latest.max(arrival);
+        self.links[at].lanes[lane].latest = self.links[at].lanes[lane].latest.max(arrival);
         let again = self.dice.chance(self.duplication.0).then(|| {
             counters.fired(Kind::Duplication);
             counters.mattered(Kind::Duplication);
@@ -171,6 +194,21 @@ impl Network {
             arrival + late
         });
         [Some(arrival), again]
+    }
+
+    /// How long an envelope takes to leave: what was sent before it in its lane goes first.
+    fn queue(&mut self, at: usize, now: WorldTime, parcel: Parcel, counters: &mut Counters) -> u64 {
+        if self.base.bandwidth_kib == 0 {
+            return 0;
+        }
+        let lane = &mut self.links[at].lanes[parcel.lane as usize];
+        counters.fired(Kind::NarrowLink);
+        if lane.busy_until > now + MS {
+            counters.mattered(Kind::NarrowLink);
+        }
+        let takes = parcel.size as u64 * 1_000_000_000 / (u64::from(self.base.bandwidth_kib) * 1024);
+        lane.busy_until = lane.busy_until.max(now) + takes;
+        lane.busy_until - now
     }
 
     fn link(&mut self, from: usize, to: usize) -> &mut Link {
@@ -183,9 +221,35 @@ mod tests {
     use super::*;
 
     fn network() -> Network {
-        let base =
-            NetworkPlan { latency_us: 100, jitter_us: 50, loss_permille: 0, duplication_permille: 0, reordering_permille: 0 };
+        let base = NetworkPlan {
+            latency_us: 100,
+            jitter_us: 50,
+            loss_permille: 0,
+            duplication_permille: 0,
+            reordering_permille: 0,
+            bandwidth_kib: 0,
+        };
         Network::new(base, 3, Dice::new(1, "network"))
+    }
+
+    fn small(late_ms: u64) -> Parcel {
+        Parcel { lane: Lane::Control, size: 100, late_ms }
+    }
+
+    #[test]
+    fn bulk_waits_for_bulk_on_a_narrow_link_and_control_does_not() {
+        let (mut network, mut counters) = (network(), Counters::default());
+        network.base.bandwidth_kib = 1024;
+        let large = Parcel { lane: Lane::Bulk, size: 1 << 20, late_ms: 0 };
+        for seconds in 1..=3 {
+            let [Some(arrival), None] = network.send(0, 1, 0, large, &mut counters) else { panic!("once") };
+            assert_eq!(arrival / 1_000_000_000, seconds);
+        }
+        let [Some(arrival), None] = network.send(0, 1, 0, small(0), &mut counters) else { panic!("once") };
+        assert!(arrival < MS);
+        let [Some(other_way), None] = network.send(1, 0, 0, large, &mut counters) else { panic!("once") };
+        assert_eq!(other_way / 1_000_000_000, 1);
+        assert_eq!(counters.get(Kind::NarrowLink).mattered, 2);
     }
 
     #[test]
@@ -193,7 +257,7 @@ mod tests {
         let (mut network, mut counters) = (network(), Counters::default());
         let mut last = 0;
         for now in 0..1000 {
-            let [Some(arrival), None] = network.send(0, 1, now, 0, &mut counters) else { panic!("once") };
+            let [Some(arrival), None] = network.send(0, 1, now, small(0), &mut counters) else { panic!("once") };
             assert!(arrival > last && arrival >= now + 100_000);
             last = arrival;
         }
@@ -201,7 +265,7 @@ mod tests {
         network.duplicate(300, 100);
         network.lose(100);
         for now in 1000..2000 {
-            network.send(0, 1, now, 0, &mut counters);
+            network.send(0, 1, now, small(0), &mut counters);
         }
         for kind in [Kind::Reordering, Kind::Duplication, Kind::Loss] {
             assert!(counters.get(kind).mattered > 20, "{kind:?}");
@@ -216,8 +280,8 @@ mod tests {
         assert!(network.tells_kinds_apart(0, 1) && !network.tells_kinds_apart(1, 0));
         assert_eq!(network.late_ms(0, 1, MessageKind::VoteReply), 0);
         let late = network.late_ms(0, 1, MessageKind::Vote);
-        let [Some(vote), None] = network.send(0, 1, 0, late, &mut counters) else { panic!("once") };
-        let [Some(other), None] = network.send(0, 1, 1, 0, &mut counters) else { panic!("once") };
+        let [Some(vote), None] = network.send(0, 1, 0, small(late), &mut counters) else { panic!("once") };
+        let [Some(other), None] = network.send(0, 1, 1, small(0), &mut counters) else { panic!("once") };
         assert!(vote > 10 * MS && other < MS);
         assert_eq!(counters.get(Kind::SlowMessages).mattered, 1);
     }
@@ -227,12 +291,12 @@ mod tests {
         let (mut network, mut counters) = (network(), Counters::default());
         network.cut(0, 1, Kind::OneWay, 0, 0);
         network.cut(1, 2, Kind::Flapping, 10, 5 * MS);
-        assert_eq!(network.send(0, 1, 7, 0, &mut counters), [None, None]);
-        assert!(network.send(1, 0, 7, 0, &mut counters)[0].is_some());
-        assert!(network.send(1, 2, 6 * MS, 0, &mut counters)[0].is_none());
-        assert!(network.send(1, 2, 16 * MS, 0, &mut counters)[0].is_some());
-        assert!(network.send(1, 2, 26 * MS, 0, &mut counters)[0].is_none());
+        assert_eq!(network.send(0, 1, 7, small(0), &mut counters), [None, None]);
+        assert!(network.send(1, 0, 7, small(0), &mut counters)[0].is_some());
+        assert!(network.send(1, 2, 6 * MS, small(0), &mut counters)[0].is_none());
+        assert!(network.send(1, 2, 16 * MS, small(0), &mut counters)[0].is_some());
+        assert!(network.send(1, 2, 26 * MS, small(0), &mut counters)[0].is_none());
         network.clear();
-        assert!(network.send(0, 1, 30 * MS, 0, &mut counters)[0].is_some());
+        assert!(network.send(0, 1, 30 * MS, small(0), &mut counters)[0].is_some());
     }
 }

@@ -71,14 +71,22 @@ pub const FORWARD_WINDOW: u64 = 64 * 1024;
 
 /// Entries in one append message.
 pub const APPEND_ENTRIES_MAX: usize = 1_024;
-/// Bytes of entries in one append message (one entry may be larger).
-pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of entries in one append message (one entry may be larger). Small: what comes behind one waits for it.
+pub const APPEND_BYTES_MAX: usize = 256 * 1024;
 /// Append messages to one follower of one group that wait for an acknowledgement. At the limit: the follower waits.
 pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
 /// Bytes of appends to one follower of one group that wait for an acknowledgement. At the limit: the follower waits.
-pub const APPEND_BYTES_IN_FLIGHT_MAX: usize = 8 * 1024 * 1024;
+pub const APPEND_BYTES_IN_FLIGHT_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of appends to one peer, of all groups, that wait for an acknowledgement or for the disk to be read. At the limit: groups wait for their turn.
+pub const PEER_BYTES_IN_FLIGHT_MAX: usize = 16 * 1024 * 1024;
+/// Of these, bytes of entries that are read back from the log for a peer that lags. At the limit: groups wait for their turn.
+pub const PEER_CATCH_UP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of recent entries that one group keeps in memory for followers that lag a little. Beyond: read back from the log.
 pub const RECENT_ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of entries in memory at one node, of all groups, beyond which none is kept for followers that lag: read back from the log.
+pub const NODE_RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of entries in memory at one node, of all groups: not yet applied, or recent. At the limit: client writes are rejected, `Overloaded`.
+pub const NODE_ENTRY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Scans in progress at one gateway. At the limit: rejected, `Overloaded`.
 pub const SCANS_IN_PROGRESS_MAX: usize = 32;
 /// Reads of several items at once in progress at one gateway. At the limit: rejected, `Overloaded`.

@@ -821,6 +821,7 @@ mod tests {
             epoch: Epoch(5),
             random: &mut random,
             liveness: &view,
+            flow: crate::actor::FlowView::empty(),
             cache: &mut cache,
             wall_clock_ms: 0,
             room: crate::actor::Room::AMPLE,

@@ -386,6 +386,7 @@ mod tests {
             epoch: Epoch(7),
             random,
             liveness: view,
+            flow: crate::actor::FlowView::empty(),
             cache,
             wall_clock_ms: 0,
             room: crate::actor::Room::AMPLE,

@@ -3,6 +3,9 @@
 //! The transport may lose, repeat and reorder envelopes. Every envelope names its cluster, its sender's node id, data directory and
 //! epoch: an envelope of another cluster, of a directory that is not the one bound to the node id, or of an earlier epoch
 //! than one already seen, is dropped and counted.
+//!
+//! What must not wait travels in a [`Lane`] of its own: with a queue, a connection and a place in the receiver's inbox that bulk does not share.
+//! Lanes overtake each other, and that is safe because the transport may reorder anyhow; within a lane, messages mostly keep their order.
 
 use super::client::{Action, Consistency, Operation, ResponseBody, Scan};
 use super::cluster::{ClusterOptions, Formation};
@@ -14,7 +17,21 @@ use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Te
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
-/// All that one flush has to say to one peer.
+/// Which way a message takes between two nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Small, rare, and of use only when it is on time: who lives, who may lead.
+    Control,
+    /// Whatever carries entries, requests or answers, or speaks of them. An empty append is bulk too: behind the entries that were sent before it, it
+    /// asks what became of them.
+    Bulk,
+}
+
+impl Lane {
+    pub const ALL: [Lane; 2] = [Lane::Control, Lane::Bulk];
+}
+
+/// All that one flush has to say to one peer in one lane.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Envelope {
@@ -30,6 +47,13 @@ pub struct Envelope {
     #[n(4)]
     #[cbor(decode_with = "bounded_messages")]
     pub messages: Vec<PeerMessage>,
+}
+
+impl Envelope {
+    /// The lane that it takes: bulk, if any of its messages is.
+    pub fn lane(&self) -> Lane {
+        self.messages.iter().map(PeerMessage::lane).max().unwrap_or(Lane::Control)
+    }
 }
 
 /// Decodes no more messages than an envelope may hold: a few bytes of a frame become a hundred in memory.
@@ -76,6 +100,32 @@ pub enum PeerMessage {
 }
 
 impl PeerMessage {
+    /// The lane that it takes.
+    pub fn lane(&self) -> Lane {
+        match self {
+            PeerMessage::Greeting(_)
+            | PeerMessage::Formed(_)
+            | PeerMessage::Refused(..)
+            | PeerMessage::Heartbeat(_)
+            | PeerMessage::HeartbeatReply(_)
+            | PeerMessage::Addresses(_) => Lane::Control,
+            PeerMessage::Replica(_, message) => match message {
+                ReplicaMessage::PreVote(_)
+                | ReplicaMessage::PreVoteReply(_)
+                | ReplicaMessage::Vote(_)
+                | ReplicaMessage::VoteReply(_)
+                | ReplicaMessage::TimeoutNow { .. }
+                | ReplicaMessage::Released { .. }
+                | ReplicaMessage::ReleasedReply { .. } => Lane::Control,
+                ReplicaMessage::Append(_) | ReplicaMessage::AppendReply(_) => Lane::Bulk,
+            },
+            // A farewell comes behind the answers that it speaks of.
+            PeerMessage::Forward(_) | PeerMessage::ForwardReply(_) | PeerMessage::Farewell(_) | PeerMessage::Relayed(_) => {
+                Lane::Bulk
+            }
+        }
+    }
+
     /// Whether losing it costs nothing but a little time: dropped first when a queue is full.
     pub fn is_expendable(&self) -> bool {
         matches!(self, PeerMessage::Greeting(_) | PeerMessage::Heartbeat(_) | PeerMessage::HeartbeatReply(_))

@@ -7,10 +7,12 @@
 //! - [`router`](self): `router.rs`: which actor's output is which actor's input;
 //! - [`gate`]: the one place that says what an outgoing message waits for;
 //! - `relay.rs`: what goes through other nodes where a link is cut;
+//! - `flow.rs`: what all groups together have on their way to each peer;
 //! - `report.rs`: what the node says of itself.
 //!
 //! A driver calls `step` any number of times, then `flush` once, and carries out the effects. How many steps go into a flush never changes what is correct.
 
+mod flow;
 pub mod gate;
 mod relay;
 mod report;
@@ -28,7 +30,7 @@ use crate::msg::client::{Request, Response};
 use crate::msg::cluster::ClusterOptions;
 use crate::msg::disk::{DiskOp, DiskResult};
 use crate::msg::log::FactSummary;
-use crate::msg::peer::{Envelope, PeerMessage};
+use crate::msg::peer::{Envelope, Lane, PeerMessage};
 use crate::replica::log::GroupLog;
 use crate::replica::{self, Replica, ReplicaOptions};
 use crate::ring::membership::{self, Membership, MembershipOptions};
@@ -36,6 +38,7 @@ use crate::ring::placement;
 use crate::store::Store;
 use crate::txn::Coordinator;
 use crate::wal::{self, Log, LogOptions, Record, Recovered, RecoveredGroup};
+use flow::{Flow, Noted};
 use gate::Gate;
 use router::{Outboxes, Work};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -130,6 +133,8 @@ struct Group {
     coordinator: Coordinator,
     /// When the group's timer stands, as it is in `timers`.
     timer: Option<Time>,
+    /// What was last noted of it.
+    noted: Noted,
 }
 
 /// A node: every actor, and what is on its way between them and out.
@@ -156,12 +161,15 @@ pub struct Node {
     recovered: BTreeMap<GroupId, RecoveredGroup>,
     /// The groups' timers.
     timers: BTreeSet<(Time, GroupId)>,
+    /// What all groups together have on their way.
+    flow: Flow,
     /// Leaders with proposals to send at the next flush.
     dirty: BTreeSet<GroupId>,
     work: VecDeque<Work>,
     outboxes: Outboxes,
     gate: Gate,
-    outgoing: BTreeMap<NodeId, Vec<PeerMessage>>,
+    /// What the next flush sends, by lane first: what must not wait leaves before any bulk.
+    outgoing: BTreeMap<(Lane, NodeId), Vec<PeerMessage>>,
     effects: Vec<Effect>,
     /// The record of the formation that is being logged.
     formation_lsn: Option<Lsn>,
@@ -243,6 +251,7 @@ impl Node {
             gateway: Gateway::default(),
             recovered: recovered.groups,
             timers: BTreeSet::new(),
+            flow: Flow::default(),
             dirty: BTreeSet::new(),
             work: VecDeque::new(),
             outboxes: Outboxes::default(),
@@ -284,19 +293,20 @@ impl Node {
         self.drain(now);
     }
 
-    /// Cuts one log batch, coalesces what is to be sent to each peer, and hands out all effects. How many steps go into
+    /// Cuts one log batch, coalesces what is to be sent to each peer in each lane, and hands out all effects. How many steps go into
     /// a flush never changes what is correct.
     pub fn flush(&mut self, now: Time, effects: &mut Vec<Effect>) {
         for group in std::mem::take(&mut self.dirty) {
             self.work.push_back(Work::Replica(group, replica::In::Flush));
         }
         self.drain(now);
+        self.give_turns(now);
         self.log_marks(now);
         let stopped = self.advance_stop(now);
         self.work.push_back(Work::Log(wal::In::Flush));
         self.drain(now);
         let outgoing = std::mem::take(&mut self.outgoing);
-        for (to, messages) in outgoing {
+        for ((_, to), messages) in outgoing {
             let envelope = Envelope {
                 cluster: self.membership.cluster(),
                 from: self.options.me,
@@ -310,6 +320,18 @@ impl Node {
         if stopped {
             effects.push(Effect::Stopped);
         }
+    }
+
+    /// Groups that waited for a peer's budget send, as far as there is room again.
+    fn give_turns(&mut self, now: Time) {
+        while let Some((id, node, share)) = self.flow.next_turn() {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.noted.leaves(node, share);
+                self.work.push_back(Work::Replica(id, replica::In::Flush));
+                self.drain(now);
+            }
+        }
+        self.flow.end_turns();
     }
 
     /// When to send [`Event::Timer`] at the latest, and why.
@@ -374,7 +396,7 @@ impl Node {
             let log = GroupLog::recovered(found.entries, Index(commit));
             let options = ReplicaOptions { group: id, voters, support, no_vote_until, lossy: self.lossy };
             let replica = Replica::new(options, found.state, log);
-            self.groups.insert(id, Group { replica, store, coordinator, timer: None });
+            self.groups.insert(id, Group { replica, store, coordinator, timer: None, noted: Noted::default() });
         }
         let peers = formation.members.iter().map(|m| m.node).filter(|node| *node != self.options.me).collect();
         self.work.push_back(Work::Gateway(gateway::In::Joined(self.placement.clone())));

@@ -42,7 +42,7 @@ impl Node {
                 carried,
             })),
         };
-        self.outgoing.entry(next).or_default().push(message);
+        self.outgoing.entry((message.lane(), next)).or_default().push(message);
     }
 
     /// A message that `from` passes on: for this node, or for another.

@@ -92,6 +92,7 @@ impl Node {
             ("cache_bytes", self.cache.size() as u64),
             ("corrupt_reads", self.counters.corrupt_reads),
             ("elections_won", elections),
+            ("entry_bytes_in_memory", self.flow.view().entry_bytes as u64),
             ("envelopes_dropped", self.counters.envelopes_dropped),
             ("fitness_changes", self.counters.fitness_changes),
             ("forwards_refused", gateway.forwards_refused),
@@ -135,6 +136,7 @@ impl Node {
             epoch: self.epoch,
             random: &mut self.random,
             liveness: self.liveness.view(),
+            flow: self.flow.view(),
             cache: &mut self.cache,
             wall_clock_ms: self.clock.read(now),
             room: crate::actor::Room::AMPLE,
@@ -176,6 +178,7 @@ impl Node {
         self.membership.check();
         self.gateway.check();
         self.gate.check();
+        self.flow.check(self.groups.values().map(|group| &group.noted));
         assert!(self.work.is_empty(), "a step ends with nothing on its way");
         for (id, group) in &self.groups {
             group.replica.check();

@@ -2,7 +2,7 @@
 
 use super::{Effect, Fatal, Node, Stop};
 use crate::actor::{Actor, Context, Origin, Outbox};
-use crate::base::limits::{LOG_QUEUE_BYTES_MAX, TOKEN_BYTES_PER_NODE_MAX};
+use crate::base::limits::{LOG_QUEUE_BYTES_MAX, NODE_ENTRY_BYTES_MAX, TOKEN_BYTES_PER_NODE_MAX};
 use crate::base::{ConnId, Duration, GroupId, Index, NodeId, Time};
 use crate::gateway::Asker;
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
@@ -48,6 +48,7 @@ macro_rules! context {
             epoch: $node.epoch,
             random: &mut $node.random,
             liveness: $view,
+            flow: $node.flow.view(),
             cache: &mut $node.cache,
             wall_clock_ms: $node.clock.read($now),
             room: $node.log.room(),
@@ -175,6 +176,7 @@ impl Node {
             epoch: self.epoch,
             random: &mut self.random,
             liveness: self.liveness.view(),
+            flow: self.flow.view(),
             cache: &mut self.cache,
             wall_clock_ms: self.clock.read(now),
             room: crate::actor::Room::AMPLE,
@@ -289,7 +291,9 @@ impl Node {
                 gateway::Out::Reply(conn, response) => self.effects.push(Effect::Reply(conn, response)),
                 gateway::Out::Send(to, message) => self.send(now, to, message),
                 gateway::Out::Task { group, origin, task, term, deadline } => {
-                    if task.writes() && self.log.queue_bytes() >= LOG_QUEUE_BYTES_MAX as u64 {
+                    let crowded = self.log.queue_bytes() >= LOG_QUEUE_BYTES_MAX as u64
+                        || self.flow.view().entry_bytes >= NODE_ENTRY_BYTES_MAX;
+                    if task.writes() && crowded {
                         let overloaded = ResponseBody::Rejected(Rejection::Overloaded);
                         self.answer(now, group, origin, Outcome::Answer(overloaded));
                     } else if self.takes_part(group) {
@@ -327,6 +331,7 @@ impl Node {
             self.dirty.insert(id);
         }
         group.replica.handle(&mut cx, input, &mut out);
+        self.flow.note(id, &mut group.noted, group.replica.outstanding(), group.replica.log().bytes_in_memory());
         self.arm(id);
         while let Some(output) = out.pop() {
             let work = match output {

@@ -13,6 +13,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 mod disks;
+mod flow;
 mod reach;
 mod transactions;
 
@@ -88,6 +89,9 @@ struct Cluster {
     slow_ms: BTreeMap<NodeId, u64>,
     /// Syncs that are under way, in order of their ends for each node.
     syncing: Vec<(Time, NodeId, IoId, DiskResult)>,
+    /// A node whose disk answers nothing, and what it would answer.
+    stalled: Option<NodeId>,
+    held: Vec<(NodeId, Arrival)>,
     next: u64,
     cache_size: usize,
     /// The most bytes of values that any node was reading at once.
@@ -110,6 +114,8 @@ impl Cluster {
             sent_bytes: None,
             slow_ms: BTreeMap::new(),
             syncing: Vec::new(),
+            stalled: None,
+            held: Vec::new(),
             next: 0,
             cache_size: 1 << 20,
             lent_max: 0,
@@ -149,23 +155,38 @@ impl Cluster {
     /// Runs for some milliseconds, in steps of one.
     fn run(&mut self, millis: u64) {
         for _ in 0..millis {
-            self.now = self.now + Duration::from_millis(1);
-            let now = self.now;
-            for (_, id, io, result) in self.syncing.extract_if(.., |(at, ..)| *at <= now) {
-                self.queue.push_back((id, Arrival::Disk(io, result)));
-            }
-            let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
-            for id in &ids {
-                self.step(*id, Event::Timer);
-            }
+            self.tick();
             while let Some((to, arrival)) = self.queue.pop_front() {
-                match arrival {
-                    Arrival::Net(from, envelope) => self.step(to, Event::Net(from, envelope)),
-                    Arrival::Disk(io, result) => self.step(to, Event::Disk(io, result)),
-                }
+                self.arrive(to, arrival);
             }
         }
         self.nodes.values().for_each(Node::check);
+    }
+
+    /// A millisecond passes.
+    fn tick(&mut self) {
+        self.now = self.now + Duration::from_millis(1);
+        let now = self.now;
+        for (_, id, io, result) in self.syncing.extract_if(.., |(at, ..)| *at <= now) {
+            self.queue.push_back((id, Arrival::Disk(io, result)));
+        }
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in &ids {
+            self.step(*id, Event::Timer);
+        }
+    }
+
+    fn arrive(&mut self, to: NodeId, arrival: Arrival) {
+        match arrival {
+            Arrival::Net(from, envelope) => self.step(to, Event::Net(from, envelope)),
+            Arrival::Disk(io, result) => self.step(to, Event::Disk(io, result)),
+        }
+    }
+
+    /// The stalled disk answers all that it was asked, and does not stall any more.
+    fn resume(&mut self) {
+        self.stalled = None;
+        self.queue.extend(self.held.drain(..));
     }
 
     fn step(&mut self, id: NodeId, event: Event) {
@@ -195,6 +216,7 @@ impl Cluster {
                     let result = self.disks.get_mut(&id).expect("a node has a disk").execute(operation);
                     match slow {
                         Some(at) => self.syncing.push((at, id, io, result)),
+                        None if self.stalled == Some(id) => self.held.push((id, Arrival::Disk(io, result))),
                         None => self.queue.push_back((id, Arrival::Disk(io, result))),
                     }
                 }

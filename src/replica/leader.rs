@@ -3,10 +3,10 @@
 use super::log::GroupLog;
 use super::progress::{Fetch, Pace, Progress};
 use super::{Out, Replica, Role};
-use crate::actor::{Context, Outbox};
-use crate::base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX, RECENT_ENTRY_BYTES_MAX};
+use crate::actor::{Context, FlowView, Outbox, Outstanding, Share};
+use crate::base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::base::random::below;
-use crate::base::{Duration, Epoch, Index, NodeId, Term, Time};
+use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Term, Time};
 use crate::msg::log::{Entry, Fact};
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
 use std::collections::VecDeque;
@@ -17,6 +17,8 @@ const FETCH_ENTRIES_MAX: usize = 256;
 const CAREFUL_BYTES_MAX: usize = 1024;
 /// The groups of a node that has become unfit hand their leaderships over spread over this time.
 const HAND_OVER_WITHIN: Duration = Duration::from_millis(200);
+/// What reading an entry back counts for beside its bytes, in bytes: many small ones are as much work as a few large ones.
+const READ_COST: usize = 256;
 /// How long a commit index waits for an append to ride on.
 const COMMIT_WAIT: Duration = Duration::from_millis(5);
 
@@ -165,6 +167,15 @@ impl Replica {
         }
     }
 
+    /// What this group has on its way to each follower. Nothing, unless it leads.
+    pub fn outstanding(&self) -> impl Iterator<Item = Outstanding> + '_ {
+        let leader = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            _ => None,
+        };
+        leader.into_iter().flat_map(|leader| leader.progress.iter().map(Progress::outstanding))
+    }
+
     /// The voters that have not durably acknowledged the entry, as far as this leader knows.
     pub fn lacking(&self, index: Index) -> Vec<NodeId> {
         match &self.role {
@@ -194,8 +205,16 @@ impl Replica {
         if std::mem::take(&mut leader.round_wanted) {
             leader.round += 1;
         }
-        let mut sender =
-            Sender { log: &self.log, term: self.state.term, commit: self.state.commit, round: leader.round, now: cx.now };
+        let mut sender = Sender {
+            log: &self.log,
+            flow: cx.flow,
+            group: self.options.group,
+            term: self.state.term,
+            commit: self.state.commit,
+            round: leader.round,
+            now: cx.now,
+            ask_at: retry,
+        };
         let mut look_at = if leader.confirms.is_empty() { Time::NEVER } else { retry };
         for progress in &mut leader.progress {
             progress.careful = cx.liveness.disk_of(progress.node).full;
@@ -231,7 +250,7 @@ impl Replica {
                 leader.progress.iter().filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some()).map(|p| p.matched).min();
             self.apply(out);
             let needless = needed.unwrap_or(self.applied).min(self.applied);
-            self.log.trim(needless, self.applied, RECENT_ENTRY_BYTES_MAX);
+            self.log.trim(needless, self.applied, cx.flow.recent_bytes_max());
             self.serve_confirms(cx, out);
             self.advance_transfer(out);
         }
@@ -267,6 +286,7 @@ impl Replica {
     ) {
         self.adopt_from_reply(cx, reply.term, out);
         let last = self.log.last_index();
+        let patience = self.retry_interval();
         let leads = self.leads() && reply.term == self.state.term;
         let Some(progress) =
             self.leader_mut().filter(|_| leads).and_then(|l| l.progress.iter_mut().find(|p| p.node == from && p.epoch == epoch))
@@ -278,12 +298,28 @@ impl Replica {
         {
             progress.acceptance = progress.acceptance.max(Some(promise));
         }
+        let known = (progress.round_acked, progress.commit_acked);
         progress.round_acked = progress.round_acked.max(reply.round.min(progress.round_sent));
         progress.commit_acked = progress.commit_acked.max(reply.commit.min(last));
+        // While entries are not answered, answers to what needs none of them tell nothing of them.
+        if known != (progress.round_acked, progress.commit_acked) && !progress.owes_answer() {
+            progress.answered(cx.now, patience);
+        }
         match reply.outcome {
-            AppendOutcome::Matched(index) if index <= last => progress.match_up_to(index),
-            AppendOutcome::Conflict { index, term, previous } => self.on_conflict(from, index, term, previous),
-            AppendOutcome::Full { matched } if matched <= last => progress.on_full(cx.now, matched),
+            AppendOutcome::Matched(index) if index <= last => {
+                if index > progress.matched {
+                    progress.answered(cx.now, patience);
+                }
+                progress.match_up_to(index);
+            }
+            AppendOutcome::Conflict { index, term, previous } => {
+                progress.answered(cx.now, patience);
+                self.on_conflict(from, index, term, previous);
+            }
+            AppendOutcome::Full { matched } if matched <= last => {
+                progress.answered(cx.now, patience);
+                progress.on_full(cx.now, matched);
+            }
             AppendOutcome::Matched(_) | AppendOutcome::Full { .. } | AppendOutcome::StaleTerm => return,
         }
         self.try_commit(cx, out);
@@ -347,6 +383,7 @@ impl Replica {
         let patience = self.rebalance_patience();
         if let Some(leader) = self.leader_mut() {
             leader.nudge_at = Some(cx.now);
+            leader.progress.iter_mut().filter(|p| p.node == peer).for_each(|p| p.answered(cx.now, Duration::ZERO));
             if preferred {
                 leader.rebalance_at = Some(cx.now + patience);
             }
@@ -461,14 +498,23 @@ impl Replica {
     }
 
     /// Looks after every reachable follower that is behind, not accepted, or does not know the commit index.
-    fn nudge(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+    fn nudge(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
         let retry = self.retry_interval();
         let last = self.log.last_index();
         let commit = self.state.commit;
         let Role::Leader(leader) = &mut self.role else { return };
-        let mut sender = Sender { log: &self.log, term: self.state.term, commit, round: leader.round, now: cx.now };
+        let mut sender = Sender {
+            log: &self.log,
+            flow: cx.flow,
+            group: self.options.group,
+            term: self.state.term,
+            commit,
+            round: leader.round,
+            now: cx.now,
+            ask_at: cx.now + retry,
+        };
         let mut pending = last > commit;
-        let mut full_until = Time::NEVER;
+        let mut look_at = if pending || !leader.confirms.is_empty() { cx.now + retry } else { Time::NEVER };
         for progress in &mut leader.progress {
             let Some((promise, _)) = cx.liveness.supported_by(progress.node, cx.now) else { continue };
             let accepted = progress.acceptance == Some(promise);
@@ -480,28 +526,32 @@ impl Replica {
                 }
                 if progress.careful && progress.commit_acked >= commit.min(progress.matched) {
                     // All that it lacks is entries for which it has no room.
-                    let quiet = cx.now.since(progress.entries_sent_at) >= retry && progress.fetch.is_none();
+                    let quiet = progress.ask_at <= cx.now && progress.fetch.is_none();
                     if quiet && progress.full_until <= cx.now {
                         progress.probe_again();
                         sender.send_entries(progress, &mut leader.fetches, out);
                         progress.leave_alone(cx.now);
                     }
-                    full_until = full_until.min(progress.full_until.max(cx.now + retry));
+                    look_at = look_at.min(progress.full_until.max(cx.now + retry));
                     continue;
                 }
             }
             pending = true;
-            let stale = cx.now.since(progress.sent_at) >= retry;
-            // A fetch is always answered, however slow the disk is: begun anew at every retry it might never end.
-            let lost = cx.now.since(progress.entries_sent_at) >= retry;
-            if progress.matched < last && lost && progress.fetch.is_none() && progress.full_until <= cx.now {
-                progress.probe_again();
+            let due = progress.ask_at <= cx.now;
+            if due {
+                progress.asks(cx.now, retry, Duration::from_nanos(below(cx.random, retry.as_nanos() as u64 / 4)));
             }
-            if !sender.send_entries(progress, &mut leader.fetches, out) && (stale || !accepted || progress.commit_sent < commit) {
+            // It lacks nothing but entries, and those have to wait for their turn.
+            let queued = progress.lacks.is_some() && !waits_for_round;
+            if due && progress.owes_answer() {
+                sender.ask(progress, out);
+            } else if !sender.send_entries(progress, &mut leader.fetches, out)
+                && (due && !queued || !accepted || progress.commit_sent < commit.min(progress.matched))
+            {
                 sender.send_empty(progress, out);
             }
+            look_at = look_at.min(progress.ask_at);
         }
-        let look_at = if pending || !leader.confirms.is_empty() { cx.now + retry } else { full_until };
         leader.nudge_at = (look_at < Time::NEVER).then_some(look_at);
         if !pending {
             self.log.trim(self.applied, self.applied, 0);
@@ -512,8 +562,16 @@ impl Replica {
         let retry = cx.now + self.retry_interval();
         let Role::Leader(leader) = &mut self.role else { return };
         let (number, position) = (tag / FETCH_ENTRIES_MAX as u64, (tag % FETCH_ENTRIES_MAX as u64) as usize);
-        let mut sender =
-            Sender { log: &self.log, term: self.state.term, commit: self.state.commit, round: leader.round, now: cx.now };
+        let mut sender = Sender {
+            log: &self.log,
+            flow: cx.flow,
+            group: self.options.group,
+            term: self.state.term,
+            commit: self.state.commit,
+            round: leader.round,
+            now: cx.now,
+            ask_at: retry,
+        };
         let Some(progress) = leader.progress.iter_mut().find(|p| p.fetch.as_ref().is_some_and(|f| f.number == number)) else {
             return;
         };
@@ -535,7 +593,7 @@ impl Replica {
             let entries: Vec<Entry> = std::mem::take(&mut fetch.entries).into_iter().flatten().collect();
             progress.fetch = None;
             if first == progress.next {
-                sender.send(progress, first.previous(), entries, out);
+                sender.send_all(progress, entries, Share::CatchUp, out);
             }
             self.send_appends(cx, out);
         }
@@ -606,15 +664,21 @@ impl Replica {
 /// What an append is made from.
 struct Sender<'a> {
     log: &'a GroupLog,
+    flow: &'a FlowView,
+    group: GroupId,
     term: Term,
     commit: Index,
     round: u64,
     now: Time,
+    /// When to ask after what is sent now.
+    ask_at: Time,
 }
 
 impl Sender<'_> {
-    /// Sends as many entries as flow control allows, or begins to read them back. True if anything was sent.
+    /// Sends as many entries as flow control and the peer's budget allow, or begins to read them back. True if anything was sent.
     fn send_entries(&mut self, progress: &mut Progress, fetches: &mut u64, out: &mut Outbox<Out>) -> bool {
+        let before = progress.outstanding().bytes;
+        progress.lacks = None;
         let mut sent = false;
         let size_max = if progress.careful { CAREFUL_BYTES_MAX } else { APPEND_BYTES_MAX };
         while progress.may_send(self.now) && progress.next <= self.log.last_index() {
@@ -622,14 +686,28 @@ impl Sender<'_> {
                 break;
             }
             let entries = self.entries_from(progress.next, size_max);
+            let share = if entries.is_empty() { Share::CatchUp } else { Share::Recent };
+            let taken = progress.outstanding().bytes - before;
+            if !self.flow.may_take(self.group, progress.node, share, taken) {
+                progress.lacks = Some(share);
+                break;
+            }
             if entries.is_empty() {
                 self.fetch(progress, size_max, fetches, out);
                 break;
             }
-            self.send(progress, progress.next.previous(), entries, out);
+            self.send_all(progress, entries, share, out);
             sent = true;
         }
         sent
+    }
+
+    /// Sends entries that follow what was sent before.
+    fn send_all(&mut self, progress: &mut Progress, entries: Vec<Entry>, share: Share, out: &mut Outbox<Out>) {
+        let previous = progress.next.previous();
+        let size = entries.iter().map(|e| e.fact.size()).sum();
+        progress.sent(Index(previous.0 + entries.len() as u64), size, share, self.ask_at);
+        self.send(progress, previous, entries, out);
     }
 
     /// Whether an entry may be sent to a follower whose disk is full, to see whether it takes it.
@@ -666,8 +744,14 @@ impl Sender<'_> {
             size += place.length as usize;
             count += 1;
         }
-        progress.fetch = Some(Fetch { number: *fetches, first, entries: vec![None; count as usize] });
-        progress.sent_at = self.now;
+        size += count as usize * READ_COST;
+        progress.fetch = Some(Fetch { number: *fetches, first, entries: vec![None; count as usize], size });
+    }
+
+    /// Asks what has arrived of what was sent, by a question that goes behind it. In a stream it is about the last entry sent: what is missing
+    /// makes it a conflict. In a probe it is about the entry before those sent: had they arrived, their answer would have come first.
+    fn ask(&mut self, progress: &mut Progress, out: &mut Outbox<Out>) {
+        self.send(progress, progress.next.previous(), Vec::new(), out);
     }
 
     fn send_empty(&mut self, progress: &mut Progress, out: &mut Outbox<Out>) {
@@ -681,11 +765,6 @@ impl Sender<'_> {
 
     fn send(&mut self, progress: &mut Progress, previous: Index, entries: Vec<Entry>, out: &mut Outbox<Out>) {
         let last = Index(previous.0 + entries.len() as u64);
-        if !entries.is_empty() {
-            progress.sent(last, entries.iter().map(|e| e.fact.size()).sum());
-            progress.entries_sent_at = self.now;
-        }
-        progress.sent_at = self.now;
         progress.round_sent = self.round;
         progress.commit_sent = progress.commit_sent.max(self.commit.min(last));
         let previous_term = self.log.term_at(previous).expect("what is sent follows an entry of the log");

@@ -64,6 +64,11 @@ impl GroupLog {
         Index(self.metas.len() as u64)
     }
 
+    /// Bytes of entries whose values are in memory.
+    pub fn bytes_in_memory(&self) -> usize {
+        self.tail_size
+    }
+
     pub fn last_term(&self) -> Term {
         self.metas.last().map_or(Term::ZERO, |m| m.term)
     }

@@ -2,7 +2,16 @@
 //!
 //! States: `Probe` (the match is not known: one append at a time) -> `Stream` (appends are pipelined within limits); any conflict, timeout or
 //! restart of the follower leads back to `Probe`.
+//!
+//! # Lost, or only slow
+//!
+//! No answer has two reasons: what was sent is lost, or the follower has it and is slow: its disk stalls, or its link is narrow. To send entries again helps in
+//! the first case, and makes the second worse the longer it lasts. So a follower that owes an answer is *asked*: an empty append behind the last entry
+//! that was sent goes the way that the entries went, behind them. If they arrived it waits for the same sync as they do; if they did
+//! not, it is answered by a conflict, which says from where on entries are to be sent again. The questions themselves become rarer, up to
+//! a limit, until an answer comes.
 
+use crate::actor::{Outstanding, Share};
 use crate::base::limits::{APPEND_BYTES_IN_FLIGHT_MAX, APPENDS_IN_FLIGHT_MAX};
 use crate::base::{Duration, Epoch, Index, NodeId, Time};
 use crate::msg::log::Entry;
@@ -19,9 +28,13 @@ pub struct Progress {
     /// The next entry to send. Always above `matched`.
     pub next: Index,
     pub pace: Pace,
-    /// Appends with entries that were not answered yet: their last index, and their bytes.
-    in_flight: VecDeque<(Index, usize)>,
+    /// Appends with entries that were not answered yet.
+    in_flight: VecDeque<Sent>,
     in_flight_size: usize,
+    /// Bytes of those in flight that were read back from the log.
+    caught_up_size: usize,
+    /// More is to be sent, and this share of the peer's budget was spent.
+    pub lacks: Option<Share>,
     /// The promise under which the follower accepted this leader in this term.
     pub acceptance: Option<Promise>,
     /// The commit index that the follower confirmed.
@@ -32,10 +45,10 @@ pub struct Progress {
     pub round_acked: u64,
     /// The last quorum round sent.
     pub round_sent: u64,
-    /// When anything was last sent.
-    pub sent_at: Time,
-    /// When entries were last sent. Rounds without entries go on while these are lost, and must not put off their retry.
-    pub entries_sent_at: Time,
+    /// When to ask what has become of what was sent. Only an answer puts it off: rounds without entries go on while entries are lost.
+    pub ask_at: Time,
+    /// How often that was asked since the last answer.
+    asked: u32,
     /// Entries that are being read back from the log to be sent.
     pub fetch: Option<Fetch>,
     /// The follower's heartbeats say that its disk is full: it is sent small appends at most, seldom.
@@ -60,6 +73,18 @@ pub enum Pace {
     Stream,
 }
 
+/// An append with entries.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    last: Index,
+    /// In bytes.
+    size: usize,
+    share: Share,
+}
+
+/// How often the time between two questions doubles.
+const ASK_DOUBLINGS_MAX: u32 = 3;
+
 /// A run of entries on its way from the disk.
 #[derive(Debug)]
 pub struct Fetch {
@@ -67,6 +92,8 @@ pub struct Fetch {
     pub number: u64,
     pub first: Index,
     pub entries: Vec<Option<Entry>>,
+    /// What it counts for against the peer's budget, in bytes.
+    pub size: usize,
 }
 
 impl Progress {
@@ -79,13 +106,15 @@ impl Progress {
             pace: Pace::Probe { waiting: false },
             in_flight: VecDeque::new(),
             in_flight_size: 0,
+            caught_up_size: 0,
+            lacks: None,
             acceptance: None,
             commit_acked: Index::ZERO,
             commit_sent: Index::ZERO,
             round_acked: 0,
             round_sent: 0,
-            sent_at: Time::ZERO,
-            entries_sent_at: Time::ZERO,
+            ask_at: Time::ZERO,
+            asked: 0,
             fetch: None,
             careful: false,
             full_until: Time::ZERO,
@@ -105,16 +134,47 @@ impl Progress {
         }
     }
 
-    /// An append of entries up to `last` is sent.
-    pub fn sent(&mut self, last: Index, size: usize) {
+    /// What it counts for against the peer's budget.
+    pub fn outstanding(&self) -> Outstanding {
+        let fetching = self.fetch.as_ref().map_or(0, |fetch| fetch.size);
+        Outstanding {
+            node: self.node,
+            bytes: self.in_flight_size + fetching,
+            catch_up: self.caught_up_size + fetching,
+            lacks: self.lacks,
+        }
+    }
+
+    /// An append of entries up to `last` is sent. Unless an answer is waited for already, one is by `ask_at`.
+    pub fn sent(&mut self, last: Index, size: usize, share: Share, ask_at: Time) {
+        if self.in_flight.is_empty() {
+            self.asked = 0;
+            self.ask_at = ask_at;
+        }
+        self.in_flight.push_back(Sent { last, size, share });
+        self.in_flight_size += size;
+        self.caught_up_size += if share == Share::CatchUp { size } else { 0 };
         match &mut self.pace {
             Pace::Probe { waiting } => *waiting = true,
-            Pace::Stream => {
-                self.in_flight.push_back((last, size));
-                self.in_flight_size += size;
-                self.next = last.next();
-            }
+            Pace::Stream => self.next = last.next(),
         }
+    }
+
+    /// Whether entries were sent that are not answered.
+    pub fn owes_answer(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// The follower answered in a way that tells something new: the next question is due in `patience` at the earliest.
+    pub fn answered(&mut self, now: Time, patience: Duration) {
+        self.asked = 0;
+        self.ask_at = now + patience;
+    }
+
+    /// The follower is asked, or told again: the next time after twice as long, up to a limit. `jitter`: up to the patience.
+    pub fn asks(&mut self, now: Time, patience: Duration, jitter: Duration) {
+        self.ask_at = now + patience * (1 << self.asked) + jitter;
+        self.asked = (self.asked + 1).min(ASK_DOUBLINGS_MAX);
     }
 
     /// The follower's log equals ours up to `index`.
@@ -125,15 +185,13 @@ impl Progress {
         }
         let probed = index >= self.next.previous();
         self.next = self.next.max(self.matched.next());
-        while let Some((last, size)) = self.in_flight.front().copied() {
-            if last > self.matched {
-                break;
-            }
-            self.in_flight_size -= size;
-            self.in_flight.pop_front();
+        while let Some(sent) = self.in_flight.pop_front_if(|sent| sent.last <= self.matched) {
+            self.in_flight_size -= sent.size;
+            self.caught_up_size -= if sent.share == Share::CatchUp { sent.size } else { 0 };
         }
         // An empty append on what was matched long ago says nothing about where the logs part now.
         if matches!(self.pace, Pace::Probe { .. }) && probed {
+            self.nothing_in_flight();
             self.pace = Pace::Stream;
             self.next = self.matched.next();
         }
@@ -143,9 +201,14 @@ impl Progress {
     pub fn probe_from(&mut self, next: Index) {
         self.pace = Pace::Probe { waiting: false };
         self.next = next.max(self.matched.next());
+        self.nothing_in_flight();
+        self.fetch = None;
+    }
+
+    fn nothing_in_flight(&mut self) {
         self.in_flight.clear();
         self.in_flight_size = 0;
-        self.fetch = None;
+        self.caught_up_size = 0;
     }
 
     /// What was sent is lost, as it seems.
@@ -180,7 +243,7 @@ impl Progress {
     pub fn check(&self, last: Index) {
         assert!(self.matched < self.next, "what is matched is not sent again");
         assert!(self.matched <= last && self.next <= last.next(), "nothing beyond the log is sent or matched");
-        assert_eq!(self.in_flight.iter().map(|(_, size)| size).sum::<usize>(), self.in_flight_size);
+        assert_eq!(self.in_flight.iter().map(|sent| sent.size).sum::<usize>(), self.in_flight_size);
         assert!(self.in_flight.len() <= APPENDS_IN_FLIGHT_MAX, "appends in flight are bounded");
     }
 }
@@ -196,7 +259,7 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..8 {
             assert!(progress.may_send(now), "at the end of the wait");
-            progress.sent(Index(100), 1 << 20);
+            progress.sent(Index(100), 1 << 20, Share::Recent, now);
             progress.on_full(now, Index(40));
             progress.check(Index(100));
             assert_eq!((progress.matched, progress.next), (Index(40), Index(41)));

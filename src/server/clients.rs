@@ -13,6 +13,7 @@ use crate::base::limits::{KEY_SIZE_MAX, REQUESTS_PER_CONNECTION_MAX, VALUE_SIZE_
 use crate::base::{ConnId, Duration};
 use crate::msg::client::{Request, Response};
 use crate::msg::codec;
+use crate::msg::peer::Lane;
 use crate::node::Event;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -118,7 +119,7 @@ async fn read_requests<R: AsyncRead + Unpin>(
             link.answered.notified().await;
         }
         link.outgoing.below(ANSWER_BYTES_PAUSE).await;
-        network.inbox.room().await;
+        network.inbox.room(Lane::Bulk).await;
         let room = REQUESTS_PER_CONNECTION_MAX - link.in_progress.load(Ordering::Relaxed);
         match reader.next(&mut frames, room.min(BATCH_MAX)).await {
             Ok(true) => {}

@@ -30,8 +30,8 @@ const PROCESS: usize = 32;
 const SMALL_CHANGE: usize = 16;
 /// Threads that open segments.
 const DISK_THREADS: usize = 2;
-/// Connections of each direction between two nodes, an older one that is being replaced included.
-const PER_PEER: usize = 4;
+/// Connections of each direction and lane between two nodes, an older one that is being replaced included.
+const PER_PEER: usize = 8;
 
 /// What one server may have open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The node's thread: takes what happened, lets the node step, and hands out what the node wants done. It never waits for I/O.
 //!
-//! One turn: take all events there are (or wait for one until the node's deadline); step each, with the time sampled after it was
-//! taken; flush once; hand messages to the network thread, then disk operations to the disk's threads. Messages go first: an append
+//! One turn: take what must not wait and a portion of the rest (or wait for an event until the node's deadline); step each, with the time sampled
+//! after it was taken; flush, at the latest when the steps have taken [`ROUND_MAX`]; hand messages to the network thread, then disk operations to the disk's threads. Messages go first: an append
 //! leaves for the followers before the leader's own sync begins. What must not leave before a sync, the node keeps to itself.
 
 use super::clock::{Clock, CpuMeters, Thread, wall_clock_ms};
@@ -16,8 +16,8 @@ use crate::node::{Effect, Event, Fatal, Node};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Events stepped before a flush. More: a flush in between, so that the first does not wait for the last.
-const STEPS_PER_FLUSH_MAX: usize = 1024;
+/// How long a node steps before it flushes, looks at its deadline and takes what must not wait: a heartbeat is late by this and one step.
+const ROUND_MAX: Duration = Duration::from_millis(5);
 /// How often a node that is awake is told the wall-clock time. One that has nothing to do is not woken for it.
 const WALL_CLOCK_EVERY: Duration = Duration::from_secs(1);
 
@@ -41,9 +41,13 @@ pub struct Driver {
 #[derive(Debug, Default)]
 struct Turn {
     events: Vec<Event>,
+    /// What must not wait, and came while `events` were stepped.
+    urgent: Vec<Event>,
     effects: Vec<Effect>,
     messages: Vec<Outbound>,
     disk_ops: Vec<(IoId, DiskOp)>,
+    /// When a stop has taken too long.
+    stop_by: Option<Time>,
 }
 
 /// What the effects of a turn mean for the driver itself.
@@ -76,9 +80,8 @@ impl Driver {
         // The boot itself has something to write: the first turn needs no event.
         self.inbox.push(Event::Timer);
         let mut wall_clock_due = Time::ZERO;
-        let mut stop_by: Option<Time> = None;
         loop {
-            let deadline = [self.node.deadline().map(|(at, _)| at), stop_by].into_iter().flatten().min();
+            let deadline = [self.node.deadline().map(|(at, _)| at), turn.stop_by].into_iter().flatten().min();
             if self.inbox.take(&mut turn.events, || self.clock.now(), deadline) == Taken::Aborted {
                 return Ok(());
             }
@@ -86,9 +89,6 @@ impl Driver {
             if now >= wall_clock_due {
                 self.node.step(now, Event::WallClock(wall_clock_ms()));
                 wall_clock_due = now + WALL_CLOCK_EVERY;
-            }
-            if stop_by.is_none() && turn.events.iter().any(|event| matches!(event, Event::Stop)) {
-                stop_by = Some(now + self.stop_timeout);
             }
             let verdict = self.step_all(&mut turn);
             match verdict {
@@ -102,7 +102,7 @@ impl Driver {
                     return Err(fatal);
                 }
             }
-            if stop_by.is_some_and(|by| self.clock.now() >= by) {
+            if turn.stop_by.is_some_and(|by| self.clock.now() >= by) {
                 tracing::warn!("the stop took too long; ending without it");
                 return Ok(());
             }
@@ -125,8 +125,14 @@ impl Driver {
         let mut events = std::mem::take(&mut turn.events);
         let mut waiting = events.drain(..);
         let verdict = loop {
-            for event in waiting.by_ref().take(STEPS_PER_FLUSH_MAX) {
-                self.node.step(self.clock.now(), event);
+            let began = self.clock.now();
+            let mut urgent = std::mem::take(&mut turn.urgent);
+            urgent.drain(..).for_each(|event| _ = self.step(&mut turn.stop_by, event));
+            turn.urgent = urgent;
+            for event in waiting.by_ref() {
+                if self.step(&mut turn.stop_by, event).since(began) >= ROUND_MAX {
+                    break;
+                }
             }
             let now = self.clock.now();
             if self.node.deadline().is_some_and(|(at, _)| at <= now) {
@@ -137,10 +143,21 @@ impl Driver {
             if verdict != Verdict::GoOn || waiting.len() == 0 {
                 break verdict;
             }
+            self.inbox.take_control(&mut turn.urgent);
         };
         drop(waiting);
         turn.events = events;
         verdict
+    }
+
+    /// Steps one event; gives the time at which it did.
+    fn step(&mut self, stop_by: &mut Option<Time>, event: Event) -> Time {
+        let now = self.clock.now();
+        if matches!(event, Event::Stop) {
+            stop_by.get_or_insert(now + self.stop_timeout);
+        }
+        self.node.step(now, event);
+        now
     }
 
     fn hand_out(&mut self, turn: &mut Turn) -> Verdict {

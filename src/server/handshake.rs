@@ -29,8 +29,10 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// A member of the cluster. Sends envelopes.
+    /// A member of the cluster. Sends envelopes of the bulk lane.
     Peer,
+    /// A member of the cluster, on a connection of its own for the control lane.
+    PeerControl,
     /// Sends requests, is sent responses.
     Client,
 }
@@ -183,6 +185,7 @@ impl Hello {
         out[10] = match self.role {
             Role::Peer => 1,
             Role::Client => 2,
+            Role::PeerControl => 3,
         };
         out[11] = u8::from(self.cluster.is_some());
         out[12..14].copy_from_slice(&self.node.0.to_le_bytes());
@@ -211,6 +214,7 @@ impl Hello {
         let role = match bytes[10] {
             1 => Role::Peer,
             2 => Role::Client,
+            3 => Role::PeerControl,
             other => return Err(HelloError::UnknownRole(other)),
         };
         Ok(Hello {

@@ -3,16 +3,32 @@
 //! Producers hand over what one read or one sync gave at once, and the node takes all there is at once: one lock on either side per batch,
 //! and one wake-up only when the node sleeps. A channel costs both for every event.
 //!
-//! A producer that can wait (a connection) does so while more than [`INBOX_EVENTS_MAX`] events are waiting; its sockets fill up, and
+//! **Two queues.** What must not wait (heartbeats and votes, results of writes and syncs, the clock) is *control*, and overtakes *bulk*: entries,
+//! requests, values read. The node takes all control there is, and of bulk a bounded portion, so that a heartbeat waits for one portion and
+//! not for a backlog. Overtaking is safe: envelopes may be reordered anyhow, reads of the disk overtake in any case, and results of writes and syncs
+//! keep their order among themselves.
+//!
+//! A producer that can wait (a connection) does so while too many events or bytes are waiting in its lane; its sockets fill up, and
 //! the other end feels it. The disk's results never wait: there are no more of them than operations in progress.
 
+use super::peers::envelope_size;
 use crate::base::{Duration, Time};
+use crate::msg::client::RequestBody;
+use crate::msg::disk::DiskResult;
+use crate::msg::peer::Lane;
 use crate::node::Event;
+use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Events waiting for the node. At the limit: connections are not read from.
+/// Events waiting for the node in one lane. At the limit: connections are not read from.
 pub const INBOX_EVENTS_MAX: usize = 16 * 1024;
+/// Bytes of payload waiting for the node in the bulk lane. At the limit: connections are not read from.
+pub const INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Events of the bulk lane that the node takes at once.
+const PORTION_EVENTS_MAX: usize = 1024;
+/// Bytes of payload of the bulk lane that the node takes at once (one event may be larger).
+const PORTION_BYTES_MAX: usize = 1024 * 1024;
 
 #[derive(Debug, Default)]
 pub struct Inbox {
@@ -23,7 +39,10 @@ pub struct Inbox {
 
 #[derive(Debug, Default)]
 struct State {
-    events: Vec<Event>,
+    control: Vec<Event>,
+    /// Each with its bytes of payload.
+    bulk: VecDeque<(Event, usize)>,
+    bulk_size: usize,
     /// The node waits on `filled`.
     sleeps: bool,
     /// Somebody waits on `emptied`.
@@ -32,6 +51,45 @@ struct State {
     aborted: bool,
     /// The node has ended: nothing is taken in any more.
     closed: bool,
+}
+
+impl State {
+    fn add(&mut self, event: Event, size: Option<usize>) {
+        match size {
+            None => self.control.push(event),
+            Some(size) => {
+                self.bulk_size += size;
+                self.bulk.push_back((event, size));
+            }
+        }
+    }
+
+    fn has_room(&self, lane: Lane) -> bool {
+        match lane {
+            Lane::Control => self.control.len() < INBOX_EVENTS_MAX,
+            Lane::Bulk => self.bulk.len() < INBOX_EVENTS_MAX && self.bulk_size < INBOX_BYTES_MAX,
+        }
+    }
+}
+
+/// Bytes of payload of an event that takes the bulk lane; `None` for control.
+fn bulk_size(event: &Event) -> Option<usize> {
+    match event {
+        Event::Net(_, envelope) => (envelope.lane() == Lane::Bulk).then(|| envelope_size(envelope)),
+        Event::Client(_, request) => Some(match &request.body {
+            RequestBody::Operation(operation) => operation.size(),
+            RequestBody::Transact(transaction) => transaction.size(),
+            _ => 0,
+        }),
+        // Behind the requests of its connection.
+        Event::ClientClosed(_) => Some(0),
+        Event::Disk(_, DiskResult::Data(bytes)) => Some(bytes.len()),
+        Event::Disk(_, DiskResult::Done | DiskResult::Failed(_))
+        | Event::Link(..)
+        | Event::WallClock(_)
+        | Event::Timer
+        | Event::Stop => None,
+    }
 }
 
 /// What the node woke up to.
@@ -45,9 +103,10 @@ pub enum Taken {
 
 impl Inbox {
     pub fn push(&self, event: Event) {
+        let size = bulk_size(&event);
         let mut state = self.lock();
         if !state.closed {
-            state.events.push(event);
+            state.add(event, size);
             self.wake(state);
         }
     }
@@ -57,12 +116,13 @@ impl Inbox {
         if events.is_empty() {
             return true;
         }
+        let sizes: Vec<Option<usize>> = events.iter().map(bulk_size).collect();
         let mut state = self.lock();
         if state.closed {
             events.clear();
             return false;
         }
-        state.events.append(events);
+        events.drain(..).zip(sizes).for_each(|(event, size)| state.add(event, size));
         self.wake(state);
         true
     }
@@ -72,7 +132,8 @@ impl Inbox {
         let mut state = self.lock();
         state.closed = true;
         self.emptied.notify_waiters();
-        std::mem::take(&mut state.events)
+        let bulk = std::mem::take(&mut state.bulk);
+        std::mem::take(&mut state.control).into_iter().chain(bulk.into_iter().map(|(event, _)| event)).collect()
     }
 
     /// The node ends at once, as by a crash.
@@ -82,13 +143,13 @@ impl Inbox {
         self.wake(state);
     }
 
-    /// Waits until there is room for more.
-    pub async fn room(&self) {
+    /// Waits until there is room for more in the lane.
+    pub async fn room(&self, lane: Lane) {
         loop {
             let emptied = self.emptied.notified();
             {
                 let mut state = self.lock();
-                if state.events.len() < INBOX_EVENTS_MAX {
+                if state.has_room(lane) {
                     return;
                 }
                 state.crowded = true;
@@ -97,7 +158,7 @@ impl Inbox {
         }
     }
 
-    /// Moves everything into `events`, which must be empty; waits for something until `deadline` at the latest, by the caller's clock
+    /// Moves all control and a portion of bulk into `events`, which must be empty; waits for something until `deadline` at the latest, by the caller's clock
     /// `now`.
     pub fn take(&self, events: &mut Vec<Event>, now: impl Fn() -> Time, deadline: Option<Time>) -> Taken {
         assert!(events.is_empty(), "the last batch was stepped");
@@ -106,8 +167,15 @@ impl Inbox {
             if state.aborted {
                 return Taken::Aborted;
             }
-            if !state.events.is_empty() {
-                std::mem::swap(&mut state.events, events);
+            if !state.control.is_empty() || !state.bulk.is_empty() {
+                std::mem::swap(&mut state.control, events);
+                let (mut count, mut taken) = (0, 0);
+                while count < PORTION_EVENTS_MAX && taken < PORTION_BYTES_MAX {
+                    let Some((event, size)) = state.bulk.pop_front() else { break };
+                    events.push(event);
+                    (count, taken) = (count + 1, taken + size);
+                }
+                state.bulk_size -= taken;
                 if std::mem::take(&mut state.crowded) {
                     self.emptied.notify_waiters();
                 }
@@ -124,6 +192,11 @@ impl Inbox {
             state = self.filled.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
             state.sleeps = false;
         }
+    }
+
+    /// Moves what must not wait into `events`, behind what they hold. Never waits.
+    pub fn take_control(&self, events: &mut Vec<Event>) {
+        events.append(&mut self.lock().control);
     }
 
     fn wake(&self, mut state: MutexGuard<'_, State>) {
@@ -143,7 +216,9 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{ConnId, IoId};
     use crate::server::clock::Clock;
+    use bytes::Bytes;
     use std::sync::Arc;
 
     #[test]
@@ -171,16 +246,36 @@ mod tests {
     #[tokio::test]
     async fn a_producer_waits_while_the_inbox_is_full() {
         let inbox = Arc::new(Inbox::default());
-        inbox.room().await;
-        inbox.push_all(&mut (0..INBOX_EVENTS_MAX).map(|_| Event::Timer).collect());
+        inbox.room(Lane::Bulk).await;
+        inbox.push_all(&mut (0..INBOX_EVENTS_MAX).map(|_| Event::ClientClosed(ConnId(1))).collect());
+        inbox.room(Lane::Control).await;
         let waiter = tokio::spawn({
             let inbox = Arc::clone(&inbox);
-            async move { inbox.room().await }
+            async move { inbox.room(Lane::Bulk).await }
         });
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(!waiter.is_finished());
         let mut events = Vec::new();
         assert_eq!(inbox.take(&mut events, || Time::ZERO, None), Taken::Events);
+        assert_eq!(events.len(), PORTION_EVENTS_MAX);
         waiter.await.expect("no panic");
+    }
+
+    #[test]
+    fn what_must_not_wait_overtakes_bulk_and_bulk_comes_in_portions() {
+        let inbox = Inbox::default();
+        let value = Bytes::from(vec![7; 300 * 1024]);
+        (0..10).for_each(|n| inbox.push(Event::Disk(IoId(n), DiskResult::Data(value.clone()))));
+        inbox.push(Event::Disk(IoId(99), DiskResult::Done));
+        let mut events = Vec::new();
+        assert_eq!(inbox.take(&mut events, || Time::ZERO, None), Taken::Events);
+        assert!(matches!(events[0], Event::Disk(IoId(99), DiskResult::Done)), "{:?}", events[0]);
+        assert_eq!(events.len(), 5, "control, and bulk up to the first event beyond a mebibyte");
+        inbox.push(Event::Timer);
+        inbox.push(Event::ClientClosed(ConnId(1)));
+        events.clear();
+        inbox.take_control(&mut events);
+        assert!(matches!(events[..], [Event::Timer]));
+        assert_eq!(inbox.close().len(), 7, "what was not taken is given back");
     }
 }

@@ -16,7 +16,7 @@ use super::reader::Memory;
 use crate::base::{ClusterId, ConnId, DirectoryId, Duration, Epoch, NodeId};
 use crate::msg::client::{Request, RequestBody, Response, ResponseBody};
 use crate::msg::cluster::Formation;
-use crate::msg::peer::{Envelope, NodeAddress, PeerMessage};
+use crate::msg::peer::{Envelope, Lane, NodeAddress, PeerMessage};
 use crate::node::Event;
 use std::collections::BTreeMap;
 use std::io;
@@ -98,7 +98,7 @@ pub struct Network {
     peers: BTreeMap<NodeId, PeerLink>,
     addresses: Addresses,
     spoken: AtomicBool,
-    inbound: Mutex<BTreeMap<NodeId, Inbound>>,
+    inbound: Mutex<BTreeMap<(NodeId, Lane), Inbound>>,
     clients: Mutex<BTreeMap<ConnId, Arc<ClientLink>>>,
     share: Share,
     connection_last: AtomicU64,
@@ -193,7 +193,7 @@ impl Network {
         self.bindings.get().and_then(|bindings| bindings.get(&node)).copied()
     }
 
-    pub fn inbound(&self) -> MutexGuard<'_, BTreeMap<NodeId, Inbound>> {
+    pub fn inbound(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Lane), Inbound>> {
         self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -409,7 +409,9 @@ pub fn run(network: &Arc<Network>, listener: std::net::TcpListener, seed: u64) -
         let listener = TcpListener::from_std(listener)?;
         let listening = tokio::spawn(listen(Arc::clone(network), listener));
         for peer in network.peers() {
-            tokio::spawn(peers::keep_link(Arc::clone(network), peer.node(), seed));
+            for lane in Lane::ALL {
+                tokio::spawn(peers::keep_link(Arc::clone(network), peer.node(), lane, seed));
+            }
         }
         if network.route().await == End::Drain {
             // With it goes the listener: whoever dials now is refused at once, and asks another node. Taken in, it would send requests that nobody
@@ -510,7 +512,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut st
     };
     let wanted = match theirs.role {
         Role::Client => network.client_wanted(&theirs),
-        Role::Peer => peers::wanted(network, &theirs),
+        Role::Peer | Role::PeerControl => peers::wanted(network, &theirs),
     };
     // One whose handshake was under way when the end began.
     if let Some(goodbye) = network.parting() {
@@ -522,6 +524,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut st
     }
     match theirs.role {
         Role::Client => clients::serve(network, stream).await,
-        Role::Peer => peers::serve(network, stream, theirs).await,
+        Role::Peer => peers::serve(network, stream, theirs, Lane::Bulk).await,
+        Role::PeerControl => peers::serve(network, stream, theirs, Lane::Control).await,
     }
 }

@@ -1,6 +1,8 @@
 //! Connections between nodes: each node dials every other, and says what it has to say on the connection that it dialled.
 //!
-//! So a pair has two connections, one for each direction, and neither side has to agree with the other on which one counts. A
+//! So neither side has to agree with the other on which connection counts. In each direction there are two, one for each [`Lane`]: what keeps
+//! leaders in office (heartbeats, votes) shares no queue, no socket buffer and no reader with bulk. While the control lane has no connection, its
+//! messages take the bulk lane's. That lanes overtake each other is no more than the transport may do anyhow. A
 //! link that is lost is dialled again, after a pause that doubles up to a second, with jitter, and at once when the peer
 //! itself turns up. A peer may have moved: what it said last is dialled first, and then, in turn, all other addresses that were ever known of it; the
 //! handshake says who answers.
@@ -19,7 +21,7 @@ use crate::base::limits::{ENVELOPE_MESSAGES_MAX, FRAME_SIZE_MAX};
 use crate::base::random::{self, Random};
 use crate::base::{DirectoryId, Duration, NodeId};
 use crate::msg::codec;
-use crate::msg::peer::{Envelope, PeerMessage};
+use crate::msg::peer::{Envelope, Lane, PeerMessage};
 use crate::node::{Event, LinkState};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -29,8 +31,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-/// Bytes that wait for one peer. Beyond: heartbeats are dropped, then the oldest.
+/// Bytes that wait for one peer in the bulk lane. Beyond: the oldest are dropped.
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that wait for one peer in the control lane. Beyond: heartbeats are dropped, then the oldest.
+const CONTROL_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of messages in one envelope of several. Beyond: it is cut, so that the receiver gets on to other things in between.
+const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -50,15 +56,28 @@ pub struct PeerLink {
     node: NodeId,
     /// Where it may be. The first is the likeliest.
     addresses: Mutex<Vec<String>>,
+    control: Way,
+    bulk: Way,
+}
+
+/// One lane's connection to one peer.
+#[derive(Debug, Default)]
+struct Way {
     /// `None`: not connected. What is said then is lost, as the transport may lose it.
     outgoing: Mutex<Option<Arc<Outgoing>>>,
     /// The peer has turned up: dial it now.
     turned_up: Notify,
 }
 
+impl Way {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Outgoing>>> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl PeerLink {
     pub fn new(node: NodeId, addresses: Vec<String>) -> PeerLink {
-        PeerLink { node, addresses: Mutex::new(addresses), outgoing: Mutex::default(), turned_up: Notify::new() }
+        PeerLink { node, addresses: Mutex::new(addresses), control: Way::default(), bulk: Way::default() }
     }
 
     pub fn node(&self) -> NodeId {
@@ -75,7 +94,7 @@ impl PeerLink {
         addresses.insert(0, address);
         addresses.truncate(ADDRESSES_MAX);
         drop(addresses);
-        self.turned_up.notify_one();
+        Lane::ALL.into_iter().for_each(|lane| self.way(lane).turned_up.notify_one());
     }
 
     fn knows(&self, address: &String) -> bool {
@@ -90,7 +109,9 @@ impl PeerLink {
 
     /// Gives how many envelopes with more than heartbeats in them were dropped.
     pub fn send(&self, envelope: Envelope, counters: &NetworkCounters) -> usize {
-        let Some(outgoing) = self.lock().clone() else {
+        let lane = envelope.lane();
+        let own = self.way(lane).lock().clone();
+        let Some(outgoing) = own.or_else(|| self.bulk.lock().clone().filter(|_| lane == Lane::Control)) else {
             return 1;
         };
         let mut dropped = 0;
@@ -103,28 +124,32 @@ impl PeerLink {
         dropped
     }
 
-    /// Whether there is a connection.
+    /// Whether there is a connection, of either lane.
     pub fn is_up(&self) -> bool {
-        self.lock().is_some()
+        Lane::ALL.into_iter().any(|lane| self.way(lane).lock().is_some())
     }
 
-    /// Ends the connection after what waits.
+    /// Ends the connections after what waits.
     pub fn finish(&self) {
-        if let Some(outgoing) = self.lock().as_ref() {
-            outgoing.finish(None);
+        for lane in Lane::ALL {
+            if let Some(outgoing) = self.way(lane).lock().as_ref() {
+                outgoing.finish(None);
+            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Outgoing>>> {
-        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn way(&self, lane: Lane) -> &Way {
+        match lane {
+            Lane::Control => &self.control,
+            Lane::Bulk => &self.bulk,
+        }
     }
 }
 
-/// Cuts an envelope that would be too long for a frame. Messages keep their order.
+/// Cuts an envelope that is long. Messages keep their order. One alone is bounded by itself, far below a frame.
 fn split(envelope: Envelope) -> Vec<Envelope> {
-    // An append is bounded by itself; together they may exceed a frame only when there are several.
-    let size: usize = envelope.messages.iter().map(size_estimate).sum();
-    if (size <= FRAME_SIZE_MAX / 2 && envelope.messages.len() <= ENVELOPE_MESSAGES_MAX) || envelope.messages.len() < 2 {
+    let size = envelope_size(&envelope);
+    if (size <= ENVELOPE_BYTES_MAX && envelope.messages.len() <= ENVELOPE_MESSAGES_MAX) || envelope.messages.len() < 2 {
         return vec![envelope];
     }
     let Envelope { cluster, from, directory, epoch, mut messages } = envelope;
@@ -133,6 +158,11 @@ fn split(envelope: Envelope) -> Vec<Envelope> {
     let mut parts = split(part(messages));
     parts.extend(split(part(back)));
     parts
+}
+
+/// Bytes that an envelope takes; rather too many than too few.
+pub fn envelope_size(envelope: &Envelope) -> usize {
+    envelope.messages.iter().map(size_estimate).sum()
 }
 
 /// Bytes that a message takes, by its payload; rather too many than too few.
@@ -212,10 +242,10 @@ fn answer_size(body: &crate::msg::client::ResponseBody, fixed: usize) -> usize {
     }
 }
 
-/// Dials the peer `node` for as long as the network lives.
-pub async fn keep_link(network: Arc<Network>, node: NodeId, seed: u64) {
+/// Dials the peer `node` in one lane, for as long as the network lives.
+pub async fn keep_link(network: Arc<Network>, node: NodeId, lane: Lane, seed: u64) {
     let peer = network.peer(node).expect("made from the list of peers");
-    let mut random = random::stream(seed, &format!("dial {node}"));
+    let mut random = random::stream(seed, &format!("dial {node} {lane:?}"));
     let mut pause = PAUSE_MIN;
     // By address, so that several which fail in turn are no news each time.
     let mut complaints: BTreeMap<String, String> = BTreeMap::new();
@@ -223,7 +253,7 @@ pub async fn keep_link(network: Arc<Network>, node: NodeId, seed: u64) {
     loop {
         let began = Instant::now();
         let address = peer.address(attempt);
-        let ended = dial(&network, peer, &address).await;
+        let ended = dial(&network, peer, lane, &address).await;
         if network.parting().is_some() {
             return;
         }
@@ -233,13 +263,13 @@ pub async fn keep_link(network: Arc<Network>, node: NodeId, seed: u64) {
         attempt = if began.elapsed() > LED_SOMEWHERE_AFTER { 0 } else { attempt + 1 };
         // The same trouble is told once, not every second.
         if complaints.get(&address) != Some(&ended) {
-            tracing::info!(peer = %node, %address, reason = %ended, "no link to a peer");
+            tracing::info!(peer = %node, %address, ?lane, reason = %ended, "no link to a peer");
             complaints.retain(|known, _| peer.knows(known));
             complaints.insert(address, ended);
         }
         tokio::select! {
             () = tokio::time::sleep(jittered(pause, &mut random)) => pause = (pause * 2).min(PAUSE_MAX),
-            () = peer.turned_up.notified() => (pause, attempt) = (PAUSE_MIN, 0),
+            () = peer.way(lane).turned_up.notified() => (pause, attempt) = (PAUSE_MIN, 0),
         }
     }
 }
@@ -250,16 +280,20 @@ fn jittered(pause: Duration, random: &mut Random) -> Duration {
 }
 
 /// One connection to a peer, from its making to its end. Gives why it ended.
-async fn dial(network: &Network, peer: &PeerLink, address: &str) -> String {
+async fn dial(network: &Network, peer: &PeerLink, lane: Lane, address: &str) -> String {
     let mut stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return error.to_string(),
         Err(_) => return "it does not answer".into(),
     };
     tune(&stream);
-    match handshake::dial(&mut stream, &network.hello()).await {
+    let role = match lane {
+        Lane::Control => Role::PeerControl,
+        Lane::Bulk => Role::Peer,
+    };
+    match handshake::dial(&mut stream, &Hello { role, ..network.hello() }).await {
         Ok(theirs) => match answered_by(network, peer, address, &theirs) {
-            Ok(()) => talk(network, peer, stream).await,
+            Ok(()) => talk(network, peer, lane, stream).await,
             Err(why) => why,
         },
         Err(HandshakeError::Io(error)) => format!("the connection was lost in the handshake: {error}"),
@@ -279,14 +313,24 @@ fn answered_by(network: &Network, peer: &PeerLink, address: &str, theirs: &Hello
 }
 
 /// Writes what the node says to the peer until the link ends. Gives why it did.
-async fn talk<S: AsyncRead + AsyncWrite + Unpin>(network: &Network, peer: &PeerLink, stream: S) -> String {
-    let outgoing = Arc::new(Outgoing::new(QUEUE_BYTES_MAX, Arc::clone(&network.envelopes)));
-    if network.has_spoken() {
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(network: &Network, peer: &PeerLink, lane: Lane, stream: S) -> String {
+    let limit = match lane {
+        Lane::Control => CONTROL_QUEUE_BYTES_MAX,
+        Lane::Bulk => QUEUE_BYTES_MAX,
+    };
+    let outgoing = Arc::new(Outgoing::new(limit, Arc::clone(&network.envelopes)));
+    if network.has_spoken() && lane == Lane::Bulk {
         outgoing.push_dropping(&network.envelope(vec![network.addresses()]), false);
     }
-    *peer.lock() = Some(Arc::clone(&outgoing));
-    network.inbox.push(Event::Link(peer.node, LinkState::Up));
-    tracing::debug!(peer = %peer.node, "link up");
+    *peer.way(lane).lock() = Some(Arc::clone(&outgoing));
+    // The node asks after links for the sake of what it forwards, which is bulk.
+    let tell = |state| {
+        if lane == Lane::Bulk {
+            network.inbox.push(Event::Link(peer.node, state));
+        }
+    };
+    tell(LinkState::Up);
+    tracing::debug!(peer = %peer.node, ?lane, "link up");
 
     let (read_half, mut write_half) = tokio::io::split(stream);
     // The peer says nothing here but why it closes.
@@ -306,9 +350,9 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(network: &Network, peer: &PeerL
         },
     };
 
-    *peer.lock() = None;
+    *peer.way(lane).lock() = None;
     outgoing.abort();
-    network.inbox.push(Event::Link(peer.node, LinkState::Down));
+    tell(LinkState::Down);
     ended
 }
 
@@ -337,10 +381,12 @@ pub fn wanted(network: &Network, theirs: &Hello) -> Result<(), Goodbye> {
         let text = format!("node {} knows no node {}", ours.node, theirs.node);
         return Err(Goodbye::new(Reason::NotAMember, text));
     }
-    let taken = network.inbound().get(&theirs.node).is_some_and(|now| {
+    let inbound = network.inbound();
+    let taken = Lane::ALL.into_iter().filter_map(|lane| inbound.get(&(theirs.node, lane))).any(|now| {
         let bound = network.bound_directory(theirs.node).unwrap_or(now.directory);
         now.directory != theirs.directory && bound != theirs.directory
     });
+    drop(inbound);
     if taken {
         let text = format!("node id {} is taken: a node with another data directory has it", theirs.node);
         return Err(Goodbye::new(Reason::NodeIdTaken, text));
@@ -349,20 +395,20 @@ pub fn wanted(network: &Network, theirs: &Hello) -> Result<(), Goodbye> {
 }
 
 /// A peer's connection, after its hello was found [`wanted`].
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut stream: S, theirs: Hello) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut stream: S, theirs: Hello, lane: Lane) {
     let replaced = Arc::new(Notify::new());
     let inbound = Inbound { directory: theirs.directory, replaced: Arc::clone(&replaced) };
-    if let Some(older) = network.inbound().insert(theirs.node, inbound) {
+    if let Some(older) = network.inbound().insert((theirs.node, lane), inbound) {
         older.replaced.notify_one();
     }
     if handshake::welcome(&mut stream, &network.answer()).await.is_ok() {
         if let Some(peer) = network.peer(theirs.node) {
-            peer.turned_up.notify_one();
+            Lane::ALL.into_iter().for_each(|lane| peer.way(lane).turned_up.notify_one());
         }
         let (mut read_half, write_half) = tokio::io::split(stream);
         let mut reader = FrameReader::new(&mut read_half, FRAME_SIZE_MAX, network.peer_idle_max, Arc::clone(&network.memory));
         let goodbye = tokio::select! {
-            goodbye = read_envelopes(network, &mut reader, &theirs) => goodbye,
+            goodbye = read_envelopes(network, &mut reader, &theirs, lane) => goodbye,
             () = replaced.notified() => Some(Goodbye::new(Reason::Replaced, "a newer connection took its place")),
         };
         drop(reader);
@@ -372,8 +418,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mu
         }
     }
     let mut inbound = network.inbound();
-    if inbound.get(&theirs.node).is_some_and(|now| Arc::ptr_eq(&now.replaced, &replaced)) {
-        inbound.remove(&theirs.node);
+    if inbound.get(&(theirs.node, lane)).is_some_and(|now| Arc::ptr_eq(&now.replaced, &replaced)) {
+        inbound.remove(&(theirs.node, lane));
     }
 }
 
@@ -395,11 +441,12 @@ async fn read_envelopes<R: AsyncRead + Unpin>(
     network: &Arc<Network>,
     reader: &mut FrameReader<R>,
     theirs: &Hello,
+    lane: Lane,
 ) -> Option<Goodbye> {
     let mut frames = Vec::new();
     let mut events = Vec::new();
     loop {
-        network.inbox.room().await;
+        network.inbox.room(lane).await;
         match reader.next(&mut frames, BATCH_MAX).await {
             Ok(true) => {}
             Ok(false) => return None,

@@ -677,6 +677,7 @@ mod tests {
             epoch: Epoch(1),
             random: &mut random,
             liveness: &LivenessView::EMPTY,
+            flow: crate::actor::FlowView::empty(),
             cache: &mut cache,
             wall_clock_ms: 0,
             room: crate::actor::Room::AMPLE,

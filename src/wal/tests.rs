@@ -74,6 +74,7 @@ impl Rig {
             epoch: self.epoch,
             random: &mut self.random,
             liveness: &liveness,
+            flow: crate::actor::FlowView::empty(),
             cache: &mut cache,
             wall_clock_ms: 0,
             room: crate::actor::Room::AMPLE,

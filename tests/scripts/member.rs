@@ -208,6 +208,7 @@ impl Member {
             epoch: *epoch,
             random,
             liveness: view,
+            flow: ringseed::actor::FlowView::empty(),
             cache,
             wall_clock_ms: 0,
             room: Room::AMPLE,
@@ -429,7 +430,18 @@ fn context<'a>(
     liveness: &'a LivenessView,
     cache: &'a mut ValueCache,
 ) -> Context<'a> {
-    Context { now, me, epoch, random, liveness, cache, wall_clock_ms: 0, room: Room::AMPLE, quorum_has_room: true }
+    Context {
+        now,
+        me,
+        epoch,
+        random,
+        liveness,
+        flow: ringseed::actor::FlowView::empty(),
+        cache,
+        wall_clock_ms: 0,
+        room: Room::AMPLE,
+        quorum_has_room: true,
+    }
 }
 
 /// What recovery makes of a log: the last hard state, and the entries, each discarding those from its index on that came before it.

@@ -33,8 +33,14 @@ impl Plan {
                 transactions::strike_points(&mut plan, &mut others);
             }
         }
-        edges(&mut plan, &mut Dice::new(seed, "edges"));
+        if plan.calm_from_ms.is_none() {
+            edges(&mut plan, &mut Dice::new(seed, "edges"));
+        }
         set_walls(&mut plan, seed);
+        let mut widths = Dice::new(seed, "bandwidth");
+        if plan.network.bandwidth_kib == 0 && widths.chance(200) {
+            plan.network.bandwidth_kib = bandwidth_kib(&plan, &mut widths);
+        }
         keep_the_promises_keepable(&mut plan, &mut dice);
         standing::draw(&mut plan, &mut Dice::new(seed, "standing"));
         let clients = u64::from(plan.workload.clients);
@@ -42,6 +48,13 @@ impl Plan {
         plan.faults.sort_by_key(|fault| fault.at_ms);
         plan
     }
+}
+
+/// Narrow enough for large values to queue, and wide enough for a node that was away to catch up in the time it is given.
+fn bandwidth_kib(plan: &Plan, dice: &mut Dice) -> u32 {
+    let largest = if plan.workload.edge_permille > 0 { 512 * 1024 } else { u64::from(plan.workload.value_size_max) };
+    let least = (largest / 64).max(256);
+    dice.spread(least, 16 * least) as u32
 }
 
 pub(super) const YEAR_MS: u64 = 365 * 24 * 3_600 * 1_000;
@@ -104,6 +117,7 @@ fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
             loss_permille: if dice.chance(300) { dice.spread(1, 50) as u32 } else { 0 },
             duplication_permille: if dice.chance(300) { dice.spread(1, 100) as u32 } else { 0 },
             reordering_permille: if dice.chance(300) { dice.spread(1, 200) as u32 } else { 0 },
+            bandwidth_kib: 0,
         },
         disk: DiskPlan {
             write_us: *dice.pick(&[5, 50, 300, 2_000]),
@@ -112,6 +126,7 @@ fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
             jitter_us: dice.spread(1, 3_000),
         },
         faults_ms: dice.between(4_000, 9_000) + u64::from(support_ms),
+        calm_from_ms: None,
         ending: *dice.pick(&[Ending::HealAll, Ending::HealAll, Ending::HealAll, Ending::HealMajority, Ending::NeverHeal]),
         faults: Vec::new(),
         standing: None,

@@ -36,6 +36,9 @@ pub struct Plan {
     pub disk: DiskPlan,
     /// The fault phase ends here.
     pub faults_ms: u64,
+    /// From here until the fault phase ends every link is whole and every node runs: nobody has a reason to campaign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calm_from_ms: Option<u64>,
     pub ending: Ending,
     pub faults: Vec<Fault>,
     /// Outlasts the other faults. While it stands, whatever has a majority to serve it must be served: see [`Standing`].
@@ -123,6 +126,9 @@ pub struct NetworkPlan {
     pub loss_permille: u32,
     pub duplication_permille: u32,
     pub reordering_permille: u32,
+    /// KiB that each lane of each directed pair of nodes carries in a second; what is sent beyond waits, in order. 0: no limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bandwidth_kib: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,10 @@
 //! Each is drawn over the same surroundings as the swarm, and keeps much of them random: it says where to strike, not what to find.
 
 use super::generate::{aimed_there, rot, settled, style, target};
-use super::{Ending, Fault, FaultKind, LossStyle, Plan, Standing, Target, Trigger, standing, steered, transactions};
+use super::{
+    DiskPlan, Ending, Fault, FaultKind, LossStyle, NetworkPlan, Plan, Standing, Target, Trigger, WorkloadPlan, standing, steered,
+    transactions,
+};
 use crate::dice::Dice;
 
 #[derive(Debug)]
@@ -35,6 +38,7 @@ pub const TABLE: &[Scenario] = &[
     Scenario { name: "everything restarts", draw: restarts },
     Scenario { name: "elections are contested", draw: contested_elections },
     Scenario { name: "large values and lagging followers", draw: lagging_followers },
+    Scenario { name: "a node that was away catches up over narrow links", draw: narrow_links },
     Scenario { name: "leaders change all the time", draw: leader_churn },
     Scenario { name: "the cluster is struck while it forms", draw: formation },
     Scenario { name: "relaxed syncing loses a tail", draw: relaxed_tails },
@@ -529,6 +533,45 @@ fn lagging_followers(plan: &mut Plan, dice: &mut Dice) {
             _ => add(plan, at, span, FaultKind::Isolate { target }),
         }
     }
+}
+
+/// A backlog of seconds of a link's bandwidth waits for the node that returns; from then on nothing is wrong, and every leader stays.
+fn narrow_links(plan: &mut Plan, dice: &mut Dice) {
+    strict_sync(plan);
+    plan.nodes.truncate(3);
+    plan.cluster.partitions = *dice.pick(&[4, 8, 16]);
+    plan.cluster.support_ms = *dice.pick(&[300, 400, 600]);
+    let support = u64::from(plan.cluster.support_ms);
+    plan.nodes.iter_mut().for_each(|node| {
+        node.heartbeat_ms = support / 4;
+        node.segment_kib = 512;
+        node.boot_ms %= 100;
+    });
+    plan.workload = WorkloadPlan {
+        clients: 10,
+        keys: 24,
+        value_size_max: dice.between(60_000, 120_000) as u32,
+        get_permille: 50,
+        timeout_ms: 3_000,
+        ..plan.workload.clone()
+    };
+    plan.network = NetworkPlan {
+        latency_us: dice.spread(50, 1_000),
+        jitter_us: 50,
+        loss_permille: 0,
+        duplication_permille: 0,
+        reordering_permille: 0,
+        bandwidth_kib: dice.between(400, 900) as u32,
+    };
+    plan.disk = DiskPlan { write_us: 50, sync_us: dice.between(100, 1_000), read_us: 50, jitter_us: 100 };
+    plan.faults_ms = 10_000;
+    plan.ending = Ending::HealAll;
+    let (at, span) = (1_500, dice.between(3_500, 4_500));
+    let target = Target::Node(1 + dice.below(3) as u16);
+    let kind = if dice.chance(500) { FaultKind::Isolate { target } } else { FaultKind::Crash { target } };
+    add(plan, at, span, kind);
+    // By then it has heard who leads; and a leader that it had while it was away has stepped down.
+    plan.calm_from_ms = Some(at + span + 2 * support);
 }
 
 fn leader_churn(plan: &mut Plan, dice: &mut Dice) {

@@ -24,7 +24,8 @@ pub(super) fn draw(plan: &mut Plan, dice: &mut Dice) {
     let gone = |kind: &FaultKind| matches!(kind, FaultKind::Wipe { .. } | FaultKind::OldDirectory { .. });
     // A replica that may have lost something needs every voter to elect.
     let relaxed = plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
-    let bears = plan.ending == Ending::HealAll && !relaxed && !plan.faults.iter().any(|fault| gone(&fault.kind));
+    let calm = plan.calm_from_ms.is_some();
+    let bears = plan.ending == Ending::HealAll && !relaxed && !calm && !plan.faults.iter().any(|fault| gone(&fault.kind));
     if plan.standing.is_some() || !bears || plan.beyond_drift_bound() || !dice.chance(170) {
         return;
     }

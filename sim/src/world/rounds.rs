@@ -4,6 +4,7 @@ use super::{Happening, MS, World};
 use crate::WorldTime;
 use crate::check::Violation;
 use crate::counters::Kind;
+use crate::network::Parcel;
 use crate::plan::{FaultKind, LossStyle, MessageKind, Rot, Trigger};
 use crate::points::{self, Point};
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use ringseed::base::{ConnId, IoId, NodeId};
 use ringseed::msg::client::{Request, Response, ResponseBody};
 use ringseed::msg::codec;
 use ringseed::msg::disk::{DiskOp, DiskResult};
-use ringseed::msg::peer::{Envelope, PeerMessage};
+use ringseed::msg::peer::{Envelope, PeerMessage, ReplicaMessage};
 use ringseed::node::{Effect, Event, LinkState, Node};
 use ringseed::wal::{self, RecoverError};
 use std::collections::BTreeMap;
@@ -195,6 +196,7 @@ impl World {
         if let Err(violation) = self.watch.sent(self.machines[from].id, to, envelope, &mut self.triggers) {
             self.safety(violation);
         }
+        self.judge_calm(from, envelope);
         let bytes = Bytes::from(codec::encode(envelope));
         self.trace.event(self.now, 5, from, &bytes, || format!("n{} -> n{to}: {envelope:?}", from + 1));
         if self.faults_befall(from, to_number, envelope, &bytes) {
@@ -203,8 +205,30 @@ impl World {
         if self.network.tells_kinds_apart(from, to_number) {
             return self.send_apart(from, to_number, envelope);
         }
-        for arrival in self.network.send(from, to_number, self.now, 0, &mut self.counters).into_iter().flatten() {
+        let parcel = Parcel { lane: envelope.lane(), size: bytes.len(), late_ms: 0 };
+        for arrival in self.network.send(from, to_number, self.now, parcel, &mut self.counters).into_iter().flatten() {
             self.at(arrival, Happening::Arrival { to: to_number, from, envelope: bytes.clone() });
+        }
+    }
+
+    /// While every link is whole and every node runs, nobody campaigns unless its leader asked for that: whatever else is under way between the
+    /// nodes does not cost a leader its office.
+    fn judge_calm(&mut self, from: usize, envelope: &Envelope) {
+        let calm = self.plan.calm_from_ms.is_some_and(|calm| self.now >= calm * MS && self.now < self.plan.faults_ms * MS);
+        if !calm {
+            return;
+        }
+        for message in &envelope.messages {
+            if let PeerMessage::Replica(group, ReplicaMessage::Vote(request)) = message
+                && request.released.is_none()
+            {
+                let text = format!(
+                    "n{} campaigns for term {} of {group:?}, while every link and every node is whole",
+                    from + 1,
+                    request.term
+                );
+                self.liveness(text);
+            }
         }
     }
 
@@ -232,7 +256,8 @@ impl World {
             Some(FaultKind::RepeatMessage { after_ms }) => (0, Some(after_ms)),
             Some(_) => return true,
         };
-        for arrival in self.network.send(from, to, self.now, late_ms, &mut self.counters).into_iter().flatten() {
+        let parcel = Parcel { lane: envelope.lane(), size: bytes.len(), late_ms };
+        for arrival in self.network.send(from, to, self.now, parcel, &mut self.counters).into_iter().flatten() {
             for again in [Some(0), again_ms].into_iter().flatten() {
                 self.at(arrival + again * MS, Happening::Arrival { to, from, envelope: bytes.clone() });
             }
@@ -249,7 +274,8 @@ impl World {
         }
         for (late, messages) in by_lateness {
             let bytes = Bytes::from(codec::encode(&Envelope { messages, ..envelope.clone() }));
-            for arrival in self.network.send(from, to, self.now, late, &mut self.counters).into_iter().flatten() {
+            let parcel = Parcel { lane: envelope.lane(), size: bytes.len(), late_ms: late };
+            for arrival in self.network.send(from, to, self.now, parcel, &mut self.counters).into_iter().flatten() {
                 self.at(arrival, Happening::Arrival { to, from, envelope: bytes.clone() });
             }
         }
