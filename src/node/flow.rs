@@ -152,6 +152,8 @@ mod tests {
                 *out = 0;
                 self.flow.note(*group, self.noted.get_mut(group).expect("one of them"), std::iter::empty(), 0);
             }
+            // Who is acknowledged first asks first, and has to wait behind the others all the same.
+            self.ask(GroupId(1), share, helping);
             while let Some((group, node, share_free)) = self.flow.next_turn() {
                 assert_eq!((node, share_free), (PEER, share));
                 self.noted.get_mut(&group).expect("one of them").leaves(node, share);
