@@ -540,7 +540,7 @@ fn narrow_links(plan: &mut Plan, dice: &mut Dice) {
     strict_sync(plan);
     plan.nodes.truncate(3);
     plan.cluster.partitions = *dice.pick(&[4, 8, 16]);
-    plan.cluster.support_ms = *dice.pick(&[300, 400, 600]);
+    plan.cluster.support_ms = *dice.pick(&[300, 400]);
     let support = u64::from(plan.cluster.support_ms);
     plan.nodes.iter_mut().for_each(|node| {
         node.heartbeat_ms = support / 4;
@@ -561,7 +561,7 @@ fn narrow_links(plan: &mut Plan, dice: &mut Dice) {
         loss_permille: 0,
         duplication_permille: 0,
         reordering_permille: 0,
-        bandwidth_kib: dice.between(400, 900) as u32,
+        bandwidth_kib: dice.between(200, 500) as u32,
     };
     plan.disk = DiskPlan { write_us: 50, sync_us: dice.between(100, 1_000), read_us: 50, jitter_us: 100 };
     plan.faults_ms = 10_000;
