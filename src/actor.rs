@@ -50,6 +50,8 @@ pub struct Context<'a> {
     pub room: Room,
     /// Of the group in question, a quorum of the replicas has room on its disks, as far as is known here.
     pub quorum_has_room: bool,
+    /// How long a sync of the node's log takes, as of late.
+    pub sync: Duration,
 }
 
 /// What a log still takes. While the disk has no room for a next segment, the end of the last one is a reserve, given up step by step, so that a vote never
@@ -100,6 +102,8 @@ pub enum TimerKind {
     Formation,
     /// When a group without a leader should campaign, an append be repeated, or a leader without support step down.
     Replica(GroupId),
+    /// When a group has campaigned for long enough, and another waits for its turn.
+    Campaign,
     /// When a client's deadline passes, or a request should be routed again.
     Gateway,
     /// When the log should sync (relaxed), seal an idle tail, or try again to allocate a segment.

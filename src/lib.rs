@@ -21,6 +21,7 @@
 //! | how a message gets past a link that is cut | `src/node/relay.rs` |
 //! | what overtakes what between nodes, and what waits for what | [`msg::peer::Lane`], `src/server/peers.rs`, `inbox.rs` |
 //! | how much is on its way to a peer, and held in memory | `src/node/flow.rs` |
+//! | which groups campaign at a time, how long a sync takes | `src/node/campaigns.rs`, `syncs.rs` |
 //! | which actor's output is which actor's input | `src/node/router.rs` |
 //! | threads, sockets, files | [`server`] |
 //! | commands, settings | [`cli`] |

@@ -77,6 +77,7 @@ fn drive(log: &mut Log, disk: &mut Disk, input: In) {
             cache: &mut cache,
             wall_clock_ms: 0,
             disk_full: false,
+            sync: ringseed::base::Duration::ZERO,
         };
         let mut out = Outbox::default();
         log.handle(&mut cx, input, &mut out);

@@ -95,8 +95,11 @@ pub const GETS_OF_MANY_IN_PROGRESS_MAX: usize = 1_024;
 pub const GETS_OF_MANY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Reads and checks in progress in one group. At the limit: rejected, `Overloaded`.
 pub const READS_PER_GROUP_MAX: usize = 16 * 1024;
-/// Messages that wait for the log at one node. At the limit: dropped, as the network may drop any.
+/// Messages that wait for the log at one node, votes apart, of which there is one for each group and peer. At the limit: dropped, as the network may drop any,
+/// and counted.
 pub const GATED_MESSAGES_MAX: usize = 64 * 1024;
+/// Groups of one node that campaign at the same time. At the limit: the next waits for its turn.
+pub const CAMPAIGNS_MAX: usize = 256;
 /// The most messages in one envelope. Beyond: a decoding error.
 pub const ENVELOPE_MESSAGES_MAX: usize = 64 * 1024;
 

@@ -391,6 +391,7 @@ mod tests {
             wall_clock_ms: 0,
             room: crate::actor::Room::AMPLE,
             quorum_has_room: true,
+            sync: crate::base::Duration::ZERO,
         }
     }
 

@@ -294,7 +294,7 @@ pub struct Promise {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub enum ReplicaMessage {
-    /// "Would you vote for me in this term?" Changes nothing at the receiver.
+    /// "Would you vote for me in this term?" Changes no term and no vote at the receiver.
     #[n(0)]
     PreVote(#[n(0)] VoteRequest),
     #[n(1)]

@@ -2,17 +2,19 @@
 //!
 //! | message | waits for |
 //! |---|---|
-//! | votes, pre-votes, releases and their replies; a candidate's request | all that was logged before it is *durable* |
+//! | votes; a candidate's request | all that was logged before it is *durable* |
 //! | acknowledgement of an append | all that was logged before it may be *acknowledged* (durable, unless syncing is relaxed) |
 //! | greeting, heartbeat and its reply; formation; refusal | this life's epoch is *durable* |
 //! | append, `TimeoutNow`, forwards and their replies, farewell; what is relayed | the epoch alone: appends leave before the local sync; an answer was already held until its entry committed |
+//! | pre-votes and their replies | the epoch alone. They promise nothing and change no vote: a reply may tell of a term that is not durable, or of what this node *would* do, and be forgotten; to adopt a term that nobody remembers is harmless, and whoever wins a pre-vote still needs votes |
+//! | releases and their replies | the epoch alone: that a node leads no longer stays true in its next life, in which it has led nothing; that a follower has heard it, too, since what was sent to its earlier life does not bind the next |
 //!
 //! What waits for a *commit* (answers to clients) is held by the store, which is told of commits; the leader's own copy counts when the log says so.
 
 use crate::base::limits::GATED_MESSAGES_MAX;
-use crate::base::{Lsn, NodeId};
+use crate::base::{GroupId, Lsn, NodeId};
 use crate::msg::peer::{PeerMessage, ReplicaMessage};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What a message waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,23 +41,29 @@ pub fn waits_for(message: &PeerMessage) -> Wait {
         | PeerMessage::Addresses(_)
         | PeerMessage::ForwardReply(_) => Wait::Epoch,
         PeerMessage::Replica(_, message) => match message {
-            ReplicaMessage::Append(_) | ReplicaMessage::TimeoutNow { .. } => Wait::Epoch,
-            ReplicaMessage::AppendReply(_) => Wait::Acknowledgeable,
-            ReplicaMessage::PreVote(_)
+            ReplicaMessage::Append(_)
+            | ReplicaMessage::TimeoutNow { .. }
+            | ReplicaMessage::PreVote(_)
             | ReplicaMessage::PreVoteReply(_)
-            | ReplicaMessage::Vote(_)
-            | ReplicaMessage::VoteReply(_)
             | ReplicaMessage::Released { .. }
-            | ReplicaMessage::ReleasedReply { .. } => Wait::Durable,
+            | ReplicaMessage::ReleasedReply { .. } => Wait::Epoch,
+            ReplicaMessage::AppendReply(_) => Wait::Acknowledgeable,
+            ReplicaMessage::Vote(_) | ReplicaMessage::VoteReply(_) => Wait::Durable,
         },
     }
 }
 
-/// Messages that wait, in the order they were made.
+/// Messages that wait.
 #[derive(Debug, Default)]
 pub struct Gate {
-    durable: VecDeque<(Lsn, NodeId, PeerMessage)>,
+    /// For the epoch, in the order they were made.
+    epoch: VecDeque<(Lsn, NodeId, PeerMessage)>,
+    /// In the order they were made.
     acknowledgeable: VecDeque<(Lsn, NodeId, PeerMessage)>,
+    /// One request and one reply for each group and peer: a newer one says all that an older one did. So they are never too many, and none is lost.
+    votes: BTreeMap<(NodeId, GroupId, bool), (Lsn, PeerMessage)>,
+    /// Messages that were dropped because too many waited.
+    pub dropped: u64,
 }
 
 /// How far the node's log is.
@@ -72,16 +80,31 @@ pub struct Watermarks {
 impl Gate {
     /// Gives the message back if it may leave now; else keeps it, or drops it when too many wait.
     pub fn pass(&mut self, to: NodeId, message: PeerMessage, marks: Watermarks) -> Option<PeerMessage> {
-        let (queue, reached, wanted) = match waits_for(&message) {
-            Wait::Epoch => (&mut self.durable, marks.durable, marks.epoch),
-            Wait::Durable => (&mut self.durable, marks.durable, marks.last),
-            Wait::Acknowledgeable => (&mut self.acknowledgeable, marks.acknowledgeable.max(marks.durable), marks.last),
+        let wait = waits_for(&message);
+        let (reached, wanted) = match wait {
+            Wait::Epoch => (marks.durable, marks.epoch),
+            Wait::Durable => (marks.durable, marks.last),
+            Wait::Acknowledgeable => (marks.acknowledgeable.max(marks.durable), marks.last),
         };
         if reached >= wanted && marks.durable >= marks.epoch {
             return Some(message);
         }
+        let queue = match (wait, &message) {
+            (Wait::Durable, PeerMessage::Replica(group, vote)) => {
+                let key = (to, *group, matches!(vote, ReplicaMessage::VoteReply(_)));
+                // The same once more does not wait for more than the first: repeats must not hold it up.
+                if self.votes.get(&key).is_none_or(|(_, held)| *held != message) {
+                    self.votes.insert(key, (wanted, message));
+                }
+                return None;
+            }
+            (Wait::Acknowledgeable, _) => &mut self.acknowledgeable,
+            _ => &mut self.epoch,
+        };
         if queue.len() < GATED_MESSAGES_MAX {
             queue.push_back((wanted, to, message));
+        } else {
+            self.dropped += 1;
         }
         None
     }
@@ -93,25 +116,69 @@ impl Gate {
             return released;
         }
         let acknowledgeable = marks.acknowledgeable.max(marks.durable);
-        for (queue, reached) in [(&mut self.durable, marks.durable), (&mut self.acknowledgeable, acknowledgeable)] {
+        for (queue, reached) in [(&mut self.epoch, marks.durable), (&mut self.acknowledgeable, acknowledgeable)] {
             while let Some((_, to, message)) = queue.pop_front_if(|(wanted, ..)| *wanted <= reached) {
                 released.push((to, message));
             }
         }
+        let votes = self.votes.extract_if(.., |_, (wanted, _)| *wanted <= marks.durable);
+        released.extend(votes.map(|((to, ..), (_, vote))| (to, vote)));
         released
     }
 
     pub fn is_empty(&self) -> bool {
-        self.durable.is_empty() && self.acknowledgeable.is_empty()
+        self.len() == 0
     }
 
     pub fn len(&self) -> usize {
-        self.durable.len() + self.acknowledgeable.len()
+        self.epoch.len() + self.acknowledgeable.len() + self.votes.len()
     }
 
     /// The oldest is at the front.
     pub fn check(&self) {
-        assert!(self.durable.len().max(self.acknowledgeable.len()) <= GATED_MESSAGES_MAX, "what waits is bounded");
+        assert!(self.epoch.len().max(self.acknowledgeable.len()) <= GATED_MESSAGES_MAX, "what waits is bounded");
         assert!(self.acknowledgeable.iter().is_sorted_by_key(|(wanted, ..)| wanted), "acknowledgements leave in order");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Term;
+    use crate::msg::peer::VoteReply;
+
+    fn marks(last: u64, durable: u64) -> Watermarks {
+        Watermarks { last: Lsn(last), durable: Lsn(durable), acknowledgeable: Lsn(durable), epoch: Lsn(1) }
+    }
+
+    fn vote(group: u32, term: u64) -> PeerMessage {
+        let reply = VoteReply { term: Term(term), granted: true, lossy: false };
+        PeerMessage::Replica(GroupId(group), ReplicaMessage::VoteReply(reply))
+    }
+
+    /// However many groups vote while a sync takes its time, every vote leaves; a repeat does not put it off, and a newer one takes its place.
+    #[test]
+    fn no_vote_is_lost_in_the_gate() {
+        let mut gate = Gate::default();
+        let groups = GATED_MESSAGES_MAX as u32 + 1_000;
+        for group in 0..groups {
+            assert_eq!(gate.pass(NodeId(2), vote(group, 1), marks(5, 4)), None);
+        }
+        assert_eq!(gate.pass(NodeId(2), vote(0, 1), marks(9, 4)), None);
+        assert_eq!(gate.pass(NodeId(2), vote(1, 2), marks(9, 4)), None);
+        let released = gate.release(marks(9, 5));
+        assert_eq!(released.len(), groups as usize - 1);
+        assert_eq!(gate.release(marks(9, 9)), [(NodeId(2), vote(1, 2))]);
+        assert_eq!(gate.dropped, 0);
+    }
+
+    /// Pre-votes change nothing, and wait for nothing but the epoch.
+    #[test]
+    fn a_pre_vote_does_not_wait_for_the_disk() {
+        let mut gate = Gate::default();
+        let reply = VoteReply { term: Term(1), granted: true, lossy: false };
+        let pre_vote = PeerMessage::Replica(GroupId(1), ReplicaMessage::PreVoteReply(reply));
+        assert_eq!(gate.pass(NodeId(2), pre_vote.clone(), marks(9, 1)), Some(pre_vote.clone()));
+        assert_eq!(gate.pass(NodeId(2), pre_vote, marks(9, 0)), None);
     }
 }

@@ -7,16 +7,19 @@
 //! - [`router`](self): `router.rs`: which actor's output is which actor's input;
 //! - [`gate`]: the one place that says what an outgoing message waits for;
 //! - `relay.rs`: what goes through other nodes where a link is cut;
+//! - [`campaigns`](self): `campaigns.rs`: which groups campaign at a time; `syncs.rs`: how long a sync takes;
 //! - `flow.rs`: what all groups together have on their way to each peer;
 //! - `report.rs`: what the node says of itself.
 //!
 //! A driver calls `step` any number of times, then `flush` once, and carries out the effects. How many steps go into a flush never changes what is correct.
 
+mod campaigns;
 mod flow;
 pub mod gate;
 mod relay;
 mod report;
 mod router;
+mod syncs;
 #[cfg(test)]
 mod tests;
 
@@ -38,10 +41,12 @@ use crate::ring::placement;
 use crate::store::Store;
 use crate::txn::Coordinator;
 use crate::wal::{self, Log, LogOptions, Record, Recovered, RecoveredGroup};
+use campaigns::Campaigns;
 use flow::{Flow, Noted};
 use gate::Gate;
 use router::{Outboxes, Work};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use syncs::Syncs;
 
 /// What a node is told when it boots.
 #[derive(Debug, Clone)]
@@ -168,6 +173,8 @@ pub struct Node {
     work: VecDeque<Work>,
     outboxes: Outboxes,
     gate: Gate,
+    campaigns: Campaigns,
+    syncs: Syncs,
     /// What the next flush sends, by lane first: what must not wait leaves before any bulk.
     outgoing: BTreeMap<(Lane, NodeId), Vec<PeerMessage>>,
     effects: Vec<Effect>,
@@ -256,6 +263,8 @@ impl Node {
             work: VecDeque::new(),
             outboxes: Outboxes::default(),
             gate: Gate::default(),
+            campaigns: Campaigns::default(),
+            syncs: Syncs::default(),
             outgoing: BTreeMap::new(),
             effects: Vec::new(),
             formation_lsn: None,
@@ -280,7 +289,10 @@ impl Node {
             Event::Net(from, envelope) => self.on_envelope(now, from, envelope),
             Event::Client(conn, request) => self.on_request(now, conn, request),
             Event::ClientClosed(_) => {}
-            Event::Disk(io, result) => self.work.push_back(Work::Log(wal::In::Disk(io, result))),
+            Event::Disk(io, result) => {
+                self.syncs.ended(now, io);
+                self.work.push_back(Work::Log(wal::In::Disk(io, result)));
+            }
             Event::Link(peer, state) => {
                 let up = state == LinkState::Up;
                 self.work.push_back(Work::Liveness(crate::liveness::In::Link(peer, up)));
@@ -341,8 +353,16 @@ impl Node {
             Stop::Draining(until) => Some((until, TimerKind::Stop)),
             _ => None,
         };
-        let actors =
-            [self.liveness.deadline(), self.membership.deadline(), self.gateway.deadline(), self.log.deadline(), group, stop];
+        let turn = self.campaigns.deadline().map(|at| (at, TimerKind::Campaign));
+        let actors = [
+            self.liveness.deadline(),
+            self.membership.deadline(),
+            self.gateway.deadline(),
+            self.log.deadline(),
+            group,
+            stop,
+            turn,
+        ];
         actors.into_iter().flatten().min()
     }
 
@@ -362,6 +382,7 @@ impl Node {
         if due(self.log.deadline()) {
             self.work.push_back(Work::Log(wal::In::Timer));
         }
+        self.grant_turns(now);
         let groups: Vec<GroupId> = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, group)| *group).collect();
         for group in groups {
             self.work.push_back(Work::Replica(group, replica::In::Timer));
@@ -419,7 +440,7 @@ impl Node {
         if self.stop == Stop::No {
             self.stop = Stop::Draining(now + STOP_PATIENCE);
             for group in self.groups.keys() {
-                self.work.push_back(Work::Replica(*group, replica::In::Transfer));
+                self.work.push_back(Work::Replica(*group, replica::In::Stop));
             }
             self.work.push_back(Work::Gateway(gateway::In::Stop));
         }

@@ -3,7 +3,7 @@
 use super::gate::Watermarks;
 use super::{Node, ReplicaProbe};
 use crate::actor::{Actor, Context};
-use crate::base::{ClusterId, Epoch, GroupId, Index, NodeId, Time};
+use crate::base::{ClusterId, Duration, Epoch, GroupId, Index, NodeId, Time};
 use crate::msg::client::{PartitionReport, RingReport, StatusReport};
 use crate::msg::transaction::TransactionReport;
 
@@ -90,6 +90,7 @@ impl Node {
         let elections = self.groups.values().map(|group| group.replica.elections_won).sum();
         [
             ("cache_bytes", self.cache.size() as u64),
+            ("campaigns_waiting", self.campaigns.waiting() as u64),
             ("corrupt_reads", self.counters.corrupt_reads),
             ("elections_won", elections),
             ("entry_bytes_in_memory", self.flow.view().entry_bytes as u64),
@@ -98,6 +99,7 @@ impl Node {
             ("forwards_refused", gateway.forwards_refused),
             ("forwards_sent", gateway.forwards_sent),
             ("messages_gated", self.gate.len() as u64),
+            ("messages_gated_dropped", self.gate.dropped),
             ("messages_relayed", self.counters.relayed),
             ("reads", gateway.reads),
             ("rejected", gateway.rejected),
@@ -141,6 +143,7 @@ impl Node {
             wall_clock_ms: self.clock.read(now),
             room: crate::actor::Room::AMPLE,
             quorum_has_room: true,
+            sync: Duration::ZERO,
         };
         self.groups
             .iter()

@@ -6,6 +6,7 @@ use crate::base::limits::{LOG_QUEUE_BYTES_MAX, NODE_ENTRY_BYTES_MAX, TOKEN_BYTES
 use crate::base::{ConnId, Duration, GroupId, Index, NodeId, Time};
 use crate::gateway::Asker;
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
+use crate::msg::disk::DiskOp;
 use crate::msg::peer::{Envelope, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
 use crate::ring::membership;
 use crate::wal::{ReadError, ReadFor, Record};
@@ -53,6 +54,7 @@ macro_rules! context {
             wall_clock_ms: $node.clock.read($now),
             room: $node.log.room(),
             quorum_has_room: true,
+            sync: $node.syncs.expected($now),
         }
     };
 }
@@ -181,6 +183,7 @@ impl Node {
             wall_clock_ms: self.clock.read(now),
             room: crate::actor::Room::AMPLE,
             quorum_has_room: true,
+            sync: Duration::ZERO,
         };
         self.log.handle(&mut cx, input, &mut out);
         while let Some(output) = out.pop() {
@@ -207,7 +210,12 @@ impl Node {
                     let entry = result.map_err(|error| self.on_read_error(error)).ok();
                     self.work.push_back(Work::Replica(reader.group, replica::In::Entry(reader.tag >> 1, entry)));
                 }
-                wal::Out::Disk(io, operation) => self.effects.push(Effect::Disk(io, operation)),
+                wal::Out::Disk(io, operation) => {
+                    if matches!(operation, DiskOp::Sync { .. }) {
+                        self.syncs.began(now, io);
+                    }
+                    self.effects.push(Effect::Disk(io, operation));
+                }
                 wal::Out::Halt(why) => self.effects.push(Effect::Halt(Fatal(why))),
             }
         }
@@ -332,6 +340,7 @@ impl Node {
         }
         group.replica.handle(&mut cx, input, &mut out);
         self.flow.note(id, &mut group.noted, group.replica.outstanding(), group.replica.log().bytes_in_memory());
+        let turn_ended = !group.replica.campaigns() && self.campaigns.ended(id);
         self.arm(id);
         while let Some(output) = out.pop() {
             let work = match output {
@@ -342,7 +351,18 @@ impl Node {
                 replica::Out::LogState(state) => Work::Log(wal::In::Append(Record::HardState(id, state))),
                 replica::Out::LogEntry(entry, commit) => Work::Log(wal::In::Append(Record::Entry(id, entry, commit))),
                 replica::Out::Apply(committed) => Work::Store(id, store::In::Apply(committed)),
-                replica::Out::Led(term, next) => Work::Store(id, store::In::Led(term, next)),
+                replica::Out::AskTurn => {
+                    let rank = self.groups[&id].replica.voters().iter().position(|voter| *voter == self.options.me);
+                    self.campaigns.ask(id, rank.unwrap_or_default());
+                    self.grant_turns(now);
+                    continue;
+                }
+                replica::Out::Led(term, next) => {
+                    if self.is_stopping() {
+                        self.work.push_back(Work::Replica(id, replica::In::Stop));
+                    }
+                    Work::Store(id, store::In::Led(term, next))
+                }
                 replica::Out::Deposed => {
                     self.work.push_back(Work::Store(id, store::In::Deposed));
                     self.work.push_back(Work::Gateway(gateway::In::Forget(id)));
@@ -366,6 +386,17 @@ impl Node {
             }
         }
         self.outboxes.replica = out;
+        if turn_ended {
+            self.grant_turns(now);
+        }
+    }
+
+    /// Lets groups campaign whose turn it is. A turn is as long as an election takes, when all is well.
+    pub(super) fn grant_turns(&mut self, now: Time) {
+        let turn = Duration::from_millis(u64::from(self.options.cluster.support_ms)) / 4;
+        while let Some(group) = self.campaigns.next(now, turn) {
+            self.work.push_back(Work::Replica(group, replica::In::Turn));
+        }
     }
 
     fn run_store(&mut self, now: Time, id: GroupId, input: store::In) {

@@ -7,13 +7,15 @@ use crate::msg::client::{
 };
 use crate::msg::cluster::ClusterOptions;
 use crate::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
-use crate::msg::peer::{Envelope, PeerMessage};
+use crate::msg::peer::{Envelope, PeerMessage, ReplicaMessage};
 use bytes::Bytes;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 mod disks;
 mod flow;
+mod leaderships;
+mod many_groups;
 mod reach;
 mod transactions;
 
@@ -97,11 +99,20 @@ struct Cluster {
     /// The most bytes of values that any node was reading at once.
     lent_max: usize,
     disk_reads: usize,
+    partitions: u32,
+    wal_sync_interval: Duration,
 }
 
 impl Cluster {
     fn new(nodes: u16) -> Cluster {
-        let mut cluster = Cluster {
+        let mut cluster = Cluster::empty();
+        (1..=nodes).for_each(|n| cluster.boot(n, nodes));
+        cluster.run(2_000);
+        cluster
+    }
+
+    fn empty() -> Cluster {
+        Cluster {
             now: Time::ZERO,
             disks: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -120,10 +131,9 @@ impl Cluster {
             cache_size: 1 << 20,
             lent_max: 0,
             disk_reads: 0,
-        };
-        (1..=nodes).for_each(|n| cluster.boot(n, nodes));
-        cluster.run(2_000);
-        cluster
+            partitions: 4,
+            wal_sync_interval: Duration::ZERO,
+        }
     }
 
     fn boot(&mut self, n: u16, nodes: u16) {
@@ -137,9 +147,9 @@ impl Cluster {
             zone: String::new(),
             weight: 1,
             initial_members: (1..=nodes).map(NodeId).collect(),
-            cluster: ClusterOptions { partitions: 4, ..ClusterOptions::default() },
+            cluster: ClusterOptions { partitions: self.partitions, ..ClusterOptions::default() },
             heartbeat_interval: Duration::from_millis(50),
-            wal_sync_interval: Duration::ZERO,
+            wal_sync_interval: self.wal_sync_interval,
             segment_size: 1 << 20,
             cache_size: self.cache_size,
             seed: u64::from(n),

@@ -8,6 +8,9 @@ use crate::base::{Duration, Epoch, NodeId, Term};
 use crate::msg::log::{Entry, Fact};
 use crate::msg::peer::{Released, ReplicaMessage, VoteReply, VoteRequest};
 
+/// Patience for an election is doubled at most so often.
+const ATTEMPTS_DOUBLED_MAX: u32 = 6;
+
 impl Replica {
     pub(super) fn start(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
         if !self.started {
@@ -36,6 +39,49 @@ impl Replica {
     /// Whether this node is unfit to lead, and that one, which this node hears, is fit.
     fn may_take_over(&self, cx: &Context<'_>, node: NodeId) -> bool {
         cx.liveness.own_disk.unfit && !cx.liveness.disk_of(node).unfit && cx.liveness.supporting(node, cx.now).is_some()
+    }
+
+    /// How long an election may take, this replica's own or another's: one or two messages' round trips, and the syncs of the candidate's and of the voters' votes,
+    /// behind those that are under way. More after attempts that came to nothing, whatever the reason.
+    fn election_patience(&self, cx: &mut Context<'_>) -> Duration {
+        let longest = self.options.support * 2 + cx.sync * 8;
+        let wait = (self.options.support / 4 + cx.sync * 3) * (1 << (self.attempts / 2).min(ATTEMPTS_DOUBLED_MAX));
+        let wait = wait.min(longest);
+        wait + Duration::from_nanos(below(cx.random, wait.as_nanos() as u64 + 1))
+    }
+
+    pub(super) fn wants_to_campaign(&self, cx: &Context<'_>) -> bool {
+        self.election_at.is_some_and(|at| at <= cx.now)
+    }
+
+    /// It is time to campaign: the node says when.
+    pub(super) fn ask_turn(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        if self.stops {
+            self.election_at = Some(cx.now + self.options.support * 8);
+        } else if matches!(&self.role, Role::Candidate { votes } if !votes.has(cx.me)) {
+            // Its own vote is still being synced. To start over would only put another behind it.
+            self.election_at = Some(cx.now + self.election_patience(cx));
+        } else {
+            self.asked_turn = true;
+            out.push(Out::AskTurn);
+        }
+    }
+
+    pub(super) fn on_turn(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        self.asked_turn = false;
+        if self.wants_to_campaign(cx) {
+            self.campaign(cx, out);
+        }
+    }
+
+    /// A peer supports this node again. Attempts that came to nothing without it say nothing any more.
+    pub(super) fn try_again_soon(&mut self, cx: &mut Context<'_>) {
+        if self.attempts > 0 && matches!(self.role, Role::Follower { .. } | Role::PreCandidate { .. }) {
+            self.attempts = 0;
+            let planned = self.election_at;
+            self.wait_for_leader(cx);
+            self.election_at = planned.min(self.election_at);
+        }
     }
 
     /// Whether this replica must ignore a candidate: it keeps a promise under which it accepted a leader, or leads by a lease itself.
@@ -67,7 +113,8 @@ impl Replica {
             }
             return;
         }
-        self.election_at = Some(cx.now + self.options.support / 4 + self.jitter(cx));
+        self.attempts += 1;
+        self.election_at = Some(cx.now + self.election_patience(cx));
         self.role = Role::PreCandidate { votes: Votes::default() };
         self.announce(None, out);
         for node in self.others(cx.me) {
@@ -90,6 +137,11 @@ impl Replica {
             return;
         }
         let granted = request.term > self.state.term && self.is_up_to_date(&request);
+        if granted && matches!(self.role, Role::Follower { .. }) {
+            // Who would win is given the time to: two candidates of one term are of no use.
+            let patience = cx.now + self.election_patience(cx);
+            self.election_at = self.election_at.map(|at| at.max(patience));
+        }
         let term = if granted { request.term } else { self.state.term };
         out.push(Out::Send(from, ReplicaMessage::PreVoteReply(VoteReply { term, granted, lossy: self.lossy })));
     }
@@ -117,7 +169,7 @@ impl Replica {
         self.accepted = None;
         out.push(Out::LogState(self.state));
         self.role = Role::Candidate { votes: Votes::default() };
-        self.election_at = Some(cx.now + self.options.support / 4 + self.jitter(cx));
+        self.election_at = Some(cx.now + self.election_patience(cx));
         self.announce(None, out);
         let request = self.vote_request(self.state.term, released);
         for node in self.others(cx.me) {
@@ -142,7 +194,7 @@ impl Replica {
         if granted {
             // Give the candidate time to win.
             self.role = Role::Follower { leader: None };
-            self.election_at = Some(cx.now + self.options.support / 4 + self.jitter(cx));
+            self.election_at = Some(cx.now + self.election_patience(cx));
         }
         out.push(Out::Send(from, ReplicaMessage::VoteReply(VoteReply { term: self.state.term, granted, lossy: self.lossy })));
     }
@@ -152,8 +204,14 @@ impl Replica {
         let all = self.options.voters.len();
         let quorum = self.quorum();
         let Role::Candidate { votes } = &mut self.role else { return };
-        if reply.granted && reply.term == self.state.term && votes.add(from, reply.lossy, quorum, all) {
+        if !reply.granted || reply.term != self.state.term {
+            return;
+        }
+        if votes.add(from, reply.lossy, quorum, all) {
             self.lead(cx, out);
+        } else if from == cx.me {
+            // Only now are the others asked: the request waited for this vote.
+            self.election_at = Some(cx.now + self.election_patience(cx));
         }
     }
 
@@ -163,7 +221,10 @@ impl Replica {
         self.accepted = None;
         self.lossy = false;
         let first = self.log.last_index().next();
-        let leader = Leader::new(cx, &self.options.voters, self.log.last_index(), first, self.rebalance_patience());
+        self.attempts = 0;
+        self.note_comeback(cx);
+        let patience = self.rebalance_patience(cx);
+        let leader = Leader::new(cx, &self.options.voters, self.log.last_index(), first, patience);
         self.role = Role::Leader(Box::new(leader));
         self.on_fitness(cx);
         self.append_own(Entry { index: first, term: self.state.term, fact: Fact::Noop }, out);
@@ -292,7 +353,7 @@ impl Replica {
         let follows = matches!(self.role, Role::Follower { leader: Some(leader) } if leader == from);
         let released = Released { leader: from, term };
         let request = self.vote_request(self.state.term.next(), Some(released));
-        if term != self.state.term || !follows || self.lossy || self.is_bound(cx, cx.me, &request) {
+        if term != self.state.term || !follows || self.lossy || self.stops || self.is_bound(cx, cx.me, &request) {
             return;
         }
         self.stand(cx, Some(released), out);
@@ -313,6 +374,7 @@ impl Replica {
             return;
         }
         self.role = Role::Follower { leader: Some(leader) };
+        self.attempts = 0;
         self.announce(Some(leader), out);
         if self.releasing.get(&leader).is_some_and(|term| *term < self.state.term) {
             // It leads a later term: what it accepted in ours is long void.
@@ -334,6 +396,10 @@ impl Replica {
 }
 
 impl Votes {
+    fn has(&self, voter: NodeId) -> bool {
+        self.sound.contains(&voter) || self.lossy.contains(&voter)
+    }
+
     /// Counts a vote; true when the election is won. Votes of lossy replicas count only when every voter votes.
     fn add(&mut self, from: NodeId, lossy: bool, quorum: usize, all: usize) -> bool {
         if lossy {

@@ -1,5 +1,7 @@
 //! Appends as a leader sends them, commit, reads, support, transfer.
 
+mod handover;
+
 use super::log::GroupLog;
 use super::progress::{Fetch, Pace, Progress};
 use super::{Out, Replica, Role};
@@ -9,6 +11,7 @@ use crate::base::random::below;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Term, Time};
 use crate::msg::log::{Entry, Fact};
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
+use handover::Stalls;
 use std::collections::VecDeque;
 
 /// Entries read back from the log at once for one follower.
@@ -40,6 +43,9 @@ pub struct Leader {
     transfer: Option<Transfer>,
     /// The lease is given up for the rest of the term.
     released: bool,
+    /// The node stops: followers that could not take the leadership over in time, to be tried again after the others. `None`: it does not stop.
+    leaving: Option<Vec<NodeId>>,
+    stalls: Stalls,
     /// When to hand the leadership to the preferred leader.
     rebalance_at: Option<Time>,
     /// When to look for a follower that takes over, since this node is unfit to lead.
@@ -73,6 +79,8 @@ impl Leader {
             step_down_at: None,
             transfer: None,
             released: false,
+            leaving: None,
+            stalls: Stalls::default(),
             rebalance_at: (!preferred).then(|| cx.now + patience),
             hand_over_at: None,
             watched: Index::ZERO,
@@ -126,11 +134,6 @@ fn quorum_th<T: Ord + Copy + Default>(values: impl Iterator<Item = T>, quorum: u
 impl Replica {
     fn retry_interval(&self) -> Duration {
         (self.options.support / 4).max(Duration::from_millis(20))
-    }
-
-    /// How long a leadership stays with another than the preferred leader, once that one is well.
-    pub(super) fn rebalance_patience(&self) -> Duration {
-        self.options.support * 8
     }
 
     fn leader_mut(&mut self) -> Option<&mut Leader> {
@@ -189,13 +192,16 @@ impl Replica {
         out.push(Out::LogEntry(entry, self.state.commit));
     }
 
-    pub(super) fn on_propose(&mut self, index: Index, term: Term, fact: Fact, out: &mut Outbox<Out>) {
+    pub(super) fn on_propose(&mut self, cx: &Context<'_>, index: Index, term: Term, fact: Fact, out: &mut Outbox<Out>) {
         // A proposal that crossed with the end of the leadership: the store is told `Deposed`.
         if !self.leads() || term != self.state.term {
             return;
         }
         assert_eq!(index, self.log.last_index().next(), "the store proposes at the head of the log");
         self.append_own(Entry { index, term, fact }, out);
+        if let Some(leader) = self.leader_mut() {
+            leader.stalls.waiting_since.get_or_insert(cx.now);
+        }
     }
 
     /// Sends every follower what it lacks, as far as flow control allows.
@@ -245,6 +251,7 @@ impl Replica {
         let index = quorum_th(leader.progress.iter().map(|p| p.matched).chain([self.durable]), quorum);
         if index > self.state.commit && self.log.term_at(index) == Some(self.state.term) {
             self.state.commit = index;
+            let stalls = leader.stalls.committed(cx, self.options.support, self.log.last_index() > index);
             leader.nudge_by(cx.now + COMMIT_WAIT);
             let needed =
                 leader.progress.iter().filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some()).map(|p| p.matched).min();
@@ -253,6 +260,9 @@ impl Replica {
             self.log.trim(needless, self.applied, cx.flow.recent_bytes_max());
             self.serve_confirms(cx, out);
             self.advance_transfer(out);
+            if stalls {
+                self.on_stalls(cx, out);
+            }
         }
         self.report_all_matched(out);
     }
@@ -311,10 +321,11 @@ impl Replica {
                     progress.answered(cx.now, patience);
                 }
                 progress.match_up_to(index);
+                progress.time(cx.now);
             }
             AppendOutcome::Conflict { index, term, previous } => {
                 progress.answered(cx.now, patience);
-                self.on_conflict(from, index, term, previous);
+                self.on_conflict(cx, from, index, term, previous);
             }
             AppendOutcome::Full { matched } if matched <= last => {
                 progress.answered(cx.now, patience);
@@ -329,7 +340,7 @@ impl Replica {
     }
 
     /// The follower's log parts from ours before `previous`: go back to where they may agree (Raft, section 5.3, the fast way).
-    fn on_conflict(&mut self, from: NodeId, index: Index, term: Term, previous: Index) {
+    fn on_conflict(&mut self, cx: &Context<'_>, from: NodeId, index: Index, term: Term, previous: Index) {
         if previous > self.log.last_index() {
             // Nothing was sent from there.
             return;
@@ -342,7 +353,7 @@ impl Replica {
             Pace::Stream => previous.next() <= progress.next,
         };
         if previous > progress.matched && current {
-            progress.probe_from(Index(next.0.min(previous.0).max(1)));
+            progress.probe_from(Index(next.0.min(previous.0).max(1)), cx.now);
         }
     }
 
@@ -380,7 +391,10 @@ impl Replica {
 
     pub(super) fn on_support_gained(&mut self, cx: &mut Context<'_>, peer: NodeId, out: &mut Outbox<Out>) {
         let preferred = self.options.voters.first() == Some(&peer);
-        let patience = self.rebalance_patience();
+        if !self.leads() {
+            return self.try_again_soon(cx);
+        }
+        let patience = self.rebalance_patience(cx);
         if let Some(leader) = self.leader_mut() {
             leader.nudge_at = Some(cx.now);
             leader.progress.iter_mut().filter(|p| p.node == peer).for_each(|p| p.answered(cx.now, Duration::ZERO));
@@ -389,6 +403,7 @@ impl Replica {
             }
             self.on_fitness(cx);
             self.on_support_lost(cx);
+            self.leave(cx, out);
             self.on_leader_timer(cx, out);
         }
     }
@@ -404,7 +419,7 @@ impl Replica {
     }
 
     pub(super) fn on_recovered(&mut self, cx: &mut Context<'_>, peer: NodeId) {
-        let patience = self.rebalance_patience();
+        let patience = self.rebalance_patience(cx);
         let preferred = self.options.voters.first() == Some(&peer);
         if let Some(leader) = self.leader_mut() {
             leader.nudge_by(cx.now);
@@ -465,7 +480,8 @@ impl Replica {
     }
 
     pub(super) fn on_leader_timer(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
-        let due = |at: Option<Time>| at.is_some_and(|at| at <= cx.now);
+        let now = cx.now;
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         let Role::Leader(leader) = &mut self.role else { return };
         if due(leader.step_down_at) {
             // A promise may have been prolonged before its lapse was noticed.
@@ -483,8 +499,18 @@ impl Replica {
                 self.step_down(cx, out);
                 return;
             }
-            out.push(Out::Paused(false));
+            match &mut leader.leaving {
+                Some(tried) => {
+                    tried.push(transfer.target);
+                    self.leave(cx, out);
+                }
+                None => {
+                    out.push(Out::Paused(false));
+                    self.handovers.vain += 1;
+                }
+            }
         }
+        let Role::Leader(leader) = &mut self.role else { return };
         if due(leader.rebalance_at) {
             leader.rebalance_at = None;
             self.rebalance(cx, out);
@@ -528,7 +554,7 @@ impl Replica {
                     // All that it lacks is entries for which it has no room.
                     let quiet = progress.ask_at <= cx.now && progress.fetch.is_none();
                     if quiet && progress.full_until <= cx.now {
-                        progress.probe_again();
+                        progress.probe_again(cx.now);
                         sender.send_entries(progress, &mut leader.fetches, out);
                         progress.leave_alone(cx.now);
                     }
@@ -596,67 +622,6 @@ impl Replica {
                 sender.send_all(progress, entries, Share::CatchUp, out);
             }
             self.send_appends(cx, out);
-        }
-    }
-
-    fn rebalance(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
-        let preferred = self.options.voters[0];
-        let patience = self.rebalance_patience();
-        let last = self.log.last_index();
-        let Role::Leader(leader) = &mut self.role else { return };
-        let near = |p: &Progress| p.node == preferred && last.0 - p.matched.0 < APPEND_ENTRIES_MAX as u64;
-        // One that comes back, or recovers, is told of.
-        let unfit = cx.liveness.disk_of(preferred).unfit;
-        if unfit || cx.liveness.supported_by(preferred, cx.now).is_none() || leader.transfer.is_some() {
-            return;
-        }
-        if leader.progress.iter().any(near) {
-            self.begin_transfer(cx, preferred, out);
-        } else {
-            leader.rebalance_at = Some(cx.now + patience);
-        }
-    }
-
-    /// Hands the leadership to the follower that is nearest, the preferred leader among equals; to an unfit one if nobody else is there.
-    pub(super) fn on_transfer(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
-        let Role::Leader(leader) = &self.role else { return };
-        let target = leader
-            .progress
-            .iter()
-            .filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some())
-            .max_by_key(|p| {
-                (
-                    !cx.liveness.disk_of(p.node).unfit,
-                    p.matched,
-                    p.acceptance,
-                    std::cmp::Reverse(self.options.voters.iter().position(|v| *v == p.node)),
-                )
-            })
-            .map(|p| p.node);
-        if let Some(target) = target.filter(|_| leader.transfer.is_none()) {
-            self.begin_transfer(cx, target, out);
-        }
-    }
-
-    fn begin_transfer(&mut self, cx: &Context<'_>, target: NodeId, out: &mut Outbox<Out>) {
-        let until = cx.now + self.options.support;
-        if let Some(leader) = self.leader_mut() {
-            leader.transfer = Some(Transfer { target, until, asked: false });
-            out.push(Out::Paused(true));
-            self.advance_transfer(out);
-        }
-    }
-
-    /// Once the target has everything, and everything is committed: give up the lease, and only then ask it to campaign.
-    fn advance_transfer(&mut self, out: &mut Outbox<Out>) {
-        let (last, commit, term) = (self.log.last_index(), self.state.commit, self.state.term);
-        let Some(leader) = self.leader_mut() else { return };
-        let Some(transfer) = leader.transfer.as_mut().filter(|t| !t.asked) else { return };
-        let ready = leader.progress.iter().any(|p| p.node == transfer.target && p.matched == last);
-        if ready && commit == last {
-            transfer.asked = true;
-            leader.released = true;
-            out.push(Out::Send(transfer.target, ReplicaMessage::TimeoutNow { term }));
         }
     }
 }
@@ -765,6 +730,9 @@ impl Sender<'_> {
 
     fn send(&mut self, progress: &mut Progress, previous: Index, entries: Vec<Entry>, out: &mut Outbox<Out>) {
         let last = Index(previous.0 + entries.len() as u64);
+        if !entries.is_empty() {
+            progress.timed.get_or_insert((last, self.now));
+        }
         progress.round_sent = self.round;
         progress.commit_sent = progress.commit_sent.max(self.commit.min(last));
         let previous_term = self.log.term_at(previous).expect("what is sent follows an entry of the log");

@@ -2,7 +2,8 @@
 //!
 //! - this file: the states, what goes in and out, timers;
 //! - [`election`](self): `election.rs`: votes, pre-votes, campaigns, acceptance, stepping down, releasing;
-//! - `follower.rs`: appends as a follower takes them; `leader.rs`: appends as a leader sends them, commit, reads, transfer;
+//! - `follower.rs`: appends as a follower takes them; `leader.rs`: appends as a leader sends them, commit, reads;
+//!   `leader/handover.rs`: leaderships given away;
 //! - [`log`]: the entries; [`progress`]: one follower as its leader sees it.
 //!
 //! # States
@@ -67,6 +68,18 @@
 //! that tells of more raises it by that much, and so does a vote request or an append, which is then not for the term that was come to and goes unanswered. Peers
 //! that are further apart than one step still come together, a message at a time; a single strange message costs one step of the 2^46 there are. A release beyond
 //! one step is not remembered, and so not acknowledged.
+//!
+//! # Elections that come to an end, leaderships that are of use
+//!
+//! - *A turn.* A node lets a bounded number of its groups campaign at a time (`node::campaigns`): a replica whose time has come asks for a turn.
+//! - *Patience* with an election, one's own or another's, covers the syncs of votes by what a sync takes here as of late, and is doubled, up to two support spans and some
+//!   syncs, with every second attempt that came to nothing. A candidate whose own vote is not durable yet does not start over. Who would win by this replica's
+//!   pre-vote is given the time to.
+//! - *A leader that flaps* keeps its support by the few heartbeats that pass, and commits nothing for half of the time. One whose commits are late again and again, by
+//!   far more than its quickest of late and than its disk's syncs, hands the leadership over.
+//! - *Back-off.* A leadership that this node gave away by itself, to the preferred leader or because it stalled, and that nobody took or that soon came back, is kept twice as
+//!   long the next time. It is not given to a preferred leader that acknowledges far more slowly than the others.
+//! - *A stop* offers the leadership to one follower after the other, and the node stands no more itself.
 //!
 //! # Left out on purpose, for now
 //!
@@ -137,8 +150,12 @@ pub enum In {
     Recovered(NodeId),
     /// An entry that was asked for by `Out::ReadEntry`; `None` if it cannot be read.
     Entry(u64, Option<Entry>),
+    /// Its turn has come to campaign, if it still wants to.
+    Turn,
     /// Hand the leadership to another, if there is one that can take it.
     Transfer,
+    /// The node stops: hand the leadership over, to one after the other until one takes it, and do not stand any more.
+    Stop,
     /// The end of a round of steps: send what was proposed.
     Flush,
     Timer,
@@ -151,6 +168,8 @@ pub enum Out {
     /// An entry, and the commit index known with it.
     LogEntry(Entry, Index),
     Apply(Committed),
+    /// It wants to campaign. The node answers `Turn`, now or when fewer groups campaign.
+    AskTurn,
     /// This node leads in this term; proposals go on from this index.
     Led(Term, Index),
     /// This node does not lead any more.
@@ -180,6 +199,13 @@ pub struct Replica {
     accepted: Option<Acceptance>,
     /// When to campaign; `None` while a leader is accepted.
     election_at: Option<Time>,
+    /// It is time to campaign, and the node was asked for a turn: until that comes there is no timer.
+    asked_turn: bool,
+    /// Campaigns since a leader was known.
+    attempts: u32,
+    /// The node stops: it leads nothing any more if another can.
+    stops: bool,
+    handovers: Handovers,
     /// Terms in which this node led, and that these voters have not yet confirmed to be over.
     releasing: BTreeMap<NodeId, Term>,
     /// The latest term in which each voter said that it leads no longer, if that is not before the present term.
@@ -216,6 +242,14 @@ enum Role {
     Leader(Box<Leader>),
 }
 
+/// Leaderships that this node gave away by itself: to the preferred leader, or because it could not commit.
+#[derive(Debug, Default)]
+struct Handovers {
+    last: Option<Time>,
+    /// How many in a row came to nothing: nobody took over, or the leadership soon came back.
+    vain: u32,
+}
+
 #[derive(Debug, Default)]
 struct Votes {
     sound: BTreeSet<NodeId>,
@@ -238,6 +272,10 @@ impl Replica {
             durable,
             accepted: None,
             election_at: None,
+            asked_turn: false,
+            attempts: 0,
+            stops: false,
+            handovers: Handovers::default(),
             releasing: BTreeMap::new(),
             released: BTreeMap::new(),
             release_at: None,
@@ -268,6 +306,11 @@ impl Replica {
     /// Whether it takes part: the group's voters have let its node in.
     pub fn has_started(&self) -> bool {
         self.started
+    }
+
+    /// Whether an election of its own is under way.
+    pub fn campaigns(&self) -> bool {
+        matches!(self.role, Role::PreCandidate { .. } | Role::Candidate { .. })
     }
 
     pub fn leads(&self) -> bool {
@@ -341,8 +384,8 @@ impl Replica {
         if self.release_at.is_some_and(|at| at <= cx.now) {
             self.send_releases(cx, out);
         }
-        if self.election_at.is_some_and(|at| at <= cx.now) {
-            self.campaign(cx, out);
+        if self.wants_to_campaign(cx) && !self.asked_turn {
+            self.ask_turn(cx, out);
         }
         self.on_leader_timer(cx, out);
     }
@@ -357,7 +400,7 @@ impl Actor for Replica {
             In::Start => self.start(cx, out),
             _ if !self.started => {}
             In::Message(from, epoch, message) => self.on_message(cx, from, epoch, message, out),
-            In::Propose { index, term, fact } => self.on_propose(index, term, fact, out),
+            In::Propose { index, term, fact } => self.on_propose(cx, index, term, fact, out),
             In::Confirm(tag) => self.on_confirm(cx, tag, out),
             In::WatchAll(index) => self.on_watch_all(cx, index, out),
             In::Placed(placed) => {
@@ -372,7 +415,9 @@ impl Actor for Replica {
             In::Fitness => self.on_fitness(cx),
             In::Recovered(peer) => self.on_recovered(cx, peer),
             In::Entry(tag, entry) => self.on_entry_read(cx, tag, entry, out),
+            In::Turn => self.on_turn(cx, out),
             In::Transfer => self.on_transfer(cx, out),
+            In::Stop => self.on_stop(cx, out),
             In::Flush => self.send_appends(cx, out),
             In::Timer => self.on_timer(cx, out),
         }
@@ -383,7 +428,8 @@ impl Actor for Replica {
             Role::Leader(leader) => leader.deadline(),
             _ => None,
         };
-        let at = [self.election_at, self.release_at, leader].into_iter().flatten().min()?;
+        let election = self.election_at.filter(|_| !self.asked_turn);
+        let at = [election, self.release_at, leader].into_iter().flatten().min()?;
         Some((at, TimerKind::Replica(self.options.group)))
     }
 

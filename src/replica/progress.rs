@@ -57,6 +57,12 @@ pub struct Progress {
     pub full_until: Time,
     /// How long it was given last; doubles as long as it has no room.
     full_wait: Duration,
+    /// How long the follower takes to acknowledge an append, its sync included, as of late.
+    pub round_trip: Option<Duration>,
+    /// An append whose acknowledgement is timed, by its last index.
+    pub timed: Option<(Index, Time)>,
+    /// When entries last had to be sent again: they were lost, or refused.
+    pub probed_at: Option<Time>,
 }
 
 /// How long a follower without room is left alone, the first and the longest time. That it has room again is told by its heartbeats, so this is
@@ -119,6 +125,9 @@ impl Progress {
             careful: false,
             full_until: Time::ZERO,
             full_wait: Duration::ZERO,
+            round_trip: None,
+            timed: None,
+            probed_at: None,
         }
     }
 
@@ -197,8 +206,17 @@ impl Progress {
         }
     }
 
+    /// An acknowledgement has come: if it is of the append that is timed, or of a later one, that tells how slow the follower is.
+    pub fn time(&mut self, now: Time) {
+        if let Some((_, sent)) = self.timed.take_if(|(last, _)| *last <= self.matched) {
+            let took = now.since(sent);
+            self.round_trip = Some(self.round_trip.map_or(took, |before| (before + took) / 2));
+        }
+    }
+
     /// Back to probing from `next`.
-    pub fn probe_from(&mut self, next: Index) {
+    pub fn probe_from(&mut self, next: Index, now: Time) {
+        self.probed_at = Some(now);
         self.pace = Pace::Probe { waiting: false };
         self.next = next.max(self.matched.next());
         self.nothing_in_flight();
@@ -209,17 +227,18 @@ impl Progress {
         self.in_flight.clear();
         self.in_flight_size = 0;
         self.caught_up_size = 0;
+        self.timed = None;
     }
 
     /// What was sent is lost, as it seems.
-    pub fn probe_again(&mut self) {
-        self.probe_from(if self.pace == Pace::Stream { self.matched.next() } else { self.next });
+    pub fn probe_again(&mut self, now: Time) {
+        self.probe_from(if self.pace == Pace::Stream { self.matched.next() } else { self.next }, now);
     }
 
     /// The follower takes no entries for want of room; what it has is up to `matched`.
     pub fn on_full(&mut self, now: Time, matched: Index) {
         self.matched = self.matched.max(matched);
-        self.probe_from(self.matched.next());
+        self.probe_from(self.matched.next(), now);
         self.leave_alone(now);
     }
 

@@ -43,6 +43,7 @@ fn step_at(replica: &mut Replica, me: u16, now: Time, input: In) -> Vec<(NodeId,
         wall_clock_ms: 0,
         room: crate::actor::Room::AMPLE,
         quorum_has_room: true,
+        sync: Duration::ZERO,
     };
     replica.handle(&mut cx, input, &mut out);
     replica.check();

@@ -489,6 +489,7 @@ mod tests {
                     wall_clock_ms: 0,
                     room: crate::actor::Room::AMPLE,
                     quorum_has_room: true,
+                    sync: crate::base::Duration::ZERO,
                 };
                 node.handle(&mut cx, input, &mut out);
                 let logged = std::iter::from_fn(|| out.pop()).any(|out| matches!(out, Out::LogFormation(_)));

@@ -682,6 +682,7 @@ mod tests {
             wall_clock_ms: 0,
             room: crate::actor::Room::AMPLE,
             quorum_has_room: true,
+            sync: crate::base::Duration::ZERO,
         };
         let mut out = Outbox::default();
         store.handle(&mut cx, input, &mut out);

@@ -81,6 +81,7 @@ impl Rig {
             wall_clock_ms: 0,
             room: crate::actor::Room::AMPLE,
             quorum_has_room: true,
+            sync: crate::base::Duration::ZERO,
         };
         self.log.handle(&mut cx, input, &mut out);
         self.log.check();

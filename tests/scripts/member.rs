@@ -213,6 +213,7 @@ impl Member {
             wall_clock_ms: 0,
             room: Room::AMPLE,
             quorum_has_room: true,
+            sync: Duration::ZERO,
         })
     }
 
@@ -290,6 +291,7 @@ impl Member {
                     stage.lines.detail(format!("{id} follows {who} in term {term}"));
                     Work::Gateway(gateway::In::Leader(GROUP, leader, term))
                 }
+                replica::Out::AskTurn => Work::Replica(replica::In::Turn),
                 replica::Out::Confirmed(tag) => Work::Store(store::In::Confirmed(tag)),
                 replica::Out::AllMatched(index) => Work::Store(store::In::AllMatched(index)),
             };
@@ -441,6 +443,7 @@ fn context<'a>(
         wall_clock_ms: 0,
         room: Room::AMPLE,
         quorum_has_room: true,
+        sync: Duration::ZERO,
     }
 }
 

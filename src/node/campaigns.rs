@@ -1,0 +1,102 @@
+//! Whose turn it is to campaign. When a node dies, or a cluster forms, thousands of groups want to at once: all together they get in each other's way, and
+//! none is done before it is tired of waiting. So a few hundred campaign at a time, and the others wait in a queue, without timers.
+//!
+//! A turn ends with the campaign; or, for the sake of the others, after a while: a group of which no majority lives campaigns for ever.
+
+use crate::base::limits::CAMPAIGNS_MAX;
+use crate::base::{Duration, GroupId, Time};
+use std::collections::{BTreeSet, VecDeque};
+
+#[derive(Debug, Default)]
+pub struct Campaigns {
+    /// Groups that campaign.
+    running: BTreeSet<GroupId>,
+    /// When their turns end at the latest, in order. Of those too that ended before.
+    ends: VecDeque<(Time, GroupId)>,
+    /// Groups that wait for their turn, each once: first those whose preferred leader this node is, then its next choices; in each rank, who asked first.
+    waiting: BTreeSet<(usize, u64, GroupId)>,
+    asked: u64,
+}
+
+impl Campaigns {
+    /// `rank`: this node's, among the group's voters.
+    pub fn ask(&mut self, group: GroupId, rank: usize) {
+        self.asked += 1;
+        self.waiting.insert((rank, self.asked, group));
+    }
+
+    /// The next group whose turn it is, for so long; `None`: nobody waits, or enough campaign.
+    pub fn next(&mut self, now: Time, turn: Duration) -> Option<GroupId> {
+        while let Some((_, group)) = self.ends.pop_front_if(|(end, group)| *end <= now || !self.running.contains(group)) {
+            self.running.remove(&group);
+        }
+        if self.running.len() >= CAMPAIGNS_MAX {
+            return None;
+        }
+        let (.., group) = self.waiting.pop_first()?;
+        if self.running.insert(group) {
+            self.ends.push_back((now + turn, group));
+        }
+        Some(group)
+    }
+
+    /// The group campaigns no more. True: somebody waits for that.
+    pub fn ended(&mut self, group: GroupId) -> bool {
+        self.running.remove(&group) && !self.waiting.is_empty()
+    }
+
+    /// When a turn ends at the latest for which another waits.
+    pub fn deadline(&self) -> Option<Time> {
+        self.ends.front().filter(|_| !self.waiting.is_empty()).map(|(end, _)| *end)
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TURN: Duration = Duration::from_millis(100);
+
+    fn granted(campaigns: &mut Campaigns, now: Time) -> usize {
+        std::iter::from_fn(|| campaigns.next(now, TURN)).count()
+    }
+
+    #[test]
+    fn a_few_campaign_at_a_time_and_all_in_the_end() {
+        let mut campaigns = Campaigns::default();
+        (0..10_000).for_each(|n| campaigns.ask(GroupId(n), 0));
+        assert_eq!(granted(&mut campaigns, Time::ZERO), CAMPAIGNS_MAX);
+        assert!(campaigns.ended(GroupId(7)));
+        assert_eq!(granted(&mut campaigns, Time::ZERO), 1, "the turn that ended is another's");
+        // None of the rest ever ends by itself.
+        let mut total = CAMPAIGNS_MAX + 1;
+        while let Some(at) = campaigns.deadline() {
+            total += granted(&mut campaigns, at);
+        }
+        assert_eq!(total, 10_000);
+    }
+
+    #[test]
+    fn groups_whose_preferred_leader_this_node_is_go_first() {
+        let mut campaigns = Campaigns::default();
+        [(1, 2), (2, 0), (3, 1), (4, 0)].into_iter().for_each(|(group, rank)| campaigns.ask(GroupId(group), rank));
+        let order: Vec<u32> = std::iter::from_fn(|| campaigns.next(Time::ZERO, TURN)).map(|group| group.0).collect();
+        assert_eq!(order, [2, 4, 3, 1]);
+    }
+
+    #[test]
+    fn a_turn_that_ended_and_was_given_again_lasts_its_own_time() {
+        let mut campaigns = Campaigns::default();
+        campaigns.ask(GroupId(1), 0);
+        assert_eq!(campaigns.next(Time::ZERO, TURN), Some(GroupId(1)));
+        campaigns.ended(GroupId(1));
+        campaigns.ask(GroupId(1), 0);
+        assert_eq!(campaigns.next(Time::from_millis(50), TURN), Some(GroupId(1)));
+        (2..2 + CAMPAIGNS_MAX as u32).for_each(|n| campaigns.ask(GroupId(n), 0));
+        assert_eq!(granted(&mut campaigns, Time::from_millis(120)), CAMPAIGNS_MAX - 1);
+    }
+}
