@@ -108,10 +108,8 @@ fn slow_syncs_everywhere_do_not_prevent_an_election() {
     for sync_ms in [80, 150, 400, 2_000] {
         let mut busy = Busy::new(3, 4, Duration::from_millis(sync_ms));
         // Ten syncs are the formation's.
-        let formed =
-            busy.until_all_are_led(1_000 + 25 * sync_ms).unwrap_or_else(|| panic!("no leaders with syncs of {sync_ms} ms"));
+        busy.until_all_are_led(1_000 + 25 * sync_ms).unwrap_or_else(|| panic!("no leaders with syncs of {sync_ms} ms"));
         busy.cluster.kill(3);
-        let again =
-            busy.until_all_are_led(2_000 + 12 * sync_ms).unwrap_or_else(|| panic!("none again with syncs of {sync_ms} ms"));
+        busy.until_all_are_led(2_000 + 12 * sync_ms).unwrap_or_else(|| panic!("none again with syncs of {sync_ms} ms"));
     }
 }
