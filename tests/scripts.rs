@@ -200,6 +200,7 @@ impl World {
             sent: self.stage.now.0,
             durable: sender.durable,
             began: Default::default(),
+            previous: Default::default(),
             disk: Default::default(),
             clock_ms: 0,
             detours: Vec::new(),

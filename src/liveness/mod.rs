@@ -93,6 +93,8 @@ pub struct Liveness {
     /// Of this node's log; goes out with every heartbeat. And as it was first set.
     durable: Lsn,
     began: Option<Lsn>,
+    /// The life before this one; goes out with every heartbeat.
+    previous: Epoch,
     /// Of this node's disk: it is full; how long a sync takes.
     disk: (bool, Duration),
     fitness: Fitness,
@@ -122,6 +124,7 @@ impl Liveness {
             lapse_at: Time::NEVER,
             durable: Lsn::ZERO,
             began: None,
+            previous: Epoch::ZERO,
             disk: (false, Duration::ZERO),
             fitness: Fitness::default(),
         }
@@ -140,6 +143,11 @@ impl Liveness {
     /// How this node's disk does: whether it is full, and how long a sync takes. Judged at the next round of heartbeats.
     pub fn set_disk(&mut self, full: bool, sync: Duration) {
         self.disk = (full, sync);
+    }
+
+    /// The life of this node before this one.
+    pub fn set_previous(&mut self, previous: Epoch) {
+        self.previous = previous;
     }
 
     /// What this node knows of each peer; `entries_behind` is left for the caller.
@@ -271,7 +279,8 @@ impl Liveness {
             let clock_ms = cx.wall_clock_ms;
             for (node, peer) in &mut self.peers {
                 let detours = self.view.detours_for(*node, cx.now);
-                out.push(Out::Send(*node, PeerMessage::Heartbeat(Heartbeat { sent, durable, began, disk, detours, clock_ms })));
+                let heartbeat = Heartbeat { sent, durable, began, previous: self.previous, disk, detours, clock_ms };
+                out.push(Out::Send(*node, PeerMessage::Heartbeat(heartbeat)));
                 if peer.up && peer.heard.is_none_or(|heard| cx.now.since(heard) > self.options.support) {
                     peer.up = false;
                     peer.since = cx.now;
@@ -441,7 +450,8 @@ mod tests {
         assert_eq!(own_disk_after(&mut liveness, 60, false, 5), (DiskHealth { full: false, unfit: false, sync_ms: 5 }, false));
         assert_eq!(own_disk_after(&mut liveness, 120, true, 5), (DiskHealth { full: true, unfit: true, sync_ms: 5 }, true));
         let disk = DiskHealth { full: true, unfit: true, sync_ms: 7 };
-        let heartbeat = Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk, detours: Vec::new(), clock_ms: 0 };
+        let heartbeat =
+            Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), previous: Epoch::ZERO, disk, detours: Vec::new(), clock_ms: 0 };
         run(&mut liveness, 130, In::Heartbeat(NodeId(2), Epoch(3), heartbeat));
         assert_eq!(liveness.view().disk_of(NodeId(2)), disk);
         let out = beat(&mut liveness, 140, 3);
@@ -449,8 +459,15 @@ mod tests {
     }
 
     fn beat(liveness: &mut Liveness, millis: u64, epoch: u64) -> Vec<Out> {
-        let heartbeat =
-            Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), disk: DiskHealth::default(), detours: Vec::new(), clock_ms: 0 };
+        let heartbeat = Heartbeat {
+            sent: 0,
+            durable: Lsn(1),
+            began: Lsn(0),
+            previous: Epoch::ZERO,
+            disk: DiskHealth::default(),
+            detours: Vec::new(),
+            clock_ms: 0,
+        };
         run(liveness, millis, In::Heartbeat(NodeId(2), Epoch(epoch), heartbeat))
     }
 

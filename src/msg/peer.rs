@@ -217,6 +217,10 @@ pub struct Heartbeat {
     #[n(5)]
     #[cbor(default)]
     pub began: Lsn,
+    /// The life before, in the same log; zero if there was none, or the sender does not say.
+    #[n(6)]
+    #[cbor(default)]
+    pub previous: Epoch,
     #[n(3)]
     #[cbor(default)]
     pub disk: DiskHealth,

@@ -278,6 +278,7 @@ impl Node {
         node.drain(now);
         node.epoch_lsn = node.log.last_lsn();
         node.liveness.set_durable(node.log.durable_lsn());
+        node.liveness.set_previous(recovered.epoch);
         node.work.push_back(Work::Membership(membership::In::Start));
         node.drain(now);
         node

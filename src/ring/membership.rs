@@ -17,6 +17,12 @@
 //! A node takes part in a group only when a majority of the group's voters, itself among them, has answered its heartbeats in this life, which they do after these checks. Per group:
 //! what a group needs is a majority of its own voters, and of five nodes that restart, two may be all that return of a group's three.
 //! What a peer says and this node logs (epoch, position, formation) is bounded first: recovery takes larger numbers for damage.
+//!
+//! *Two nodes on copies of one directory.* The copy was started later, so its epoch is the higher. It is refused by every peer that has seen more of the original's log than the
+//! copy began with, and the original keeps its place there: a later life takes it only by showing that it lacks nothing, and that it does not follow one that did. What cannot be told apart is a copy that lacks nothing, of
+//! a node that has logged nothing since: such a copy is what a restart looks like, and takes the place; the original is refused, and told why. Waiting for the original's silence
+//! first would tell them apart, but make every quick restart wait as well, and a node that restarts must be able to void at once what its former life was promised.
+//!
 //! What this cannot notice: an old copy that comes back while every node that saw more of it is away or has forgotten (marks are
 //! logged with other records, at most once a second). An old copy is an operator's mistake beyond what promise P3 covers; noticing it is best effort.
 
@@ -26,7 +32,7 @@ use crate::base::random::Rng;
 use crate::base::{ClusterId, DirectoryId, Duration, Epoch, Lsn, NodeId, Time};
 use crate::msg::client::Membership as Standing;
 use crate::msg::cluster::{ClusterOptions, Formation, Member, PeerMark};
-use crate::msg::peer::{Envelope, Greeting, PeerMessage, Refusal};
+use crate::msg::peer::{Envelope, Greeting, Heartbeat, PeerMessage, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone)]
@@ -85,17 +91,43 @@ pub struct Membership {
 /// How far a peer's log has been seen to be durable.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
-    /// The peer's latest life seen.
+    /// The life that is let in: the latest that has shown where it began.
     epoch: Epoch,
-    /// The highest position seen in lives before `epoch`: where `epoch` must have begun, at least. Zero if that life was known from this
-    /// node's own log alone: messages of it that come late may say less.
-    baseline: Lsn,
-    /// The highest position seen. Never decreases.
+    /// The highest position seen, of that life and of those before. Never decreases.
     highest: Lsn,
     /// What was last written to this node's log.
     logged: Lsn,
-    /// `epoch` began below `baseline`.
-    old_copy: bool,
+    /// The latest life that began below what was seen before it: it runs on an old copy of the disk.
+    old_copy: Option<Epoch>,
+}
+
+impl Mark {
+    fn refusal(&self) -> Option<Refusal> {
+        Some(Refusal::OldDirectory { seen: self.highest })
+    }
+
+    /// Whether this life of the peer is let in, by what is known of it.
+    fn admits(&self, epoch: Epoch) -> bool {
+        self.epoch <= epoch && self.old_copy != Some(epoch)
+    }
+
+    /// A heartbeat of a life that is not known to be an old copy. A later life takes the place of the one that is let in, if it begins where that one was
+    /// seen to be, at least; else that one keeps it.
+    fn hear(&mut self, epoch: Epoch, heartbeat: &Heartbeat) -> Result<(), Option<Refusal>> {
+        // What a life has logged itself must not make up for what it lacks of the one before.
+        let began = if heartbeat.began == Lsn::ZERO { heartbeat.durable } else { heartbeat.began };
+        if epoch > self.epoch {
+            // A life that follows a copy's lacks what the copy lacked, however much they have logged.
+            let follows_copy = heartbeat.previous != Epoch::ZERO && self.old_copy == Some(heartbeat.previous);
+            if began < self.highest || follows_copy {
+                self.old_copy = Some(epoch);
+                return Err(self.refusal());
+            }
+            self.epoch = epoch;
+        }
+        self.highest = self.highest.max(heartbeat.durable);
+        Ok(())
+    }
 }
 
 impl Membership {
@@ -176,23 +208,16 @@ impl Membership {
             return if greeting { Ok(()) } else { Err(None) };
         }
         let mark = self.marks.entry(envelope.from).or_default();
-        if envelope.epoch < mark.epoch {
-            return Err(Some(Refusal::OldDirectory { seen: mark.highest }));
-        }
-        if envelope.epoch > mark.epoch {
-            mark.epoch = envelope.epoch;
-            mark.baseline = mark.highest;
-            mark.old_copy = false;
+        if !mark.admits(envelope.epoch) {
+            return Err(mark.refusal());
         }
         for message in &envelope.messages {
             if let PeerMessage::Heartbeat(heartbeat) = message {
-                // What a life has logged itself must not make up for what it lacks of the one before.
-                let began = if heartbeat.began == Lsn::ZERO { heartbeat.durable } else { heartbeat.began };
-                mark.old_copy |= began < mark.baseline;
-                mark.highest = mark.highest.max(heartbeat.durable);
+                mark.hear(envelope.epoch, heartbeat)?;
             }
         }
-        if mark.old_copy { Err(Some(Refusal::OldDirectory { seen: mark.highest })) } else { Ok(()) }
+        // Until a later life has shown where it began, nothing of it counts: its answers would void what the present one was promised.
+        if envelope.epoch > mark.epoch { Err(None) } else { Ok(()) }
     }
 
     /// Whether a message of this origin may be handled that others have passed on: a member with the bound directory, in no earlier epoch than it is known to
@@ -200,14 +225,14 @@ impl Membership {
     pub fn admits_relayed(&self, origin: NodeId, directory: DirectoryId, epoch: Epoch) -> bool {
         let Some(formation) = &self.formation else { return false };
         let bound = formation.members.iter().any(|member| member.node == origin && member.directory == directory);
-        bound && self.marks.get(&origin).is_none_or(|mark| mark.epoch <= epoch && !mark.old_copy)
+        bound && self.marks.get(&origin).is_none_or(|mark| mark.admits(epoch))
     }
 
     /// The marks that have grown since they were last logged, which are to be logged now.
     pub fn take_grown_marks(&mut self) -> Vec<(NodeId, PeerMark)> {
         let mut grown = Vec::new();
         for (node, mark) in &mut self.marks {
-            if mark.highest > mark.logged && !mark.old_copy {
+            if mark.highest > mark.logged {
                 mark.logged = mark.highest;
                 grown.push((*node, PeerMark { epoch: mark.epoch, durable: mark.highest }));
             }
@@ -328,7 +353,7 @@ impl Membership {
                 "node {from} says that this node id is bound to data directory {bound}, but this one is {ours}: it was emptied or exchanged, or two nodes run with one id"
             ),
             Refusal::OldDirectory { seen } => format!(
-                "node {from} has seen this node's log durable up to position {seen}, which the log no longer holds: the data directory is an old copy"
+                "node {from} has seen this node's log durable up to position {seen}, which the log no longer holds: the data directory is an old copy, or another node runs on a copy of it"
             ),
             Refusal::OtherCluster { ours } => format!("node {from} is a member of another cluster ({ours})"),
             Refusal::NotAMember => format!("node {from} does not know this node id as a member"),
@@ -399,7 +424,8 @@ impl Actor for Membership {
             assert!(formation.members.is_sorted_by_key(|m| m.node), "members are in order");
         }
         for mark in self.marks.values() {
-            assert!(mark.baseline <= mark.highest && mark.logged <= mark.highest, "marks only grow");
+            assert!(mark.logged <= mark.highest, "marks only grow");
+            assert!(mark.old_copy.is_none_or(|copy| copy != mark.epoch), "what is let in is no old copy");
         }
     }
 }
@@ -408,7 +434,6 @@ impl Actor for Membership {
 mod tests {
     use super::*;
     use crate::base::random;
-    use crate::msg::peer::Heartbeat;
 
     const D2: DirectoryId = DirectoryId(2);
 
@@ -436,7 +461,8 @@ mod tests {
 
     fn beat(epoch: u64, began: u64, durable: u64) -> Envelope {
         let (disk, detours) = (Default::default(), Vec::new());
-        let beat = Heartbeat { sent: 0, durable: Lsn(durable), began: Lsn(began), disk, detours, clock_ms: 0 };
+        let beat =
+            Heartbeat { sent: 0, durable: Lsn(durable), began: Lsn(began), previous: Epoch::ZERO, disk, detours, clock_ms: 0 };
         let messages = vec![PeerMessage::Heartbeat(beat)];
         Envelope { cluster: Some(ClusterId(9)), from: NodeId(2), directory: D2, epoch: Epoch(epoch), messages }
     }
@@ -457,11 +483,35 @@ mod tests {
         let mut node = node(Some(formation()));
         assert_eq!(node.admit(&beat(1, 0, 100)), Ok(()));
         // It lost three records, and has logged four of its own before its first heartbeat got through.
-        assert_eq!(node.admit(&beat(2, 97, 101)), Err(Some(Refusal::OldDirectory { seen: Lsn(101) })));
+        assert_eq!(node.admit(&beat(2, 97, 101)), Err(Some(Refusal::OldDirectory { seen: Lsn(100) })));
         // One that lost nothing; and one that does not say where it began.
         assert_eq!(node.admit(&beat(3, 101, 102)), Ok(()));
         assert_eq!(node.admit(&beat(4, 0, 103)), Ok(()));
         assert_eq!(node.admit(&beat(5, 0, 102)), Err(Some(Refusal::OldDirectory { seen: Lsn(103) })));
+    }
+
+    #[test]
+    fn a_copy_started_by_mistake_does_not_evict_the_original() {
+        let mut node = node(Some(formation()));
+        assert_eq!(node.admit(&beat(5, 90, 100)), Ok(()));
+        // Epochs of the copy and of the original's next life are drawn apart, and either may be the higher.
+        let refused = Err(Some(Refusal::OldDirectory { seen: Lsn(100) }));
+        assert_eq!(node.admit(&beat(9, 98, 99)), refused);
+        assert_eq!(node.admit(&beat(9, 98, 200)), refused, "what it has logged since does not help it");
+        assert_eq!(node.admit(&Envelope { messages: Vec::new(), ..beat(9, 0, 0) }), refused);
+        assert_eq!(node.admit(&beat(5, 90, 101)), Ok(()), "the original is as good as before");
+        let mut again = beat(12, 300, 301);
+        if let PeerMessage::Heartbeat(heartbeat) = &mut again.messages[0] {
+            heartbeat.previous = Epoch(9);
+        }
+        assert_eq!(node.admit(&again), Err(Some(Refusal::OldDirectory { seen: Lsn(101) })), "the copy is started once more");
+        assert_eq!(
+            node.admit(&Envelope { messages: Vec::new(), ..beat(8, 0, 0) }),
+            Err(None),
+            "a later life first says where it began"
+        );
+        assert_eq!(node.admit(&beat(8, 101, 102)), Ok(()), "the original restarts");
+        assert_eq!(node.admit(&beat(5, 90, 101)), Err(Some(Refusal::OldDirectory { seen: Lsn(102) })), "and does not live twice");
     }
 
     #[test]

@@ -306,7 +306,15 @@ fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
             let detours = (0..dice.byte() % 3).map(|_| detour(dice)).collect();
             let (sent, durable, began) = (dice.number(), Lsn(dice.number()), Lsn(dice.number()));
             let disk = DiskHealth { full: dice.byte() >= 192, unfit: dice.byte() >= 192, sync_ms: dice.number() as u32 };
-            PeerMessage::Heartbeat(Heartbeat { sent, durable, began, disk, detours, clock_ms: dice.number() })
+            PeerMessage::Heartbeat(Heartbeat {
+                sent,
+                durable,
+                began,
+                previous: Epoch(dice.number()),
+                disk,
+                detours,
+                clock_ms: dice.number(),
+            })
         }
         1 => {
             let sent = now.0.saturating_sub(dice.number().saturating_mul(1_000_000));
