@@ -67,7 +67,15 @@ fn facts() -> Vec<TransactionFact<Blob>> {
     let parties = || vec![GroupId(1)];
     let (age, floor) = (Age::default(), Attempt::default());
     vec![
-        TransactionFact::Prepare { id: id(), age, floor, parties: parties(), shared: vec![Blob(key())], writes: writes() },
+        TransactionFact::Prepare {
+            id: id(),
+            age,
+            floor,
+            parties: parties(),
+            shared: vec![Blob(key())],
+            writes: writes(),
+            open: vec![floor],
+        },
         TransactionFact::Decide { id: id(), commit: true, parties: parties(), writes: writes(), ended: vec![id()], token: None },
         TransactionFact::End { ended: vec![id()], expired: vec![Blob(key())], tick: false },
     ]
@@ -89,7 +97,7 @@ fn minimal_append() -> Append {
 fn messages() -> Vec<PeerMessage> {
     let placed = PlacedItem { place: 0, item: item() };
     let (age, floor) = (Age::default(), Attempt::default());
-    let preparation = Preparation { id: id(), age, floor, parties: vec![GroupId(1)], items: vec![placed] };
+    let preparation = Preparation { id: id(), age, floor, parties: vec![GroupId(1)], items: vec![placed], open: vec![floor] };
     let result = PlacedResult { place: 0, result: ItemResult::default() };
     let failure = Failure { item: 0, reason: FailureReason::Conflict };
     let transaction = Transaction { items: vec![item()], token: None };

@@ -54,6 +54,10 @@ pub const PARKED_PER_GROUP_MAX: usize = 4 * 1024;
 pub const TRANSACTIONS_PER_HOME_MAX: usize = 4 * 1024;
 /// Transactions prepared in one group and not resolved. At the limit: no vote, `Overloaded`.
 pub const PREPARED_PER_GROUP_MAX: usize = 4 * 1024;
+/// Outcomes of transactions that one group remembers as a participant. At the limit: no vote, `Overloaded`, but for prepares that say that more is over.
+pub const RESOLVED_PER_GROUP_MAX: usize = 64 * 1024;
+/// Attempts that a prepare names as open although they lie below its floor. More: the floor is lower.
+pub const OPEN_NAMED_MAX: usize = 256;
 /// Tokens that one group remembers. At the limit, a transaction with a new one is rejected, `Overloaded`.
 pub const TOKENS_PER_GROUP_MAX: usize = 16 * 1024;
 /// Bytes that the tokens of one group take in memory, with their answers. At the limit: as above.

@@ -31,8 +31,8 @@ pub mod window;
 
 use crate::actor::{Actor, Context, Origin, Outbox, Placement, TimerKind};
 use crate::base::limits::{
-    GETS_OF_MANY_IN_PROGRESS_MAX, REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, SCAN_ITEMS_MAX, SCANS_IN_PROGRESS_MAX,
-    TIMEOUT_MAX, TRANSACTION_ITEMS_MAX,
+    GETS_OF_MANY_IN_PROGRESS_MAX, OPEN_NAMED_MAX, REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, SCAN_ITEMS_MAX,
+    SCANS_IN_PROGRESS_MAX, TIMEOUT_MAX, TRANSACTION_ITEMS_MAX,
 };
 use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
 use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, ResponseBody};
@@ -593,6 +593,7 @@ impl Gateway {
                 whole.validate().is_ok()
                     && whole.items.iter().all(|item| here(&item.key))
                     && preparation.parties.len() <= TRANSACTION_ITEMS_MAX
+                    && preparation.open.len() <= OPEN_NAMED_MAX
                     && preparation.id.home != group
                     // Whoever is in doubt must have somebody to ask.
                     && !self.placement.replicas(preparation.id.home).is_empty()

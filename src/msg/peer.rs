@@ -693,6 +693,9 @@ pub enum Outcome {
     /// To [`Task::List`].
     #[n(7)]
     Listed(#[n(0)] Listing),
+    /// To [`Task::Resolve`]: the group has lost what was prepared, by relaxed syncing and a loss of power.
+    #[n(10)]
+    Lost,
     /// Certainly not begun here: the receiver does not lead the group in that term. Who it believes does, if it knows.
     #[n(1)]
     NotLeader {

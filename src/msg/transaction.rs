@@ -347,7 +347,7 @@ pub struct Preparation {
     pub id: TransactionId,
     #[n(1)]
     pub age: Age,
-    /// All attempts of the home up to this are over: nothing of them is acted on any more.
+    /// All attempts of the home up to this are over, but for those of `open`: nothing of them is acted on any more.
     #[n(2)]
     pub floor: Attempt,
     /// All participants but the home.
@@ -358,6 +358,10 @@ pub struct Preparation {
     #[n(4)]
     #[cbor(decode_with = "crate::msg::codec::list")]
     pub items: Vec<PlacedItem>,
+    /// At most [`OPEN_NAMED_MAX`](crate::base::limits::OPEN_NAMED_MAX), none above the floor.
+    #[n(5)]
+    #[cbor(default, decode_with = "crate::msg::codec::list")]
+    pub open: Vec<Attempt>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -431,6 +435,10 @@ pub enum TransactionFact<V> {
         shared: Vec<Blob>,
         #[n(5)]
         writes: Writes<V>,
+        /// [`Preparation::open`].
+        #[n(6)]
+        #[cbor(default, decode_with = "crate::msg::codec::list")]
+        open: Vec<Attempt>,
     },
     /// In the home's log: the transaction is committed, and these are the home's own writes. Or it is not, and all that is decided is what its token
     /// answers.
@@ -584,13 +592,14 @@ impl<V> TransactionFact<V> {
             Writes(writes.iter().map(written).collect())
         };
         match self {
-            TransactionFact::Prepare { id, age, floor, parties, shared, writes } => TransactionFact::Prepare {
+            TransactionFact::Prepare { id, age, floor, parties, shared, writes, open } => TransactionFact::Prepare {
                 id: *id,
                 age: *age,
                 floor: *floor,
                 parties: parties.clone(),
                 shared: shared.clone(),
                 writes: map(&writes.0),
+                open: open.clone(),
             },
             TransactionFact::Decide { id, commit, parties, writes, ended, token } => TransactionFact::Decide {
                 id: *id,

@@ -110,6 +110,7 @@ impl Node {
             ("transactions", gateway.transactions),
             ("transactions_aborted", coordinated(|counters| counters.aborted)),
             ("transactions_committed", coordinated(|counters| counters.committed)),
+            ("transactions_lost", coordinated(|counters| counters.lost)),
             ("transactions_retried", gateway.transactions_retried),
             ("unfit", u64::from(self.liveness.view().own_disk.unfit)),
             ("unknown", gateway.unknown),

@@ -132,8 +132,8 @@ pub struct Store {
     prepared_locks: Locks,
     /// What became of transactions that were prepared here, until their home's floor has passed them.
     resolved: BTreeMap<TransactionId, bool>,
-    /// By home: all attempts up to this are over.
-    floors: BTreeMap<GroupId, Attempt>,
+    /// By home: which attempts are over.
+    floors: BTreeMap<GroupId, Floor>,
     /// Reads that wait for a prepared transaction, and the keys they wait for.
     blocked: BTreeMap<(Bytes, u64), Blocked>,
     /// When blocked reads give up, and prepared transactions are asked for.
@@ -146,6 +146,14 @@ pub struct Store {
     /// Scans whose values are being read, by tag.
     gathering: BTreeMap<u64, Gathering>,
     next_tag: u64,
+}
+
+/// All attempts of a home up to `upto` are over, but for those that are named.
+#[derive(Debug, Default)]
+struct Floor {
+    upto: Attempt,
+    /// At most [`OPEN_NAMED_MAX`](crate::base::limits::OPEN_NAMED_MAX).
+    open: BTreeSet<Attempt>,
 }
 
 /// An item, or what is left of it.

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! *Prepared* is an entry of the log: locks, and the writes with their values. It outlives any leader; only the home's decision ends it, and its entry (`Resolve`) must commit before
-//! the home is told. A transaction that is *resolved* is remembered until a later prepare of the same home says that all attempts up to a *floor* are over; prepares up to the floor are
-//! refused. So a late copy of a prepare is never taken for a new transaction, and no word of the protocol does harm by coming late, twice, or in another order.
+//! the home is told. A transaction that is *resolved* is remembered until a later prepare of the same home says that all attempts up to a *floor* are over, but for those that it names; prepares of what
+//! is over are refused. (Without the names one attempt that is stuck would keep the floor down, and everything after it in memory.) So a late copy of a prepare is never taken for a new transaction, and no word of the protocol does harm by coming late, twice, or in another order.
 //!
 //! The version of a participant's write is the index of its prepare: no other write of the key comes between prepare and resolution, so versions still grow in the order of effect, and the vote
 //! can name them.
@@ -26,6 +26,11 @@
 //! 3. *A transaction and its own ghost.* An attempt dies for a conflict at one participant; at another its locks are held until the abort is in that log. The next attempt is as old, and is there
 //!    first: taken for a rival that is not younger, the ghost would kill it, and so on, attempt after attempt, the more surely the more groups take part.
 //!
+//! 4. *A prepare that was lost.* With relaxed syncing a majority of the group loses power, and with it a prepare that was voted for; the home has decided to commit. Nothing can be applied here.
+//!    Told "not prepared here", the home told the group again, every 50 ms, for ever. Now the leader logs the resolution all the same. Once that is committed in its own term, all that
+//!    was committed before the home was told stands before it. If the prepare does not, the leader answers *lost*, and the home counts it. Without that entry the leader may be one that was
+//!    replaced, as in the first story: then others have the prepare, and have to be told. (A lease proves too little: it rests on the speeds of clocks, and only a stale read may come of those.)
+//!
 //! # Waiting ends
 //!
 //! A claim waits for a key only behind a greater [`Rank`]: that of a younger transaction, or of an earlier attempt at the same one. Ranks are totally ordered (age, then attempts backwards; ages
@@ -41,11 +46,11 @@
 use super::evaluate::{ItemVerdict, evaluate_item};
 use super::lines::{Pins, Waiter, Work};
 use super::locks::Rank;
-use super::{Head, Item, NoRoom, Out, Store, Verdict};
+use super::{Floor, Head, Item, NoRoom, Out, Store, Verdict};
 use crate::actor::{Context, Origin, Outbox};
-use crate::base::limits::{PREPARED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
+use crate::base::limits::{OPEN_NAMED_MAX, PREPARED_PER_GROUP_MAX, RESOLVED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{Duration, GroupId, Index, Time, Version};
-use crate::msg::client::{Acknowledge, Rejection, ResponseBody};
+use crate::msg::client::{Acknowledge, Rejection};
 use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, ValuePlace};
 use crate::msg::peer::Outcome;
@@ -192,7 +197,7 @@ impl Store {
 
     /// Whether the home has said that this attempt is over.
     fn is_over(&self, id: TransactionId) -> bool {
-        self.floors.get(&id.home).is_some_and(|floor| id.attempt <= *floor)
+        self.floors.get(&id.home).is_some_and(|floor| id.attempt <= floor.upto && !floor.open.contains(&id.attempt))
     }
 
     /// Evaluates a transaction's items now, lets it wait, or lets it die: it waits only if it is older than everybody who holds, or waits for, a key that it cannot have now
@@ -282,7 +287,7 @@ impl Store {
             self.conclude(claim.verdict(Vote::No(failures)), depends, out);
             return None;
         }
-        let full = self.prepared.len() >= PREPARED_PER_GROUP_MAX;
+        let full = self.prepared.len() >= PREPARED_PER_GROUP_MAX || self.remembers_too_much(&claim.preparation);
         let size = claim.preparation.size();
         let values = writes.iter().any(|write| write.value.is_some());
         match if full { Err(NoRoom::Anywhere(Rejection::Overloaded)) } else { self.room(cx, size, values) } {
@@ -319,7 +324,7 @@ impl Store {
     ) {
         let Some(leading) = &mut self.leading else { return };
         let keys = claim.keys();
-        let Claim { preparation: Preparation { id, age, floor, parties, .. }, asker } = claim;
+        let Claim { preparation: Preparation { id, age, floor, parties, open, .. }, asker } = claim;
         for (key, exclusive) in &keys {
             leading.locks.take(key, *exclusive, id, age);
         }
@@ -331,7 +336,7 @@ impl Store {
         let values = writes.iter().map(|write| write.value.as_ref().map(|value| value.0.clone())).collect();
         let shared = keys.iter().filter(|(_, exclusive)| !exclusive).map(|(key, _)| Blob(key.clone())).collect();
         leading.preparing.insert(id, Preparing { asker, keys, vote, values, aborted: false });
-        let fact = TransactionFact::Prepare { id, age, floor, parties, shared, writes: Writes(writes) };
+        let fact = TransactionFact::Prepare { id, age, floor, parties, shared, writes: Writes(writes), open };
         self.append_step(fact, deadline, out);
     }
 
@@ -414,14 +419,23 @@ impl Store {
         } else if let Some(ticket) = leading.claims.get(&id).copied().filter(|_| !commit) {
             self.dismiss(cx, ticket, &Rejection::DeadlineExceeded, out);
         } else if commit && !self.resolved.contains_key(&id) && !self.is_over(id) {
-            let why = Rejection::Invalid("a commit of what was never prepared here".into());
-            out.push(Out::Answer(origin, Outcome::Answer(ResponseBody::Rejected(why))));
+            match self.is_coming(id) {
+                true => out.push(Out::Answer(origin, Outcome::NotLeader { leader: None })),
+                // Lost, or this node was replaced and does not know it. Its entry tells: it is committed only if this node leads.
+                false => self.resolve(id, true, Some(origin), out),
+            }
             return;
         }
         out.push(Out::Answer(origin, Outcome::Resolved));
     }
 
-    /// Logs the resolution of a prepared transaction, once; whoever asked is told when it is applied.
+    /// Whether it may be prepared here soon.
+    fn is_coming(&self, id: TransactionId) -> bool {
+        let coming = |leading: &super::Leading| leading.preparing.contains_key(&id) || leading.claims.contains_key(&id);
+        self.prepared.contains_key(&id) || self.leading.as_ref().is_some_and(coming)
+    }
+
+    /// Logs the resolution of a transaction, once; whoever asked is told when it is applied, and whether there was anything to resolve.
     fn resolve(&mut self, id: TransactionId, commit: bool, asker: Option<Origin>, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         if let Some(resolving) = leading.resolving.get_mut(&id) {
@@ -487,8 +501,8 @@ impl Store {
     pub(super) fn apply_step(&mut self, now: Time, index: Index, fact: &TransactionFact<ValuePlace>) {
         let version = Version(index.0);
         match fact {
-            TransactionFact::Prepare { id, age, floor, parties, shared, writes } => {
-                self.raise_floor(id.home, *floor);
+            TransactionFact::Prepare { id, age, floor, parties, shared, writes, open } => {
+                self.raise_floor(id.home, *floor, open);
                 let keys = || shared.iter().map(|key| (&key.0, false)).chain(writes.0.iter().map(|write| (&write.key.0, true)));
                 let mut distinct = BTreeSet::new();
                 let known = self.prepared.contains_key(id) || self.resolved.contains_key(id);
@@ -532,18 +546,28 @@ impl Store {
         }
     }
 
-    /// Forgets what became of attempts that are over.
-    fn raise_floor(&mut self, home: GroupId, floor: Attempt) {
+    /// Forgets what became of attempts that are over. What any prepare said to be over is, in whichever order they are logged.
+    fn raise_floor(&mut self, home: GroupId, floor: Attempt, open: &[Attempt]) {
         let known = self.floors.entry(home).or_default();
-        if floor > *known {
-            *known = floor;
-            let first = TransactionId { home, attempt: Attempt::default() };
-            let over: Vec<TransactionId> =
-                self.resolved.range(first..=TransactionId { home, attempt: floor }).map(|(id, _)| *id).collect();
-            over.iter().for_each(|id| {
-                self.resolved.remove(id);
-            });
+        if floor < known.upto {
+            known.open.retain(|attempt| *attempt > floor || open.contains(attempt));
+        } else {
+            let still = |attempt: &&Attempt| **attempt <= floor && (**attempt > known.upto || known.open.contains(attempt));
+            let open = open.iter().filter(still).take(OPEN_NAMED_MAX).copied().collect();
+            *known = Floor { upto: floor, open };
         }
+        let range = TransactionId { home, attempt: Attempt::FIRST }..=TransactionId { home, attempt: known.upto };
+        let over: Vec<TransactionId> =
+            self.resolved.range(range).map(|(id, _)| *id).filter(|id| !known.open.contains(&id.attempt)).collect();
+        over.iter().for_each(|id| {
+            self.resolved.remove(id);
+        });
+    }
+
+    /// Whether there is no room to remember another outcome. What says that more is over makes room.
+    fn remembers_too_much(&self, preparation: &Preparation) -> bool {
+        let raises = self.floors.get(&preparation.id.home).is_none_or(|floor| preparation.floor > floor.upto);
+        self.resolved.len() >= RESOLVED_PER_GROUP_MAX && !raises
     }
 
     /// Applies a step, and does what a leader has to.
@@ -599,10 +623,18 @@ impl Store {
 
     /// The resolution is committed: locks are free, readers go on, the home may be told.
     fn on_resolved(&mut self, cx: &mut Context<'_>, id: TransactionId, keys: &[(Bytes, bool)], out: &mut Outbox<Out>) {
+        let coming = self.is_coming(id);
         let Some(leading) = &mut self.leading else { return };
         leading.votes.remove(&id);
         if let Some(origin) = leading.resolving.remove(&id).and_then(|resolving| resolving.asker) {
-            out.push(Out::Answer(origin, Outcome::Resolved));
+            // Whatever was committed before the home was told stands before this entry, and is applied.
+            let outcome = match self.resolved.contains_key(&id) || self.is_over(id) {
+                true => Outcome::Resolved,
+                // A late copy of the prepare came meanwhile: the home tells again.
+                false if coming => Outcome::NotLeader { leader: None },
+                false => Outcome::Lost,
+            };
+            out.push(Out::Answer(origin, outcome));
         }
         self.unlock(cx, id, keys, out);
         for (key, _) in keys.iter().filter(|(_, exclusive)| *exclusive) {
@@ -710,7 +742,7 @@ mod tests {
         };
         let items = (0..).zip(keys).map(|(place, key)| PlacedItem { place, item: item(key) }).collect();
         let age = Age { began_ms: id.attempt.number, ..Age::default() };
-        Task::Prepare(Preparation { id, age, floor: Attempt::default(), parties: vec![GroupId(1)], items })
+        Task::Prepare(Preparation { id, age, floor: Attempt::default(), parties: vec![GroupId(1)], items, open: Vec::new() })
     }
 
     fn id(number: u64) -> TransactionId {
@@ -792,5 +824,59 @@ mod tests {
         ask(&mut store, 3, Task::Resolve { id: id(1), commit: true });
         assert!(ask(&mut store, 4, of_age(3, 20, &["a"])).is_empty(), "decided: it waits");
         assert!(dies(&ask(&mut store, 5, of_age(4, 30, &["a"]))), "and nobody waits for it who is younger");
+    }
+
+    /// Prepares and resolves an attempt, at this index and the next.
+    fn prepare_and_resolve(store: &mut Store, number: u64, index: u64, floor: u64, open: &[u64]) {
+        let Task::Prepare(preparation) = prepare(id(number), &["a"]) else { unreachable!() };
+        let attempt = |number: u64| id(number).attempt;
+        let open = open.iter().copied().map(attempt).collect();
+        let prepare = proposed(&ask(store, 1, Task::Prepare(Preparation { floor: attempt(floor), open, ..preparation })));
+        commit(store, index, prepare);
+        let resolve = proposed(&ask(store, 2, Task::Resolve { id: id(number), commit: true }));
+        commit(store, index + 1, resolve);
+    }
+
+    #[test]
+    fn what_one_open_attempt_makes_the_group_remember_is_bounded() {
+        let mut store = leader();
+        prepare_and_resolve(&mut store, 1, 2, 0, &[]);
+        for number in 2..500 {
+            // The first is open for ever: its home has not heard from another participant.
+            prepare_and_resolve(&mut store, number, 2 * number, number - 1, &[1]);
+            assert!(store.resolved.len() <= 2, "{:?}", store.resolved);
+        }
+        assert!(!store.is_over(id(1)) && store.is_over(id(2)) && !store.is_over(id(499)));
+        // A late copy of what is over is refused; of what is open, known.
+        assert!(matches!(&ask(&mut store, 3, prepare(id(7), &["b"]))[..], [Out::Answer(_, Outcome::Voted(Vote::No(_)))]));
+        assert!(resolved(&ask(&mut store, 4, Task::Resolve { id: id(1), commit: true })));
+        // An older prepare, logged later, opens nothing again.
+        store.raise_floor(GroupId(2), id(5).attempt, &[id(1).attempt, id(3).attempt]);
+        assert!(!store.is_over(id(1)) && store.is_over(id(3)));
+        prepare_and_resolve(&mut store, 500, 1_000, 499, &[]);
+        assert!(store.is_over(id(1)) && store.resolved.len() == 1);
+    }
+
+    #[test]
+    fn a_commit_of_what_was_lost_is_answered_once_its_entry_is_committed() {
+        let mut store = leader();
+        let told = |number| Task::Resolve { id: id(number), commit: true };
+        let asked = ask(&mut store, 1, told(1));
+        let resolve = proposed(&asked);
+        assert!(asked.len() == 1 && ask(&mut store, 2, told(1)).is_empty(), "one entry, and no answer before it is committed");
+        let answer = commit(&mut store, 2, resolve);
+        assert!(matches!(answer[..], [Out::Answer(Origin::Gateway(2), Outcome::Lost)]), "{answer:?}");
+        // If a copy of the prepare comes meanwhile, it is not.
+        let resolve = proposed(&ask(&mut store, 3, told(1)));
+        let prepare = proposed(&ask(&mut store, 4, prepare(id(1), &["a"])));
+        let answer = commit(&mut store, 3, resolve);
+        assert!(matches!(answer[..], [Out::Answer(_, Outcome::NotLeader { .. })]), "{answer:?}");
+        commit(&mut store, 4, prepare);
+        let resolve = proposed(&ask(&mut store, 5, told(1)));
+        assert!(resolved(&commit(&mut store, 5, resolve)));
+        // A leader that is replaced never commits its entry, and never says so.
+        ask(&mut store, 6, told(2));
+        let deposed = handle(&mut store, In::Deposed);
+        assert!(!deposed.iter().any(|out| matches!(out, Out::Answer(_, Outcome::Lost | Outcome::Resolved))), "{deposed:?}");
     }
 }

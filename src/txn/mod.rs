@@ -32,7 +32,14 @@
 //! 4. *A commit is remembered until every participant has said that its own entry of it is committed* (`ended` is logged after that). So nobody who is still prepared is told "unknown, so aborted".
 //! 5. *A participant never decides.* It asks.
 //! 6. *The home's locks may be volatile*: whoever could lose them is the only one who could have decided, and loses that, too. Their writes stand in the decision itself, evaluated under the locks.
-//! 7. *Late copies.* A prepare names a *floor*: all attempts of the home up to it are over. The participant refuses what is not above it, and remembers what became of the rest.
+//! 7. *Late copies.* A prepare names a *floor*: all attempts of the home up to it are over, but for those that it names as open, far below. The participant refuses what is over, and remembers what
+//!    became of the rest.
+//!
+//! # What relaxed syncing may lose
+//!
+//! A participant whose majority loses power may lose a prepare that it voted for, or its knowledge of a decision; a home may lose a decision that was told. Then a transaction is done in part: what
+//! the setting gives up (the last interval). But nothing is stuck: who is prepared asks, and is told what the home knows; who is told of a commit and has lost its prepare says so, which is
+//! counted (`transactions_lost`).
 //!
 //! # One round instead of two?
 //!
@@ -49,7 +56,7 @@
 mod tokens;
 
 use crate::actor::{Actor, Context, Origin, Outbox, TimerKind, partition_of};
-use crate::base::limits::{ENDED_PER_ENTRY_MAX, TRANSACTION_SIZE_MAX, TRANSACTIONS_PER_HOME_MAX};
+use crate::base::limits::{ENDED_PER_ENTRY_MAX, OPEN_NAMED_MAX, TRANSACTION_SIZE_MAX, TRANSACTIONS_PER_HOME_MAX};
 use crate::base::{Duration, GroupId, Index, Term, Time, Version, hash};
 use crate::msg::client::{Doubt, Rejection, ResponseBody};
 use crate::msg::codec::Blob;
@@ -70,6 +77,8 @@ use crate::base::limits::TOKEN_LIFETIME;
 const END_AFTER: Duration = Duration::from_millis(200);
 /// The same for what was too much for one entry.
 const END_MORE_AFTER: Duration = Duration::from_millis(10);
+/// How far below the newest attempt the lowest open one may lie before it is named.
+const FLOOR_SPAN: u64 = 1_024;
 /// How long a participant that could not be told of a commit is left alone.
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// For how long one request to a participant goes on before it is made anew.
@@ -150,6 +159,8 @@ pub struct Counters {
     pub committed: u64,
     pub conflicts: u64,
     pub aborted: u64,
+    /// Commits of which a participant had lost its part.
+    pub lost: u64,
 }
 
 /// A commit that participants are told of.
@@ -335,7 +346,7 @@ impl Coordinator {
 
     /// Has the home's own items evaluated; without any, goes on to the participants.
     fn hold(&mut self, number: u64, out: &mut Outbox<Out>) {
-        let floor = self.floor();
+        let (floor, open) = self.floor();
         let Some(leading) = &mut self.leading else { return };
         let Some(active) = leading.active.get_mut(&number) else { return };
         if active.phase == Phase::Preparing {
@@ -344,19 +355,32 @@ impl Coordinator {
         }
         let items = std::mem::take(&mut active.own);
         let id = TransactionId { home: self.group, attempt: Attempt { term: leading.term, number } };
-        let preparation = Preparation { id, age: active.age, floor, parties: Vec::new(), items };
+        let preparation = Preparation { id, age: active.age, floor, parties: Vec::new(), items, open };
         out.push(Out::Hold(preparation, active.deadline));
     }
 
-    /// All attempts up to this are over.
-    fn floor(&self) -> Attempt {
-        let Some(leading) = &self.leading else { return Attempt::default() };
-        let active = leading.active.keys().next().map(|number| Attempt { term: leading.term, number: *number });
-        let lowest = self.decisions.keys().next().copied().into_iter().chain(active).min();
-        match lowest {
-            Some(attempt) => Attempt { number: attempt.number.saturating_sub(1), ..attempt },
-            None => Attempt { term: leading.term, number: leading.number },
+    /// All attempts up to the first are over, but for those named. Those far below the newest are named, lest one that is stuck keep the floor down: what is above it others remember.
+    fn floor(&self) -> (Attempt, Vec<Attempt>) {
+        let Some(leading) = &self.leading else { return (Attempt::FIRST, Vec::new()) };
+        let term = leading.term;
+        let active = || leading.active.keys().map(|number| Attempt { term, number: *number });
+        let before = |attempt: Attempt| Attempt { number: attempt.number.saturating_sub(1), ..attempt };
+        let far = Attempt { term, number: leading.number.saturating_sub(FLOOR_SPAN) };
+        match self.decisions.keys().next().copied().into_iter().chain(active().next()).min() {
+            None => return (Attempt { term, number: leading.number }, Vec::new()),
+            Some(lowest) if before(lowest) >= far => return (before(lowest), Vec::new()),
+            Some(_) => {}
         }
+        let decided = self.decisions.keys().copied().take_while(|attempt| *attempt <= far).take(OPEN_NAMED_MAX + 1);
+        let active = active().take_while(|attempt| *attempt <= far).take(OPEN_NAMED_MAX + 1);
+        let mut open: Vec<Attempt> = decided.chain(active).collect();
+        open.sort_unstable();
+        if open.len() > OPEN_NAMED_MAX {
+            let floor = before(open[OPEN_NAMED_MAX]);
+            open.truncate(OPEN_NAMED_MAX);
+            return (floor, open);
+        }
+        (far, open)
     }
 
     fn on_held(&mut self, cx: &Context<'_>, id: TransactionId, vote: Vote, out: &mut Outbox<Out>) {
@@ -387,7 +411,7 @@ impl Coordinator {
 
     /// Asks every participant to prepare; without any, decides.
     fn prepare(&mut self, number: u64, out: &mut Outbox<Out>) {
-        let floor = self.floor();
+        let (floor, open) = self.floor();
         let Some(leading) = &mut self.leading else { return };
         let Some(active) = leading.active.get_mut(&number) else { return };
         let attempt = Attempt { term: leading.term, number };
@@ -397,7 +421,7 @@ impl Coordinator {
         let (age, deadline) = (active.age, active.deadline);
         let items: Vec<Vec<PlacedItem>> = active.parties.values_mut().map(std::mem::take).collect();
         for (group, items) in parties.iter().zip(items) {
-            let task = Task::Prepare(Preparation { id, age, floor, parties: parties.clone(), items });
+            let task = Task::Prepare(Preparation { id, age, floor, parties: parties.clone(), items, open: open.clone() });
             self.ask(attempt, *group, Asked::Prepare, task, deadline, out);
         }
         self.decide_if_all_voted(number, out);
@@ -479,6 +503,10 @@ impl Coordinator {
         match (asked, outcome) {
             (Asked::Prepare, outcome) => self.on_voted(cx, id, group, outcome, out),
             (Asked::Commit, Outcome::Resolved) => self.on_aware(cx.now, attempt, group),
+            (Asked::Commit, Outcome::Lost) => {
+                self.counters.lost += 1;
+                self.on_aware(cx.now, attempt, group);
+            }
             // Until it says that it knows.
             (Asked::Commit, _) => {
                 leading.tell_again.push((attempt, group));
@@ -801,5 +829,35 @@ impl Actor for Coordinator {
             };
             assert!(decision.unaware.iter().all(asked), "who does not know is being told");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_rises_past_what_is_stuck() {
+        let mut coordinator = Coordinator::new(GroupId(1), 1);
+        coordinator.on_ready(Time::ZERO, Term(2), &mut Outbox::default());
+        let attempt = |term: u64, number: u64| Attempt { term: Term(term), number };
+        let begun = |coordinator: &mut Coordinator, number| coordinator.leading.as_mut().unwrap().number = number;
+        begun(&mut coordinator, 7);
+        assert_eq!(coordinator.floor(), (attempt(2, 7), vec![]));
+        let stuck = |coordinator: &mut Coordinator, attempt| {
+            let commit = Commit { parties: vec![], unaware: BTreeSet::new(), since: Time::ZERO };
+            coordinator.decisions.insert(attempt, commit);
+        };
+        stuck(&mut coordinator, attempt(2, 5));
+        assert_eq!(coordinator.floor(), (attempt(2, 4), vec![]));
+        stuck(&mut coordinator, attempt(1, 9));
+        assert_eq!(coordinator.floor(), (attempt(2, 0), vec![attempt(1, 9)]));
+        begun(&mut coordinator, 5_000);
+        assert_eq!(coordinator.floor(), (attempt(2, 5_000 - FLOOR_SPAN), vec![attempt(1, 9), attempt(2, 5)]));
+        // Of too many, the floor names as many as it may.
+        (10..2_000).for_each(|number| stuck(&mut coordinator, attempt(2, number)));
+        let (floor, open) = coordinator.floor();
+        assert_eq!((floor, open.len()), (attempt(2, 10 + OPEN_NAMED_MAX as u64 - 3), OPEN_NAMED_MAX));
+        assert!(open.is_sorted() && open.iter().all(|open| *open <= floor));
     }
 }

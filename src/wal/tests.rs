@@ -778,6 +778,7 @@ fn prepare(group: u32, index: u64, values: [&[u8]; 2]) -> Record {
         parties: vec![GroupId(group)],
         shared: vec![Blob(Bytes::from("checked"))],
         writes: Writes(vec![written("a", first), written("b", None), written("c", second)]),
+        open: Vec::new(),
     };
     Record::Entry(GroupId(group), Entry { index: Index(index), term: Term(1), fact: Fact::Transaction(Box::new(fact)) }, Index(0))
 }

@@ -190,6 +190,7 @@ fn step(dice: &mut Dice<'_>) -> TransactionFact<Blob> {
             parties: vec![GroupId(u32::from(dice.byte() % 4))],
             shared: if dice.flag() { vec![Blob(dice.key())] } else { Vec::new() },
             writes: writes(dice),
+            open: attempts(dice),
         },
         1 => {
             let answer = TransactionAnswer::Committed(Vec::new());
@@ -209,8 +210,13 @@ fn step(dice: &mut Dice<'_>) -> TransactionFact<Blob> {
     }
 }
 
+fn attempts(dice: &mut Dice<'_>) -> Vec<Attempt> {
+    (0..dice.byte() % 3).map(|_| Attempt { term: Term(dice.number()), number: dice.number() }).collect()
+}
+
 fn transaction(dice: &mut Dice<'_>) -> Transaction {
-    let count = 1 + dice.byte() % 4;
+    // None, and a token: a release.
+    let count = dice.byte() % 5;
     let items = (0..count).map(|_| TransactionItem::from(operation(dice))).collect();
     Transaction { items, token: dice.flag().then(|| dice.key()) }
 }
@@ -223,7 +229,7 @@ fn task(dice: &mut Dice<'_>) -> Task {
             let items = (0..).zip(items).map(|(place, item)| PlacedItem { place, item }).collect();
             let floor = Attempt { term: Term(dice.number()), number: dice.number() };
             let age = Age { began_ms: dice.number(), gateway: NodeId(2), sequence: dice.number() };
-            Task::Prepare(Preparation { id: id(dice), age, floor, parties: Vec::new(), items })
+            Task::Prepare(Preparation { id: id(dice), age, floor, parties: Vec::new(), items, open: attempts(dice) })
         }
         3 => Task::Resolve { id: id(dice), commit: dice.flag() },
         4 => Task::Inquire(id(dice)),
@@ -238,7 +244,13 @@ fn outcome(dice: &mut Dice<'_>, epoch: Epoch) -> Outcome {
     match dice.byte() % 9 {
         0 => Outcome::Voted(Vote::Yes(vec![PlacedResult { place: dice.number() as u32, result: ItemResult::default() }])),
         1 => Outcome::Voted(Vote::No(Vec::new())),
-        2 => Outcome::Resolved,
+        2 => {
+            if dice.flag() {
+                Outcome::Resolved
+            } else {
+                Outcome::Lost
+            }
+        }
         3 => Outcome::Decided(dice.flag().then(|| dice.flag())),
         4 => Outcome::Valid(dice.flag()),
         6 => Outcome::Measured(vec![Measure { version: Version(dice.number()), length: dice.number() as u32 }]),
