@@ -76,7 +76,8 @@ fn drive(log: &mut Log, disk: &mut Disk, input: In) {
             flow: ringseed::actor::FlowView::empty(),
             cache: &mut cache,
             wall_clock_ms: 0,
-            disk_full: false,
+            room: ringseed::actor::Room::AMPLE,
+            quorum_has_room: true,
             sync: ringseed::base::Duration::ZERO,
         };
         let mut out = Outbox::default();

@@ -376,9 +376,13 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
         _ => true,
     });
     hear_of_the_old_directory(plan);
-    // A replica that may have lost something needs every voter to elect: with one dead for good there is no bound. The end of a process loses nothing.
+    // A replica that may have lost something needs every voter to elect: with one dead for good there is no bound. The end of a process loses nothing;
+    // but behind a stop the power may go, and what peers sent after the stop's last record is then lost.
     let loses = |kind: &FaultKind| {
-        matches!(kind, FaultKind::PowerLoss { .. } | FaultKind::SyncErrors { .. } | FaultKind::WriteErrors { .. })
+        matches!(
+            kind,
+            FaultKind::PowerLoss { .. } | FaultKind::SyncErrors { .. } | FaultKind::WriteErrors { .. } | FaultKind::Stop { .. }
+        )
     };
     if relaxed && plan.faults.iter().any(|fault| loses(&fault.kind)) && plan.ending == Ending::HealMajority {
         plan.ending = Ending::HealAll;
