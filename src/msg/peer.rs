@@ -10,7 +10,7 @@
 use super::client::{Action, Consistency, Operation, ResponseBody, Scan};
 use super::cluster::{ClusterOptions, Formation};
 use super::codec::{Blob, Slices};
-use super::log::Entry;
+use super::log::{Entry, Fact};
 use super::transaction::{Age, Measure, Preparation, Seen, Transaction, TransactionId, Vote};
 use crate::base::limits::{ENVELOPE_MESSAGES_MAX, NODES_MAX};
 use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Term, Time};
@@ -23,7 +23,7 @@ pub enum Lane {
     /// Small, rare, and of use only when it is on time: who lives, who may lead.
     Control,
     /// Whatever carries entries, requests or answers, or speaks of them. An empty append is bulk too: behind the entries that were sent before it, it
-    /// asks what became of them.
+    /// asks what became of them. Only a leader's first append is not: a voter that hears of its new leader too late campaigns against it.
     Bulk,
 }
 
@@ -117,6 +117,7 @@ impl PeerMessage {
                 | ReplicaMessage::TimeoutNow { .. }
                 | ReplicaMessage::Released { .. }
                 | ReplicaMessage::ReleasedReply { .. } => Lane::Control,
+                ReplicaMessage::Append(append) if append.opens_term() => Lane::Control,
                 ReplicaMessage::Append(_) | ReplicaMessage::AppendReply(_) => Lane::Bulk,
             },
             // A farewell comes behind the answers that it speaks of.
@@ -402,6 +403,13 @@ pub struct Append {
     #[n(6)]
     #[cbor(default)]
     pub follower: Epoch,
+}
+
+impl Append {
+    /// Whether it carries nothing but the empty entry with which its leader's term begins.
+    pub fn opens_term(&self) -> bool {
+        matches!(&self.entries[..], [Entry { term, fact: Fact::Noop, .. }] if *term == self.term)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

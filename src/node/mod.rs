@@ -150,8 +150,10 @@ pub struct Node {
     booted: Time,
     /// Of the record that makes this life's epoch durable: nothing leaves the node before.
     epoch_lsn: Lsn,
-    /// The last life may have lost what it acknowledged.
+    /// The last life may have lost what it acknowledged, and not all groups have caught up since.
     lossy: bool,
+    /// Those that have not.
+    lossy_groups: usize,
     /// There was a life before this one, whose promises may still hold.
     reborn: bool,
     random: Random,
@@ -248,6 +250,7 @@ impl Node {
             booted: now,
             epoch_lsn: Lsn::ZERO,
             lossy: !recovered.lossless,
+            lossy_groups: 0,
             reborn: recovered.epoch != Epoch::ZERO,
             random,
             log: Log::new(log_options, recovered.tail),
@@ -420,9 +423,21 @@ impl Node {
             let replica = Replica::new(options, found.state, log);
             self.groups.insert(id, Group { replica, store, coordinator, timer: None, noted: Noted::default() });
         }
+        if self.lossy {
+            self.lossy_groups = self.groups.len();
+            self.note_caught_up();
+        }
         let peers = formation.members.iter().map(|m| m.node).filter(|node| *node != self.options.me).collect();
         self.work.push_back(Work::Gateway(gateway::In::Joined(self.placement.clone())));
         self.work.push_back(Work::Liveness(crate::liveness::In::Start(peers)));
+    }
+
+    /// Once no group lacks anything that an earlier life acknowledged, the log says so: were only this process to end now, the next life would begin whole.
+    fn note_caught_up(&mut self) {
+        if self.lossy && self.lossy_groups == 0 {
+            self.lossy = false;
+            self.work.push_back(Work::Log(wal::In::Append(Record::CaughtUp)));
+        }
     }
 
     /// Logs how far peers' logs are known to be durable, along with other records: never alone, or two idle nodes would
@@ -458,7 +473,7 @@ impl Node {
                     return false;
                 }
                 // It says that nothing acknowledged is missing: not true of a node that still has to catch up.
-                if !self.groups.values().any(|group| group.replica.is_lossy()) && (!self.lossy || !self.groups.is_empty()) {
+                if !self.lossy {
                     self.work.push_back(Work::Log(wal::In::Append(Record::Clean)));
                     self.drain(now);
                 }

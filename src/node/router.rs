@@ -121,6 +121,8 @@ impl Node {
                 }
                 Work::Liveness(liveness::In::Reply(from, epoch, reply))
             }
+            // The last record of this life says that nothing acknowledged is missing: nothing more is acknowledged behind it.
+            PeerMessage::Replica(..) if matches!(self.stop, Stop::Sealing(_) | Stop::Done) => return,
             // A replica hears nothing before it takes part.
             PeerMessage::Replica(group, message) => Work::Replica(group, replica::In::Message(from, epoch, message)),
             PeerMessage::Forward(forward) => Work::Gateway(gateway::In::Forward(from, epoch, forward)),
@@ -338,7 +340,9 @@ impl Node {
         if matches!(input, replica::In::Propose { .. } | replica::In::Confirm(_)) {
             self.dirty.insert(id);
         }
+        let was_lossy = group.replica.is_lossy();
         group.replica.handle(&mut cx, input, &mut out);
+        let caught_up = was_lossy && !group.replica.is_lossy();
         self.flow.note(id, &mut group.noted, group.replica.outstanding(), group.replica.log().bytes_in_memory());
         let turn_ended = !group.replica.campaigns() && self.campaigns.ended(id);
         self.arm(id);
@@ -386,6 +390,10 @@ impl Node {
             }
         }
         self.outboxes.replica = out;
+        if caught_up {
+            self.lossy_groups -= 1;
+            self.note_caught_up();
+        }
         if turn_ended {
             self.grant_turns(now);
         }
@@ -400,8 +408,12 @@ impl Node {
     }
 
     fn run_store(&mut self, now: Time, id: GroupId, input: store::In) {
-        let quorum_has_room = self.quorum_has_room(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
+        let (me, own, view) = (self.options.me, self.log.room().is_full(), self.liveness.view());
+        let is_full = |node: &&NodeId| if **node == me { own } else { view.disk_of(**node).full };
+        let voters = group.replica.voters();
+        // As far as heartbeats tell.
+        let quorum_has_room = voters.iter().filter(is_full).count() * 2 < voters.len();
         let mut out = std::mem::take(&mut self.outboxes.store);
         let mut cx = context!(self, now, self.liveness.view());
         cx.quorum_has_room = quorum_has_room;
@@ -467,16 +479,6 @@ impl Node {
             }
         }
         self.outboxes.coordinator = out;
-    }
-
-    /// Whether a quorum of the group's replicas has room on its disks, as far as their heartbeats tell.
-    fn quorum_has_room(&self, id: GroupId) -> bool {
-        let view = self.liveness.view();
-        let is_full = |node: &NodeId| {
-            if *node == self.options.me { self.log.room().is_full() } else { view.disk_of(*node).full }
-        };
-        let voters = self.groups.get(&id).map_or(&[][..], |group| group.replica.voters());
-        voters.iter().filter(|node| is_full(node)).count() * 2 < voters.len().max(1)
     }
 
     /// Whether this node may vote, lead and acknowledge in the group.

@@ -9,7 +9,7 @@ use crate::actor::{Context, FlowView, Outbox, Outstanding, Share};
 use crate::base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::base::random::below;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Term, Time};
-use crate::msg::log::{Entry, Fact};
+use crate::msg::log::{Entry, Fact, HardState};
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
 use handover::Stalls;
 use std::collections::VecDeque;
@@ -211,16 +211,7 @@ impl Replica {
         if std::mem::take(&mut leader.round_wanted) {
             leader.round += 1;
         }
-        let mut sender = Sender {
-            log: &self.log,
-            flow: cx.flow,
-            group: self.options.group,
-            term: self.state.term,
-            commit: self.state.commit,
-            round: leader.round,
-            now: cx.now,
-            ask_at: retry,
-        };
+        let mut sender = Sender::new(cx, &self.log, self.options.group, self.state, leader.round, retry);
         let mut look_at = if leader.confirms.is_empty() { Time::NEVER } else { retry };
         for progress in &mut leader.progress {
             progress.careful = cx.liveness.disk_of(progress.node).full;
@@ -529,16 +520,7 @@ impl Replica {
         let last = self.log.last_index();
         let commit = self.state.commit;
         let Role::Leader(leader) = &mut self.role else { return };
-        let mut sender = Sender {
-            log: &self.log,
-            flow: cx.flow,
-            group: self.options.group,
-            term: self.state.term,
-            commit,
-            round: leader.round,
-            now: cx.now,
-            ask_at: cx.now + retry,
-        };
+        let mut sender = Sender::new(cx, &self.log, self.options.group, self.state, leader.round, cx.now + retry);
         let mut pending = last > commit;
         let mut look_at = if pending || !leader.confirms.is_empty() { cx.now + retry } else { Time::NEVER };
         for progress in &mut leader.progress {
@@ -588,16 +570,7 @@ impl Replica {
         let retry = cx.now + self.retry_interval();
         let Role::Leader(leader) = &mut self.role else { return };
         let (number, position) = (tag / FETCH_ENTRIES_MAX as u64, (tag % FETCH_ENTRIES_MAX as u64) as usize);
-        let mut sender = Sender {
-            log: &self.log,
-            flow: cx.flow,
-            group: self.options.group,
-            term: self.state.term,
-            commit: self.state.commit,
-            round: leader.round,
-            now: cx.now,
-            ask_at: retry,
-        };
+        let mut sender = Sender::new(cx, &self.log, self.options.group, self.state, leader.round, retry);
         let Some(progress) = leader.progress.iter_mut().find(|p| p.fetch.as_ref().is_some_and(|f| f.number == number)) else {
             return;
         };
@@ -639,7 +612,11 @@ struct Sender<'a> {
     ask_at: Time,
 }
 
-impl Sender<'_> {
+impl<'a> Sender<'a> {
+    fn new(cx: &Context<'a>, log: &'a GroupLog, group: GroupId, state: HardState, round: u64, ask_at: Time) -> Sender<'a> {
+        Sender { log, flow: cx.flow, group, term: state.term, commit: state.commit, round, now: cx.now, ask_at }
+    }
+
     /// Sends as many entries as flow control and the peer's budget allow, or begins to read them back. True if anything was sent.
     fn send_entries(&mut self, progress: &mut Progress, fetches: &mut u64, out: &mut Outbox<Out>) -> bool {
         let before = progress.outstanding().bytes;

@@ -64,6 +64,7 @@ impl Parts {
                 }
             }
             Record::Clean => (Kind::Clean, empty, Bytes::new(), Bytes::new()),
+            Record::CaughtUp => (Kind::CaughtUp, empty, Bytes::new(), Bytes::new()),
         };
         // Recovery does not believe larger ones. What comes from outside is bounded where it comes in.
         let numbers = header.index.max(header.term).max(header.commit);
@@ -133,7 +134,7 @@ pub struct Batch {
     pub count: u32,
     urgent: bool,
     ends_clean: bool,
-    has_clean: bool,
+    has_caught_up: bool,
     last_entries: BTreeMap<GroupId, (Index, Term)>,
 }
 
@@ -169,7 +170,7 @@ impl Batch {
             count: 0,
             urgent: false,
             ends_clean: false,
-            has_clean: false,
+            has_caught_up: false,
             last_entries: BTreeMap::new(),
         }
     }
@@ -193,9 +194,9 @@ impl Batch {
         self.ends_clean
     }
 
-    /// Whether any of its records is [`Record::Clean`].
-    pub fn has_clean(&self) -> bool {
-        self.has_clean
+    /// Whether any of its records is [`Record::CaughtUp`].
+    pub fn has_caught_up(&self) -> bool {
+        self.has_caught_up
     }
 
     /// Puts a record in. Says where it lies, when it is an entry.
@@ -216,7 +217,7 @@ impl Batch {
         self.body = fold_body(self.body, value_hash);
         self.urgent |= parts.is_urgent();
         self.ends_clean = parts.kind == Kind::Clean;
-        self.has_clean |= self.ends_clean;
+        self.has_caught_up |= parts.kind == Kind::CaughtUp;
         self.records_end += length;
         let lsn = Lsn(self.first_lsn.0 + u64::from(self.count));
         self.count += 1;

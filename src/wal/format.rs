@@ -218,6 +218,7 @@ pub enum Kind {
     Clean,
     /// An entry that is a step of a transaction: the key part is its CBOR, the value part its values, one behind the other.
     Transaction,
+    CaughtUp,
 }
 
 impl Kind {
@@ -231,6 +232,7 @@ impl Kind {
             Kind::Write => 6,
             Kind::Clean => 7,
             Kind::Transaction => 8,
+            Kind::CaughtUp => 9,
         }
     }
 
@@ -244,6 +246,7 @@ impl Kind {
             6 => Kind::Write,
             7 => Kind::Clean,
             8 => Kind::Transaction,
+            9 => Kind::CaughtUp,
             _ => return None,
         })
     }

@@ -96,7 +96,7 @@ pub struct Log {
     options: LogOptions,
     nonce: u64,
     epoch: Epoch,
-    /// The last life may have lost what it had acknowledged, and no [`Record::Clean`] was written since.
+    /// The last life may have lost what it had acknowledged, and no [`Record::CaughtUp`] was written since.
     lossy: bool,
     /// What the last batch written says.
     last_batch_lossy: bool,
@@ -350,7 +350,7 @@ impl Log {
             } else if let Some((batch, capacity)) = self.next_batch() {
                 match self.enter_segment(now, &batch, capacity, out) {
                     Some(front) => {
-                        self.lossy &= !batch.has_clean();
+                        self.lossy &= !batch.has_caught_up();
                         let lossy = self.lossy || (self.is_relaxed() && !batch.ends_clean());
                         self.write_batch(now, batch, front, lossy, out);
                     }

@@ -70,9 +70,11 @@ pub enum Record {
     HardState(GroupId, HardState),
     /// An entry, with the group's commit index as known when it was appended.
     Entry(GroupId, Entry, Index),
-    /// Nothing that was acknowledged is missing up to here: the last record of a clean end. A node whose last life was not lossless writes it
-    /// only once it has caught up.
+    /// Nothing that was acknowledged is missing: the last record of a clean end. Behind [`Record::CaughtUp`], if the life began with something missing.
     Clean,
+    /// Nothing is missing any more of what was when this life began. What this life acknowledges may be missing at its end all the same, if syncing is
+    /// relaxed: so it says less than [`Record::Clean`].
+    CaughtUp,
 }
 
 /// Whom a read is for.

@@ -471,7 +471,7 @@ impl Replay {
                 let commit = group.state.commit.max(Index(record.commit));
                 group.state = HardState { term: Term(record.term), vote, commit };
             }
-            Kind::Clean => {}
+            Kind::Clean | Kind::CaughtUp => {}
             Kind::Noop | Kind::Write | Kind::Transaction => return self.apply_entry(segment, offset, record, bytes),
         }
         Ok(())

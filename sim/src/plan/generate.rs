@@ -376,20 +376,30 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
         _ => true,
     });
     hear_of_the_old_directory(plan);
-    // A replica that may have lost something needs every voter to elect: with one dead for good there is no bound. The end of a process loses nothing;
-    // but behind a stop the power may go, and what peers sent after the stop's last record is then lost.
+    // A replica that may have lost something needs every voter to elect: with one dead for good there is no bound. The end of a process loses nothing.
     let loses = |kind: &FaultKind| {
-        matches!(
-            kind,
-            FaultKind::PowerLoss { .. } | FaultKind::SyncErrors { .. } | FaultKind::WriteErrors { .. } | FaultKind::Stop { .. }
-        )
+        matches!(kind, FaultKind::PowerLoss { .. } | FaultKind::SyncErrors { .. } | FaultKind::WriteErrors { .. })
     };
-    if relaxed && plan.faults.iter().any(|fault| loses(&fault.kind)) && plan.ending == Ending::HealMajority {
+    let lasts = |fault: &Fault| loses(&fault.kind) && !is_made_good(plan, fault);
+    if relaxed && plan.faults.iter().any(lasts) && plan.ending == Ending::HealMajority {
         plan.ending = Ending::HealAll;
     }
     if lost_directories > 0 && plan.ending == Ending::HealAll {
         plan.ending = Ending::HealMajority;
     }
+}
+
+/// How long a node that has lost acknowledged records needs at most to catch up with peers that nothing strikes meanwhile.
+pub(super) const CATCHES_UP_WITHIN_MS: u64 = 6_000;
+
+/// Whether a node that this fault takes acknowledged records from has time to get them back from its peers before anything else happens. From then on nothing is
+/// missing, whichever process ends.
+fn is_made_good(plan: &Plan, fault: &Fault) -> bool {
+    let good_at = fault.at_ms + fault.for_ms + CATCHES_UP_WITHIN_MS;
+    let is_apart = |other: &Fault| other.at_ms + other.for_ms <= fault.at_ms || other.at_ms >= good_at;
+    let apart =
+        plan.faults.iter().filter(|other| !std::ptr::eq(*other, fault)).all(|other| other.when.is_none() && is_apart(other));
+    fault.when.is_none() && apart && plan.faults_ms >= good_at
 }
 
 /// An old copy of a directory is told by a peer that has heard of more. With every such peer away there is none (and no system of this kind could know):

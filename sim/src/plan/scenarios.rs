@@ -2,7 +2,7 @@
 //!
 //! Each is drawn over the same surroundings as the swarm, and keeps much of them random: it says where to strike, not what to find.
 
-use super::generate::{aimed_there, rot, settled, style, target};
+use super::generate::{CATCHES_UP_WITHIN_MS, aimed_there, rot, settled, style, target};
 use super::{
     DiskPlan, Ending, Fault, FaultKind, LossStyle, NetworkPlan, Plan, Standing, Target, Trigger, WorkloadPlan, standing, steered,
     transactions,
@@ -414,13 +414,27 @@ fn rotten_tails(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// The page cache outlives a process, so nothing is lost; and two nodes of three are enough, also when each of them has just restarted.
+/// The page cache outlives a process, so nothing is lost; and two nodes of three are enough, also when each of them has just restarted. Also if one had
+/// lost something before, with the power of its machine, and has it back.
 fn relaxed_processes(plan: &mut Plan, dice: &mut Dice) {
     short_support(plan, dice);
     let interval = dice.between(100, 2_000);
     plan.nodes.iter_mut().for_each(|node| node.wal_sync_ms = interval);
     plan.ending = Ending::HealMajority;
-    for at in times(plan, dice, 2_500) {
+    let mut from = 0;
+    if dice.chance(500) {
+        let target = Target::Node(1 + dice.below(plan.nodes.len() as u64) as u16);
+        let (at, span) = (settled(plan) + dice.between(500, 2_000), dice.between(20, 500));
+        add(
+            plan,
+            at,
+            span,
+            FaultKind::PowerLoss { target, style: *dice.pick(&[LossStyle::Nothing, LossStyle::Sectors, LossStyle::Suffix]) },
+        );
+        from = at + span + CATCHES_UP_WITHIN_MS;
+        plan.faults_ms = plan.faults_ms.max(from + 3_000);
+    }
+    for at in times(plan, dice, 2_500).into_iter().filter(|at| *at >= from) {
         for node in 1..=plan.nodes.len() as u16 {
             let delay = dice.below(100);
             let target = Target::Node(node);

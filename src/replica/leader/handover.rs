@@ -88,7 +88,7 @@ impl Replica {
         let preferred = self.options.voters[0];
         let again = cx.now + self.rebalance_patience(cx);
         let (last, support) = (self.log.last_index(), self.options.support);
-        let (term, commit, group) = (self.state.term, self.state.commit, self.options.group);
+        let (state, group) = (self.state, self.options.group);
         let ask_at = cx.now + self.retry_interval();
         let Role::Leader(leader) = &mut self.role else { return };
         // One that comes back, or recovers, is told of.
@@ -108,7 +108,7 @@ impl Replica {
             // It is far slower than the others. Is it still, when it is asked the next time?
             let round = leader.round;
             target.timed.get_or_insert((target.matched, cx.now));
-            Sender { log: &self.log, flow: cx.flow, group, term, commit, round, now: cx.now, ask_at }.send_empty(target, out);
+            Sender::new(cx, &self.log, group, state, round, ask_at).send_empty(target, out);
         } else if last.0 - target.matched.0 < APPEND_ENTRIES_MAX as u64 {
             leader.rebalance_at = None;
             self.handovers.last = Some(cx.now);
