@@ -1,7 +1,12 @@
 //! Whether the machine has been up since the last life of the node in a data directory began.
 //!
 //! What a process has written outlives it in the page cache, synced or not; only the end of the machine loses it. So a file in the directory, `BOOT`, says
-//! on which boot of the machine a node last ran there. It is never synced: it means something only while the page cache lives.
+//! on which boot of the machine nodes have run there, and since which epoch. It is never synced: it means something only while the page cache lives.
+//!
+//! 1. *The life that wrote nothing* (seed 13901). The note first said nothing of epochs. A machine lost power; the next life began lossy, noted the new boot,
+//!    and was killed before its first batch was written. The third life found the note current, and in the log the last batch of the *first* life, which had
+//!    begun whole: it took itself for whole, and voted without what the first had acknowledged and lost. So the note says where it begins, and holds only if
+//!    the log ends in an epoch that is not before.
 //!
 //! It is written before the node acknowledges anything, and taken away at the first write or sync that fails, by the thread that sees it fail: after that the page cache may
 //! show what the medium never got, and forget it later. A copy of the directory says nothing: the note names the directory that it is for.
@@ -9,6 +14,7 @@
 //! What this cannot notice: a file system that was torn away and mounted again with the machine running, and no sync failing in between; a process that is killed in the
 //! instant between a failed sync and the end of the note.
 
+use crate::base::Epoch;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -22,29 +28,31 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 #[derive(Debug, Clone)]
 pub struct BootNote {
     path: PathBuf,
-    /// What it says while this boot lasts; `None` where the system does not tell its boots apart.
-    text: Option<String>,
+    /// This boot, and this directory; `None` where the system does not tell its boots apart.
+    place: Option<String>,
 }
 
 impl BootNote {
     /// For a data directory, which exists.
     pub fn of(directory: &Path) -> BootNote {
-        let text = || -> io::Result<String> {
+        let place = || -> io::Result<String> {
             let (boot, at) = (fs::read_to_string(BOOT_ID)?, fs::metadata(directory)?);
-            Ok(format!("{} {}:{}\n", boot.trim(), at.dev(), at.ino()))
+            Ok(format!("{} {}:{} ", boot.trim(), at.dev(), at.ino()))
         };
-        BootNote { path: directory.join("BOOT"), text: text().ok() }
+        BootNote { path: directory.join("BOOT"), place: place().ok() }
     }
 
-    /// Whether a node has run here on this boot of the machine, and no write or sync of it failed.
-    pub fn is_current(&self) -> bool {
-        self.text.is_some() && fs::read_to_string(&self.path).ok() == self.text
+    /// The epoch since which no write or sync of a node has failed here, all on this boot of the machine.
+    pub fn since(&self) -> Option<Epoch> {
+        let text = fs::read_to_string(&self.path).ok()?;
+        text.strip_prefix(self.place.as_ref()?)?.trim_end().parse().ok().map(Epoch)
     }
 
-    pub fn write(&self) -> io::Result<()> {
-        let Some(text) = self.text.as_ref().filter(|_| !self.is_current()) else { return Ok(()) };
+    /// From this epoch on, what is written will be read.
+    pub fn write(&self, since: Epoch) -> io::Result<()> {
+        let Some(place) = &self.place else { return Ok(()) };
         let mut file = private::file().write(true).create(true).truncate(true).open(&self.path)?;
-        io::Write::write_all(&mut file, text.as_bytes())
+        io::Write::write_all(&mut file, format!("{place}{}\n", since.0).as_bytes())
     }
 
     /// What is written is not what will be read, from now on.
@@ -67,18 +75,18 @@ mod tests {
     fn a_note_holds_for_one_boot_of_the_machine_and_one_directory() {
         let scratch = Scratch::new("boot");
         let note = BootNote::of(scratch.path());
-        assert!(!note.is_current(), "nothing ran here");
-        note.write().expect("a file");
-        assert!(BootNote::of(scratch.path()).is_current());
+        assert_eq!(note.since(), None, "nothing ran here");
+        note.write(Epoch(7)).expect("a file");
+        assert_eq!(BootNote::of(scratch.path()).since(), Some(Epoch(7)));
         let copy = Scratch::new("boot-copy");
         fs::copy(scratch.path().join("BOOT"), copy.path().join("BOOT")).expect("a file");
-        assert!(!BootNote::of(copy.path()).is_current(), "a copy is another directory");
+        assert_eq!(BootNote::of(copy.path()).since(), None, "a copy is another directory");
         let text = fs::read_to_string(scratch.path().join("BOOT")).expect("a file");
         fs::write(scratch.path().join("BOOT"), text.replacen(|digit: char| digit.is_ascii_hexdigit(), "x", 1)).expect("a file");
-        assert!(!note.is_current(), "another boot");
-        note.write().expect("a file");
+        assert_eq!(note.since(), None, "another boot");
+        note.write(Epoch(8)).expect("a file");
         note.withdraw();
         note.withdraw();
-        assert!(!note.is_current());
+        assert_eq!(note.since(), None);
     }
 }

@@ -326,6 +326,7 @@ fn write_all_at(file: &File, data: &[Bytes], offset: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Epoch;
     use crate::server::clock::Clock;
     use crate::server::scratch::Scratch;
 
@@ -381,14 +382,14 @@ mod tests {
         let scratch = Scratch::new("disk-errors");
         let (disk, inbox) = start(&scratch);
         let boot_note = BootNote::of(scratch.path());
-        boot_note.write().expect("a file");
+        boot_note.write(Epoch(1)).expect("a file");
         disk.execute(&mut vec![(IoId(1), DiskOp::Sync { segment: S1 })]);
         disk.read(IoId(2), Place { segment: S1, offset: 0, length: 1 });
         for (_, result) in wait_for(&inbox, 2) {
             let DiskResult::Failed(DiskError::Io(why)) = result else { panic!("{result:?}") };
             assert!(why.contains("00000001.log"), "{why}");
         }
-        assert!(!boot_note.is_current(), "after a failed sync the page cache proves nothing");
+        assert_eq!(boot_note.since(), None, "after a failed sync the page cache proves nothing");
         disk.allocate(IoId(3), DiskOp::Create { segment: S1, size: 10 });
         wait_for(&inbox, 1);
         disk.read(IoId(4), Place { segment: S1, offset: 5, length: 6 });

@@ -108,7 +108,7 @@ impl Server {
         let advertised = settings.advertised(address)?;
         let directory = DataDirectory::open(&settings.data_dir)?;
         let boot_note = BootNote::of(directory.path());
-        let recovered = recover(&directory, &boot_note, settings.node)?;
+        let mut recovered = recover(&directory, &boot_note, settings.node)?;
 
         let clock = Clock::start();
         let inbox = Arc::new(Inbox::default());
@@ -130,8 +130,12 @@ impl Server {
         }
         let share = descriptors::claim(settings.connections_max, peers.len(), settings.servers_in_process)?;
 
+        let is_noted = recovered.on_a_machine_up_since(boot_note.since());
         let node = Node::boot(node_options(&settings, &others, &advertised, directory_id, seed), recovered, clock.now());
         let epoch = node.epoch();
+        if !is_noted && let Err(error) = boot_note.write(epoch) {
+            tracing::warn!(directory = %settings.data_dir.display(), %error, "the boot of the machine could not be noted");
+        }
         let options = NetworkOptions {
             identity: Identity { node: settings.node, epoch, directory: directory_id },
             formation,
@@ -230,7 +234,7 @@ fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
 
 fn recover(directory: &DataDirectory, boot_note: &BootNote, me: NodeId) -> Result<Recovered, StartError> {
     let path = directory.log_path();
-    let mut recovered = match wal::recover(&mut SegmentFiles::new(path.clone()), me) {
+    let recovered = match wal::recover(&mut SegmentFiles::new(path.clone()), me) {
         Ok(recovered) => recovered,
         Err(RecoverError::Device(error)) => {
             // It may have been a sync.
@@ -239,12 +243,6 @@ fn recover(directory: &DataDirectory, boot_note: &BootNote, me: NodeId) -> Resul
         }
         Err(other) => return Err(StartError::Recovery { path, why: other.to_string() }),
     };
-    if boot_note.is_current() {
-        recovered = recovered.on_a_machine_that_stayed_up();
-    }
-    if let Err(error) = boot_note.write() {
-        tracing::warn!(directory = %directory.path().display(), %error, "the boot of the machine could not be noted");
-    }
     Ok(recovered)
 }
 

@@ -142,13 +142,16 @@ impl Recovered {
         Lsn(self.tail.next_lsn.0 - 1)
     }
 
-    /// The same, when the machine has been up since the last life began, and no write or sync of that life failed. Then all that was *written* was read, synced
-    /// or not: the page cache outlives the process. So nothing can be missing but what was missing when that life began.
-    #[must_use]
-    pub fn on_a_machine_that_stayed_up(mut self) -> Recovered {
-        self.tail.lossy &= self.tail.began_lossy;
-        self.lossless = !self.tail.lossy;
-        self
+    /// The machine has been up since the life of that epoch began, and no write or sync failed since. If the last life that wrote anything was not before
+    /// it, all that was *written* was read, synced or not: the page cache outlives the process. So nothing can be missing but what was
+    /// missing when that last life began. Returns whether that is so.
+    pub fn on_a_machine_up_since(&mut self, since: Option<Epoch>) -> bool {
+        let all_read = since.is_some_and(|since| self.epoch >= since);
+        if all_read {
+            self.tail.lossy &= self.tail.began_lossy;
+            self.lossless = !self.tail.lossy;
+        }
+        all_read
     }
 }
 

@@ -494,6 +494,12 @@ fn relaxed_syncing_acknowledges_what_is_written_but_syncs_votes_at_once() {
     assert!(recover(&mut rig.disk, ME).unwrap().lossless);
 }
 
+fn is_whole_on_a_machine_that_stayed_up(disk: &mut TestDisk) -> bool {
+    let mut recovered = recover(disk, ME).unwrap();
+    assert!(recovered.on_a_machine_up_since(Some(Epoch(1))));
+    recovered.lossless
+}
+
 #[test]
 fn a_machine_that_stayed_up_has_lost_nothing_but_what_was_lost_before() {
     let relaxed = LogOptions { sync_interval: Duration::from_millis(100), ..options(64 * 1024) };
@@ -504,25 +510,27 @@ fn a_machine_that_stayed_up_has_lost_nothing_but_what_was_lost_before() {
     assert!(rig.acknowledgeable > rig.durable);
     // The process alone dies: all that was acknowledged is there, and the next life begins whole.
     rig.disk.crash_process();
-    let recovered = recover(&mut rig.disk, ME).unwrap();
+    let mut recovered = recover(&mut rig.disk, ME).unwrap();
     assert!(!recovered.lossless && recovered.last_lsn() >= rig.acknowledgeable);
-    let recovered = recovered.on_a_machine_that_stayed_up();
+    assert!(!recovered.on_a_machine_up_since(None) && !recovered.on_a_machine_up_since(Some(Epoch(2))));
+    assert!(!recovered.lossless, "a life that wrote nothing came between, perhaps on another boot");
+    assert!(recovered.on_a_machine_up_since(Some(Epoch(1))));
     assert!(recovered.lossless);
     rig.log = Log::new(relaxed.clone(), recovered.tail);
     rig.append(Record::Epoch(Epoch(2)));
     rig.settle();
-    assert!(recover(&mut rig.disk.copy(), ME).unwrap().on_a_machine_that_stayed_up().lossless);
+    assert!(is_whole_on_a_machine_that_stayed_up(&mut rig.disk.copy()));
     // The machine dies; what is missing then is missing for every later process, too, until the node has caught up.
     rig.boot(relaxed).unwrap();
     rig.settle();
     for _ in 0..2 {
-        assert!(!recover(&mut rig.disk.copy(), ME).unwrap().on_a_machine_that_stayed_up().lossless);
+        assert!(!is_whole_on_a_machine_that_stayed_up(&mut rig.disk.copy()));
         rig.boot(options(64 * 1024)).unwrap();
         rig.settle();
     }
     rig.append(Record::CaughtUp);
     rig.settle();
-    assert!(recover(&mut rig.disk, ME).unwrap().on_a_machine_that_stayed_up().lossless);
+    assert!(is_whole_on_a_machine_that_stayed_up(&mut rig.disk));
 }
 
 #[test]
@@ -535,13 +543,12 @@ fn who_has_caught_up_may_still_lose_what_comes_after() {
     rig.disk.crash_process();
     rig.boot(relaxed).unwrap();
     rig.settle();
-    assert!(!recover(&mut rig.disk.copy(), ME).unwrap().on_a_machine_that_stayed_up().lossless, "it began so");
+    assert!(!is_whole_on_a_machine_that_stayed_up(&mut rig.disk.copy()), "it began so");
     rig.append(Record::CaughtUp);
     rig.settle();
     // The process alone may die from now on. A loss of power may take what was acknowledged since.
-    let recovered = recover(&mut rig.disk.copy(), ME).unwrap();
-    assert!(!recovered.lossless);
-    assert!(recovered.on_a_machine_that_stayed_up().lossless);
+    assert!(!recover(&mut rig.disk.copy(), ME).unwrap().lossless);
+    assert!(is_whole_on_a_machine_that_stayed_up(&mut rig.disk.copy()));
     rig.append(Record::Clean);
     rig.settle();
     assert!(recover(&mut rig.disk, ME).unwrap().lossless);

@@ -7,7 +7,7 @@ use crate::dice::Dice;
 use crate::disk::{DirectoryCopy, Disk};
 use crate::plan::{NodePlan, Plan, Rot};
 use crate::points::Point;
-use ringseed::base::{ConnId, DirectoryId, Duration, IoId, NodeId};
+use ringseed::base::{ConnId, DirectoryId, Duration, Epoch, IoId, NodeId};
 use ringseed::msg::disk::DiskOp;
 use ringseed::node::{Event, Node, NodeOptions};
 use std::collections::{BTreeMap, VecDeque};
@@ -53,8 +53,8 @@ pub struct Machine {
     pub rotten: Option<Rot>,
     /// When an operation on a segment of its log was last under way.
     pub log_busy_at: WorldTime,
-    /// The machine has had power since the last node was started on it, and its disk has failed nothing: what was written is what is read.
-    pub stayed_up: bool,
+    /// The machine has had power since this epoch of its node, and its disk has failed nothing: what was written is what is read.
+    pub up_since: Option<Epoch>,
     /// It knows that the cluster refuses it.
     pub refused: bool,
     /// The directory at an earlier time.
@@ -91,7 +91,7 @@ impl Machine {
             disowned: None,
             rotten: None,
             log_busy_at: 0,
-            stayed_up: false,
+            up_since: None,
             refused: false,
             copy: None,
             unsynced: Vec::new(),

@@ -28,20 +28,21 @@ impl World {
             return;
         }
         let anything = !machine.disk.is_empty();
-        let recovered = match wal::recover(&mut machine.disk, machine.id) {
-            Ok(recovered) if machine.stayed_up => {
-                self.counters.fired(Kind::SameBoot);
-                if !recovered.lossless {
-                    self.counters.mattered(Kind::SameBoot);
-                }
-                recovered.on_a_machine_that_stayed_up()
-            }
+        let mut recovered = match wal::recover(&mut machine.disk, machine.id) {
             Ok(recovered) => recovered,
             Err(error) => return self.boot_failed(number, &error),
         };
+        let lossless = recovered.lossless;
+        let is_noted = recovered.on_a_machine_up_since(machine.up_since);
+        if machine.up_since.is_some() {
+            self.counters.fired(Kind::SameBoot);
+            if recovered.lossless != lossless {
+                self.counters.mattered(Kind::SameBoot);
+            }
+        }
         // An old copy of the directory lacks what its node held since.
         let relaxed = self.plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
-        let whole = machine.disowned.is_none() && (!relaxed || machine.stayed_up);
+        let whole = machine.disowned.is_none() && (!relaxed || machine.up_since.is_some());
         if let Err(violation) = self.watch.recovered(machine.id, &recovered, &mut machine.disk, whole) {
             return self.safety(violation);
         }
@@ -55,7 +56,9 @@ impl World {
         let epoch = node.epoch();
         machine.node = Some(node);
         machine.boot_at = None;
-        machine.stayed_up = true;
+        if !is_noted {
+            machine.up_since = Some(epoch);
+        }
         machine.log_busy_at = self.now;
         if machine.rotten.take() == Some(Rot::Witness) {
             self.counters.mattered(Kind::RotWitness);
@@ -433,7 +436,7 @@ impl World {
             self.timeline.note(self.now, || format!("n{}: {} fails: {error}", number + 1, brief(op)));
             if !matches!(error, ringseed::msg::disk::DiskError::Full { .. }) {
                 self.machines[number].may_halt = true;
-                self.machines[number].stayed_up = false;
+                self.machines[number].up_since = None;
             }
         }
     }
@@ -447,7 +450,9 @@ impl World {
 
     /// The process ends, or (`power`) the machine. It starts again after `down_ms`. Returns whether anything was in progress or lost.
     pub(super) fn crash(&mut self, number: usize, power: Option<LossStyle>, down_ms: u64) -> bool {
-        self.machines[number].stayed_up &= power.is_none();
+        if power.is_some() {
+            self.machines[number].up_since = None;
+        }
         if self.machines[number].node.is_none() {
             let machine = &mut self.machines[number];
             machine.boot_at = machine.boot_at.map(|at| at.max(self.now + down_ms * MS));
