@@ -11,7 +11,7 @@ use crate::base::limits::{
 use crate::base::random::Random;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, PartitionId, Time, Token, hash};
 use crate::msg::log::FactSummary;
-use crate::msg::peer::{Detour, DiskHealth, Promise};
+use crate::msg::peer::{Detour, DiskHealth, Known, Promise};
 use std::collections::VecDeque;
 
 pub trait Actor {
@@ -172,6 +172,8 @@ pub struct PeerLiveness {
     pub down_until: Time,
     /// The members that the peer's own links do not reach, as it last said.
     pub detours: Vec<Detour>,
+    /// The epochs in which it knows members that this node's own links do not reach, as it last said.
+    pub epochs: Vec<Known>,
 }
 
 impl PeerLiveness {
@@ -184,6 +186,7 @@ impl PeerLiveness {
             answered_until: Time::ZERO,
             down_until: Time::ZERO,
             detours: Vec::new(),
+            epochs: Vec::new(),
             disk: DiskHealth::default(),
         }
     }
@@ -236,6 +239,14 @@ impl LivenessView {
         self.peer(peer).map_or(Epoch::ZERO, |p| p.epoch)
     }
 
+    /// The same, or a higher one by the word of a peer that reaches `peer` while this node does not. For what is sent a detour, never for safety: it may be wrong,
+    /// and is forgotten with the next heartbeat that says nothing of it.
+    pub fn epoch_told_of(&self, peer: NodeId) -> Epoch {
+        let told =
+            self.peers.iter().flat_map(|teller| &teller.epochs).filter(|known| known.node == peer).map(|known| known.epoch);
+        told.chain([self.epoch_of(peer)]).max().unwrap_or_default()
+    }
+
     /// Where to send what is for `node`, and over how many links it then goes: to the node itself if its link works, else to the peer that says it reaches it
     /// over the fewest. What peers say is a round of heartbeats old for every link, so a way may be taken for a moment that is none any more, but never one of
     /// more than [`RELAY_LINKS_MAX`] links.
@@ -260,6 +271,12 @@ impl LivenessView {
         let unreached = self.peers.iter().filter(|other| other.node != peer && !other.is_reached(now));
         let links = |node| self.way_to(node, now).filter(|(next, _)| *next != peer).map_or(0, |(_, links)| links);
         unreached.map(|other| Detour { node: other.node, links: links(other.node) }).collect()
+    }
+
+    /// What this node can say to `peer` of the epochs of those that its links do not reach.
+    pub fn epochs_for(&self, peer: NodeId, now: Time) -> Vec<Known> {
+        let unreached = self.peer(peer).into_iter().flat_map(|entry| &entry.detours).filter_map(|detour| self.peer(detour.node));
+        unreached.filter(|other| other.is_reached(now)).map(|other| Known { node: other.node, epoch: other.epoch }).collect()
     }
 
     pub fn peer(&self, peer: NodeId) -> Option<&PeerLiveness> {

@@ -204,6 +204,7 @@ impl World {
             disk: Default::default(),
             clock_ms: 0,
             detours: Vec::new(),
+            epochs: Vec::new(),
         });
         let mail = Mail { from, epoch: sender.epoch, to, message: heartbeat };
         let supporter = self.members.get_mut(&to).expect("there is such a member");

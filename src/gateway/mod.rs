@@ -372,14 +372,14 @@ impl Gateway {
             Some(hint) if hint.node == cx.me || cx.liveness.way_to(hint.node, cx.now).is_some() => {
                 // An append may come before the first heartbeat of its sender's life: what was not known then is known by now. A leader that
                 // has restarted since does not lead in that term any more, and says so.
-                let epoch = hint.epoch.max(cx.liveness.epoch_of(hint.node));
+                let epoch = hint.epoch.max(cx.liveness.epoch_told_of(hint.node));
                 Some((hint.node, Some((epoch, hint.term))))
             }
             // Without a replica here nobody tells who leads, nor does one that is cut off from the leader. Whoever is asked for term zero, which nobody
             // leads, does not begin anything and says whom it believes in.
             _ if !here || (call.attempts > ASK_AFTER && self.ask_at.get(&call.group).is_none_or(|at| *at <= cx.now)) => {
                 self.ask_at.insert(call.group, cx.now + ASK_INTERVAL);
-                nearest(cx, replicas, call.attempts).map(|node| (node, Some((cx.liveness.epoch_of(node), Term::ZERO))))
+                nearest(cx, replicas, call.attempts).map(|node| (node, Some((cx.liveness.epoch_told_of(node), Term::ZERO))))
             }
             _ => None,
         };

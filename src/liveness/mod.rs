@@ -17,7 +17,8 @@
 //! # Who is reached, and through whom
 //!
 //! A heartbeat says which members the sender's own links do not reach, and over how many links others would take a message there: distances, as in RIP (RFC 2453), bounded
-//! by [`crate::base::limits::RELAY_LINKS_MAX`]. It is empty when all is well. The node's `relay.rs` uses it for what has no other way. Support is never given or
+//! by [`crate::base::limits::RELAY_LINKS_MAX`]. It is empty when all is well. The node's `relay.rs` uses it for what has no other way. And it says to a receiver in which epochs the members are that the receiver said it does not reach:
+//! without that a forward that goes round a cut link to a node that has restarted since names an epoch that is over, and a write must be told unknown. Support is never given or
 //! counted through others.
 //!
 //! Phi accrual (Hayashibara et al., 2004), with exponentially distributed arrivals, grades suspicion for routing and the dashboard. It is
@@ -202,6 +203,7 @@ impl Liveness {
         let peer = self.peers.get_mut(&from).expect("looked up above");
         let entry = self.view.entry(from);
         entry.detours = heartbeat.detours;
+        entry.epochs = heartbeat.epochs;
         let promise = match entry.given {
             Some((promise, end)) if cx.now < end => {
                 entry.given = Some((promise, until.max(end)));
@@ -278,8 +280,9 @@ impl Liveness {
             let (sent, durable, began, disk) = (cx.now.0, self.durable, self.began.unwrap_or_default(), self.view.own_disk);
             let clock_ms = cx.wall_clock_ms;
             for (node, peer) in &mut self.peers {
-                let detours = self.view.detours_for(*node, cx.now);
-                let heartbeat = Heartbeat { sent, durable, began, previous: self.previous, disk, detours, clock_ms };
+                let (detours, epochs) = (self.view.detours_for(*node, cx.now), self.view.epochs_for(*node, cx.now));
+                let previous = self.previous;
+                let heartbeat = Heartbeat { sent, durable, began, previous, disk, detours, epochs, clock_ms };
                 out.push(Out::Send(*node, PeerMessage::Heartbeat(heartbeat)));
                 if peer.up && peer.heard.is_none_or(|heard| cx.now.since(heard) > self.options.support) {
                     peer.up = false;
@@ -450,8 +453,16 @@ mod tests {
         assert_eq!(own_disk_after(&mut liveness, 60, false, 5), (DiskHealth { full: false, unfit: false, sync_ms: 5 }, false));
         assert_eq!(own_disk_after(&mut liveness, 120, true, 5), (DiskHealth { full: true, unfit: true, sync_ms: 5 }, true));
         let disk = DiskHealth { full: true, unfit: true, sync_ms: 7 };
-        let heartbeat =
-            Heartbeat { sent: 0, durable: Lsn(1), began: Lsn(0), previous: Epoch::ZERO, disk, detours: Vec::new(), clock_ms: 0 };
+        let heartbeat = Heartbeat {
+            sent: 0,
+            durable: Lsn(1),
+            began: Lsn(0),
+            previous: Epoch::ZERO,
+            disk,
+            detours: Vec::new(),
+            epochs: Vec::new(),
+            clock_ms: 0,
+        };
         run(&mut liveness, 130, In::Heartbeat(NodeId(2), Epoch(3), heartbeat));
         assert_eq!(liveness.view().disk_of(NodeId(2)), disk);
         let out = beat(&mut liveness, 140, 3);
@@ -466,6 +477,7 @@ mod tests {
             previous: Epoch::ZERO,
             disk: DiskHealth::default(),
             detours: Vec::new(),
+            epochs: Vec::new(),
             clock_ms: 0,
         };
         run(liveness, millis, In::Heartbeat(NodeId(2), Epoch(epoch), heartbeat))

@@ -212,8 +212,12 @@ pub struct Heartbeat {
     pub durable: Lsn,
     /// The members that the sender's own link does not reach. Empty when all is well.
     #[n(2)]
-    #[cbor(default, decode_with = "bounded_detours")]
+    #[cbor(default, decode_with = "one_for_each_member")]
     pub detours: Vec<Detour>,
+    /// In which epochs the sender knows the members that the *receiver's* own link does not reach, as it last said: what it would hear by itself.
+    #[n(7)]
+    #[cbor(default, decode_with = "one_for_each_member")]
+    pub epochs: Vec<Known>,
     /// Where the log ended when this life of the sender began; zero if the sender does not say. What this life has logged since hides nothing here.
     #[n(5)]
     #[cbor(default)]
@@ -255,11 +259,23 @@ pub struct Detour {
     pub links: u8,
 }
 
-/// Decodes no more detours than there can be members.
-fn bounded_detours<C>(d: &mut minicbor::Decoder<'_>, context: &mut C) -> Result<Vec<Detour>, minicbor::decode::Error> {
+/// A member whose heartbeats the sender hears, in this epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Known {
+    #[n(0)]
+    pub node: NodeId,
+    #[n(1)]
+    pub epoch: Epoch,
+}
+
+/// Decodes no more than there can be members.
+fn one_for_each_member<'b, C, T: Decode<'b, C>>(
+    d: &mut minicbor::Decoder<'b>,
+    context: &mut C,
+) -> Result<Vec<T>, minicbor::decode::Error> {
     let count = d.array()?.ok_or_else(|| minicbor::decode::Error::message("an array of known length was expected"))?;
     if count > NODES_MAX as u64 {
-        return Err(minicbor::decode::Error::message("more detours than members"));
+        return Err(minicbor::decode::Error::message("a list longer than there can be members"));
     }
     (0..count).map(|_| d.decode_with(context)).collect()
 }

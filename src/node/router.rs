@@ -89,7 +89,9 @@ impl Node {
             return;
         }
         for message in envelope.messages {
-            self.on_message(now, from, &(envelope.epoch, envelope.directory), message);
+            if self.membership.listens_to(&message) {
+                self.on_message(now, from, &(envelope.epoch, envelope.directory), message);
+            }
         }
     }
 

@@ -81,7 +81,7 @@ pub struct Membership {
     /// A formation that is being logged.
     pending: Option<Formation>,
     /// The members that have greeted this one in this life, while it is unformed.
-    greeted: BTreeMap<NodeId, Member>,
+    greeted: BTreeMap<NodeId, (Epoch, Member)>,
     greet_at: Option<Time>,
     welcomed: BTreeSet<NodeId>,
     refused: Option<String>,
@@ -185,12 +185,7 @@ impl Membership {
             return Err(None);
         }
         let Some(formation) = &self.formation else {
-            // Nothing is known yet: only what leads to a formation is listened to.
-            let harmless = envelope
-                .messages
-                .iter()
-                .all(|m| matches!(m, PeerMessage::Greeting(_) | PeerMessage::Formed(_) | PeerMessage::Refused(..)));
-            return if harmless { Ok(()) } else { Err(None) };
+            return if envelope.messages.iter().any(|message| self.listens_to(message)) { Ok(()) } else { Err(None) };
         };
         if let Some(cluster) = envelope.cluster
             && cluster != formation.cluster
@@ -220,6 +215,13 @@ impl Membership {
         if envelope.epoch > mark.epoch { Err(None) } else { Ok(()) }
     }
 
+    /// Whether a message of an admitted envelope is handled. Before the cluster has formed only what leads there is; and who has formed it sends heartbeats in the
+    /// same envelope that says so.
+    pub fn listens_to(&self, message: &PeerMessage) -> bool {
+        self.formation.is_some()
+            || matches!(message, PeerMessage::Greeting(_) | PeerMessage::Formed(_) | PeerMessage::Refused(..))
+    }
+
     /// Whether a message of this origin may be handled that others have passed on: a member with the bound directory, in no earlier epoch than it is known to
     /// live in. No mark grows by it: others cannot make a node be taken for an old copy of itself.
     pub fn admits_relayed(&self, origin: NodeId, directory: DirectoryId, epoch: Epoch) -> bool {
@@ -240,16 +242,19 @@ impl Membership {
         grown
     }
 
-    fn greet(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
-        let greeting = Greeting {
+    fn greeting(&self) -> PeerMessage {
+        PeerMessage::Greeting(Greeting {
             address: self.options.address.clone(),
             zone: self.options.zone.clone(),
             weight: self.options.weight,
             initial: self.options.initial.clone(),
             options: self.options.cluster,
-        };
+        })
+    }
+
+    fn greet(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
         for node in self.options.initial.iter().filter(|node| **node != cx.me) {
-            out.push(Out::Send(*node, PeerMessage::Greeting(greeting.clone())));
+            out.push(Out::Send(*node, self.greeting()));
         }
         self.greet_at = Some(cx.now + self.options.greeting_interval);
     }
@@ -279,7 +284,10 @@ impl Membership {
             out.push(Out::Send(from, PeerMessage::Refused(epoch, Refusal::OtherOptions)));
             return;
         }
-        self.greeted.insert(from, member);
+        // Its epoch may have begun after this node's last round of greetings, which may be far from the next.
+        if self.greeted.insert(from, (epoch, member)).is_none_or(|(known, _)| known < epoch) {
+            out.push(Out::Send(from, self.greeting()));
+        }
         self.form(cx, out);
     }
 
@@ -297,7 +305,7 @@ impl Membership {
             zone: self.options.zone.clone(),
             weight: self.options.weight,
         };
-        let mut members: Vec<Member> = self.greeted.values().cloned().collect();
+        let mut members: Vec<Member> = self.greeted.values().map(|(_, member)| member.clone()).collect();
         members.push(me);
         members.sort_by_key(|m| m.node);
         let cluster = ClusterId(u128::from(cx.random.next_u64()) << 64 | u128::from(cx.random.next_u64()));
@@ -461,8 +469,16 @@ mod tests {
 
     fn beat(epoch: u64, began: u64, durable: u64) -> Envelope {
         let (disk, detours) = (Default::default(), Vec::new());
-        let beat =
-            Heartbeat { sent: 0, durable: Lsn(durable), began: Lsn(began), previous: Epoch::ZERO, disk, detours, clock_ms: 0 };
+        let beat = Heartbeat {
+            sent: 0,
+            durable: Lsn(durable),
+            began: Lsn(began),
+            previous: Epoch::ZERO,
+            disk,
+            detours,
+            epochs: Vec::new(),
+            clock_ms: 0,
+        };
         let messages = vec![PeerMessage::Heartbeat(beat)];
         Envelope { cluster: Some(ClusterId(9)), from: NodeId(2), directory: D2, epoch: Epoch(epoch), messages }
     }

@@ -316,6 +316,8 @@ fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
         0 => {
             let detour = |dice: &mut Dice<'_>| Detour { node: NodeId(u16::from(dice.byte() % 8)), links: dice.byte() };
             let detours = (0..dice.byte() % 3).map(|_| detour(dice)).collect();
+            let known = |dice: &mut Dice<'_>| Known { node: NodeId(u16::from(dice.byte() % 8)), epoch: Epoch(dice.number()) };
+            let epochs = (0..dice.byte() % 3).map(|_| known(dice)).collect();
             let (sent, durable, began) = (dice.number(), Lsn(dice.number()), Lsn(dice.number()));
             let disk = DiskHealth { full: dice.byte() >= 192, unfit: dice.byte() >= 192, sync_ms: dice.number() as u32 };
             PeerMessage::Heartbeat(Heartbeat {
@@ -325,6 +327,7 @@ fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
                 previous: Epoch(dice.number()),
                 disk,
                 detours,
+                epochs,
                 clock_ms: dice.number(),
             })
         }

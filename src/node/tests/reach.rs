@@ -169,3 +169,32 @@ fn a_group_has_a_leader_when_a_majority_of_its_own_replicas_returns() {
         cluster.put(returned[1].0, key, "w");
     }
 }
+
+#[test]
+fn a_leader_that_has_restarted_behind_a_cut_link_is_asked_in_its_new_epoch() {
+    for restarted in 2..=5 {
+        let mut cluster = Cluster::new(5);
+        cluster.everything_through_everyone();
+        cluster.cut(1, restarted);
+        cluster.kill(restarted);
+        cluster.boot(restarted, 5);
+        cluster.run(SETTLED);
+        for n in 0..8 {
+            // The first time: a write that names an epoch that is over has to be told unknown.
+            cluster.put(1, &format!("k{n}"), "v");
+        }
+    }
+}
+
+#[test]
+fn a_cluster_forms_as_soon_as_its_last_member_is_there() {
+    for order in [[1, 2, 3], [2, 3, 1], [3, 1, 2]] {
+        let mut cluster = Cluster::empty();
+        for n in order {
+            cluster.boot(n, 3);
+            cluster.run(20);
+        }
+        let formed = cluster.nodes.values().all(|node| node.membership.cluster().is_some());
+        assert!(formed, "in order {order:?}: nobody waits for the next round of greetings");
+    }
+}
