@@ -324,6 +324,16 @@ impl World {
         true
     }
 
+    /// Connections that have been idle for seconds are known to be gone, if they are.
+    fn close_dead_connections(&mut self) {
+        for client in 0..self.workload.clients.len() {
+            let connection = self.workload.clients[client].connection;
+            if connection.is_some_and(|(machine, connection)| !self.machines[machine].connections.contains_key(&connection)) {
+                self.disconnect(client);
+            }
+        }
+    }
+
     /// The client closes its connection, if it has one.
     fn disconnect(&mut self, client: usize) {
         let Some((machine, connection)) = self.workload.clients[client].connection.take() else { return };

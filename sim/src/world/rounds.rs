@@ -306,6 +306,11 @@ impl World {
 
     pub(super) fn request(&mut self, number: usize, life: u32, connection: ConnId, request: Request) {
         if self.machines[number].life != life || !self.machines[number].connections.contains_key(&connection) {
+            // A machine that is up resets what it does not know: a client may hear of a loss of power only now.
+            let client = self.workload.clients.iter().position(|client| client.connection == Some((number, connection)));
+            if let Some(client) = client.filter(|_| self.machines[number].node.is_some()) {
+                self.after(MS, Happening::Broken { client, connection });
+            }
             return;
         }
         let bytes = Bytes::from(codec::encode(&request));

@@ -129,6 +129,7 @@ impl World {
         let bodies = workload::transactions::partition_errands(&partitions, self.plan.cluster.partitions);
         let living: Vec<usize> = (0..self.machines.len()).filter(|&number| !self.machines[number].stays_down).collect();
         self.workload.audit_through(&living, &bodies);
+        self.close_dead_connections();
         self.clients_go_on();
         let deadline = self.now + self.healing_span();
         if let Some(phase) = &mut self.standing {
