@@ -19,6 +19,7 @@
 //! | what is on the disk, what recovery does, what damage is | [`wal`] and `src/wal/FORMAT.md` |
 //! | what a message waits for before it leaves | [`node::gate`] |
 //! | how a message gets past a link that is cut | `src/node/relay.rs` |
+//! | how a node knows leaders of what it has no replica of | `src/node/leaderships.rs` |
 //! | what overtakes what between nodes, and what waits for what | [`msg::peer::Lane`], `src/server/peers.rs`, `inbox.rs` |
 //! | how much is on its way to a peer, and held in memory | `src/node/flow.rs` |
 //! | which groups campaign at a time, how long a sync takes | `src/node/campaigns.rs`, `syncs.rs` |

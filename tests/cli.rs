@@ -276,7 +276,7 @@ fn another_cluster_at_the_addresses_of_the_last_up_is_an_error_that_names_both()
     up.stop();
     let up = Up::start(&home, &home.path("second"));
     let theirs = id(&home);
-    assert!(home.run(&["status"]).code(0).text().starts_with(&format!("cluster {theirs}\n")));
+    assert!(home.run(&["status"]).code(0).text().contains(&format!("\ncluster {theirs}\n")));
     // As if the first had been the last: at its addresses, another cluster.
     let second = std::fs::read_to_string(&remembered).unwrap();
     std::fs::write(&remembered, second.replace(&theirs, &ours)).unwrap();
@@ -320,7 +320,7 @@ impl Drop for Killed {
 /// A server with this limit of open files, alone in its cluster, and what it says.
 fn server_with_limit(home: &Home, files: u32) -> (Killed, mpsc::Receiver<String>) {
     let binary = env!("CARGO_BIN_EXE_ringseed");
-    let arguments = "server --listen 127.0.0.1:0 --data limited --segment-size 1MiB --log info";
+    let arguments = "server --listen 127.0.0.1:0 --peers 1=127.0.0.1:1 --data limited --segment-size 1MiB --log info";
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -n {files}; exec {binary} {arguments}")]);
     command.current_dir(&home.0).env("XDG_DATA_HOME", &home.0).stdin(Stdio::null()).stderr(Stdio::piped());
@@ -439,7 +439,9 @@ fn scans(home: &Home) {
 
 fn reports(home: &Home) {
     let status = home.run(&["status"]).code(0).text();
-    assert_eq!(status.lines().filter(|line| line.contains(" up ")).count(), 3, "{status}");
+    assert!(status.starts_with("all well: 3 nodes up, 64 partitions led\n"), "{status}");
+    assert_eq!(status.lines().filter(|line| line.contains(" up  ")).count(), 3, "{status}");
+    home.run(&["status", "--check"]).code(0);
     let status = home.run(&["status", "--json"]).code(0).json();
     let led: u64 = status["nodes"].as_array().unwrap().iter().map(|node| node["groups_led"].as_u64().unwrap()).sum();
     assert_eq!(led, 64, "{status:#}");

@@ -458,3 +458,39 @@ async fn a_directory_has_one_process_and_an_emptied_one_is_refused() {
     let got = client.get("key", Consistency::Strong).await.expect("a quorum");
     assert!(got.value.is_some());
 }
+
+/// `status --check`, asked of these nodes: its exit code, and what it printed.
+fn check(cluster: &Cluster, asked: &[usize]) -> (i32, String) {
+    let servers: Vec<&str> = asked.iter().map(|node| cluster.addresses[*node].as_str()).collect();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringseed"));
+    let output = command.args(["status", "--check", "--servers", &servers.join(",")]).output().expect("the binary runs");
+    (output.status.code().expect("it ends by itself"), String::from_utf8(output.stdout).expect("text"))
+}
+
+#[tokio::test]
+async fn status_gives_a_verdict_first_and_fits_a_terminal() {
+    let mut cluster = Cluster::start("status");
+    let until = async |cluster: &Cluster, asked: &[usize], code: i32, parts: &[&str]| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let (ended, text) = check(cluster, asked);
+            if ended == code && parts.iter().all(|part| text.contains(part)) {
+                assert!(text.lines().all(|line| line.starts_with("- ") || line.chars().count() <= 80), "{text}");
+                return text;
+            }
+            assert!(Instant::now() < deadline, "{ended}:\n{text}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let text = until(&cluster, &[0, 1, 2], 0, &["all well: 3 nodes up, 64 partitions led"]).await;
+    assert!(text.starts_with("all well") && text.contains(&cluster.addresses[2]), "{text}");
+    cluster.kill(0);
+    // Also when the node that is away was named first.
+    until(&cluster, &[0, 1, 2], 9, &["1 thing needs care:\n- node 1 is down, for "]).await;
+    cluster.kill(2);
+    let two_down = ["- 64 of 64 partitions have no leader that answers", "- node 1 is down", "- node 3 is down"];
+    until(&cluster, &[0, 1, 2], 9, &two_down).await;
+    cluster.run(0);
+    cluster.run(2);
+    until(&cluster, &[1], 0, &["all well"]).await;
+}

@@ -27,6 +27,8 @@ pub const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
 pub const COUNTER_MAX: u64 = 1 << 62;
 /// The longest address of a node, in bytes. A greeting or a formation with a longer one is not taken.
 pub const ADDRESS_SIZE_MAX: usize = 512;
+/// Leaderships told to a peer with one heartbeat, for partitions that the peer has no replica of. The rest is told with the next heartbeats, in turn.
+pub const LEADERSHIPS_TOLD_MAX: usize = 128;
 /// The longest name of a zone, in bytes. A greeting or a formation with a longer one is not taken.
 pub const ZONE_SIZE_MAX: usize = 512;
 /// What a clock may show at most, in milliseconds since 1970: the year 3000. Later: not believed, whoever says it.

@@ -23,6 +23,8 @@ pub enum Failure {
     Client(Error),
     /// What was looked at is wrong, as opposed to the looking: a load's checks found something.
     Found(String),
+    /// `status --check`: so many lines of what is shown say what needs care.
+    NotWell(usize),
     /// Standard output cannot be written.
     Output(io::Error),
 }
@@ -34,6 +36,7 @@ pub const REJECTED: u8 = 5;
 pub const UNKNOWN: u8 = 6;
 pub const UNREACHABLE: u8 = 7;
 pub const CONFLICT: u8 = 8;
+pub const NOT_WELL: u8 = 9;
 
 /// The end of every help text.
 pub const EXIT_CODES: &str = "\
@@ -45,13 +48,15 @@ Exit codes:
   5  rejected: certainly not applied
   6  unknown: may have been applied, or may yet be
   7  no node could be reached; nothing was sent
-  8  conflict with another transaction; nothing was written, and trying again may succeed";
+  8  conflict with another transaction; nothing was written, and trying again may succeed
+  9  `status --check` found something that needs care";
 
 impl Failure {
     pub fn code(&self) -> u8 {
         match self {
             Failure::Other(_) | Failure::Found(_) | Failure::Output(_) => OTHER,
             Failure::NotFound(_) => NOT_FOUND,
+            Failure::NotWell(_) => NOT_WELL,
             Failure::Client(Error::ConditionFailed { .. }) => CONDITION_FAILED,
             Failure::Client(Error::Conflict(_)) => CONFLICT,
             Failure::Client(Error::NotCommitted(failures)) => {
@@ -78,6 +83,7 @@ impl Failure {
             UNKNOWN => "unknown",
             UNREACHABLE => "unreachable",
             CONFLICT => "conflict",
+            NOT_WELL => "not_well",
             _ => "error",
         }
     }
@@ -106,6 +112,8 @@ impl Failure {
             // If nobody reads it any more, the exit code still says it.
             // The load's own report is on standard output.
             Failure::Found(_) => eprintln!("error: {self}"),
+            // The report on standard output says what.
+            Failure::NotWell(_) => {}
             _ if json => drop(writeln!(io::stdout(), "{}", self.json())),
             Failure::NotFound(_) | Failure::Client(_) => eprintln!("{self}"),
             Failure::Other(_) | Failure::Output(_) => eprintln!("error: {self}"),
@@ -122,6 +130,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Other(what) | Failure::Found(what) => write!(f, "{what}"),
+            Failure::NotWell(count) => write!(f, "{count} things need care"),
             Failure::NotFound(None) => write!(f, "not found"),
             Failure::NotFound(Some(Version::ZERO)) => write!(f, "not found: the key was never written (version 0)"),
             Failure::NotFound(Some(version)) => write!(f, "not found: the key was deleted (version {version})"),
@@ -181,6 +190,7 @@ mod tests {
             (Error::Unknown(Doubt::ConnectionLost).into(), 6, "unknown"),
             (Error::Unreachable("x".into()).into(), 7, "unreachable"),
             (Error::Protocol("x".into()).into(), 1, "error"),
+            (Failure::NotWell(2), 9, "not_well"),
         ];
         for (failure, code, outcome) in codes {
             assert_eq!((failure.code(), failure.outcome()), (code, outcome));

@@ -95,6 +95,14 @@ pub fn resolve(args: &ServerArgs) -> Result<Resolved, Failure> {
 pub fn server(args: &ServerArgs) -> Result<(), Failure> {
     let Configuration { server: settings, log, log_format, .. } = resolve(args)?.configuration;
     start_log(&log, &log_format)?;
+    if settings.peers.is_empty() && !server::was_used(&settings.data_dir) {
+        return Err(Failure::Other(format!(
+            "`peers` is not set, and {} is new: list the initial members, this node too, as in --peers 1=10.0.0.1:7501,2=10.0.0.2:7501,3=10.0.0.3:7501. A cluster of this node alone, which cannot grow, is --peers {}={}",
+            settings.data_dir.display(),
+            settings.node,
+            settings.listen
+        )));
+    }
     let (node, data) = (settings.node, settings.data_dir.clone());
     server::run(settings, |address| {
         eprintln!("ringseed: node {node} listens on {address}; its data is in {}; Ctrl-C stops it", data.display());

@@ -67,7 +67,10 @@ pub fn table(head: &[&str]) -> Table {
 
 /// Writes a table, without the blanks that pad its lines.
 pub fn print(table: &Table) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    print_to(&mut io::stdout().lock(), table)
+}
+
+pub fn print_to(out: &mut impl Write, table: &Table) -> io::Result<()> {
     table
         .to_string()
         .lines()

@@ -7,7 +7,7 @@ use super::operations::CommonArgs;
 use super::show;
 use crate::base::{Duration, NodeId};
 use crate::client::{Client, Error};
-use crate::msg::client::{Membership, PeerReport, StatusReport};
+use crate::msg::client::{Membership, PeerReport, RingReport, StatusReport};
 use crate::msg::cluster::Member;
 use clap::Args;
 use serde_json::{Value, json};
@@ -18,53 +18,125 @@ pub struct StatusArgs {
     /// Also print every node's counters
     #[arg(long)]
     pub counters: bool,
+    /// End with exit code 9 unless all is well
+    #[arg(long)]
+    pub check: bool,
     #[command(flatten)]
     pub common: CommonArgs,
 }
 
 type Answers = Vec<(NodeId, Result<StatusReport, Error>)>;
 
+/// What a terminal shows on one line at least.
+const COLUMNS: usize = 80;
+
 pub async fn status(client: &Client, args: &StatusArgs) -> Result<(), Failure> {
     let answers = client.statuses().await;
     // Before the cluster has formed there is no ring to ask for, and no member to name.
     let ring = client.ring().await.ok();
     let members = ring.as_ref().map(|ring| ring.formation.members.as_slice()).unwrap_or_default();
+    let cares = cares(&answers, ring.as_ref());
     if args.common.json {
         let cluster = ring.as_ref().map(|ring| ring.formation.cluster.to_string());
         let nodes: Vec<Value> = answers.iter().map(|(node, answer)| node_json(*node, answer, &answers, members)).collect();
-        writeln!(io::stdout(), "{:#}", json!({ "outcome": "ok", "cluster": cluster, "nodes": nodes }))?;
-        return Ok(());
-    }
-    if let Some(ring) = &ring {
-        writeln!(io::stdout(), "cluster {}\n", ring.formation.cluster)?;
-    }
-    let mut table = show::table(&[
-        "NODE",
-        "ADDRESS",
-        "STATE",
-        "SINCE",
-        "LEADS",
-        "REPLICAS",
-        "ITEMS",
-        "BEHIND",
-        "UNAPPLIED",
-        "LOG",
-        "DISK",
-        "CPU",
-    ]);
-    for (node, answer) in &answers {
-        table.add_row(row(*node, answer, &answers, members));
-    }
-    show::print(&table)?;
-    for (node, answer) in &answers {
-        if let Err(error) = answer {
-            eprintln!("node {node}: {error}");
+        let object = json!({ "outcome": "ok", "cluster": cluster, "well": cares.is_empty(), "cares": cares, "nodes": nodes });
+        writeln!(io::stdout(), "{object:#}")?;
+    } else {
+        show_text(&answers, ring.as_ref(), &cares)?;
+        if args.counters {
+            counters(&answers)?;
         }
     }
-    if args.counters {
-        counters(&answers)?;
+    if args.check && !cares.is_empty() { Err(Failure::NotWell(cares.len())) } else { Ok(()) }
+}
+
+/// A verdict, then each thing that needs care on a line of its own, then the nodes.
+fn show_text(answers: &Answers, ring: Option<&RingReport>, cares: &[String]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match (cares.len(), ring) {
+        (0, Some(ring)) => {
+            writeln!(out, "all well: {} nodes up, {} partitions led", answers.len(), ring.partitions.len())?;
+        }
+        (1, _) => writeln!(out, "1 thing needs care:")?,
+        (count, _) => writeln!(out, "{count} things need care:")?,
     }
-    Ok(())
+    cares.iter().try_for_each(|care| writeln!(out, "- {care}"))?;
+    writeln!(out)?;
+    let members = ring.map(|ring| ring.formation.members.as_slice()).unwrap_or_default();
+    if let Some(ring) = ring {
+        writeln!(out, "cluster {}\n", ring.formation.cluster)?;
+    }
+    let nodes = |with_addresses: bool| {
+        let mut head = vec!["NODE", "STATE", "SINCE", "LEADS", "ITEMS", "BEHIND", "LOG", "CPU"];
+        head.extend(with_addresses.then_some("ADDRESS"));
+        let mut table = show::table(&head);
+        for (node, answer) in answers {
+            let mut row = row(*node, answer, answers);
+            row.extend(with_addresses.then(|| address(*node, members)));
+            table.add_row(row);
+        }
+        table
+    };
+    let whole = nodes(true);
+    if whole.to_string().lines().all(|line| line.trim_end().chars().count() <= COLUMNS) {
+        return Ok(show::print_to(&mut out, &whole)?);
+    }
+    show::print_to(&mut out, &nodes(false))?;
+    writeln!(out)?;
+    Ok(answers.iter().try_for_each(|(node, _)| writeln!(out, "node {node}: {}", address(*node, members)))?)
+}
+
+/// What an operator should look at, each in a sentence. Empty: all is well.
+fn cares(answers: &Answers, ring: Option<&RingReport>) -> Vec<String> {
+    let mut cares = Vec::new();
+    let reports = || answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+    match ring {
+        None => cares.push("the cluster has not formed yet: it waits for all its initial members".to_owned()),
+        Some(ring) => {
+            let (all, led) = (ring.partitions.len(), reports().map(|report| report.groups_led as usize).sum::<usize>());
+            if led < all {
+                let missing = all - led;
+                cares.push(format!(
+                    "{missing} of {all} partitions have no leader that answers: a majority of their replicas is away"
+                ));
+            }
+        }
+    }
+    for (node, answer) in answers {
+        match answer {
+            Err(error) => {
+                let away = away_for(*node, answers).map_or_else(String::new, |away| format!(", for {}", show::span(away)));
+                cares.push(format!("node {node} is down{away}: {error}"));
+            }
+            Ok(report) => cares.extend(cares_of(*node, report)),
+        }
+    }
+    cares
+}
+
+fn cares_of(node: NodeId, report: &StatusReport) -> Vec<String> {
+    let mut cares = Vec::new();
+    if let Membership::Refused(why) = &report.membership {
+        cares.push(format!("node {node} is refused: {why}"));
+    }
+    let needed = show::amount(report.disk_bytes_needed);
+    let count = |name: &str| report.counters.iter().find(|(other, _)| other == name).map_or(0, |(_, count)| *count);
+    match (report.disk_full, report.disk_bytes_needed) {
+        (true, _) => cares.push(format!("node {node}'s disk is full: its log needs {needed} more; until then it only deletes")),
+        (false, 0) if count("unfit") > 0 => {
+            cares.push(format!(
+                "node {node}'s disk is far slower than its peers' (a sync takes {} ms): it leads nothing",
+                count("sync_latency_ms")
+            ));
+        }
+        (false, 0) => {}
+        (false, _) => cares.push(format!("node {node}'s disk has no room for the log's next file: {needed} more are needed")),
+    }
+    match count("corrupt_reads") {
+        0 => {}
+        reads => cares.push(format!("node {node} found damaged records {reads} times when it read its log: see what it logged")),
+    }
+    cares
 }
 
 /// What the others say of `node`.
@@ -87,49 +159,36 @@ fn address(node: NodeId, members: &[Member]) -> String {
     members.iter().find(|member| member.node == node).map_or_else(|| "?".into(), |member| member.address.clone())
 }
 
-fn state(membership: &Membership) -> String {
+fn state(membership: &Membership) -> &'static str {
     match membership {
-        Membership::Forming => "forming".into(),
-        Membership::Member => "up".into(),
-        Membership::Refused(why) => format!("refused: {why}"),
+        Membership::Forming => "forming",
+        Membership::Member => "up",
+        Membership::Refused(_) => "refused",
     }
 }
 
-fn disk(report: &StatusReport) -> String {
-    match (report.disk_full, report.disk_bytes_needed) {
-        (false, 0) => "ok".into(),
-        (full, needed) => format!("{}: needs {} more", if full { "full" } else { "filling" }, show::amount(needed)),
-    }
-}
-
-fn row(node: NodeId, answer: &Result<StatusReport, Error>, answers: &Answers, members: &[Member]) -> Vec<String> {
+fn row(node: NodeId, answer: &Result<StatusReport, Error>, answers: &Answers) -> Vec<String> {
     let lag = behind(node, answers).to_string();
-    let mut row = vec![node.to_string(), address(node, members)];
     match answer {
         Ok(report) => {
-            let uptime = Duration::from_millis(report.uptime_ms);
             // Of all the time it was up: what it cost on average.
             let share = report.cpu_us as f64 / 10.0 / report.uptime_ms.max(1) as f64;
-            row.extend([
-                state(&report.membership),
-                show::span(uptime),
-                report.groups_led.to_string(),
-                report.groups.to_string(),
+            vec![
+                node.to_string(),
+                state(&report.membership).to_owned(),
+                show::span(Duration::from_millis(report.uptime_ms)),
+                format!("{}/{}", report.groups_led, report.groups),
                 report.items.to_string(),
                 lag,
-                report.entries_unapplied.to_string(),
-                format!("{} of {}", show::amount(report.log_bytes_written), show::amount(report.log_bytes_allocated)),
-                disk(report),
-                format!("{} ({share:.1}%)", show::span(Duration::from_micros(report.cpu_us))),
-            ]);
+                show::amount(report.log_bytes_used),
+                format!("{share:.0}%"),
+            ]
         }
         Err(_) => {
             let since = away_for(node, answers).map_or_else(|| "?".into(), show::span);
-            row.extend(["down".into(), since, "-".into(), "-".into(), "-".into(), lag]);
-            row.extend(["-"; 4].map(String::from));
+            [&*node.to_string(), "down", &since, "-", "-", &lag, "-", "-"].map(String::from).to_vec()
         }
     }
-    row
 }
 
 fn node_json(node: NodeId, answer: &Result<StatusReport, Error>, answers: &Answers, members: &[Member]) -> Value {
@@ -141,6 +200,7 @@ fn node_json(node: NodeId, answer: &Result<StatusReport, Error>, answers: &Answe
             "address": address,
             "up": true,
             "state": state(&report.membership),
+            "refused": if let Membership::Refused(why) = &report.membership { Some(why) } else { None },
             "uptime_ms": report.uptime_ms,
             "epoch": report.epoch,
             "groups_led": report.groups_led,
@@ -148,6 +208,7 @@ fn node_json(node: NodeId, answer: &Result<StatusReport, Error>, answers: &Answe
             "items": report.items,
             "entries_behind": behind,
             "entries_unapplied": report.entries_unapplied,
+            "log_bytes_used": report.log_bytes_used,
             "log_bytes_written": report.log_bytes_written,
             "log_bytes_allocated": report.log_bytes_allocated,
             "disk_full": report.disk_full,

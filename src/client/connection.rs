@@ -119,6 +119,13 @@ impl Link {
         }
     }
 
+    /// A connection is being made, and another was there first: this link is not worth waiting for, while there are others.
+    pub(super) fn avoid_while_dialled(&self) {
+        if self.connecting.try_lock().is_err() {
+            self.lock().avoid_until = Some(Instant::now() + AVOID_FOR);
+        }
+    }
+
     /// The first cluster that is met is the one that is meant from then on.
     fn pin(&self, connection: Connection) -> Result<Connection, NoConnection> {
         let Some(cluster) = connection.cluster else { return Ok(connection) };

@@ -29,8 +29,10 @@ use crate::msg::client::{
 };
 use crate::msg::transaction::{FailureReason, validate_keys};
 use bytes::Bytes;
-use connection::{Link, NoAnswer, NoConnection};
+use connection::{Connection, Link, NoAnswer, NoConnection};
 use core::fmt;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use routing::Routing;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
@@ -45,6 +47,8 @@ const TOKEN_PATIENCE: Duration = Duration::from_secs(3);
 /// Between two tries: doubles up to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How long an address has to connect before the next is tried as well.
+const HEAD_START: Duration = Duration::from_millis(100);
 /// How long an address that is no member's has to say which cluster it belongs to.
 const IDENTITY_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -163,9 +167,37 @@ impl Error {
     }
 }
 
+/// The first of the links that has a connection. Each has a head start before the next is tried as well: one that hangs costs no more than that.
+async fn first_of<'a>(
+    links: &'a [Arc<Link>],
+    connect_timeout: Duration,
+) -> Result<(&'a Arc<Link>, Arc<Connection>), Vec<NoConnection>> {
+    let mut rest = links.iter();
+    let mut running = FuturesUnordered::new();
+    let mut trouble = Vec::new();
+    let dial = async |link: &'a Arc<Link>| (link, link.connection(connect_timeout, false).await);
+    running.extend(rest.next().map(dial));
+    loop {
+        tokio::select! {
+            Some((link, made)) = running.next() => match made {
+                Ok(connection) => {
+                    links.iter().filter(|other| !Arc::ptr_eq(other, link)).for_each(|other| other.avoid_while_dialled());
+                    return Ok((link, connection));
+                }
+                Err(why) => {
+                    trouble.push(why);
+                    running.extend(rest.next().map(dial));
+                }
+            },
+            () = tokio::time::sleep(HEAD_START), if rest.len() > 0 => running.extend(rest.next().map(dial)),
+            else => return Err(trouble),
+        }
+    }
+}
+
 impl Client {
-    /// Connects to the first of `addresses` (`host:port`) that answers, and learns the ring from it. A cluster that has not formed yet
-    /// has no ring: the client learns it later.
+    /// Connects to the first of `addresses` (`host:port`) that answers, and learns the ring from it. They are tried one after the other, a little apart, and
+    /// all again until the options' timeout: servers may just be starting. A cluster that has not formed yet has no ring: the client learns it later.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when none of them can be connected to, or they belong to several clusters and the options do not say which is meant. It says
@@ -178,19 +210,28 @@ impl Client {
         let random = Mutex::new(transaction::entropy());
         let client = Client { shared: Arc::new(Shared { options, routing, random }) };
         let links: Vec<Arc<Link>> = addresses.iter().filter_map(|address| client.routing().link(address)).collect();
-        let mut trouble = Vec::new();
-        for link in links {
-            match link.connection(client.shared.options.connect_timeout, false).await {
-                Ok(connection) => {
-                    client.routing().learn_node(connection.node, &link);
+        let options = &client.shared.options;
+        let deadline = Instant::now() + options.timeout.min(TIMEOUT_MAX);
+        let mut pause = PAUSE_MIN;
+        loop {
+            match first_of(&links, options.connect_timeout).await {
+                Ok((link, connection)) => {
+                    client.routing().learn_node(connection.node, link);
                     client.learn_ring().await;
                     client.check_strangers(addresses).await?;
                     return Ok(client);
                 }
-                Err(why) => trouble.push(why.text()),
+                Err(trouble) => {
+                    let wrong = trouble.iter().any(|why| matches!(why, NoConnection::Wrong(_)));
+                    if wrong || Instant::now() + pause >= deadline {
+                        let said: Vec<String> = trouble.into_iter().map(NoConnection::text).collect();
+                        return Err(Error::Unreachable(said.join("; ")));
+                    }
+                }
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
-        Err(Error::Unreachable(trouble.join("; ")))
     }
 
     /// The cluster that the client belongs to, once it is known.
@@ -280,6 +321,17 @@ impl Client {
     async fn known_nodes(&self) -> Vec<NodeId> {
         // Anew each time: nodes move.
         self.learn_ring().await;
+        if !self.routing().knows_ring() {
+            // No node says which others there are: only those that answer at the addresses that were given are known.
+            let links: Vec<Arc<Link>> = self.routing().links().cloned().collect();
+            let dialled =
+                links.iter().map(async |link| (link, link.connection(self.shared.options.connect_timeout, false).await));
+            for (link, made) in futures::future::join_all(dialled).await {
+                if let Ok(connection) = made {
+                    self.routing().learn_node(connection.node, link);
+                }
+            }
+        }
         self.routing().nodes()
     }
 
@@ -404,12 +456,20 @@ impl Client {
         Ok(response)
     }
 
-    /// Asks whoever is best for the ring, once. Nothing is lost if that fails: requests are forwarded.
+    /// Asks for the ring, whoever is best first, until one answers. Nothing is lost if none does: requests are forwarded.
     async fn learn_ring(&self) {
-        let link = self.routing().choose(&RequestBody::Ring, &[]);
         let connect_timeout = self.shared.options.connect_timeout;
-        if let Err(why) = self.ask(&link, &RequestBody::Ring, connect_timeout, connect_timeout).await {
-            tracing::debug!(?why, "the ring is not known yet");
+        let mut tried = Vec::new();
+        loop {
+            let link = self.routing().choose(&RequestBody::Ring, &tried);
+            match self.ask(&link, &RequestBody::Ring, connect_timeout, connect_timeout).await {
+                Ok(_) => return,
+                Err(why) => tracing::debug!(?why, "the ring is not known yet"),
+            }
+            if self.routing().all_tried(&tried, &link) {
+                return;
+            }
+            tried.push(link);
         }
     }
 

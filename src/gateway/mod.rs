@@ -76,6 +76,8 @@ pub enum In {
     Answer(u64, Outcome),
     /// A local replica has learnt who leads.
     Leader(GroupId, Option<NodeId>, Term),
+    /// A peer says that it leads a group of which there is no replica here.
+    Hint(GroupId, LeaderHint),
     /// A local coordinator, or a participant in doubt, wants this of another group's leader.
     Ask {
         asker: Asker,
@@ -539,6 +541,11 @@ impl Gateway {
         };
         let epoch = if node == cx.me { cx.epoch } else { cx.liveness.epoch_of(node) };
         self.leaders.insert(group, LeaderHint { node, epoch, term });
+        self.route_leaderless(cx, group, out);
+    }
+
+    /// Goes on with the calls that wait until somebody leads the group.
+    fn route_leaderless(&mut self, cx: &Context<'_>, group: GroupId, out: &mut Outbox<Out>) {
         let waiting: Vec<u64> = self.leaderless.range((group, 0)..=(group, u64::MAX)).map(|(_, id)| *id).collect();
         for id in waiting {
             self.recall(id);
@@ -757,6 +764,10 @@ impl Actor for Gateway {
         match input {
             In::Joined(placement) => self.placement = placement,
             In::Request(conn, request) => self.on_request(cx, conn, request, out),
+            In::Hint(group, hint) => {
+                self.learn(group, hint);
+                self.route_leaderless(cx, group, out);
+            }
             In::Forward(from, epoch, forward) => self.on_forward(cx, from, epoch, forward, out),
             In::ForwardReply(from, epoch, reply) => self.on_forward_reply(cx, from, epoch, reply, out),
             In::Answer(id, outcome) => self.on_outcome(cx, id, outcome, out),

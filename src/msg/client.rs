@@ -481,9 +481,10 @@ pub struct StatusReport {
     pub groups: u32,
     #[n(6)]
     pub items: u64,
-    /// Bytes of the log's segments, and of the part of them that is written.
+    /// Bytes of the log's files.
     #[n(7)]
     pub log_bytes_allocated: u64,
+    /// Bytes passed to writes of the log in this epoch of the node.
     #[n(8)]
     pub log_bytes_written: u64,
     #[n(9)]
@@ -506,6 +507,10 @@ pub struct StatusReport {
     #[n(20)]
     #[cbor(default)]
     pub disk_bytes_needed: u64,
+    /// Bytes of the log's files that are in use, by all epochs of the node.
+    #[n(21)]
+    #[cbor(default)]
+    pub log_bytes_used: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

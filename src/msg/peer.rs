@@ -12,7 +12,7 @@ use super::cluster::{ClusterOptions, Formation};
 use super::codec::{Blob, Slices};
 use super::log::{Entry, Fact};
 use super::transaction::{Age, Measure, Preparation, Seen, Transaction, TransactionId, Vote};
-use crate::base::limits::{ENVELOPE_MESSAGES_MAX, NODES_MAX};
+use crate::base::limits::{ENVELOPE_MESSAGES_MAX, LEADERSHIPS_TOLD_MAX, NODES_MAX};
 use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Term, Time};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -97,6 +97,13 @@ pub enum PeerMessage {
         #[cbor(decode_with = "bounded_addresses")]
         Vec<NodeAddress>,
     ),
+    /// The sender leads these groups, of which the receiver has no replica.
+    #[n(11)]
+    Leading(
+        #[n(0)]
+        #[cbor(decode_with = "bounded_leaderships")]
+        Vec<Leadership>,
+    ),
 }
 
 impl PeerMessage {
@@ -108,7 +115,8 @@ impl PeerMessage {
             | PeerMessage::Refused(..)
             | PeerMessage::Heartbeat(_)
             | PeerMessage::HeartbeatReply(_)
-            | PeerMessage::Addresses(_) => Lane::Control,
+            | PeerMessage::Addresses(_)
+            | PeerMessage::Leading(_) => Lane::Control,
             PeerMessage::Replica(_, message) => match message {
                 ReplicaMessage::PreVote(_)
                 | ReplicaMessage::PreVoteReply(_)
@@ -129,7 +137,10 @@ impl PeerMessage {
 
     /// Whether losing it costs nothing but a little time: dropped first when a queue is full.
     pub fn is_expendable(&self) -> bool {
-        matches!(self, PeerMessage::Greeting(_) | PeerMessage::Heartbeat(_) | PeerMessage::HeartbeatReply(_))
+        matches!(
+            self,
+            PeerMessage::Greeting(_) | PeerMessage::Heartbeat(_) | PeerMessage::HeartbeatReply(_) | PeerMessage::Leading(_)
+        )
     }
 }
 
@@ -151,6 +162,22 @@ fn bounded_addresses<C>(d: &mut minicbor::Decoder<'_>, context: &mut C) -> Resul
         return Err(minicbor::decode::Error::message("more addresses than a cluster has nodes"));
     }
     (0..count).map(|_| d.decode_with(context)).collect()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Leadership {
+    #[n(0)]
+    pub group: GroupId,
+    #[n(1)]
+    pub term: Term,
+}
+
+/// Decodes no more leaderships than a node tells at once.
+fn bounded_leaderships<'b, C: Slices>(
+    d: &mut minicbor::Decoder<'b>,
+    context: &mut C,
+) -> Result<Vec<Leadership>, minicbor::decode::Error> {
+    super::codec::bounded_list(d, context, LEADERSHIPS_TOLD_MAX)
 }
 
 /// Sent by a node that is in no cluster yet, to every other initial member, until it is.

@@ -39,6 +39,7 @@ pub fn waits_for(message: &PeerMessage) -> Wait {
         | PeerMessage::Farewell(_)
         | PeerMessage::Relayed(_)
         | PeerMessage::Addresses(_)
+        | PeerMessage::Leading(_)
         | PeerMessage::ForwardReply(_) => Wait::Epoch,
         PeerMessage::Replica(_, message) => match message {
             ReplicaMessage::Append(_)

@@ -16,6 +16,7 @@
 mod campaigns;
 mod flow;
 pub mod gate;
+mod leaderships;
 mod relay;
 mod report;
 mod router;
@@ -177,6 +178,8 @@ pub struct Node {
     gate: Gate,
     campaigns: Campaigns,
     syncs: Syncs,
+    /// The last group whose leadership each peer was told of, or could have been.
+    told: BTreeMap<NodeId, GroupId>,
     /// What the next flush sends, by lane first: what must not wait leaves before any bulk.
     outgoing: BTreeMap<(Lane, NodeId), Vec<PeerMessage>>,
     effects: Vec<Effect>,
@@ -268,6 +271,7 @@ impl Node {
             gate: Gate::default(),
             campaigns: Campaigns::default(),
             syncs: Syncs::default(),
+            told: BTreeMap::new(),
             outgoing: BTreeMap::new(),
             effects: Vec::new(),
             formation_lsn: None,

@@ -67,6 +67,7 @@ impl Node {
             counters: self.counters(),
             cpu_us: 0,
             disk_bytes_needed: self.log.bytes_needed(),
+            log_bytes_used: self.log.bytes_used(),
         }
     }
 

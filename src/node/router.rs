@@ -131,6 +131,7 @@ impl Node {
             PeerMessage::ForwardReply(reply) => Work::Gateway(gateway::In::ForwardReply(from, epoch, reply)),
             PeerMessage::Farewell(farewell) => Work::Gateway(gateway::In::Farewell(from, epoch, farewell)),
             PeerMessage::Relayed(relayed) => return self.on_relayed(now, from, *relayed),
+            PeerMessage::Leading(groups) => return self.on_leading(now, from, epoch, groups),
             // The server's affair.
             PeerMessage::Addresses(_) => return,
         };
@@ -266,7 +267,12 @@ impl Node {
         self.liveness.handle(&mut cx, input, &mut out);
         while let Some(output) = out.pop() {
             match output {
-                liveness::Out::Send(to, message) => self.send(now, to, message),
+                liveness::Out::Send(to, message) => {
+                    if matches!(message, PeerMessage::Heartbeat(_)) {
+                        self.tell_leaderships(now, to);
+                    }
+                    self.send(now, to, message);
+                }
                 liveness::Out::SupportGained(peer) => self.tell_groups_of(peer, replica::In::SupportGained),
                 liveness::Out::SupportLost(peer) => self.tell_groups_of(peer, replica::In::SupportLost),
                 liveness::Out::Withdrawn(peer) => self.tell_groups_of(peer, replica::In::Withdrawn),

@@ -191,7 +191,7 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigErrors> {
     }
     for (variable, value) in &sources.environment {
         let name = variable.strip_prefix(PREFIX).unwrap_or(variable);
-        if !OTHER_VARIABLES.contains(&name) {
+        if !OTHER_VARIABLES.contains(&name) && !is_of_kubernetes(name, value) {
             let origin = Origin::Environment(variable.clone());
             resolved.take(&name.to_ascii_lowercase(), value, origin, &mut errors);
         }
@@ -259,10 +259,42 @@ impl Resolved {
                 format!("({}) is no address that others can dial: set advertise, or name this node in peers", server.listen),
             );
         }
+        let members = server.peers.len();
+        if members > 0 && !server.peers.iter().any(|(node, _)| *node == server.node) {
+            let why = format!(
+                "does not name this node (node {}): list every initial member, this one as well, and the same list on each",
+                server.node
+            );
+            conflict("peers", why);
+        }
+        let factor = usize::from(server.cluster.replication_factor);
+        if members > 0 && factor > members && self.value("replication_factor").origin != Origin::Default {
+            let why = format!("({factor}) is more than there are initial members ({members}): so many replicas there cannot be");
+            conflict("replication_factor", why);
+        }
+        if let Some(part) = self.configuration.log.split(',').find(|part| !is_log_directive(part)) {
+            let why = format!(
+                "(`{}`) is no filter: expected off, error, warn, info, debug or trace, or a filter such as info,ringseed::server=debug",
+                part.escape_debug()
+            );
+            conflict("log", why);
+        }
         if server.wal_sync_interval > Duration::ZERO && server.wal_sync_interval < Duration::from_millis(1) {
             conflict("wal_sync_interval", "must be 0 or at least 1ms".into());
         }
     }
+}
+
+/// Whether a part of a filter names a level, alone or behind a module. A word that is no level would be taken for a module, and turn all else off.
+fn is_log_directive(part: &str) -> bool {
+    let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();
+    ["off", "error", "warn", "info", "debug", "trace"].iter().any(|name| level.eq_ignore_ascii_case(name))
+}
+
+/// Kubernetes sets these for every container when there is a service of the name `ringseed`: `RINGSEED_SERVICE_HOST`, `RINGSEED_PORT=tcp://10.0.0.1:7501`,
+/// `RINGSEED_PORT_7501_TCP_ADDR`. None is a setting.
+fn is_of_kubernetes(name: &str, value: &str) -> bool {
+    name.starts_with("SERVICE_") || name.starts_with("PORT_") || (name == "PORT" && value.contains("://"))
 }
 
 const PREFIX: &str = "RINGSEED_";
@@ -348,6 +380,35 @@ mod tests {
         assert!(resolve(&sources(&[("listen", "0.0.0.0:7501"), ("advertise", "a:1")], &[])).is_ok());
         let advertised = errors(&sources(&[("advertise", "[::]:7501")], &[]));
         assert!(advertised[0].contains("others can dial"), "{advertised:?}");
+    }
+
+    #[test]
+    fn settings_that_would_do_harm_in_silence() {
+        let three = ("peers", "1=a:1,2=b:1,3=c:1");
+        let absent = errors(&sources(&[("node", "4"), three], &[]));
+        assert!(absent[0].contains("does not name this node (node 4)"), "{absent:?}");
+        let factor = errors(&sources(&[("replication_factor", "5"), three], &[]));
+        assert!(factor[0].contains("(5) is more than there are initial members (3)"), "{factor:?}");
+        assert!(resolve(&sources(&[("peers", "1=a:1")], &[])).is_ok(), "the default is as many as there can be");
+        for log in ["verbose", "info,ringseed", "ringseed=loud", ""] {
+            let wrong = errors(&sources(&[], &[("RINGSEED_LOG", log)]));
+            assert!(wrong[0].contains("is no filter"), "{log}: {wrong:?}");
+        }
+        for log in ["WARN", "info,ringseed::server=debug", "off"] {
+            assert!(resolve(&sources(&[("log", log)], &[])).is_ok(), "{log}");
+        }
+    }
+
+    #[test]
+    fn what_kubernetes_sets_for_a_service_of_this_name_is_no_setting() {
+        let set = [
+            ("RINGSEED_SERVICE_HOST", "10.0.0.1"),
+            ("RINGSEED_SERVICE_PORT_CLIENTS", "7501"),
+            ("RINGSEED_PORT", "tcp://10.0.0.1:7501"),
+            ("RINGSEED_PORT_7501_TCP_ADDR", "10.0.0.1"),
+        ];
+        assert!(resolve(&sources(&[], &set)).is_ok());
+        assert!(resolve(&sources(&[], &[("RINGSEED_PORT", "7501")])).is_err());
     }
 
     #[test]

@@ -20,6 +20,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+/// Whether a node has run in the data directory at `path`.
+pub fn was_used(path: &Path) -> bool {
+    fs::read_dir(path.join("log")).is_ok_and(|mut files| files.next().is_some())
+}
+
 /// A data directory that this process, and no other, has.
 #[derive(Debug)]
 pub struct DataDirectory {

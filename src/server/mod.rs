@@ -50,6 +50,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use directory::was_used;
 pub use error::StartError;
 pub use settings::ServerSettings;
 
@@ -119,6 +120,9 @@ impl Server {
             None => DirectoryId(entropy_u128()?),
         };
         let formation = recovered.formation.clone();
+        if let Some(formation) = &formation {
+            settings.check_formed(formation)?;
+        }
         let members = formation.iter().flat_map(|formation| &formation.members);
         let mut peers: BTreeMap<NodeId, Vec<String>> = others.iter().map(|(node, at)| (*node, vec![at.clone()])).collect();
         for member in members.filter(|member| member.node != settings.node) {

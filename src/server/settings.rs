@@ -4,7 +4,7 @@ use super::addresses::is_unspecified;
 use super::error::StartError;
 use crate::base::limits::{NODES_MAX, PARTITIONS_MAX};
 use crate::base::{Duration, NodeId};
-use crate::msg::cluster::ClusterOptions;
+use crate::msg::cluster::{ClusterOptions, Formation};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -118,6 +118,40 @@ impl ServerSettings {
         }
     }
 
+    /// What was fixed when the cluster formed cannot be set otherwise. A default that is another is no wish; anything else is refused.
+    pub(super) fn check_formed(&self, formation: &Formation) -> Result<(), StartError> {
+        let (ours, formed, default) = (self.cluster, formation.options, ClusterOptions::default());
+        let fixed = [
+            ("partitions", ours.partitions, formed.partitions, default.partitions),
+            (
+                "replication_factor",
+                ours.replication_factor.into(),
+                formed.replication_factor.into(),
+                default.replication_factor.into(),
+            ),
+            ("support_duration (in ms)", ours.support_ms, formed.support_ms, default.support_ms),
+            ("clock_drift_max (in ppm)", ours.clock_drift_ppm_max, formed.clock_drift_ppm_max, default.clock_drift_ppm_max),
+        ];
+        for (name, ours, formed, default) in fixed {
+            if ours != formed && ours != default {
+                let why = format!(
+                    "{name}: {ours} is asked for, but the cluster of this data directory was formed with {formed}, and keeps it for good"
+                );
+                return Err(StartError::Peers(why));
+            }
+        }
+        match self.peers.iter().find(|(node, _)| !formation.members.iter().any(|member| member.node == *node)) {
+            None => Ok(()),
+            Some((node, address)) => {
+                let members: Vec<String> = formation.members.iter().map(|member| member.node.to_string()).collect();
+                Err(StartError::Peers(format!(
+                    "peers: node {node} (at {address}) is no member of the cluster of this data directory, whose members are nodes {}",
+                    members.join(", ")
+                )))
+            }
+        }
+    }
+
     fn check_options(&self) -> Result<(), StartError> {
         let ClusterOptions { partitions, replication_factor, support_ms, .. } = self.cluster;
         if !partitions.is_power_of_two() || partitions > PARTITIONS_MAX {
@@ -148,6 +182,8 @@ fn check_address(address: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{ClusterId, DirectoryId};
+    use crate::msg::cluster::Member;
 
     fn with_peers(peers: &[(u16, &str)]) -> Result<BTreeMap<NodeId, String>, String> {
         let peers = peers.iter().map(|(node, address)| (NodeId(*node), (*address).to_owned())).collect();
@@ -158,6 +194,31 @@ mod tests {
     fn this_node_may_be_in_the_list_or_not() {
         assert_eq!(with_peers(&[(1, "a:1"), (2, "b:1")]), with_peers(&[(2, "b:1")]));
         assert_eq!(with_peers(&[]).map(|others| others.len()), Ok(0));
+    }
+
+    #[test]
+    fn what_was_fixed_when_the_cluster_formed_stays() {
+        let member = |node: u16| Member {
+            node: NodeId(node),
+            directory: DirectoryId(1),
+            address: "a:1".into(),
+            zone: String::new(),
+            weight: 1,
+        };
+        let options = ClusterOptions { partitions: 128, ..ClusterOptions::default() };
+        let formation = Formation { cluster: ClusterId(1), members: vec![member(1), member(2)], options };
+        let check = |partitions: u32, peers: &[u16]| {
+            let peers = peers.iter().map(|node| (NodeId(*node), "moved:1".to_owned())).collect();
+            let cluster = ClusterOptions { partitions, ..ClusterOptions::default() };
+            let checked = ServerSettings { peers, cluster, ..ServerSettings::default() }.check_formed(&formation);
+            checked.map_err(|error| error.to_string())
+        };
+        for partitions in [128, ClusterOptions::default().partitions] {
+            assert_eq!(check(partitions, &[1, 2]), Ok(()), "nodes may move");
+            assert_eq!(check(partitions, &[]), Ok(()));
+        }
+        assert!(check(256, &[1, 2]).unwrap_err().contains("partitions: 256 is asked for, but"));
+        assert!(check(128, &[1, 2, 3]).unwrap_err().contains("node 3 (at moved:1) is no member"));
     }
 
     #[test]

@@ -249,6 +249,11 @@ impl Log {
         self.segments.bytes_allocated()
     }
 
+    /// Bytes of the files that are in use: the log without what is left free at its end.
+    pub fn bytes_used(&self) -> u64 {
+        self.current.map_or(0, |current| self.segments.bytes_before(current.id) + u64::from(self.current_end))
+    }
+
     /// Bytes passed to writes since boot.
     pub fn bytes_written(&self) -> u64 {
         self.counters.bytes_written

@@ -61,6 +61,11 @@ impl Segments {
         self.sizes.values().sum()
     }
 
+    /// Of the files before this one.
+    pub fn bytes_before(&self, id: SegmentId) -> u64 {
+        self.sizes.range(..id).map(|(_, size)| size).sum()
+    }
+
     pub fn created(&self) -> u64 {
         self.created
     }

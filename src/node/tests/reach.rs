@@ -198,3 +198,22 @@ fn a_cluster_forms_as_soon_as_its_last_member_is_there() {
         assert!(formed, "in order {order:?}: nobody waits for the next round of greetings");
     }
 }
+
+#[test]
+fn who_leads_is_known_where_there_is_no_replica() {
+    let mut cluster = Cluster { partitions: 64, ..Cluster::empty() };
+    (1..=5).for_each(|n| cluster.boot(n, 5));
+    cluster.run(SETTLED);
+    let known = |cluster: &Cluster, node: u16| -> Vec<Option<NodeId>> {
+        let ring = cluster.nodes[&NodeId(node)].ring_report().expect("formed");
+        ring.partitions.iter().map(|partition| partition.leader).collect()
+    };
+    let all = known(&cluster, 1);
+    assert!(all.iter().all(Option::is_some), "{all:?}");
+    assert!((2..=5).all(|node| known(&cluster, node) == all), "all nodes name the same leaders");
+    cluster.kill(5);
+    cluster.run(SETTLED);
+    let all = known(&cluster, 1);
+    assert!(all.iter().all(|leader| leader.is_some_and(|leader| leader != NodeId(5))), "{all:?}");
+    assert!((2..=4).all(|node| known(&cluster, node) == all));
+}
