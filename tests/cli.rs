@@ -4,6 +4,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -267,7 +268,7 @@ fn every_command_against_a_cluster_that_is_then_stopped_and_started_again() {
 #[test]
 fn another_cluster_at_the_addresses_of_the_last_up_is_an_error_that_names_both() {
     let home = Home::new("identity");
-    let remembered = home.path("ringseed/servers");
+    let remembered = home.path("ringseed/clusters.json");
     let id = |home: &Home| home.run(&["status", "--json"]).code(0).json()["cluster"].as_str().unwrap().to_owned();
     let up = Up::start(&home, &home.path("first"));
     home.run(&["put", "k", "first"]).code(0);
@@ -276,6 +277,8 @@ fn another_cluster_at_the_addresses_of_the_last_up_is_an_error_that_names_both()
     up.stop();
     let up = Up::start(&home, &home.path("second"));
     let theirs = id(&home);
+    let status = home.run(&["status", "--json"]).code(0).json();
+    let server = status["nodes"][0]["address"].as_str().unwrap().to_owned();
     assert!(home.run(&["status"]).code(0).text().contains(&format!("\ncluster {theirs}\n")));
     // As if the first had been the last: at its addresses, another cluster.
     let second = std::fs::read_to_string(&remembered).unwrap();
@@ -297,7 +300,7 @@ fn another_cluster_at_the_addresses_of_the_last_up_is_an_error_that_names_both()
     ] {
         home.run(command).code(7).says(&both);
     }
-    let server = second.lines().next().unwrap();
+    let server = server.as_str();
     home.run(&["get", "k", "--servers", server]).code(3).says("never written");
     home.run(&["get", "k", "--servers", server, "--cluster", &ours]).code(7).says(&both);
     home.run(&["get", "k", "--servers", server, "--cluster", "here"]).code(1).says("32 hexadecimal digits");
@@ -305,6 +308,28 @@ fn another_cluster_at_the_addresses_of_the_last_up_is_an_error_that_names_both()
     let meant = command.env("RINGSEED_CLUSTER", &theirs).output().unwrap();
     Ended::of(&["put", "k", "v"], meant).code(0);
     up.stop();
+}
+
+#[test]
+fn a_second_up_takes_no_port_of_the_first_and_does_not_hide_it_when_it_ends() {
+    let home = Home::new("two");
+    let addresses = |name: &str| -> BTreeSet<String> {
+        let text = std::fs::read_to_string(home.path(name).join("cluster.json")).unwrap();
+        let cluster: Value = serde_json::from_str(&text).unwrap();
+        cluster["addresses"].as_array().unwrap().iter().map(|address| address.as_str().unwrap().to_owned()).collect()
+    };
+    let first = Up::start(&home, &home.path("first"));
+    home.run(&["put", "where", "first"]).code(0);
+    let second = Up::start(&home, &home.path("second"));
+    home.run(&["put", "where", "second"]).code(0);
+    second.stop();
+    assert_eq!(home.run(&["get", "where"]).code(0).text(), "first");
+    first.stop();
+    // Neither runs: their ports are free, and theirs all the same.
+    let third = Up::start(&home, &home.path("third"));
+    let taken: BTreeSet<String> = addresses("first").union(&addresses("second")).cloned().collect();
+    assert!(taken.is_disjoint(&addresses("third")), "{taken:?}, {:?}", addresses("third"));
+    third.stop();
 }
 
 /// Killed at the end, however the test ends.

@@ -482,6 +482,13 @@ async fn status_gives_a_verdict_first_and_fits_a_terminal() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
+    // One that takes connections and says nothing costs a moment, not all the time there is.
+    let hung = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addresses = [hung.local_addr().expect("bound").to_string(), cluster.addresses[0].clone()];
+    let patient = Duration::from_secs(60);
+    let options = ClientOptions { timeout: patient, connect_timeout: patient, ..ClientOptions::default() };
+    let connected = tokio::time::timeout(Duration::from_secs(20), Client::connect(&addresses, options)).await;
+    connected.expect("the second address is not kept waiting").expect("a connection");
     let text = until(&cluster, &[0, 1, 2], 0, &["all well: 3 nodes up, 64 partitions led"]).await;
     assert!(text.starts_with("all well") && text.contains(&cluster.addresses[2]), "{text}");
     cluster.kill(0);

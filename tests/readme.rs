@@ -95,7 +95,7 @@ fn every_command_in_the_readme_works_when_it_is_pasted() {
             let child = shell(&home, &format!("exec {script}")).stdout(log).stderr(Stdio::null()).spawn().expect("bash runs");
             up = Some(Up(child, home.clone()));
             let begun = Instant::now();
-            while !home.join("data/ringseed/servers").exists() {
+            while !home.join("data/ringseed/clusters.json").exists() {
                 assert!(begun.elapsed() < Duration::from_secs(20), "`up` does not say where it is");
                 std::thread::sleep(Duration::from_millis(10));
             }

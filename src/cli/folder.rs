@@ -6,6 +6,8 @@ use super::connection;
 use super::exit::Failure;
 use crate::base::ClusterId;
 use crate::server::private;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -16,22 +18,62 @@ pub fn find() -> Option<PathBuf> {
     Some(base.join("ringseed"))
 }
 
-/// The addresses that the last `ringseed up` wrote down, if any, and its cluster's id, if that was known.
+/// A cluster that `ringseed up` has started on this machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Started {
+    directory: PathBuf,
+    addresses: Vec<String>,
+    /// As it is printed; `None` until it has formed.
+    cluster: Option<String>,
+}
+
+impl Started {
+    /// Whether its `up` still runs: a node's lock file says which process that is.
+    fn is_running(&self) -> bool {
+        let process = std::fs::read_to_string(self.directory.join("node-1/LOCK")).unwrap_or_default();
+        process.trim().parse::<u32>().is_ok_and(|process| Path::new("/proc").join(process.to_string()).exists())
+    }
+}
+
+/// All that were started and are still there, the last one last.
+fn started() -> Vec<Started> {
+    let text = find().and_then(|folder| std::fs::read_to_string(folder.join(CLUSTERS)).ok()).unwrap_or_default();
+    let mut all: Vec<Started> = serde_json::from_str(&text).unwrap_or_default();
+    all.retain(|one| one.directory.exists());
+    all
+}
+
+/// The addresses of the cluster that `ringseed up` started last, and its id, if that is known: of those that run, or else of all.
 pub fn remembered() -> Option<(Vec<String>, Option<ClusterId>)> {
-    let text = std::fs::read_to_string(find()?.join(SERVERS)).ok()?;
-    let servers: Vec<String> = text.lines().filter_map(crate::server::config::parse_address).collect();
-    let cluster = text.lines().find_map(|line| connection::parse_cluster(line.strip_prefix(CLUSTER_LINE)?).ok());
+    let mut all = started();
+    let last = all.len().checked_sub(1)?;
+    let one = all.swap_remove(all.iter().rposition(Started::is_running).unwrap_or(last));
+    let servers: Vec<String> = one.addresses.iter().filter_map(|address| crate::server::config::parse_address(address)).collect();
+    let cluster = one.cluster.and_then(|cluster| connection::parse_cluster(&cluster).ok());
     (!servers.is_empty()).then_some((servers, cluster))
 }
 
-/// Writes addresses down for the client commands, and whose they are. A home that cannot be written to only costs the convenience.
-pub fn remember(addresses: &[String], cluster: Option<ClusterId>) {
-    if let Some(folder) = find() {
-        let cluster = cluster.map(|cluster| format!("{CLUSTER_LINE}{cluster}\n")).unwrap_or_default();
-        let text = format!("{}\n{cluster}", addresses.join("\n"));
-        let _ = private::make_directory(&folder);
-        let _ = write_whole(&folder.join(SERVERS), &text);
-    }
+/// The addresses that belong to clusters in other directories, whether they run or not.
+pub fn taken(directory: &Path) -> Vec<String> {
+    started().into_iter().filter(|one| one.directory != directory).flat_map(|one| one.addresses).collect()
+}
+
+/// Writes down what was started, for the client commands. A home that cannot be written to only costs the convenience.
+pub fn remember(directory: &Path, addresses: &[String], cluster: Option<ClusterId>) {
+    let Some(folder) = find() else { return };
+    let _ = private::make_directory(&folder);
+    // Two of them may be starting.
+    let lock = private::file().write(true).create(true).truncate(false).open(folder.join("LOCK"));
+    let _ = lock.as_ref().map(|lock| flock(lock, FlockOperation::LockExclusive));
+    let mut all = started();
+    all.retain(|one| one.directory != directory);
+    all.push(Started {
+        directory: directory.to_owned(),
+        addresses: addresses.to_vec(),
+        cluster: cluster.map(|cluster| cluster.to_string()),
+    });
+    let text = serde_json::to_string_pretty(&all[all.len().saturating_sub(STARTED_MAX)..]).expect("plain data");
+    let _ = write_whole(&folder.join(CLUSTERS), &format!("{text}\n"));
 }
 
 /// Writes a file that is the owner's alone, so that a reader sees the old text or the new one, never a part, also after a power loss.
@@ -40,6 +82,6 @@ pub fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
     written.map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))
 }
 
-const SERVERS: &str = "servers";
-/// What the line with the cluster's id begins with: no address does.
-const CLUSTER_LINE: &str = "cluster ";
+const CLUSTERS: &str = "clusters.json";
+/// As many are remembered.
+const STARTED_MAX: usize = 100;

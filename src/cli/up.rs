@@ -70,6 +70,8 @@ pub fn up(args: &UpArgs) -> Result<(), Failure> {
     let directory = args.data.clone().or_else(|| folder::find().map(|folder| folder.join("up"))).ok_or_else(no_home)?;
     let made = private::make_directory(&directory);
     made.map_err(|e| Failure::Other(format!("cannot make the directory {}: {e}", directory.display())))?;
+    // By one name, from wherever it is looked at.
+    let directory = directory.canonicalize().unwrap_or(directory);
     let remembered = read_cluster(&directory)?;
     let resolved = resolve(args, remembered.as_ref())?;
     let log = if resolved.value("log").origin == Origin::Default { "warn" } else { &resolved.configuration.log };
@@ -78,7 +80,7 @@ pub fn up(args: &UpArgs) -> Result<(), Failure> {
     let runtime = connection::background_runtime(1)?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let (cluster, servers) = start(&directory, remembered, args.nodes.unwrap_or(DEFAULT_NODES), &resolved)?;
-    folder::remember(&cluster.addresses, cluster.id());
+    folder::remember(&directory, &cluster.addresses, cluster.id());
     say_started(&directory, &cluster);
     let stoppers: Vec<Stopper> = servers.iter().map(|(_, server)| server.stopper()).collect();
     let endings = join_all(servers);
@@ -142,14 +144,14 @@ fn start(
     let first_start = remembered.is_none();
     let mut cluster = match remembered {
         Some(cluster) => cluster,
-        None => choose(nodes, resolved)?,
+        None => choose(directory, nodes, resolved)?,
     };
     for attempt in 1.. {
         cluster.write(directory)?;
         match start_all(directory, &cluster, &resolved.configuration) {
             Ok(servers) => return Ok((cluster, servers)),
             Err(StartError::Listen { error, .. }) if first_start && attempt < 5 && error.kind() == ErrorKind::AddrInUse => {
-                cluster = choose(nodes, resolved)?;
+                cluster = choose(directory, nodes, resolved)?;
             }
             Err(error) => return Err(Failure::Other(explain(&error))),
         }
@@ -168,12 +170,13 @@ fn explain(error: &StartError) -> String {
     }
 }
 
-/// Addresses that are free now, and the settings to be fixed.
-fn choose(nodes: u16, resolved: &Resolved) -> Result<Cluster, Failure> {
+/// Addresses that are free now and belong to no other cluster of `up`, and the settings to be fixed.
+fn choose(directory: &Path, nodes: u16, resolved: &Resolved) -> Result<Cluster, Failure> {
     // All are held until all are chosen, so that none is chosen twice.
     let mut held = Vec::new();
     let mut addresses = Vec::new();
-    for address in connection::default_addresses(PORTS_TRIED) {
+    let taken = folder::taken(directory);
+    for address in connection::default_addresses(PORTS_TRIED).into_iter().filter(|address| !taken.contains(address)) {
         if addresses.len() == usize::from(nodes) {
             break;
         }
@@ -278,7 +281,7 @@ async fn watch(
                     if let Err(failure) = cluster.write(directory) {
                         failure.report(false);
                     }
-                    folder::remember(&cluster.addresses, Some(id));
+                    folder::remember(directory, &cluster.addresses, Some(id));
                 }
                 match formed {
                     Ok(Some(_)) if stopping.is_none() => say_ready(began.elapsed()),
@@ -363,7 +366,7 @@ mod tests {
     #[test]
     fn what_is_fixed_may_be_repeated_but_not_changed() {
         let first = resolve(&args(None, &[("partitions", "128")]), None).unwrap();
-        let cluster = choose(2, &first).unwrap();
+        let cluster = choose(Path::new("/nowhere"), 2, &first).unwrap();
         assert_eq!((cluster.addresses.len(), cluster.settings["partitions"].as_str()), (2, "128"));
         let again = resolve(&args(Some(2), &[]), Some(&cluster)).unwrap();
         assert_eq!(again.configuration.server.cluster.partitions, 128);
