@@ -84,6 +84,11 @@ impl Node {
         all
     }
 
+    /// Commits, told from here since boot, of which a participant said that it had lost its part. Syncing all that is acknowledged rules that out: see [`crate::txn`].
+    pub fn transactions_lost(&self) -> u64 {
+        self.groups.values().map(|group| group.coordinator.counters.lost).sum()
+    }
+
     fn counters(&self) -> Vec<(String, u64)> {
         let gateway = self.gateway.counters;
         let coordinated =
@@ -111,7 +116,7 @@ impl Node {
             ("transactions", gateway.transactions),
             ("transactions_aborted", coordinated(|counters| counters.aborted)),
             ("transactions_committed", coordinated(|counters| counters.committed)),
-            ("transactions_lost", coordinated(|counters| counters.lost)),
+            ("transactions_lost", self.transactions_lost()),
             ("transactions_retried", gateway.transactions_retried),
             ("unfit", u64::from(self.liveness.view().own_disk.unfit)),
             ("unknown", gateway.unknown),

@@ -24,6 +24,8 @@ struct Disk(
     BTreeMap<SegmentId, Vec<u8>>,
     /// It is full: no segment can be made.
     bool,
+    /// What was synced, if that is to be known: all that a loss of power leaves.
+    Option<BTreeMap<SegmentId, Vec<u8>>>,
 );
 
 impl Disk {
@@ -41,7 +43,16 @@ impl Disk {
                     at += part.len();
                 }
             }
-            DiskOp::Sync { .. } | DiskOp::SyncDirectory => {}
+            DiskOp::Sync { segment } => {
+                if let Some(medium) = &mut self.2 {
+                    medium.insert(segment, self.0[&segment].clone());
+                }
+            }
+            DiskOp::SyncDirectory => {
+                if let Some(medium) = &mut self.2 {
+                    self.0.iter().for_each(|(segment, file)| _ = medium.entry(*segment).or_insert_with(|| vec![0; file.len()]));
+                }
+            }
             DiskOp::Read { place } => {
                 let file = &self.0[&place.segment];
                 return DiskResult::Data(Bytes::copy_from_slice(&file[place.offset as usize..][..place.length as usize]));
@@ -160,6 +171,23 @@ impl Cluster {
     fn kill(&mut self, n: u16) {
         self.nodes.remove(&NodeId(n));
         self.queue.retain(|(to, _)| *to != NodeId(n));
+    }
+
+    /// From its first boot on, what the node has synced is known.
+    fn watch_medium(&mut self, n: u16) {
+        self.disks.insert(NodeId(n), Disk(BTreeMap::new(), false, Some(BTreeMap::new())));
+    }
+
+    /// The machine loses power, and with it all that no sync has covered.
+    fn lose_power(&mut self, n: u16) {
+        self.kill(n);
+        let disk = self.disks.get_mut(&NodeId(n)).expect("it ran");
+        disk.0 = disk.2.clone().expect("its medium is watched");
+    }
+
+    /// Cuts the node off from these others.
+    fn isolate(&mut self, n: u16, others: impl Iterator<Item = u16>) {
+        self.cuts.extend(others.filter(|other| *other != n).flat_map(|other| [(n, other), (other, n)]));
     }
 
     /// Runs for some milliseconds, in steps of one.

@@ -9,6 +9,7 @@
 //! - [`prefix`]: what is committed stays, and every leader has it (P3).
 //! - [`corruption`]: no value fails its checksum where no read failed (P4).
 //! - [`recovery`]: what a node held it has after a restart, and its values pass their checksums (P3, P4).
+//! - [`lost`]: nobody has lost its part of a commit (P2, P3).
 //! - [`agreement`]: logs match; replicas hold the same at the end (P3).
 //!
 //! Two kinds of checker: those over a whole history ([`check_history`]), and those that are fed while the run goes on, by `observe`,
@@ -23,6 +24,7 @@ pub mod durability;
 pub mod leaders;
 pub mod linear;
 pub mod lists;
+pub mod lost;
 #[cfg(test)]
 mod orders;
 pub mod prefix;

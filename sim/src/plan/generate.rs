@@ -364,7 +364,8 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
             fault.when = None;
             lost_directories == 1 && !relaxed
         }
-        // With relaxed syncing a power loss of a majority loses the last interval, by design.
+        // With relaxed syncing a power loss of a majority loses the last interval, by design. What that may take, and what it may not, is played by a test of
+        // nodes (`src/node/tests/transactions.rs`): here every checker may rely on everything that was acknowledged.
         FaultKind::PowerLossOfAll { .. } => !relaxed,
         FaultKind::PowerLoss { target, .. } if relaxed => {
             let aimed = if let Target::Node(node) = *target { Some(node) } else { None };

@@ -5,10 +5,12 @@
 //! - What is committed anywhere never changes ([`Prefix`]), and is in the log of every leader of a later term.
 //! - Log matching: where two logs agree on an entry, they agree on all before it.
 //! - What a node held durably it still has after a restart, and believes no bytes that fail their checksum ([`Recovery`]).
+//! - No part of a committed transaction is lost ([`lost`]).
 
 use crate::WorldTime;
 use crate::check::Violation;
 use crate::check::leaders::Leaders;
+use crate::check::lost;
 use crate::check::prefix::Prefix;
 use crate::check::recovery::Recovery;
 use crate::dice::Dice;
@@ -69,6 +71,7 @@ impl Watch {
     /// A node sends an envelope. `triggers` gets what the plan may wait for.
     pub fn sent(&mut self, from: NodeId, to: NodeId, envelope: &Envelope, triggers: &mut Vec<Trigger>) -> Result<(), Violation> {
         for message in &envelope.messages {
+            lost::check_message(from, message)?;
             if let PeerMessage::Heartbeat(heartbeat) = message {
                 self.recovery.said(from, heartbeat.durable);
             }
@@ -142,6 +145,7 @@ impl Watch {
     /// Looks at all nodes that are alive.
     pub fn look(&mut self, now: WorldTime, views: &[View<'_>], dice: &mut Dice) -> Result<(), Violation> {
         for view in views {
+            lost::check_count(view.id, view.node.transactions_lost())?;
             for replica in &view.replicas {
                 self.members.entry(replica.group).or_default().insert(view.id);
                 self.replica(now, view, replica)?;

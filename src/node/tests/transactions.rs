@@ -1,6 +1,7 @@
 //! Transactions over whole nodes: what they do, what stands in their way, and what is left when nodes die at the worst moment.
 
 use super::*;
+use crate::base::GroupId;
 use crate::base::limits::{READ_BYTES_IN_PROGRESS_MAX, TOKEN_LIFETIME};
 use crate::msg::codec::Blob;
 use crate::msg::peer::{Outcome, Task};
@@ -305,4 +306,65 @@ fn a_read_waits_for_a_prepared_write() {
     cluster.loses = None;
     cluster.run(6_000);
     cluster.assert_idle();
+}
+
+/// Five nodes, and two groups with one node in common. That node is cut off while a transaction over both groups commits; as soon as the client has its answer,
+/// and before the participant has heard it, the two others of the participant lose power. What is told of the end: the values of the home's and of the participant's key, and how many commits
+/// were said to be lost.
+fn power_goes_after_a_commit(wal_sync_interval: Duration) -> (Option<Bytes>, Option<Bytes>, u64) {
+    let mut cluster = Cluster::empty();
+    (cluster.partitions, cluster.wal_sync_interval) = (16, wal_sync_interval);
+    (1..=5).for_each(|n| cluster.watch_medium(n));
+    (1..=5).for_each(|n| cluster.boot(n, 5));
+    cluster.run(2_000);
+    let placement = cluster.nodes[&NodeId(1)].placement.clone();
+    let common = |home: GroupId, party: GroupId| -> Vec<NodeId> {
+        placement.replicas(home).iter().copied().filter(|node| placement.replicas(party).contains(node)).collect()
+    };
+    let groups: Vec<GroupId> = (1..=16).map(GroupId).collect();
+    let pairs = groups.iter().flat_map(|home| groups.iter().map(|party| (*home, *party)));
+    let leads = |group, node: &NodeId| placement.replicas(group)[0] == *node;
+    let (home, party, shared) = pairs
+        .filter_map(|(home, party)| match common(home, party)[..] {
+            [shared] if !leads(home, &shared) && !leads(party, &shared) => Some((home, party, shared)),
+            _ => None,
+        })
+        .next()
+        .expect("two such groups");
+    let key_of = |group| (0..).map(|n| format!("k{n}")).find(|key| placement.group_of(key.as_bytes()) == group).expect("some");
+    let (home_key, party_key) = (key_of(home), key_of(party));
+    let gateway = placement.replicas(home)[0].0;
+    for key in [&home_key, &party_key] {
+        cluster.put(gateway, key, "old");
+    }
+    // Long enough for all of this to be synced, by all.
+    cluster.run(6_000);
+
+    cluster.isolate(shared.0, 1..=5);
+    cluster.loses =
+        Some(|message| matches!(message, PeerMessage::Forward(forward) if matches!(forward.task, Task::Resolve { .. })));
+    let write = |key: &str| item(key, TransactionAction::Put(Bytes::from("new")), Condition::None);
+    let done = cluster.call(gateway, transact(vec![write(&home_key), write(&party_key)]));
+    assert!(matches!(done, ResponseBody::Transacted(_)), "{done:?}");
+    let struck: Vec<u16> = placement.replicas(party).iter().filter(|node| **node != shared).map(|node| node.0).collect();
+    struck.iter().for_each(|n| cluster.lose_power(*n));
+    (cluster.cuts, cluster.loses) = (Vec::new(), None);
+    struck.iter().for_each(|n| cluster.boot(*n, 5));
+    cluster.run(8_000);
+
+    // Nobody goes on telling, or waits for what was lost: the keys are free.
+    cluster.assert_idle();
+    let found = (cluster.get(gateway, &home_key), cluster.get(gateway, &party_key));
+    let lost = cluster.nodes.values().map(Node::transactions_lost).sum();
+    let again = cluster.call(struck[0], transact(vec![write(&party_key), write(&home_key)]));
+    assert!(matches!(again, ResponseBody::Transacted(_)), "{again:?}");
+    (found.0, found.1, lost)
+}
+
+#[test]
+fn with_relaxed_syncing_a_prepare_that_a_majority_lost_is_said_to_be_lost_and_what_was_synced_is_not() {
+    let (old, new) = (Some(Bytes::from("old")), Some(Bytes::from("new")));
+    // The last interval is lost where the power went, and nothing else: not what was there before, and not the home's part.
+    assert_eq!(power_goes_after_a_commit(Duration::from_secs(5)), (new.clone(), old, 1));
+    assert_eq!(power_goes_after_a_commit(Duration::ZERO), (new.clone(), new, 0));
 }
