@@ -8,9 +8,15 @@ fn leads(cluster: &Cluster, n: u16) -> u32 {
 
 /// Writes to every partition through a node, one every few milliseconds. The longest that any took, in milliseconds.
 fn write_for(cluster: &mut Cluster, n: u16, millis: u64) -> u64 {
+    write_while(cluster, n, millis, |_, _| {})
+}
+
+/// The same, while in each millisecond something else is done.
+fn write_while(cluster: &mut Cluster, n: u16, millis: u64, mut meanwhile: impl FnMut(&mut Cluster, u64)) -> u64 {
     let mut under_way: Vec<(u64, Time)> = Vec::new();
     let mut longest = Duration::ZERO;
     for passed in 0..millis {
+        meanwhile(cluster, passed);
         if passed.is_multiple_of(4) {
             let id = cluster.ask(n, put(&format!("k{}", passed % 64), "v", Condition::None));
             under_way.push((id, cluster.now));
@@ -49,4 +55,56 @@ fn relaxed_syncing_does_not_put_off_an_election() {
     cluster.run(700);
     let longest = write_for(&mut cluster, 2, 500);
     assert!(longest < 20, "a write took {longest} ms");
+}
+
+/// Every other tenth of a second node 1 is isolated. Enough heartbeats pass for its support to last, and nothing that it leads commits for half of the time.
+#[test]
+fn a_leader_whose_links_come_and_go_is_replaced_until_they_stay() {
+    let flap = |cluster: &mut Cluster, passed: u64| {
+        if passed.is_multiple_of(100) {
+            cluster.cuts.clear();
+            if (passed / 100).is_multiple_of(2) {
+                cluster.isolate(1, 1..=3);
+            }
+        }
+    };
+    let mut cluster = Cluster::new(3);
+    let led = leads(&cluster, 1);
+    assert!(led > 0);
+    // Through itself: what it is asked while it is isolated waits.
+    write_while(&mut cluster, 1, 6_000, flap);
+    assert_eq!(leads(&cluster, 1), 0, "another does better");
+    let longest = write_while(&mut cluster, 2, 20_000, flap);
+    assert!(longest < 20, "nothing is handed to a node that comes and goes, and a write took {longest} ms");
+    cluster.cuts.clear();
+    cluster.run(30_000);
+    assert_eq!(leads(&cluster, 1), led, "well again, it leads again");
+}
+
+/// The preferred leader is well until it leads; then it is cut off. Each time that a leadership comes back, the next attempt is later.
+#[test]
+fn a_preferred_leader_that_fails_each_time_is_asked_ever_more_seldom() {
+    let mut cluster = Cluster::empty();
+    cluster.partitions = 1;
+    (1..=3).for_each(|n| cluster.boot(n, 3));
+    cluster.run(2_000);
+    let preferred = cluster.nodes[&NodeId(1)].placement.replicas(crate::base::GroupId(1))[0].0;
+    let mut given = Vec::new();
+    let mut cut_until = None;
+    let (began, minutes) = (cluster.now, 3);
+    for _ in 0..minutes * 60_000 {
+        if cut_until.is_some_and(|until| until <= cluster.now) {
+            cluster.cuts.clear();
+            cut_until = None;
+        } else if cut_until.is_none() && leads(&cluster, preferred) > 0 {
+            cluster.isolate(preferred, 1..=3);
+            cut_until = Some(cluster.now + Duration::from_millis(1_500));
+            given.push(cluster.now.since(began).as_millis() as u64);
+        }
+        cluster.run(1);
+    }
+    let waits: Vec<u64> = given.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits.len() >= 3, "it is tried again: {given:?}");
+    assert!(waits.len() <= 8, "and not every few seconds: {given:?}");
+    assert!(waits.last() > waits.first(), "{given:?}");
 }
