@@ -73,6 +73,8 @@ kinds! {
     Full = "disk: full",
     /// A sync took longer.
     SlowDisk = "disk: slow",
+    /// Syncs took longer, and clients were told meanwhile that what they asked for is written.
+    SlowDisks = "disk: slow, on all nodes",
     /// Unsynced sectors did not survive.
     LostWrite = "disk: unsynced write lost",
     /// Of one write, some sectors survived and others did not.
@@ -93,6 +95,8 @@ kinds! {
     StandingFull = "standing: full disk",
     /// As above; mattered: a sync took longer meanwhile.
     StandingSlow = "standing: slow disk",
+    /// As above; mattered: syncs took longer, and clients were told meanwhile that what they asked for is written.
+    StandingAllSlow = "standing: slow disks",
     /// As above, and a message was dropped meanwhile.
     StandingCut = "standing: cut link",
     StandingOneWay = "standing: one-way link",

@@ -78,6 +78,8 @@ pub struct Workload {
     auditing: bool,
     /// An errand that should have been done the first time, and what its client was told.
     pub failed_errand: Option<String>,
+    /// How long a request of an errand may take, if everything takes its time.
+    errand_ms: u32,
 }
 
 /// How many operations ended how.
@@ -127,6 +129,7 @@ impl Workload {
             stats: Stats::default(),
             auditing: false,
             failed_errand: None,
+            errand_ms: AUDIT_TIMEOUT_MS,
         }
     }
 
@@ -194,7 +197,7 @@ impl Workload {
 
     /// In the end it is asked whether things are done at all, not whether they are done within a client's timeout.
     fn timeout_ms(&self) -> u32 {
-        if self.auditing { self.plan.timeout_ms.max(AUDIT_TIMEOUT_MS) } else { self.plan.timeout_ms }
+        if self.auditing { self.plan.timeout_ms.max(self.errand_ms) } else { self.plan.timeout_ms }
     }
 
     /// An answer came. Whether the client was still waiting for it.
@@ -230,6 +233,16 @@ impl Workload {
         for client in 0..self.clients.len() {
             self.gave_up(client, "the run ended");
         }
+    }
+
+    /// From now on each errand may take so much longer.
+    pub fn allow_for(&mut self, more_ms: u64) {
+        self.errand_ms = AUDIT_TIMEOUT_MS + more_ms as u32;
+    }
+
+    /// The most errands that one client has to do.
+    pub fn errands_in_a_row(&self) -> usize {
+        self.clients.iter().map(|client| client.errands.len()).max().unwrap_or(0)
     }
 
     /// From now on the clients run these errands, which are dealt out among them, in order.

@@ -41,6 +41,7 @@ impl Plan {
         if plan.network.bandwidth_kib == 0 && widths.chance(200) {
             plan.network.bandwidth_kib = bandwidth_kib(&plan, &mut widths);
         }
+        standing::slow_all_disks(&mut plan, &mut Dice::new(seed, "slow disks"));
         keep_the_promises_keepable(&mut plan, &mut dice);
         standing::draw(&mut plan, &mut Dice::new(seed, "standing"));
         let clients = u64::from(plan.workload.clients);

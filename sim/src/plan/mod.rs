@@ -46,7 +46,7 @@ pub struct Plan {
     pub standing: Option<Standing>,
 }
 
-/// A lasting partial fault: a part of the cluster is sick for good, the rest is whole.
+/// A lasting partial fault: a part of the cluster is sick for good, the rest is whole. Or all disks are slow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
     /// Within the fault phase, so that it finds operations in flight.
@@ -325,6 +325,10 @@ pub enum FaultKind {
         target: Target,
         sync_ms: u64,
     },
+    /// Each sync of every node takes so much longer.
+    SlowDisks {
+        sync_ms: u64,
+    },
     /// The message of the point that is waited for is lost, with the envelope that it is in.
     LoseMessage,
     /// It is late, and others overtake it.
@@ -434,6 +438,11 @@ impl Standing {
         }
     }
 
+    /// By how much the syncs of all nodes take longer while this stands, in milliseconds.
+    pub fn slows_all_ms(&self) -> u64 {
+        if let FaultKind::SlowDisks { sync_ms } = self.kind { sync_ms } else { 0 }
+    }
+
     /// Whether two nodes, from 1, hear each other while this stands.
     pub fn joins(&self, one: u16, other: u16) -> bool {
         let between = |from: u16, to: u16| (from, to) == (one, other) || (to, from) == (one, other);
@@ -517,6 +526,7 @@ impl FaultKind {
             FaultKind::Stall { .. } => "stall",
             FaultKind::Full { .. } => "full disk",
             FaultKind::SlowDisk { .. } => "slow disk",
+            FaultKind::SlowDisks { .. } => "slow disks",
             FaultKind::LoseMessage => "loss of a message",
             FaultKind::HoldMessage { .. } => "a message held back",
             FaultKind::RepeatMessage { .. } => "a message repeated",
@@ -555,6 +565,7 @@ impl FaultKind {
             | FaultKind::Delay { .. }
             | FaultKind::SlowLink { .. }
             | FaultKind::SlowMessages { .. }
+            | FaultKind::SlowDisks { .. }
             | FaultKind::LoseMessage
             | FaultKind::HoldMessage { .. }
             | FaultKind::RepeatMessage { .. } => None,

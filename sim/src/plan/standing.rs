@@ -1,7 +1,7 @@
-//! Which fault outlasts the others, in some plans.
+//! Which fault outlasts the others, in some plans; and disks that are slow everywhere.
 
-use super::generate::pair;
-use super::{Ending, FaultKind, Plan, Standing, Target};
+use super::generate::{pair, settled};
+use super::{Ending, Fault, FaultKind, Plan, Standing, Target};
 use crate::dice::Dice;
 
 type Draw = fn(&Plan, &mut Dice) -> FaultKind;
@@ -15,9 +15,31 @@ const DRAWS: &[Draw] = &[
         // Far above what the others take.
         sync_ms: dice.spread(200, 2_000) + plan.disk.sync_us / 50,
     },
+    |_, dice| FaultKind::SlowDisks { sync_ms: slow_sync_ms(dice) },
     cut_link,
     one_way_link,
 ];
+
+/// A disk under load, up to one that is about to fail.
+fn slow_sync_ms(dice: &mut Dice) -> u64 {
+    dice.spread(80, 2_000)
+}
+
+/// In one plan in twelve, of those that can bear it, all syncs are slow for most of the time, and clients wait for them; in some from before the cluster has formed.
+pub(super) fn slow_all_disks(plan: &mut Plan, dice: &mut Dice) {
+    // What peers have heard, and what vouches for a log's end, is behind by as much as syncs take.
+    let knows =
+        |kind: &FaultKind| matches!(kind, FaultKind::Wipe { .. } | FaultKind::OldDirectory { .. } | FaultKind::RotTail { .. });
+    let relaxed = plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
+    if relaxed || plan.calm_from_ms.is_some() || plan.faults.iter().any(|fault| knows(&fault.kind)) || !dice.chance(80) {
+        return;
+    }
+    let sync_ms = slow_sync_ms(dice);
+    let at_ms = if dice.chance(300) { 0 } else { settled(plan) };
+    plan.faults_ms += 10 * sync_ms;
+    plan.workload.timeout_ms = plan.workload.timeout_ms.max(6 * sync_ms as u32);
+    plan.faults.push(Fault { at_ms, for_ms: plan.faults_ms - at_ms, when: None, nth: 0, kind: FaultKind::SlowDisks { sync_ms } });
+}
 
 /// Gives one plan in six of those that can bear it a standing fault.
 pub(super) fn draw(plan: &mut Plan, dice: &mut Dice) {

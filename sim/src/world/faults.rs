@@ -21,6 +21,10 @@ pub(super) struct Faults {
     happened: BTreeMap<usize, u32>,
     /// The rate that a fault has set a machine's clock to.
     clock_ppm: BTreeMap<usize, i64>,
+    /// The syncs of all nodes are slow now.
+    pub(super) all_slow: bool,
+    /// One of them took longer since a client was last told that something is written.
+    pub(super) slowed: bool,
     over: bool,
 }
 
@@ -190,6 +194,9 @@ impl World {
                 let down_ms = for_ms + self.schedule.below(100);
                 self.after(delay, Happening::Outage(number, style, down_ms));
             }
+        } else if let FaultKind::SlowDisks { .. } = kind {
+            self.counters.fired(Kind::SlowDisks);
+            self.apply_disk_troubles();
         }
         self.count_network(&kind);
         self.apply_network();
@@ -293,7 +300,8 @@ impl World {
     /// Whether its log has been idle for longer than the witness of its end needs.
     fn is_idle(&self, number: usize) -> bool {
         let machine = &self.machines[number];
-        let sync = self.plan.disk.sync_us + self.plan.disk.write_us + 2 * self.plan.disk.jitter_us;
+        let slow_us = machine.disk.trouble.slow_ms * 1000;
+        let sync = self.plan.disk.sync_us + self.plan.disk.write_us + 2 * self.plan.disk.jitter_us + slow_us;
         let wait = 1_500 * MS + 40 * sync * 1000;
         machine.queue.is_empty() && !machine.disk.trouble.stalled && self.now - machine.log_busy_at > wait
     }
@@ -316,6 +324,8 @@ impl World {
         self.trace.event(self.now, 10, fault, &[], || format!("fault {fault} ends: {kind:?}"));
         if let Some(number) = active.target {
             self.release(number, &kind);
+        } else if let FaultKind::SlowDisks { .. } = kind {
+            self.apply_disk_troubles();
         }
         self.apply_network();
     }
@@ -391,19 +401,24 @@ impl World {
         }
     }
 
+    fn apply_disk_troubles(&mut self) {
+        let slow = |fault: &usize| matches!(self.plan.faults[*fault].kind, FaultKind::SlowDisks { .. });
+        self.faults.all_slow = self.faults.active.keys().any(slow);
+        (0..self.machines.len()).for_each(|number| self.apply_disk_trouble(number));
+    }
+
     pub(super) fn apply_disk_trouble(&mut self, number: usize) {
         let mut trouble = DiskTrouble::default();
         for (&fault, active) in &self.faults.active {
-            if active.target != Some(number) {
-                continue;
-            }
             match self.plan.faults[fault].kind {
+                FaultKind::SlowDisks { sync_ms } => trouble.slow_ms = trouble.slow_ms.max(sync_ms),
+                _ if active.target != Some(number) => {}
                 FaultKind::ReadErrors { permille, .. } => trouble.read_errors_permille = permille,
                 FaultKind::WriteErrors { .. } => trouble.write_errors = true,
                 FaultKind::SyncErrors { .. } => trouble.sync_errors = true,
                 FaultKind::Stall { .. } => trouble.stalled = true,
                 FaultKind::Full { .. } => trouble.full = true,
-                FaultKind::SlowDisk { sync_ms, .. } => trouble.slow_ms = sync_ms,
+                FaultKind::SlowDisk { sync_ms, .. } => trouble.slow_ms = trouble.slow_ms.max(sync_ms),
                 _ => {}
             }
         }

@@ -330,6 +330,9 @@ impl World {
         self.trace.event(self.now, 6, number, &bytes, || format!("n{} answers {connection:?}: {response:?}", number + 1));
         if matches!(response.body, ResponseBody::Written { .. }) {
             self.triggers.push(Trigger::Answers);
+            if self.faults.all_slow && std::mem::take(&mut self.faults.slowed) {
+                self.counters.mattered(Kind::SlowDisks);
+            }
         }
         if matches!(response.body, ResponseBody::Transacted(_)) {
             self.triggers.push(Trigger::Passes(Point::AnswerLeaves));
@@ -390,7 +393,10 @@ impl World {
             DiskOp::Read { .. } => None,
         };
         if machine.disk.trouble.slow_ms > 0 && matches!(op, DiskOp::Sync { .. }) {
-            self.counters.mattered(Kind::SlowDisk);
+            match self.faults.all_slow {
+                true => self.faults.slowed = true,
+                false => self.counters.mattered(Kind::SlowDisk),
+            }
         }
         machine.disk_busy = true;
         let life = machine.life;

@@ -1,19 +1,26 @@
-//! Living with a fault that lasts: a dead node, a cut link, a sick disk.
+//! Living with a fault that lasts: a dead node, a cut link, a sick disk, or disks that are slow everywhere.
 //!
 //! When the other faults are over, the standing one stays. First everything that a majority can serve must be done within bounded time, as in the healing.
 //! Then, once leaderships have settled, every partition is asked for a write, a read and a part in a transaction *through every living node*, and each request
-//! must succeed the first time: a deadline would hide a request that waits for what never comes. After that the fault ends, and all heals.
+//! must succeed the first time: a deadline would hide a request that waits for what never comes. Where every sync is slow, the time that all of this may take follows
+//! from how long a sync takes, and from nothing else. After that the fault ends, and all heals.
 
 use super::{MS, World};
 use crate::WorldTime;
 use crate::counters::Kind;
-use crate::plan::FaultKind;
+use crate::plan::{FaultKind, Standing};
 use crate::workload;
 use ringseed::base::{NodeId, PartitionId};
 use std::collections::BTreeSet;
 
 /// Longer than any run.
 pub(super) const FOR_MS: u64 = 10_000_000;
+
+/// How many syncs, one after the other, an errand may wait for on its own account: a transaction is prepared, decided and resolved where others are, each behind the
+/// batch that is under way.
+const ERRAND_SYNCS: u64 = 10;
+/// The same for nodes to boot, and for every group to have a leader that has committed something, some campaigns being in vain.
+const ELECTION_SYNCS: u64 = 40;
 
 #[derive(Debug)]
 pub(super) struct Phase {
@@ -44,9 +51,10 @@ impl World {
             }
         }
         self.start_what_is_down();
+        self.workload.allow_for(self.errand_syncs() * self.standing_sync_ms());
         let errands = self.errands(&self.served_partitions());
         self.workload.audit(errands);
-        let (began, deadline) = (self.now, self.now + self.healing_span());
+        let (began, deadline) = (self.now, self.now + self.standing_span());
         let mattered = self.standing_kind().map_or(0, |(_, cause)| cause.map_or(0, |cause| self.counters.get(cause).mattered));
         self.standing = Some(Phase { began, deadline, strict: false, mattered });
     }
@@ -57,6 +65,7 @@ impl World {
             FaultKind::Crash { .. } => Some((Kind::StandingDead, None)),
             FaultKind::Full { .. } => Some((Kind::StandingFull, Some(Kind::Full))),
             FaultKind::SlowDisk { .. } => Some((Kind::StandingSlow, Some(Kind::SlowDisk))),
+            FaultKind::SlowDisks { .. } => Some((Kind::StandingAllSlow, Some(Kind::SlowDisks))),
             FaultKind::Partial { .. } => Some((Kind::StandingCut, Some(Kind::Partial))),
             FaultKind::OneWayLink { .. } => Some((Kind::StandingOneWay, Some(Kind::OneWay))),
             _ => None,
@@ -120,7 +129,23 @@ impl World {
 
     /// When leaderships have moved to where they will stay: a leader that is not the preferred one keeps a leadership for eight times D at most.
     fn settled_after(&self) -> u64 {
-        (2_000 + 10 * u64::from(self.plan.cluster.support_ms)) * MS
+        (2_000 + 10 * u64::from(self.plan.cluster.support_ms) + ELECTION_SYNCS * self.standing_sync_ms()) * MS
+    }
+
+    /// By how much the syncs of all nodes take longer, in milliseconds.
+    fn standing_sync_ms(&self) -> u64 {
+        self.plan.standing.as_ref().map_or(0, Standing::slows_all_ms)
+    }
+
+    /// How many syncs an errand may wait for, those of the same transaction through every other node included: they want the same locks.
+    fn errand_syncs(&self) -> u64 {
+        ERRAND_SYNCS * self.machines.len() as u64
+    }
+
+    /// How long it may take until everything is done: with slow syncs, as long as a restart and an election, and then one errand after the other, wait for them.
+    fn standing_span(&self) -> u64 {
+        let errands = self.workload.errands_in_a_row() as u64;
+        self.healing_span() + (ELECTION_SYNCS + self.errand_syncs() * errands) * self.standing_sync_ms() * MS
     }
 
     /// Asks everything through every living node.
@@ -131,7 +156,7 @@ impl World {
         self.workload.audit_through(&living, &bodies);
         self.close_dead_connections();
         self.clients_go_on();
-        let deadline = self.now + self.healing_span();
+        let deadline = self.now + self.standing_span();
         if let Some(phase) = &mut self.standing {
             (phase.strict, phase.deadline) = (true, deadline);
         }
@@ -148,6 +173,7 @@ impl World {
         for machine in &mut self.machines {
             machine.stays_down = false;
         }
+        self.workload.allow_for(0);
         self.heal();
     }
 }
