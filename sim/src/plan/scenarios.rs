@@ -51,6 +51,7 @@ pub const TABLE: &[Scenario] = &[
     Scenario { name: "votes arrive in a later term", draw: steered::late_votes },
     Scenario { name: "acknowledgements arrive in a later term of the same leader", draw: steered::late_acknowledgements },
     Scenario { name: "a forward is repeated to its leader's next life", draw: steered::repeated_forwards },
+    Scenario { name: "appends to an earlier life of a follower that lost power come late", draw: steered::late_appends },
     Scenario { name: "the follower restarts whose promise alone is a leader's lease", draw: steered::restarted_voter },
 ];
 

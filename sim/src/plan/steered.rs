@@ -181,6 +181,35 @@ pub fn repeated_forwards(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
+/// Relaxed syncing: a follower acknowledges what the third node never gets, and loses it with its power. Copies of what its leader had sent to its former life come
+/// late; what the leader sends now comes later still, and then the leader is cut off. The other two must not elect without it.
+pub fn late_appends(plan: &mut Plan, dice: &mut Dice) {
+    stage(plan, dice, 3, 400);
+    let interval = dice.between(500, 2_000);
+    plan.nodes.iter_mut().for_each(|node| node.wal_sync_ms = interval);
+    plan.workload.clients = 10;
+    plan.workload.get_permille = 100;
+    plan.workload.timeout_ms = 400;
+    plan.faults_ms = 10_000;
+    let replicas = plan.replicas(1);
+    let leader = replicas[0];
+    let [forgets, lags] = *dice.pick(&[[replicas[1], replicas[2]], [replicas[2], replicas[1]]]);
+    let mut at = 1_200 + dice.below(400);
+    while at + 3_000 < plan.faults_ms {
+        let delay_ms = dice.between(100, 1_000);
+        add(plan, at, 700, FaultKind::Duplication { permille: 500, delay_ms });
+        let loses = at + dice.between(300, 600);
+        slow(plan, loses - 100, 2_000, (leader, lags), MessageKind::Append, 20_000);
+        slow(plan, loses, 2_000, (leader, forgets), MessageKind::Append, 20_000);
+        let kind = FaultKind::PowerLoss { target: Target::Node(forgets), style: super::LossStyle::Nothing };
+        add(plan, loses, dice.between(1, 20), kind);
+        let gone = loses + dice.between(100, 400);
+        isolate(plan, gone, dice.between(1_200, 1_600), leader);
+        // The preferred leader gets the leadership back after eight support spans, if it was lost.
+        at = gone + 1_600 + dice.between(1_000, 3_800);
+    }
+}
+
 /// A leader whose lease rests on one follower's promise alone is cut off just when that follower restarts: it must keep what it promised
 /// in its former life.
 pub fn restarted_voter(plan: &mut Plan, dice: &mut Dice) {
