@@ -1,4 +1,7 @@
 //! Every limit that is not a setting, in one place. What a limit answers when it is reached stands beside it.
+//!
+//! A limit that is made of others must leave them room: `tests/limits.rs` encodes the largest legal message of every kind, and finds that it fits into a frame and
+//! is decoded again.
 
 use core::time::Duration;
 
@@ -6,7 +9,7 @@ use core::time::Duration;
 pub const KEY_SIZE_MAX: usize = 2 * 1024;
 /// The longest value, in bytes. Longer: rejected, `ValueTooLong`.
 pub const VALUE_SIZE_MAX: usize = 400 * 1024;
-/// The longest frame from a peer or a client, in bytes. Longer: the connection is closed with an error.
+/// The longest frame from a peer or a client, or to one, in bytes. Longer: the connection is closed with an error. Nothing legal is: see above.
 pub const FRAME_SIZE_MAX: usize = 8 * 1024 * 1024;
 /// The most items in one page of a scan. More were asked for: the page holds this many and says where to go on.
 pub const SCAN_ITEMS_MAX: usize = 1_000;
@@ -33,6 +36,10 @@ pub const LEADERSHIPS_TOLD_MAX: usize = 128;
 pub const ZONE_SIZE_MAX: usize = 512;
 /// What a clock may show at most, in milliseconds since 1970: the year 3000. Later: not believed, whoever says it.
 pub const CLOCK_MS_MAX: u64 = 32_503_680_000_000;
+/// The most nodes that one item is on. A setting above it: the server does not start. Larger would be a ring whose report is longer than a frame.
+pub const REPLICATION_FACTOR_MAX: u8 = 32;
+/// The most transactions in flight that a node reports. There are more: the oldest, and how many others there are.
+pub const TRANSACTIONS_REPORTED_MAX: usize = 4 * 1024;
 /// The most members of a cluster.
 pub const NODES_MAX: usize = 100;
 /// Over how many links a message is passed on at most. A node further away is not reached.

@@ -191,16 +191,19 @@ pub fn write_items(items: impl Iterator<Item = (Bytes, Option<Bytes>, Option<Ver
 }
 
 pub async fn txns(client: &Client, args: &TxnsArgs) -> Result<(), Failure> {
-    let TransactionsInFlight { transactions, silent } = client.transactions().await?;
+    let TransactionsInFlight { transactions, more, silent } = client.transactions().await?;
     if args.common.json {
         let silent: Vec<Value> = silent.iter().map(|(node, error)| json!({ "node": node.0, "why": error.to_string() })).collect();
         let transactions: Vec<Value> = transactions.iter().map(in_flight_json).collect();
-        let object = json!({ "outcome": "ok", "transactions": transactions, "silent_nodes": silent });
+        let object = json!({ "outcome": "ok", "transactions": transactions, "more": more, "silent_nodes": silent });
         writeln!(io::stdout(), "{object:#}")?;
         return Ok(());
     }
     for (node, error) in &silent {
         eprintln!("node {node} does not answer, and what only it knows is missing here: {error}");
+    }
+    if more > 0 {
+        eprintln!("{more} younger ones are not listed (one in several partitions is counted in each)");
     }
     if transactions.is_empty() {
         eprintln!("no transaction is in flight");

@@ -20,14 +20,14 @@ mod connection;
 mod routing;
 pub mod transaction;
 
-use crate::base::limits::{KEY_SIZE_MAX, TIMEOUT_MAX, VALUE_SIZE_MAX};
+use crate::base::limits::TIMEOUT_MAX;
 use crate::base::random::Random;
 use crate::base::{ClusterId, Duration, NodeId, Version};
 use crate::msg::client::{
     Acknowledge, Action, Condition, Consistency, Doubt, Operation, Rejection, RequestBody, Response, ResponseBody, RingReport,
     Scan, Scanned, StatusReport,
 };
-use crate::msg::transaction::{FailureReason, validate_keys};
+use crate::msg::transaction::FailureReason;
 use bytes::Bytes;
 use connection::{Connection, Link, NoAnswer, NoConnection};
 use core::fmt;
@@ -362,7 +362,11 @@ impl Client {
 
     /// [`Client::call_within`]; counts the requests that may have been sent for it.
     async fn call_counted(&self, body: RequestBody, timeout: Duration, sent: &mut u32) -> Result<ResponseBody, Error> {
-        check_sizes(&body)?;
+        // What the node would reject is not sent: it would cost time, and a request that is longer than a frame the connection of all others.
+        body.validate().map_err(Error::Rejected)?;
+        if timeout.is_zero() {
+            return Err(Error::Rejected(Rejection::DeadlineExceeded));
+        }
         let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
         let mut tried: Vec<Arc<Link>> = Vec::new();
         let mut pause = PAUSE_MIN;
@@ -511,42 +515,6 @@ fn has_token(body: &RequestBody) -> bool {
 /// Whether another node, or the same one a little later, may do what this one rejected.
 fn may_pass(why: &Rejection) -> bool {
     matches!(why, Rejection::NoLeader | Rejection::NotReady | Rejection::Stopping)
-}
-
-/// What the node would reject anyway. Checked here as well, since a request that is longer than any valid one costs its connection, and with
-/// it all other requests in flight.
-fn check_sizes(body: &RequestBody) -> Result<(), Error> {
-    let rejected = |why| Err(Error::Rejected(why));
-    let long = |bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    match body {
-        RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => Ok(()),
-        RequestBody::Transact(transaction) => transaction.validate().map_err(Error::Rejected),
-        RequestBody::GetMany(keys) => validate_keys(keys).map_err(Error::Rejected),
-        RequestBody::Scan(scan) if scan.prefix.len().max(scan.from.len()) > KEY_SIZE_MAX => {
-            rejected(Rejection::KeyTooLong(long(&scan.prefix).max(long(&scan.from))))
-        }
-        RequestBody::Scan(_) => Ok(()),
-        RequestBody::Operation(operation) if operation.key.len() > KEY_SIZE_MAX => {
-            rejected(Rejection::KeyTooLong(long(&operation.key)))
-        }
-        RequestBody::Operation(operation) => {
-            let expected = match &operation.action {
-                Action::Put { condition, .. } | Action::Delete { condition, .. } => match condition {
-                    Condition::Value(value) => Some(value),
-                    _ => None,
-                },
-                Action::Get { .. } | Action::Increment { .. } => None,
-            };
-            let value = match &operation.action {
-                Action::Put { value, .. } => Some(value),
-                _ => None,
-            };
-            match [value, expected].into_iter().flatten().find(|value| value.len() > VALUE_SIZE_MAX) {
-                Some(value) => rejected(Rejection::ValueTooLong(long(value))),
-                None => Ok(()),
-            }
-        }
-    }
 }
 
 fn written(body: ResponseBody) -> Result<Written, Error> {

@@ -185,11 +185,12 @@ impl Client {
         let nodes = self.known_nodes().await;
         let asked = nodes.into_iter().map(async |node| (node, self.call_node(node, RequestBody::Transactions).await));
         let (mut reports, mut silent) = (Vec::new(), Vec::new());
-        let mut answered = false;
+        let (mut answered, mut more) = (false, 0);
         for (node, answer) in futures::future::join_all(asked).await {
             match answer {
-                Ok(ResponseBody::Transactions(of_node)) => {
+                Ok(ResponseBody::Transactions(of_node, more_of_node)) => {
                     answered = true;
+                    more += u64::from(more_of_node);
                     reports.extend(of_node);
                 }
                 Ok(other) => silent.push((node, out_of_place(&other))),
@@ -198,7 +199,7 @@ impl Client {
         }
         match silent.first() {
             Some((_, error)) if !answered => Err(error.clone()),
-            _ => Ok(TransactionsInFlight { transactions: merge(reports), silent }),
+            _ => Ok(TransactionsInFlight { transactions: merge(reports), more, silent }),
         }
     }
 
@@ -542,6 +543,8 @@ fn sum(value: Option<&[u8]>, by: i64) -> Result<Bytes, Error> {
 pub struct TransactionsInFlight {
     /// The oldest first.
     pub transactions: Vec<InFlight>,
+    /// Younger ones that nodes did not list, for there were too many; each may be counted by its home and by each participant.
+    pub more: u64,
     /// Nodes that did not answer: what only they know is not among them.
     pub silent: Vec<(NodeId, Error)>,
 }

@@ -323,13 +323,9 @@ impl Gateway {
             return Err(Rejection::Overloaded);
         }
         match body {
-            RequestBody::Operation(operation) => operation.validate(),
             RequestBody::Scan(_) if self.gathers.len() >= SCANS_IN_PROGRESS_MAX => Err(Rejection::Overloaded),
-            RequestBody::Scan(scan) => scan.validate(),
             RequestBody::GetMany(_) if self.manys.len() >= GETS_OF_MANY_IN_PROGRESS_MAX => Err(Rejection::Overloaded),
-            RequestBody::Transact(transaction) => transaction.validate(),
-            RequestBody::GetMany(keys) => validate_keys(keys),
-            RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => Ok(()),
+            _ => body.validate(),
         }
     }
 

@@ -4,7 +4,7 @@
 //! applied; or it is *unknown*, and may have been applied. A timeout is never reported as a failure to apply.
 
 use super::codec::Blob;
-use super::transaction::{Failure, ItemResult, Transaction, TransactionReport};
+use super::transaction::{Failure, ItemResult, Transaction, TransactionReport, validate_key, validate_keys};
 use crate::base::{GroupId, Index, NodeId, Version};
 use bytes::Bytes;
 use core::fmt;
@@ -52,6 +52,22 @@ pub enum RequestBody {
     Transactions,
 }
 
+impl RequestBody {
+    /// Whether it is within the limits. Client and node both ask this, and nothing else: a request that a client lets through is refused by no node for its size.
+    ///
+    /// # Errors
+    /// What the client is told. A certain refusal: nothing was done.
+    pub fn validate(&self) -> Result<(), Rejection> {
+        match self {
+            RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => Ok(()),
+            RequestBody::Operation(operation) => operation.validate(),
+            RequestBody::Scan(scan) => scan.validate(),
+            RequestBody::Transact(transaction) => transaction.validate(),
+            RequestBody::GetMany(keys) => validate_keys(keys),
+        }
+    }
+}
+
 /// An operation on one key.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
@@ -72,18 +88,17 @@ impl Operation {
 
     /// Whether key and value are within the limits.
     pub fn validate(&self) -> Result<(), Rejection> {
-        use crate::base::limits::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
+        use crate::base::limits::VALUE_SIZE_MAX;
         let values = match &self.action {
             Action::Put { value, condition: Condition::Value(expected), .. } => value.len().max(expected.len()),
             Action::Put { value, .. } => value.len(),
             Action::Delete { condition: Condition::Value(expected), .. } => expected.len(),
             _ => 0,
         };
-        match self.key.len() {
-            0 => Err(Rejection::KeyEmpty),
-            size if size > KEY_SIZE_MAX => Err(Rejection::KeyTooLong(size as u32)),
-            _ if values > VALUE_SIZE_MAX => Err(Rejection::ValueTooLong(values as u32)),
-            _ => Ok(()),
+        validate_key(&self.key)?;
+        match values > VALUE_SIZE_MAX {
+            true => Err(Rejection::ValueTooLong(values as u32)),
+            false => Ok(()),
         }
     }
 }
@@ -185,15 +200,15 @@ pub enum Acknowledge {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Scan {
-    /// Only keys that begin with this.
+    /// Only keys that begin with this. At most [`crate::base::limits::KEY_SIZE_MAX`] bytes.
     #[n(0)]
     #[cbor(with = "crate::msg::codec::blob")]
     pub prefix: Bytes,
-    /// Only keys at or after this. Empty: from the first.
+    /// Only keys at or after this. Empty: from the first. One byte may be added to the longest key, to go on behind it.
     #[n(1)]
     #[cbor(with = "crate::msg::codec::blob")]
     pub from: Bytes,
-    /// At most [`crate::base::limits::SCAN_ITEMS_MAX`] are given.
+    /// At most [`crate::base::limits::SCAN_ITEMS_MAX`] are given, and 0 asks for one.
     #[n(2)]
     pub limit: u32,
     #[n(3)]
@@ -204,9 +219,9 @@ impl Scan {
     /// Whether prefix and start are within the limits.
     pub fn validate(&self) -> Result<(), Rejection> {
         use crate::base::limits::KEY_SIZE_MAX;
-        match self.prefix.len().max(self.from.len()) {
-            // The start of a next page may be one byte longer than the longest key.
-            size if size > KEY_SIZE_MAX + 1 => Err(Rejection::KeyTooLong(size as u32)),
+        match (self.prefix.len(), self.from.len()) {
+            (size, _) if size > KEY_SIZE_MAX => Err(Rejection::KeyTooLong(size as u32)),
+            (_, size) if size > KEY_SIZE_MAX + 1 => Err(Rejection::KeyTooLong(size as u32)),
             _ => Ok(()),
         }
     }
@@ -285,11 +300,16 @@ pub enum ResponseBody {
         #[cbor(decode_with = "crate::msg::codec::list")]
         Vec<ItemResult>,
     ),
+    /// The oldest first.
     #[n(11)]
     Transactions(
         #[n(0)]
         #[cbor(decode_with = "crate::msg::codec::long_list")]
         Vec<TransactionReport>,
+        /// How many more there are, beyond [`crate::base::limits::TRANSACTIONS_REPORTED_MAX`].
+        #[n(1)]
+        #[cbor(default)]
+        u32,
     ),
 }
 
@@ -306,7 +326,7 @@ pub struct Scanned {
     pub next: Option<Bytes>,
     /// At which index of each group its part was read: the part shows every write up to it and none after.
     #[n(2)]
-    #[cbor(decode_with = "crate::msg::codec::list")]
+    #[cbor(decode_with = "crate::msg::codec::long_list")]
     pub read_at: Vec<(GroupId, Index)>,
 }
 

@@ -7,6 +7,7 @@
 //! A list is counted before it is built: a byte on the wire may be a hundred in memory. Every list and box of a message that comes from a peer or a client is decoded by
 //! [`list`], [`long_list`] or [`boxed`], which charge what they are about to allocate to the frame.
 
+use crate::base::limits::{APPEND_ENTRIES_MAX, SCAN_ITEMS_MAX, TRANSACTION_ITEMS_MAX};
 use bytes::Bytes;
 use core::fmt;
 
@@ -85,6 +86,7 @@ pub fn decode<T: for<'b> minicbor::Decode<'b, Frame>>(frame: &Bytes) -> Result<T
 
 /// The most elements of a [`list`]: items of a page, of a transaction, entries of an append. More than the largest of their limits.
 const LIST_MAX: usize = 1_024;
+const _: () = assert!(LIST_MAX >= APPEND_ENTRIES_MAX && LIST_MAX >= SCAN_ITEMS_MAX && LIST_MAX >= TRANSACTION_ITEMS_MAX);
 
 /// For `#[cbor(decode_with = "codec::list")]` on a list that has a limit of its own: of at most [`LIST_MAX`] elements. A little beyond its own limit it is decoded all the same,
 /// so that whoever sent it can be told.

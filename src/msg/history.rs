@@ -439,7 +439,7 @@ impl Outcome {
             ResponseBody::Transacted(results) => Outcome::Transacted { results: results.iter().map(Into::into).collect() },
             ResponseBody::NotCommitted(failures) => Outcome::NotCommitted { failures: failures.iter().map(Into::into).collect() },
             ResponseBody::Values(items) => Outcome::Values { items: items.iter().map(Into::into).collect() },
-            ResponseBody::Ring(_) | ResponseBody::Status(_) | ResponseBody::Transactions(_) => return None,
+            ResponseBody::Ring(_) | ResponseBody::Status(_) | ResponseBody::Transactions(..) => return None,
         })
     }
 }

@@ -105,10 +105,9 @@ impl TransactionItem {
     fn validate(&self) -> Result<(), Rejection> {
         let value = if let TransactionAction::Put(value) = &self.action { value.len() } else { 0 };
         let expected = if let Condition::Value(value) = &self.condition { value.len() } else { 0 };
-        match self.key.len() {
-            0 => Err(Rejection::KeyEmpty),
-            size if size > KEY_SIZE_MAX => Err(Rejection::KeyTooLong(size as u32)),
-            _ if value.max(expected) > VALUE_SIZE_MAX => Err(Rejection::ValueTooLong(value.max(expected) as u32)),
+        validate_key(&self.key)?;
+        match value.max(expected) {
+            size if size > VALUE_SIZE_MAX => Err(Rejection::ValueTooLong(size as u32)),
             _ => Ok(()),
         }
     }
@@ -173,12 +172,29 @@ impl Transaction {
 
 /// Whether keys to be read together are from 1 to [`TRANSACTION_ITEMS_MAX`], within the limits, and none named twice.
 pub fn validate_keys(keys: &[Blob]) -> Result<(), Rejection> {
-    let items = keys.iter().map(|key| TransactionItem {
-        key: key.0.clone(),
-        action: TransactionAction::Read,
-        condition: Condition::None,
-    });
-    Transaction { items: items.collect(), token: None }.validate()
+    let invalid = |why: String| Err(Rejection::Invalid(why));
+    match keys.len() {
+        0 => return invalid("no key is named; at least one is needed".into()),
+        count if count > TRANSACTION_ITEMS_MAX => {
+            return invalid(format!("{count} keys are named; at most {TRANSACTION_ITEMS_MAX} are read at once"));
+        }
+        _ => {}
+    }
+    keys.iter().try_for_each(|key| validate_key(&key.0))?;
+    let mut seen = BTreeSet::new();
+    match keys.iter().find(|key| !seen.insert(&key.0)) {
+        Some(twice) => invalid(format!("the key {} is named twice", twice.0.escape_ascii())),
+        None => Ok(()),
+    }
+}
+
+/// Whether a key is within the limits.
+pub fn validate_key(key: &[u8]) -> Result<(), Rejection> {
+    match key.len() {
+        0 => Err(Rejection::KeyEmpty),
+        size if size > KEY_SIZE_MAX => Err(Rejection::KeyTooLong(size as u32)),
+        _ => Ok(()),
+    }
 }
 
 /// What became of one item of a transaction that was committed.

@@ -3,6 +3,7 @@
 use super::gate::Watermarks;
 use super::{Node, ReplicaProbe};
 use crate::actor::{Actor, Context};
+use crate::base::limits::TRANSACTIONS_REPORTED_MAX;
 use crate::base::{ClusterId, Duration, Epoch, GroupId, Index, NodeId, Time};
 use crate::msg::client::{PartitionReport, RingReport, StatusReport};
 use crate::msg::transaction::TransactionReport;
@@ -71,17 +72,29 @@ impl Node {
         }
     }
 
-    /// The transactions in progress in the groups that this node leads.
-    pub fn transactions(&self, now: Time) -> Vec<TransactionReport> {
-        let mut all = Vec::new();
+    /// The transactions in progress in the groups that this node leads, the oldest first, and how many there are beyond the limit.
+    pub fn transactions(&self, now: Time) -> (Vec<TransactionReport>, u32) {
+        let (mut all, mut count) = (Vec::new(), 0);
+        let keep_oldest = |all: &mut Vec<TransactionReport>| {
+            all.sort_by_key(|report| core::cmp::Reverse(report.age_ms));
+            all.truncate(TRANSACTIONS_REPORTED_MAX);
+        };
         for group in self.groups.values().filter(|group| group.replica.leads()) {
+            let kept = all.len();
             all.extend(group.store.transactions(now));
             for mut report in group.coordinator.transactions(now) {
                 report.locks = group.store.locks_held(report.id);
                 all.push(report);
             }
+            count += all.len() - kept;
+            // Not once at the end: there may be a thousand groups.
+            if all.len() > 2 * TRANSACTIONS_REPORTED_MAX {
+                keep_oldest(&mut all);
+            }
         }
-        all
+        keep_oldest(&mut all);
+        let more = count - all.len();
+        (all, u32::try_from(more).unwrap_or(u32::MAX))
     }
 
     /// Commits, told from here since boot, of which a participant said that it had lost its part. Syncing all that is acknowledged rules that out: see [`crate::txn`].

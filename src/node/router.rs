@@ -148,7 +148,10 @@ impl Node {
                 Some(report) => ResponseBody::Ring(report),
                 None => ResponseBody::Rejected(Rejection::NotReady),
             },
-            RequestBody::Transactions => ResponseBody::Transactions(self.transactions(now)),
+            RequestBody::Transactions => {
+                let (oldest, more) = self.transactions(now);
+                ResponseBody::Transactions(oldest, more)
+            }
             _ if self.membership.is_refused() => ResponseBody::Rejected(Rejection::NotReady),
             _ => {
                 self.work.push_back(Work::Gateway(gateway::In::Request(conn, request)));

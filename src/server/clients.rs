@@ -9,7 +9,7 @@ use super::handshake::{self, Goodbye, Reason};
 use super::net::{Network, NetworkCounters};
 use super::outgoing::Outgoing;
 use super::reader::FrameReader;
-use crate::base::limits::{KEY_SIZE_MAX, REQUESTS_PER_CONNECTION_MAX, VALUE_SIZE_MAX};
+use crate::base::limits::{FRAME_SIZE_MAX, REQUESTS_PER_CONNECTION_MAX};
 use crate::base::{ConnId, Duration};
 use crate::msg::client::{Request, Response};
 use crate::msg::codec;
@@ -21,9 +21,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
-/// Bytes of the longest body of a request. Twice the longest key and values, so that one that is a little too long is told so by the node,
-/// rather than by a closed connection.
-const REQUEST_SIZE_MAX: usize = 4 * (KEY_SIZE_MAX + VALUE_SIZE_MAX);
 /// Bytes of answers that wait for a client. Beyond: it is cut off.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of answers that wait for a client. Beyond: it is not read from.
@@ -80,7 +77,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mu
 
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, stream: S, connection: ConnId, link: &ClientLink) {
     let (mut read_half, mut write_half) = tokio::io::split(stream);
-    let mut reader = FrameReader::new(&mut read_half, REQUEST_SIZE_MAX, IDLE_MAX, Arc::clone(&network.memory));
+    let mut reader = FrameReader::new(&mut read_half, FRAME_SIZE_MAX, IDLE_MAX, Arc::clone(&network.memory));
     let mut writing = std::pin::pin!(link.outgoing.write_to(&mut write_half));
     let goodbye = tokio::select! {
         goodbye = read_requests(network, &mut reader, connection, link) => goodbye,

@@ -2,7 +2,7 @@
 
 use super::addresses::is_unspecified;
 use super::error::StartError;
-use crate::base::limits::{NODES_MAX, PARTITIONS_MAX};
+use crate::base::limits::{NODES_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX};
 use crate::base::{Duration, NodeId};
 use crate::msg::cluster::{ClusterOptions, Formation};
 use std::collections::BTreeMap;
@@ -158,8 +158,11 @@ impl ServerSettings {
             let why = format!("partitions: {partitions} is not a power of two between 1 and {PARTITIONS_MAX}");
             return Err(StartError::Peers(why));
         }
-        if replication_factor == 0 {
-            return Err(StartError::Peers("replication_factor: 0 is not allowed; 3 is usual".into()));
+        if !(1..=REPLICATION_FACTOR_MAX).contains(&replication_factor) {
+            let why = format!(
+                "replication_factor: {replication_factor} is not allowed; from 1 to {REPLICATION_FACTOR_MAX} are, and 3 is usual"
+            );
+            return Err(StartError::Peers(why));
         }
         let heartbeat_ms = self.heartbeat_interval.as_millis();
         if heartbeat_ms == 0 || heartbeat_ms * 2 > u128::from(support_ms) {

@@ -230,7 +230,7 @@ impl World {
         let all_live = healing.live.len() as u32 == self.plan.cluster.partitions;
         for machine in &self.machines {
             let Some(node) = machine.node.as_ref().filter(|_| all_live && !machine.is_out()) else { continue };
-            if let Some(transaction) = node.transactions(machine.clock.read(self.now)).first() {
+            if let Some(transaction) = node.transactions(machine.clock.read(self.now)).0.first() {
                 return Some(format!("{:?} has a transaction in progress: {transaction:?}", machine.id));
             }
         }

@@ -98,7 +98,7 @@ fn where_all_disks_are_full_puts_are_rejected_and_deletes_and_transactions_that_
     assert_eq!(cluster.elections(), elections, "nobody is better: nobody moves");
     cluster.run(1_000);
     let now = cluster.now;
-    assert!(cluster.nodes.values().all(|node| node.transactions(now).is_empty()), "no decision is stuck");
+    assert!(cluster.nodes.values().all(|node| node.transactions(now).0.is_empty()), "no decision is stuck");
     assert_eq!(cluster.get(1, "k7"), None);
     cluster.disks.values_mut().for_each(|disk| disk.1 = false);
     cluster.run(1_500);

@@ -41,7 +41,7 @@ impl Cluster {
     fn assert_idle(&mut self) {
         let now = self.now;
         for node in self.nodes.values_mut() {
-            assert_eq!(node.transactions(now), [], "nothing is in progress");
+            assert_eq!(node.transactions(now).0, [], "nothing is in progress");
             let probes = node.replicas(now);
             assert!(probes.iter().all(|probe| probe.idle), "{probes:?}");
         }

@@ -3,7 +3,7 @@
 
 use super::Configuration;
 use super::text::{Shape, Value};
-use crate::base::limits::{NODES_MAX, PARTITIONS_MAX};
+use crate::base::limits::{PARTITIONS_MAX, REPLICATION_FACTOR_MAX};
 use crate::base::{Duration, NodeId};
 
 /// One setting.
@@ -138,7 +138,7 @@ pub static SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "replication_factor",
-        shape: Shape::Number { min: 1, max: NODES_MAX as u64 },
+        shape: Shape::Number { min: 1, max: REPLICATION_FACTOR_MAX as u64 },
         help: "On how many nodes each item is",
         of_cluster: true,
         get: |c| Value::Number(u64::from(c.server.cluster.replication_factor)),
