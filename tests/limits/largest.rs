@@ -315,6 +315,7 @@ fn heartbeat() -> Heartbeat {
         sent: u64::MAX,
         durable: Lsn(COUNTER_MAX),
         detours: vec![Detour { node: NODE, links: RELAY_LINKS_MAX }; NODES_MAX],
+        epochs: vec![Known { node: NODE, epoch: EPOCH }; NODES_MAX],
         began: Lsn(COUNTER_MAX),
         previous: EPOCH,
         disk: DiskHealth { full: true, unfit: true, sync_ms: u32::MAX },
