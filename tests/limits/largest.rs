@@ -187,6 +187,7 @@ fn status() -> StatusReport {
         counters: vec![("a_counter_with_a_long_name".into(), u64::MAX); 1_000],
         cpu_us: u64::MAX,
         disk_bytes_needed: u64::MAX,
+        log_bytes_used: u64::MAX,
     }
 }
 
@@ -349,6 +350,7 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Replica(GROUP, ReplicaMessage::AppendReply(append_reply)),
         PeerMessage::Farewell(Farewell { epoch: EPOCH, sequence: u64::MAX }),
         PeerMessage::Addresses(vec![NodeAddress { node: NODE, epoch: EPOCH, address }; NODES_MAX]),
+        PeerMessage::Leading(vec![Leadership { group: GROUP, term: TERM }; LEADERSHIPS_TOLD_MAX]),
     ];
     all.extend(appends().into_iter().map(|append| PeerMessage::Replica(GROUP, append)));
     all.extend(tasks().into_iter().map(|task| PeerMessage::Forward(forward(task))));
@@ -359,6 +361,7 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Greeting(_) | PeerMessage::Formed(_) | PeerMessage::Refused(..) | PeerMessage::Heartbeat(_) => {}
         PeerMessage::HeartbeatReply(_) | PeerMessage::Replica(..) | PeerMessage::Forward(_) => {}
         PeerMessage::ForwardReply(_) | PeerMessage::Farewell(_) | PeerMessage::Relayed(_) | PeerMessage::Addresses(_) => {}
+        PeerMessage::Leading(_) => {}
     });
     all
 }
