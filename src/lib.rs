@@ -25,6 +25,7 @@
 //! | which groups campaign at a time, how long a sync takes | `src/node/campaigns.rs`, `syncs.rs` |
 //! | which actor's output is which actor's input | `src/node/router.rs` |
 //! | threads, sockets, files | [`server`] |
+//! | what the log tells an operator, and from what | `src/server/notices.rs`, [`node::health`] |
 //! | commands, settings | [`cli`] |
 //! | the Rust client | [`client`] |
 //! | how a transaction is decided, and who finishes it when nodes die | [`txn`] |

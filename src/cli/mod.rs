@@ -6,12 +6,19 @@
 //! - [`operations`]: `put`, `get`, `delete`, `cas`, `incr`, `scan`; [`status`]; [`ring`]; [`shell`] has the same commands at a prompt.
 //! - [`txn`]: `txn`, `get-many`, `txns`.
 //! - [`load`]: traffic, measured, and recorded for checkers.
-//! - [`exit`]: exit codes and failures. [`show`], [`value`]: how bytes get out and in. [`connection`], [`folder`]: where the servers are.
+//! - [`log`]: standard error, as text or as JSON. [`exit`]: exit codes and failures. [`show`], [`value`]: how bytes get out and in. [`connection`], [`folder`]: where the servers are.
+
+/// Says a remark on standard error: see [`log::remark`]. In every module below it takes the place of the one that panics where nobody listens.
+macro_rules! eprintln {
+    () => { $crate::cli::log::remark(format_args!("")) };
+    ($($argument:tt)*) => { $crate::cli::log::remark(format_args!($($argument)*)) };
+}
 
 mod connection;
 mod exit;
 mod folder;
 mod load;
+mod log;
 mod operations;
 mod ring;
 mod settings;
@@ -129,10 +136,15 @@ impl DataCommand {
 
 /// The program.
 pub fn main() -> ExitCode {
+    log::decide(std::env::args_os());
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            if error.use_stderr() && log::is_in_json() {
+                eprintln!("{}", error.render());
+            } else {
+                let _ = error.print();
+            }
             // Help and version were asked for; clap's own code for the rest would be 2.
             return ExitCode::from(if error.use_stderr() { exit::OTHER } else { 0 });
         }

@@ -8,7 +8,6 @@ use clap::{Arg, ArgMatches, Args, Command};
 use serde_json::json;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use tracing_subscriber::EnvFilter;
 
 /// The settings that were given as flags. A hand-written `Args`, so that each flag exists because the table has it. With `SHARED`, without
 /// those that differ from node to node.
@@ -94,7 +93,7 @@ pub fn resolve(args: &ServerArgs) -> Result<Resolved, Failure> {
 /// Runs one node until it is told to stop.
 pub fn server(args: &ServerArgs) -> Result<(), Failure> {
     let Configuration { server: settings, log, log_format, .. } = resolve(args)?.configuration;
-    start_log(&log, &log_format)?;
+    super::log::start(&log, &log_format)?;
     if settings.peers.is_empty() && !server::was_used(&settings.data_dir) {
         return Err(Failure::Other(format!(
             "`peers` is not set, and {} is new: list the initial members, this node too, as in --peers 1=10.0.0.1:7501,2=10.0.0.2:7501,3=10.0.0.3:7501. A cluster of this node alone, which cannot grow, is --peers {}={}",
@@ -108,18 +107,6 @@ pub fn server(args: &ServerArgs) -> Result<(), Failure> {
         eprintln!("ringseed: node {node} listens on {address}; its data is in {}; Ctrl-C stops it", data.display());
     })
     .map_err(|error| Failure::Other(error.to_string()))
-}
-
-/// Logs to standard error from now on.
-pub fn start_log(filter: &str, format: &str) -> Result<(), Failure> {
-    let wrong = |e: &dyn core::fmt::Display| {
-        Failure::Other(format!("`{filter}` is no value for `log`: {e}; try off, error, warn, info, debug or trace"))
-    };
-    let filter = EnvFilter::try_new(filter).map_err(|e| wrong(&e))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // A second call in one process (tests) keeps the first log.
-    let _ = if format == "json" { subscriber.json().try_init() } else { subscriber.with_target(true).try_init() };
-    Ok(())
 }
 
 /// Prints what would hold, and why.

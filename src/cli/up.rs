@@ -6,7 +6,7 @@
 //! down, and used again. A port that another process has taken meanwhile is an error, not a reason to move.
 
 use super::exit::Failure;
-use super::settings::{SettingFlags, start_log};
+use super::settings::SettingFlags;
 use super::{connection, folder};
 use crate::base::{ClusterId, Duration, NodeId};
 use crate::client::{Client, ClientOptions};
@@ -75,7 +75,7 @@ pub fn up(args: &UpArgs) -> Result<(), Failure> {
     let remembered = read_cluster(&directory)?;
     let resolved = resolve(args, remembered.as_ref())?;
     let log = if resolved.value("log").origin == Origin::Default { "warn" } else { &resolved.configuration.log };
-    start_log(log, &resolved.configuration.log_format)?;
+    super::log::start(log, &resolved.configuration.log_format)?;
 
     let runtime = connection::background_runtime(1)?;
     let mut signals = runtime.block_on(async { Signals::new() })?;

@@ -9,13 +9,14 @@
 //! - `relay.rs`: what goes through other nodes where a link is cut;
 //! - [`campaigns`](self): `campaigns.rs`: which groups campaign at a time; `syncs.rs`: how long a sync takes;
 //! - `flow.rs`: what all groups together have on their way to each peer;
-//! - `report.rs`: what the node says of itself.
+//! - `report.rs`: what the node says of itself; [`health`]: what is told to whoever looks after it.
 //!
 //! A driver calls `step` any number of times, then `flush` once, and carries out the effects. How many steps go into a flush never changes what is correct.
 
 mod campaigns;
 mod flow;
 pub mod gate;
+pub mod health;
 mod leaderships;
 mod relay;
 mod report;
@@ -45,6 +46,7 @@ use crate::wal::{self, Log, LogOptions, Record, Recovered, RecoveredGroup};
 use campaigns::Campaigns;
 use flow::{Flow, Noted};
 use gate::Gate;
+use health::{Leads, Rot, Vitals};
 use router::{Outboxes, Work};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use syncs::Syncs;
@@ -104,6 +106,8 @@ pub enum Effect {
     Send(NodeId, Envelope),
     Reply(ConnId, Response),
     Disk(IoId, DiskOp),
+    /// A read found rot on the disk: for the operator, and for nobody else.
+    Rot(Rot),
     /// The node has stopped cleanly: everything acknowledged is durable, nothing is in flight.
     Stopped,
     /// The node must not go on: its disk failed. The driver ends it, saying what and where.
@@ -141,6 +145,7 @@ struct Group {
     timer: Option<Time>,
     /// What was last noted of it.
     noted: Noted,
+    leads: Leads,
 }
 
 /// A node: every actor, and what is on its way between them and out.
@@ -189,6 +194,7 @@ pub struct Node {
     marks_at: Time,
     stop: Stop,
     counters: report::Counters,
+    vitals: Vitals,
     clock: SharedClock,
     /// What the tokens of all groups take in memory.
     token_bytes: usize,
@@ -278,6 +284,7 @@ impl Node {
             marks_at: now,
             stop: Stop::No,
             counters: report::Counters::default(),
+            vitals: Vitals::default(),
             clock: SharedClock::default(),
             token_bytes: 0,
         };
@@ -306,7 +313,10 @@ impl Node {
                 self.work.push_back(Work::Liveness(crate::liveness::In::Link(peer, up)));
                 self.work.push_back(Work::Gateway(gateway::In::Link(peer, up)));
             }
-            Event::WallClock(millis) => self.clock.hear(now, millis),
+            Event::WallClock(millis) => {
+                self.vitals.hear_own_clock(now, millis);
+                self.clock.hear(now, millis);
+            }
             Event::Timer => self.on_timer(now),
             Event::Stop => self.on_stop(now),
         }
@@ -425,7 +435,9 @@ impl Node {
             let log = GroupLog::recovered(found.entries, Index(commit));
             let options = ReplicaOptions { group: id, voters, support, no_vote_until, lossy: self.lossy };
             let replica = Replica::new(options, found.state, log);
-            self.groups.insert(id, Group { replica, store, coordinator, timer: None, noted: Noted::default() });
+            let group = Group { replica, store, coordinator, timer: None, noted: Noted::default(), leads: Leads::default() };
+            self.groups.insert(id, group);
+            self.vitals.add();
         }
         if self.lossy {
             self.lossy_groups = self.groups.len();

@@ -204,6 +204,7 @@ impl Node {
         self.flow.check(self.groups.values().map(|group| &group.noted));
         let lossy = self.groups.values().filter(|group| group.replica.is_lossy()).count();
         assert_eq!(lossy, self.lossy_groups, "groups that have not caught up are counted");
+        self.vitals.check(self.groups.values());
         assert!(self.work.is_empty(), "a step ends with nothing on its way");
         for (id, group) in &self.groups {
             group.replica.check();

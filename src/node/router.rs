@@ -1,5 +1,6 @@
 //! Which actor's output is which actor's input: one flat match, and a FIFO that is drained before a step returns.
 
+use super::health::Rot;
 use super::{Effect, Fatal, Node, Stop};
 use crate::actor::{Actor, Context, Origin, Outbox};
 use crate::base::limits::{LOG_QUEUE_BYTES_MAX, NODE_ENTRY_BYTES_MAX, TOKEN_BYTES_PER_NODE_MAX};
@@ -84,6 +85,7 @@ impl Node {
             self.counters.envelopes_dropped += 1;
             let answered = envelope.messages.iter().any(|m| matches!(m, PeerMessage::Heartbeat(_) | PeerMessage::Greeting(_)));
             if let Some(refusal) = refusal.filter(|_| answered) {
+                self.vitals.turn_away(now, from, refusal.clone());
                 self.send(now, from, PeerMessage::Refused(envelope.epoch, refusal));
             }
             return;
@@ -113,6 +115,7 @@ impl Node {
             PeerMessage::Refused(..) => return,
             _ if refused => return,
             PeerMessage::Heartbeat(heartbeat) => {
+                self.vitals.hear_clock(from, self.clock.read(now), heartbeat.clock_ms);
                 self.clock.hear(now, heartbeat.clock_ms);
                 Work::Liveness(liveness::In::Heartbeat(from, epoch, heartbeat))
             }
@@ -211,11 +214,11 @@ impl Node {
                     }
                 }
                 wal::Out::Value(reader, result) => {
-                    let result = result.map_err(|error| self.on_read_error(error));
+                    let result = result.map_err(|error| self.on_read_error(now, reader, error));
                     self.work.push_back(Work::Store(reader.group, store::In::Value(reader.tag >> 1, result)));
                 }
                 wal::Out::Entry(reader, result) => {
-                    let entry = result.map_err(|error| self.on_read_error(error)).ok();
+                    let entry = result.map_err(|error| self.on_read_error(now, reader, error)).ok();
                     self.work.push_back(Work::Replica(reader.group, replica::In::Entry(reader.tag >> 1, entry)));
                 }
                 wal::Out::Disk(io, operation) => {
@@ -230,10 +233,14 @@ impl Node {
         self.outboxes.log = out;
     }
 
-    fn on_read_error(&mut self, error: ReadError) -> Rejection {
+    fn on_read_error(&mut self, now: Time, reader: ReadFor, error: ReadError) -> Rejection {
         match error {
-            ReadError::Corrupt { .. } => {
+            ReadError::Corrupt { place, why } => {
                 self.counters.corrupt_reads += 1;
+                let group = reader.group;
+                let named = reader.tag & FOR_REPLICA == 0 && self.vitals.is_to_be_named(now, place);
+                let key = self.groups.get(&group).filter(|_| named).and_then(|group| group.store.key_at(place));
+                self.effects.push(Effect::Rot(Rot { group, key, place, why }));
                 Rejection::Corrupt
             }
             ReadError::Overloaded => Rejection::Overloaded,
@@ -355,6 +362,7 @@ impl Node {
         group.replica.handle(&mut cx, input, &mut out);
         let caught_up = was_lossy && !group.replica.is_lossy();
         self.flow.note(id, &mut group.noted, group.replica.outstanding(), group.replica.log().bytes_in_memory());
+        self.vitals.note(&mut group.leads, &group.replica);
         let turn_ended = !group.replica.campaigns() && self.campaigns.ended(id);
         self.arm(id);
         while let Some(output) = out.pop() {

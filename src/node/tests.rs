@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 mod disks;
 mod flow;
+mod health;
 mod leaderships;
 mod many_groups;
 mod reach;
@@ -90,6 +91,9 @@ struct Cluster {
     queue: VecDeque<(NodeId, Arrival)>,
     answers: BTreeMap<u64, ResponseBody>,
     stopped: Vec<NodeId>,
+    rot: Vec<super::health::Rot>,
+    /// Ids of directories that are not their node's own.
+    directories: BTreeMap<NodeId, DirectoryId>,
     /// Envelopes with forwards to this node are lost.
     loses_forwards: Option<NodeId>,
     /// What the first of a pair sends to the second is lost.
@@ -130,6 +134,8 @@ impl Cluster {
             queue: VecDeque::new(),
             answers: BTreeMap::new(),
             stopped: Vec::new(),
+            rot: Vec::new(),
+            directories: BTreeMap::new(),
             loses_forwards: None,
             cuts: Vec::new(),
             loses: None,
@@ -153,7 +159,7 @@ impl Cluster {
         let recovered = crate::wal::recover(disk, me).expect("the disk is sound");
         let options = NodeOptions {
             me,
-            directory: DirectoryId(u128::from(n)),
+            directory: self.directories.get(&me).copied().unwrap_or(DirectoryId(u128::from(n))),
             address: format!("host{n}:1"),
             zone: String::new(),
             weight: 1,
@@ -261,6 +267,7 @@ impl Cluster {
                 Effect::Reply(_, response) => {
                     self.answers.insert(response.id, response.body);
                 }
+                Effect::Rot(rot) => self.rot.push(rot),
                 Effect::Stopped => self.stopped.push(id),
                 Effect::Halt(why) => panic!("{why:?}"),
             }

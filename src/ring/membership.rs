@@ -82,6 +82,8 @@ pub struct Membership {
     pending: Option<Formation>,
     /// The members that have greeted this one in this life, while it is unformed.
     greeted: BTreeMap<NodeId, (Epoch, Member)>,
+    /// The initial members that were started with other settings, and how those differ, while this one is unformed.
+    disagreeing: BTreeMap<NodeId, String>,
     greet_at: Option<Time>,
     welcomed: BTreeSet<NodeId>,
     refused: Option<String>,
@@ -143,6 +145,7 @@ impl Membership {
             formation,
             pending: None,
             greeted: BTreeMap::new(),
+            disagreeing: BTreeMap::new(),
             greet_at: None,
             welcomed: BTreeSet::new(),
             refused: None,
@@ -165,6 +168,18 @@ impl Membership {
     /// Whether a majority of these voters, this node among them, has let this node in: then it may vote, lead and acknowledge in their group.
     pub fn welcomes(&self, voters: &[NodeId]) -> bool {
         self.refused.is_none() && voters.iter().filter(|voter| self.welcomed.contains(voter)).count() > voters.len() / 2
+    }
+
+    /// While the cluster has not formed: the initial members that have not been heard in this life.
+    pub fn unheard(&self, me: NodeId) -> Vec<NodeId> {
+        let heard = |node: &NodeId| *node == me || self.greeted.contains_key(node) || self.disagreeing.contains_key(node);
+        let waits = self.formation.is_none() && self.pending.is_none();
+        self.options.initial.iter().filter(|node| waits && !heard(node)).copied().collect()
+    }
+
+    /// While the cluster has not formed: who was started with other settings than this node, and how they differ.
+    pub fn disagreeing(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        self.disagreeing.iter().map(|(node, how)| (*node, how.as_str()))
     }
 
     pub fn is_refused(&self) -> bool {
@@ -281,9 +296,12 @@ impl Membership {
         }
         let member = Member { node: from, directory, address: greeting.address, zone: greeting.zone, weight: greeting.weight };
         if greeting.initial != self.options.initial || greeting.options != self.options.cluster || !is_within_limits(&member) {
+            self.greeted.remove(&from);
+            self.disagreeing.insert(from, differences(&greeting.initial, &greeting.options, &self.options));
             out.push(Out::Send(from, PeerMessage::Refused(epoch, Refusal::OtherOptions)));
             return;
         }
+        self.disagreeing.remove(&from);
         // Its epoch may have begun after this node's last round of greetings, which may be far from the next.
         if self.greeted.insert(from, (epoch, member)).is_none_or(|(known, _)| known < epoch) {
             out.push(Out::Send(from, self.greeting()));
@@ -343,6 +361,7 @@ impl Membership {
     fn join(&mut self, cx: &Context<'_>, formation: Formation, out: &mut Outbox<Out>) {
         self.greet_at = None;
         self.greeted.clear();
+        self.disagreeing.clear();
         out.push(Out::Joined(formation.clone()));
         self.formation = Some(formation);
         self.on_welcomed(cx.me, out);
@@ -373,6 +392,10 @@ impl Membership {
         };
         // Two nodes that disagree about options before there is a cluster may be restarted with better ones: said, not final.
         if self.formation.is_none() && matches!(refusal, Refusal::OtherOptions) {
+            if self.options.initial.contains(&from) && !self.greeted.contains_key(&from) {
+                let unsaid = || "other initial members, partitions, replication factor, support duration or drift bound".into();
+                self.disagreeing.entry(from).or_insert_with(unsaid);
+            }
             out.push(Out::Refused(why));
             return;
         }
@@ -388,6 +411,28 @@ fn is_believable(envelope: &Envelope) -> bool {
     let position =
         |message: &PeerMessage| if let PeerMessage::Heartbeat(beat) = message { beat.durable.max(beat.began).0 } else { 0 };
     envelope.epoch.0 <= COUNTER_MAX && envelope.messages.iter().all(|message| position(message) <= COUNTER_MAX)
+}
+
+/// What another's settings say, and what this node's say, where they differ.
+fn differences(initial: &[NodeId], theirs: &ClusterOptions, own: &MembershipOptions) -> String {
+    let ours = &own.cluster;
+    let list = |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+    let mut all = Vec::new();
+    if initial != own.initial {
+        all.push(format!("the members {} (here {})", list(initial), list(&own.initial)));
+    }
+    let numbers = [
+        ("partitions", theirs.partitions, ours.partitions, ""),
+        ("replication_factor", theirs.replication_factor.into(), ours.replication_factor.into(), ""),
+        ("support_duration", theirs.support_ms, ours.support_ms, "ms"),
+        ("clock_drift_max_ppm", theirs.clock_drift_ppm_max, ours.clock_drift_ppm_max, ""),
+    ];
+    let differing = numbers.iter().filter(|(_, theirs, ours, _)| theirs != ours);
+    all.extend(differing.map(|(name, theirs, ours, unit)| format!("{name} {theirs}{unit} (here {ours}{unit})")));
+    if all.is_empty() {
+        all.push("an address or a zone that is too long, or too large a weight".into());
+    }
+    all.join(", ")
 }
 
 /// Whether a member may stand in a formation, which is one record of the log.

@@ -10,8 +10,9 @@
 //! [`private`](super::private).
 
 use super::error::StartError;
+use super::notices::Progress;
 use super::private::{self, sync_directory};
-use crate::base::SegmentId;
+use crate::base::{NodeId, SegmentId};
 use crate::msg::disk::{DiskError, LogDevice};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -116,11 +117,18 @@ pub struct SegmentFiles {
     log: PathBuf,
     /// The file read last: recovery reads one after the other.
     open: Option<(SegmentId, File)>,
+    progress: Progress,
 }
 
 impl SegmentFiles {
-    pub fn new(log: PathBuf) -> SegmentFiles {
-        SegmentFiles { log, open: None }
+    /// For the log of this node.
+    pub fn new(log: PathBuf, node: NodeId) -> SegmentFiles {
+        SegmentFiles { log, open: None, progress: Progress::new(node) }
+    }
+
+    /// Recovery is done.
+    pub fn end(self) {
+        self.progress.end();
     }
 
     fn file(&mut self, segment: SegmentId) -> Result<&File, DiskError> {
@@ -147,6 +155,7 @@ impl LogDevice for SegmentFiles {
             }
         }
         segments.sort_unstable();
+        self.progress.of_bytes(segments.iter().map(|(_, size)| size).sum());
         Ok(segments)
     }
 
@@ -168,6 +177,7 @@ impl LogDevice for SegmentFiles {
             }
         }
         bytes.truncate(filled);
+        self.progress.read(filled as u64);
         Ok(bytes)
     }
 
@@ -247,7 +257,7 @@ mod tests {
         for foreign in ["x.log", "1.log", "00000001.tmp"] {
             fs::write(directory.log_path().join(foreign), b"").expect("a file");
         }
-        let mut files = SegmentFiles::new(directory.log_path());
+        let mut files = SegmentFiles::new(directory.log_path(), NodeId(1));
         assert_eq!(files.list().expect("readable"), [(SegmentId(1), 9), (SegmentId(2), 9), (SegmentId(10), 10)]);
         assert_eq!(files.read(SegmentId(10), 8, 100).expect("readable"), b"10");
         assert_eq!(files.read(SegmentId(2), 0, 7).expect("readable"), b"segment");

@@ -72,7 +72,6 @@ impl Disk {
             inbox: Arc::clone(inbox),
             meters: Arc::clone(meters),
             thread,
-            full: false,
         };
         let (writer, allocator, reader) =
             (worker(true, Thread::Log), worker(true, Thread::Allocate), worker(false, Thread::Read));
@@ -124,8 +123,6 @@ struct Worker {
     inbox: Arc<Inbox>,
     meters: Arc<CpuMeters>,
     thread: Thread,
-    /// The last segment could not be made for want of room.
-    full: bool,
 }
 
 impl Worker {
@@ -208,38 +205,14 @@ impl Worker {
             file.sync_all()
         };
         let made = fill();
-        let result = made.map_err(|error: io::Error| {
+        made.map_err(|error: io::Error| {
             // Half a segment is of no use, and its room may be needed.
             let _ = fs::remove_file(&path);
             match disk_error("create", &path, &error) {
                 DiskError::Full { .. } => DiskError::Full { lacking: size - filled },
                 other => other,
             }
-        });
-        self.tell_of_room(segment, size, &result);
-        result
-    }
-
-    /// Says so once when the disk begins to be full, and once when that ends: it is tried every second.
-    fn tell_of_room(&mut self, segment: SegmentId, size: u32, result: &Result<(), DiskError>) {
-        let directory = self.files.log.display();
-        match result {
-            Err(DiskError::Full { lacking }) if !self.full => {
-                self.full = true;
-                tracing::warn!(
-                    %directory,
-                    %segment,
-                    segment_bytes = size,
-                    bytes_needed = lacking,
-                    "the disk is full: there is no room for the next segment of the log. Reads go on, leaderships move to nodes with room"
-                );
-            }
-            Ok(()) if self.full => {
-                self.full = false;
-                tracing::info!(%directory, %segment, "the disk has room again");
-            }
-            _ => {}
-        }
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use super::directory::DataDirectory;
 use super::disk::Disk;
 use super::inbox::{Inbox, Taken};
 use super::net::{End, Network, Outbound};
+use super::notices::Notices;
 use crate::base::{Duration, IoId, Time};
 use crate::msg::client::{Rejection, Response, ResponseBody};
 use crate::msg::disk::DiskOp;
@@ -29,6 +30,7 @@ pub struct Driver {
     pub network: Arc<Network>,
     pub disk: Disk,
     pub meters: Arc<CpuMeters>,
+    pub notices: Notices,
     /// How long a stop may take.
     pub stop_timeout: Duration,
     /// Kept until the node and its disk are gone.
@@ -91,6 +93,9 @@ impl Driver {
                 wall_clock_due = now + WALL_CLOCK_EVERY;
             }
             let verdict = self.step_all(&mut turn);
+            if self.notices.is_due(now) {
+                self.notices.look(now, self.node.health(now));
+            }
             match verdict {
                 Verdict::GoOn => {}
                 Verdict::Stopped => {
@@ -176,6 +181,7 @@ impl Driver {
                 Effect::Disk(id, DiskOp::Read { place }) => self.disk.read(id, place),
                 Effect::Disk(id, op @ (DiskOp::Create { .. } | DiskOp::SyncDirectory)) => self.disk.allocate(id, op),
                 Effect::Disk(id, op) => turn.disk_ops.push((id, op)),
+                Effect::Rot(rot) => self.notices.rot(rot),
                 Effect::Stopped => verdict = Verdict::Stopped,
                 Effect::Halt(fatal) => {
                     verdict = Verdict::Halt(fatal);

@@ -27,7 +27,7 @@ pub const HELLO_SIZE: usize = 64;
 /// How long the other end may take for its hello. Beyond: the connection is closed.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// A member of the cluster. Sends envelopes of the bulk lane.
     Peer,
@@ -59,7 +59,7 @@ pub struct Goodbye {
     pub text: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum Reason {
     #[n(0)]
     WrongMagic,

@@ -15,6 +15,7 @@
 //!   apart, [`frame`], [`reader`] and [`outgoing`] move their bytes.
 //! - [`addresses`]: where the members are now.
 //! - [`descriptors`]: who may open how much.
+//! - [`notices`]: what the log says of the node's states: once when one begins, once when it ends.
 //! - [`inbox`]: where everything that happens to the node waits for it.
 //!
 //! **Promises.** No order of these threads is needed for safety: the node orders what must be durable before what. The
@@ -40,6 +41,7 @@ pub mod frame;
 pub mod handshake;
 mod inbox;
 mod net;
+mod notices;
 pub(crate) mod outgoing;
 mod peers;
 pub(crate) mod private;
@@ -65,6 +67,7 @@ use disk::Disk;
 use driver::Driver;
 use inbox::Inbox;
 use net::{Identity, Network, NetworkOptions};
+use notices::Notices;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
@@ -152,6 +155,7 @@ impl Server {
         let name = settings.node.to_string();
         let disk =
             Disk::start(&name, directory.log_path(), boot_note, share.segments, &inbox, &meters).map_err(StartError::System)?;
+        let notices = Notices::start(settings.node, directory.path(), &network).map_err(StartError::System)?;
         let (ended_sender, ended) = watch::channel(false);
         let driver = Driver {
             node,
@@ -160,6 +164,7 @@ impl Server {
             network: Arc::clone(&network),
             disk,
             meters,
+            notices,
             stop_timeout: settings.stop_timeout,
             directory,
             ended: ended_sender,
@@ -238,7 +243,8 @@ fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
 
 fn recover(directory: &DataDirectory, boot_note: &BootNote, me: NodeId) -> Result<Recovered, StartError> {
     let path = directory.log_path();
-    let recovered = match wal::recover(&mut SegmentFiles::new(path.clone()), me) {
+    let mut files = SegmentFiles::new(path.clone(), me);
+    let recovered = match wal::recover(&mut files, me) {
         Ok(recovered) => recovered,
         Err(RecoverError::Device(error)) => {
             // It may have been a sync.
@@ -247,6 +253,10 @@ fn recover(directory: &DataDirectory, boot_note: &BootNote, me: NodeId) -> Resul
         }
         Err(other) => return Err(StartError::Recovery { path, why: other.to_string() }),
     };
+    files.end();
+    if let Some(torn) = &recovered.torn {
+        notices::torn(me, torn);
+    }
     Ok(recovered)
 }
 

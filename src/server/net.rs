@@ -10,6 +10,7 @@ use super::clock::{CpuMeters, Thread};
 use super::descriptors::{Seldom, Share};
 use super::handshake::{self, Goodbye, HandshakeError, Hello, Reason, Role};
 use super::inbox::Inbox;
+use super::notices::Repeats;
 use super::outgoing::Total;
 use super::peers::{self, Inbound, PeerLink};
 use super::reader::Memory;
@@ -20,6 +21,7 @@ use crate::msg::peer::{Envelope, Lane, NodeAddress, PeerMessage};
 use crate::node::Event;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -104,6 +106,8 @@ pub struct Network {
     connection_last: AtomicU64,
     handshakes: AtomicUsize,
     refusals: AtomicUsize,
+    /// Who was refused, as what, and why: whoever is knocks again, and would fill the log.
+    pub refused: Repeats<(NodeId, Role, Reason)>,
     outbox: Outbox,
     /// The clean end has begun.
     parting: OnceLock<Goodbye>,
@@ -154,6 +158,7 @@ impl Network {
             connection_last: AtomicU64::new(DRIVER.0),
             handshakes: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
+            refused: Repeats::default(),
             outbox: Outbox::default(),
             parting: OnceLock::new(),
         };
@@ -378,6 +383,18 @@ impl Network {
         ))
     }
 
+    fn tell_refused(&self, theirs: &Hello, address: SocketAddr, goodbye: &Goodbye) {
+        let Hello { role, node, .. } = *theirs;
+        // A client says which node it wants.
+        let from = if role == Role::Client { "a client".to_owned() } else { format!("node {node}") };
+        let role = if role == Role::PeerControl { Role::Peer } else { role };
+        let name = || format!("connections of {from} at {} that are refused: {goodbye}", address.ip());
+        let now = std::time::Instant::now();
+        if let Some(count) = self.refused.happened(now, (node, role, goodbye.reason), name) {
+            tracing::warn!(node = %self.identity.node, count, "a connection of {from} at {address} is refused: {goodbye}");
+        }
+    }
+
     async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S, goodbye: &Goodbye) {
         self.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
         if let Some(_guard) = Guard::enter(&self.refusals, self.share.refusals) {
@@ -460,7 +477,7 @@ async fn listen(network: Arc<Network>, listener: TcpListener) {
                 let network = Arc::clone(&network);
                 tokio::spawn(async move {
                     tracing::debug!(%address, "connection accepted");
-                    serve(&network, stream).await;
+                    serve(&network, stream, address).await;
                     tracing::debug!(%address, "connection closed");
                 });
             }
@@ -492,10 +509,11 @@ pub fn tune(stream: &TcpStream) {
 }
 
 /// One accepted connection, from its handshake to its end.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut stream: S) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut stream: S, address: SocketAddr) {
     let theirs = {
         let Some(_guard) = Guard::enter(&network.handshakes, network.share.handshakes) else {
             let goodbye = Goodbye::new(Reason::TooManyConnections, "too many connections are being opened at once");
+            network.tell_refused(&Hello::client(), address, &goodbye);
             return network.refuse(&mut stream, &goodbye).await;
         };
         match handshake::accept(&mut stream).await {
@@ -519,7 +537,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut st
         return network.refuse(&mut stream, goodbye).await;
     }
     if let Err(goodbye) = wanted {
-        tracing::warn!(from = %theirs.node, role = ?theirs.role, reason = %goodbye, "connection refused");
+        network.tell_refused(&theirs, address, &goodbye);
         return network.refuse(&mut stream, &goodbye).await;
     }
     match theirs.role {

@@ -23,7 +23,6 @@ use crate::base::{DirectoryId, Duration, NodeId};
 use crate::msg::codec;
 use crate::msg::peer::{Envelope, Lane, PeerMessage};
 use crate::node::{Event, LinkState};
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -58,6 +57,8 @@ pub struct PeerLink {
     addresses: Mutex<Vec<String>>,
     control: Way,
     bulk: Way,
+    /// Why the last try to reach it led nowhere, or the last connection ended.
+    trouble: Mutex<Option<String>>,
 }
 
 /// One lane's connection to one peer.
@@ -77,7 +78,13 @@ impl Way {
 
 impl PeerLink {
     pub fn new(node: NodeId, addresses: Vec<String>) -> PeerLink {
-        PeerLink { node, addresses: Mutex::new(addresses), control: Way::default(), bulk: Way::default() }
+        PeerLink {
+            node,
+            addresses: Mutex::new(addresses),
+            control: Way::default(),
+            bulk: Way::default(),
+            trouble: Mutex::default(),
+        }
     }
 
     pub fn node(&self) -> NodeId {
@@ -95,10 +102,6 @@ impl PeerLink {
         addresses.truncate(ADDRESSES_MAX);
         drop(addresses);
         Lane::ALL.into_iter().for_each(|lane| self.way(lane).turned_up.notify_one());
-    }
-
-    fn knows(&self, address: &String) -> bool {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).contains(address)
     }
 
     /// Where to dial at the `attempt`th try since the last that led somewhere.
@@ -122,6 +125,11 @@ impl PeerLink {
             dropped += lost.data;
         }
         dropped
+    }
+
+    /// Why there is no connection to it, as far as is known; `None` while there is one.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| !self.is_up())
     }
 
     /// Whether there is a connection, of either lane.
@@ -247,8 +255,6 @@ pub async fn keep_link(network: Arc<Network>, node: NodeId, lane: Lane, seed: u6
     let peer = network.peer(node).expect("made from the list of peers");
     let mut random = random::stream(seed, &format!("dial {node} {lane:?}"));
     let mut pause = PAUSE_MIN;
-    // By address, so that several which fail in turn are no news each time.
-    let mut complaints: BTreeMap<String, String> = BTreeMap::new();
     let mut attempt = 0;
     loop {
         let began = Instant::now();
@@ -261,12 +267,9 @@ pub async fn keep_link(network: Arc<Network>, node: NodeId, lane: Lane, seed: u6
             pause = PAUSE_MIN;
         }
         attempt = if began.elapsed() > LED_SOMEWHERE_AFTER { 0 } else { attempt + 1 };
-        // The same trouble is told once, not every second.
-        if complaints.get(&address) != Some(&ended) {
-            tracing::info!(peer = %node, %address, ?lane, reason = %ended, "no link to a peer");
-            complaints.retain(|known, _| peer.knows(known));
-            complaints.insert(address, ended);
-        }
+        // Whether anything is told of it hangs on how the peer does: see `notices`.
+        tracing::debug!(peer = %node, %address, ?lane, reason = %ended, "no link to a peer");
+        *peer.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{address}: {ended}"));
         tokio::select! {
             () = tokio::time::sleep(jittered(pause, &mut random)) => pause = (pause * 2).min(PAUSE_MAX),
             () = peer.way(lane).turned_up.notified() => (pause, attempt) = (PAUSE_MIN, 0),
@@ -413,7 +416,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mu
         };
         drop(reader);
         if let Some(goodbye) = goodbye {
-            tracing::info!(peer = %theirs.node, reason = %goodbye, "a peer's connection is closed");
+            tracing::debug!(peer = %theirs.node, reason = %goodbye, "a peer's connection is closed");
             handshake::part(&mut read_half.unsplit(write_half), &goodbye).await;
         }
     }

@@ -246,6 +246,12 @@ impl Store {
         }
     }
 
+    /// Whose value lies at this place. Walks the whole index: for what is rare.
+    pub fn key_at(&self, place: Place) -> Option<Bytes> {
+        let lies_there = |item: &super::Item| item.value.is_some_and(|value| value.place == place);
+        self.index.iter().find(|(_, item)| lies_there(item)).map(|(key, _)| Bytes::copy_from_slice(key))
+    }
+
     fn get(&mut self, cx: &mut Context<'_>, origin: Origin, key: &[u8], out: &mut Outbox<Out>) {
         let item = self.index.get(key).copied();
         let version = item.map_or(Version::ZERO, |item| item.version);

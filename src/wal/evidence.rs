@@ -42,6 +42,20 @@ pub fn find_header(
     Ok(None)
 }
 
+/// Where the last byte is that is not zero, at `from` or behind it.
+pub fn last_byte(window: &mut Window<'_>, from: u32) -> Result<Option<u64>, DiskError> {
+    let (mut at, mut last) = (u64::from(from), None);
+    while let Some(length) = window.left(at).filter(|left| *left > 0) {
+        let length = length.min(SCAN_CHUNK as u64) as usize;
+        let Some(chunk) = window.get(at, length)? else { break };
+        if !is_zero(chunk) {
+            last = chunk.iter().rposition(|byte| *byte != 0).map(|position| at + position as u64);
+        }
+        at += length as u64;
+    }
+    Ok(last)
+}
+
 /// Where the magic number of a batch stands in `bytes`.
 fn magics(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
     const BLOCK: usize = 4096;

@@ -38,7 +38,7 @@ mod tests;
 mod witness;
 
 pub use log::{Log, LogCounters};
-pub use recover::{RecoverError, Tail, recover};
+pub use recover::{RecoverError, Tail, Torn, recover};
 
 use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, Term};
 use crate::msg::cluster::{Formation, PeerMark};
@@ -133,6 +133,8 @@ pub struct Recovered {
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
     /// Whether the last life was cleanly ended, or always acknowledged after syncing (and itself began so).
     pub lossless: bool,
+    /// What was cut off at the end of the log.
+    pub torn: Option<Torn>,
     pub tail: Tail,
 }
 

@@ -4,15 +4,15 @@
 //! 2. Read every segment's header. Segments at the end of the list without a valid one were made ahead of time, or their first batch was torn.
 //! 3. Walk the batches. Each must continue the chain, and be whole to the last byte, before any record of it is believed.
 //! 4. Where the walk stops short: a torn tail if nothing behind, nor the witness, says that the batch was durable, and the boot goes on from the
-//!    cut; else [`RecoverError::Damaged`].
+//!    cut; else [`RecoverError::Damaged`]. What was cut is told ([`Torn`]), so that nothing goes in silence.
 //!
 //! Values are verified and let go; keys stay. Bytes of any kind give a result or an error, and are read in bounded chunks.
 
-use super::evidence::{find_header, groups_between};
+use super::evidence::{find_header, groups_between, last_byte};
 use super::format::{
-    BATCH_BEGAN_LOSSY, BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_LOSSY, BatchHeader, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE,
-    FORMAT_VERSION, Kind, RECORD_HEADER_SIZE, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader, TRAILER_SIZE,
-    Trailer, directory_nonce, fold_body, footer_size, salt,
+    BATCH_BEGAN_LOSSY, BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_LOSSY, BATCH_MAGIC, BatchHeader, DIRECTORY_ENTRY_SIZE,
+    EMPTY_BATCH_SIZE, FORMAT_VERSION, Kind, RECORD_HEADER_SIZE, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader,
+    TRAILER_SIZE, Trailer, directory_nonce, fold_body, footer_size, salt,
 };
 use super::segments::Segment;
 use super::witness::{self, End, WITNESS};
@@ -84,6 +84,18 @@ impl From<DiskError> for RecoverError {
     }
 }
 
+/// Bytes behind the end of the log that are no whole batch. Nothing says that they were durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Torn {
+    pub segment: SegmentId,
+    /// Where they begin, in bytes from the segment's start: the log goes on here.
+    pub offset: u32,
+    /// Up to the last byte that is not zero.
+    pub bytes: u64,
+    /// The last life was writing a batch here when it ended. Else it may be what an earlier cut has left, which no later batch has overwritten yet.
+    pub is_fresh: bool,
+}
+
 /// Where the log goes on: made by recovery, for [`super::Log::new`]. The default is an empty directory's.
 #[derive(Debug)]
 pub struct Tail {
@@ -147,6 +159,13 @@ pub fn recover(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, Reco
         if let Some(witness) = replay.unwitnessed(why) {
             return Err(damaged(SegmentId(1), 0, witness));
         }
+    }
+    // A segment of which not even the header came to be.
+    for file in &empty {
+        if replay.torn.is_some() {
+            break;
+        }
+        replay.torn = find_torn(&mut Window::new(device, file.id, file.size), Epoch::ZERO, 0)?;
     }
     Ok(replay.finish())
 }
@@ -248,8 +267,20 @@ fn walk_segment(
         let groups = groups_between(&mut window, nonce, end, until.filter(|until| *until > end))?;
         return Err(RecoverError::Damaged { segment: id, offset: end, what, groups });
     }
+    replay.torn = find_torn(&mut window, replay.tail.epoch, end)?;
     look_for_damage(device, empty, Some(nonce), sequence, id, end, &why)?;
     replay.keep_unsealed(device, id)
+}
+
+/// What stands at the end of the log and is no whole batch. Earlier lives leave the rest of what they cut; it begins with no header, or with one of their epoch.
+fn find_torn(window: &mut Window<'_>, epoch: Epoch, end: u32) -> Result<Option<Torn>, RecoverError> {
+    let Some(last) = last_byte(window, end)? else { return Ok(None) };
+    let segment = window.segment();
+    let length = (last + 1 - u64::from(end)).min(BATCH_HEADER_SIZE as u64) as usize;
+    let Some(bytes) = window.get(u64::from(end), length)? else { return Ok(None) };
+    let of_earlier_life = BatchHeader::decode(segment, end, bytes).is_some_and(|(header, _)| header.epoch < epoch);
+    let is_fresh = !of_earlier_life && bytes.starts_with(&BATCH_MAGIC[..BATCH_MAGIC.len().min(length)]);
+    Ok(Some(Torn { segment, offset: end, bytes: last + 1 - u64::from(end), is_fresh }))
 }
 
 /// A sealed segment ends where the next one says: the chain must be the one it names, and nothing newer may continue it here.
@@ -391,6 +422,7 @@ struct Replay {
     recovered: RecoveredState,
     nonce: u64,
     tail: Tail,
+    torn: Option<Torn>,
     /// Batches that no later one seals: sequence and offset, all in the last segment.
     unsealed: VecDeque<(u64, u32)>,
 }
@@ -541,7 +573,16 @@ impl Replay {
         }
         let RecoveredState { epoch, formation, peer_marks, groups } = self.recovered;
         let lossless = !self.tail.lossy;
-        Recovered { directory: self.tail.directory, epoch, formation, peer_marks, groups, lossless, tail: self.tail }
+        Recovered {
+            directory: self.tail.directory,
+            epoch,
+            formation,
+            peer_marks,
+            groups,
+            lossless,
+            torn: self.torn,
+            tail: self.tail,
+        }
     }
 }
 

@@ -448,7 +448,7 @@ impl Machine {
             match effect {
                 Effect::Disk(io, operation) => self.disk.queue.push_back((io, operation)),
                 Effect::Halt(_) | Effect::Stopped => self.over = true,
-                Effect::Send(..) | Effect::Reply(..) => {}
+                Effect::Send(..) | Effect::Reply(..) | Effect::Rot(_) => {}
             }
         }
         for _ in 0..operations {

@@ -174,6 +174,7 @@ impl World {
             Effect::Send(to, envelope) => self.send(number, to, &envelope),
             Effect::Reply(connection, response) => self.reply(number, connection, response),
             Effect::Disk(io, op) => self.disk_op(number, io, op),
+            Effect::Rot(rot) => self.timeline.note(self.now, || format!("n{} finds rot: {rot:?}", number + 1)),
             Effect::Stopped => {
                 self.timeline.note(self.now, || format!("n{} has stopped", number + 1));
                 self.stopped(number);

@@ -1,0 +1,368 @@
+//! What the log of a server says: an operator's hour over real processes, every state told once; and standard error as programs meet it.
+//! `cargo test --test operator -- --nocapture` prints the log of that hour.
+#![cfg(feature = "server")]
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// For a machine that builds and tests other things as well.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A folder of one test, removed at its end.
+struct Home(PathBuf);
+
+impl Home {
+    fn new(name: &str) -> Home {
+        let path = std::env::temp_dir().join(format!("ringseed-operator-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Home(path)
+    }
+
+    fn ringseed(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringseed"));
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RINGSEED_")).for_each(|(name, _)| {
+            command.env_remove(name);
+        });
+        command.args(arguments).env("XDG_DATA_HOME", &self.0).current_dir(&self.0).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A small file system of its own, where this user may mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: PathBuf, megabytes: u32) -> Option<SmallDisk> {
+        std::fs::create_dir_all(&path).unwrap();
+        let size = format!("size={megabytes}m");
+        let mut mount = Command::new("mount");
+        let done = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).stderr(Stdio::null()).status();
+        done.is_ok_and(|status| status.success()).then_some(SmallDisk(path))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["-l"]).arg(&self.0).status();
+    }
+}
+
+/// All that the processes of one node have said, in order.
+type Said = Arc<Mutex<Vec<String>>>;
+
+struct Node {
+    number: usize,
+    data: PathBuf,
+    child: Option<Child>,
+    said: Said,
+    /// Lines before this one belong to earlier chapters.
+    read: usize,
+}
+
+impl Node {
+    fn stop(&mut self, signal: Signal) {
+        if let Some(mut child) = self.child.take() {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn count(&self, what: &str) -> usize {
+        self.said.lock().unwrap().iter().filter(|line| line.contains(what)).count()
+    }
+
+    /// Waits until the node says this, and asserts that it says it once, all chapters together so far.
+    #[track_caller]
+    fn says(&mut self, what: &str) {
+        self.says_times(what, 1);
+    }
+
+    #[track_caller]
+    fn says_times(&mut self, what: &str, times: usize) {
+        let began = Instant::now();
+        while self.count(what) < times {
+            let said = self.said.lock().unwrap();
+            assert!(began.elapsed() < PATIENCE, "node {} does not say {what:?}: {:#?}", self.number, &said[self.read..]);
+            drop(said);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(self.count(what), times, "node {} says {what:?} too often: {:#?}", self.number, self.said.lock().unwrap());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+struct Operator {
+    home: Home,
+    addresses: Vec<String>,
+    nodes: Vec<Node>,
+    story: String,
+}
+
+impl Operator {
+    fn new(datas: Vec<PathBuf>, home: Home) -> Operator {
+        // Ports that were free a moment ago, all different.
+        let listeners: Vec<TcpListener> = datas.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+        let node = |(number, data)| Node { number: number + 1, data, child: None, said: Said::default(), read: 0 };
+        Operator { home, addresses, nodes: datas.into_iter().enumerate().map(node).collect(), story: String::new() }
+    }
+
+    fn start(&mut self, number: usize, more: &[&str]) {
+        let peers: Vec<String> = self.addresses.iter().enumerate().map(|(at, address)| format!("{}={address}", at + 1)).collect();
+        let (number_text, peers) = (number.to_string(), peers.join(","));
+        let node = &mut self.nodes[number - 1];
+        let mut arguments = vec!["server", "--node", &number_text, "--peers", &peers, "--listen", &self.addresses[number - 1]];
+        arguments.extend(["--data", node.data.to_str().unwrap(), "--segment-size", "2MiB", "--cache-size", "0"]);
+        arguments.extend(more);
+        let mut child = self.home.ringseed(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+        let (lines, said) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&node.said));
+        std::thread::spawn(move || lines.lines().map_while(Result::ok).for_each(|line| said.lock().unwrap().push(line)));
+        node.child = Some(child);
+    }
+
+    fn client(&self, arguments: &[&str]) -> std::process::Output {
+        let servers = self.addresses.join(",");
+        let all: Vec<&str> = arguments.iter().copied().chain(["--servers", &servers, "--timeout", "20s"]).collect();
+        self.home.ringseed(&all).output().unwrap()
+    }
+
+    #[track_caller]
+    fn does(&self, arguments: &[&str]) {
+        let output = self.client(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn node(&mut self, number: usize) -> &mut Node {
+        &mut self.nodes[number - 1]
+    }
+
+    /// Ends a chapter: each node has said at most so many lines in it.
+    #[track_caller]
+    fn chapter(&mut self, title: &str, lines_max: [usize; 3]) {
+        // What comes too much comes now.
+        std::thread::sleep(Duration::from_millis(2_500));
+        let _ = writeln!(self.story, "\n== {title}");
+        for (node, most) in self.nodes.iter_mut().zip(lines_max) {
+            let said = node.said.lock().unwrap();
+            let new = &said[node.read..];
+            new.iter().for_each(|line| _ = writeln!(self.story, "node {} | {line}", node.number));
+            assert!(new.len() <= most, "{title}: node {} says {} lines, of at most {most}: {new:#?}", node.number, new.len());
+            let read = said.len();
+            drop(said);
+            node.read = read;
+        }
+    }
+}
+
+/// Flips a bit of the value in every copy of it.
+fn flip(directory: &Path, value: &[u8]) -> usize {
+    let mut flipped = 0;
+    for entry in std::fs::read_dir(directory.join("log")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let Some(at) = bytes.windows(value.len()).position(|part| part == value) else { continue };
+        bytes[at] ^= 0x80;
+        // In place: the server has the file open.
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes[at..=at], at as u64).unwrap();
+        flipped += 1;
+    }
+    flipped
+}
+
+#[test]
+fn an_operators_hour_reads_as_a_story() {
+    let home = Home::new("hour");
+    let small = SmallDisk::mount(home.0.join("small"), 24);
+    let datas = vec![home.0.join("one"), home.0.join("two"), home.0.join("small/three")];
+    let mut op = Operator::new(datas, home);
+
+    op.start(1, &["--partitions", "8"]);
+    op.node(1).says("waiting for nodes 2, 3: the cluster forms once all its 3 initial members have been started");
+    op.chapter("the first node is started, alone", [3, 0, 0]);
+
+    op.start(2, &["--partitions", "16"]);
+    op.node(1).says("node 2 was started with other settings than this node, partitions 16 (here 8)");
+    op.node(2).says("node 1 was started with other settings than this node, partitions 8 (here 16)");
+    op.node(2).says("waiting for node 3");
+    op.chapter("the second is started with other partitions, by mistake", [1, 4, 0]);
+
+    op.node(2).stop(Signal::INT);
+    let _ = std::fs::remove_dir_all(&op.node(2).data);
+    op.start(2, &["--partitions", "8"]);
+    op.start(3, &["--partitions", "8"]);
+    for number in 1..=3 {
+        op.node(number).says("the cluster has formed: nodes 1, 2, 3, 8 partitions");
+    }
+    op.does(&["put", "greeting", "hello"]);
+    op.chapter("it is started again, as the others were: the cluster forms", [3, 6, 5]);
+
+    if small.is_some() {
+        let ballast = op.home.0.join("small/ballast");
+        let mut file = std::fs::File::create(&ballast).unwrap();
+        while file.write_all(&[7; 1 << 16]).is_ok() {}
+        std::fs::write(op.home.0.join("value"), vec![b'x'; 300 << 10]).unwrap();
+        for number in 0..8 {
+            op.does(&["put", &format!("large/{number}"), "@value"]);
+        }
+        op.node(3).says("/small/three is full: the next segment of the log needs");
+        op.chapter("the third node's disk fills", [1, 1, 3]);
+        drop(file);
+        std::fs::remove_file(&ballast).unwrap();
+        op.node(3).says("/small/three has room again, after");
+        op.chapter("and has room again", [2, 2, 2]);
+    } else {
+        println!("no small file system can be mounted here: the full disk is left to the tests of the node");
+    }
+
+    let value = "a value that will rot, and is told by its key";
+    op.does(&["put", "rotten", value, "--acknowledge", "all"]);
+    let datas: Vec<PathBuf> = op.nodes.iter().map(|node| node.data.clone()).collect();
+    assert_eq!(datas.iter().map(|data| flip(data, value.as_bytes())).sum::<usize>(), 3);
+    for _ in 0..5 {
+        let refused = op.client(&["get", "rotten"]);
+        assert_eq!(refused.status.code(), Some(5), "{}", String::from_utf8_lossy(&refused.stderr));
+    }
+    let told = "the value of key \"rotten\" is corrupt on this disk";
+    let began = Instant::now();
+    while op.nodes.iter().all(|node| node.count(told) == 0) {
+        assert!(began.elapsed() < PATIENCE, "nobody tells of the rot");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(op.nodes.iter().map(|node| node.count(told)).sum::<usize>(), 1, "one node leads the partition, and says it once");
+    let mut back = value.as_bytes().to_vec();
+    back[0] ^= 0x80;
+    assert_eq!(datas.iter().map(|data| flip(data, &back)).sum::<usize>(), 3);
+    op.does(&["get", "rotten"]);
+    op.chapter("a byte rots, and is read five times", [2, 2, 2]);
+
+    op.node(2).stop(Signal::KILL);
+    let away = op.home.0.join("away");
+    std::fs::rename(&op.node(2).data, &away).unwrap();
+    op.start(2, &["--partitions", "8"]);
+    op.node(2).says("this node is refused by the cluster, and takes no part: ");
+    op.node(1).says("node 2 is turned away: its data directory is not the one that belongs to it");
+    op.chapter("the second node is started with an empty directory", [4, 4, 4]);
+
+    op.node(2).stop(Signal::INT);
+    std::fs::remove_dir_all(&op.node(2).data).unwrap();
+    std::fs::rename(&away, &op.node(2).data).unwrap();
+    op.start(2, &["--partitions", "8"]);
+    op.node(1).says("node 2 is not turned away any more");
+    let backs = op.node(1).count("node 2 is back, after");
+    assert_eq!(backs, 1);
+    op.chapter("it has its own directory back", [4, 7, 4]);
+
+    op.node(2).stop(Signal::KILL);
+    op.node(3).stop(Signal::KILL);
+    op.node(1).says("nodes 2, 3 do not answer");
+    op.node(1).says("8 of the 8 partitions with a replica here have no leader");
+    op.chapter("two of three die: the quorum is lost", [4, 0, 0]);
+    op.start(2, &["--partitions", "8"]);
+    op.start(3, &["--partitions", "8"]);
+    op.node(1).says("every partition with a replica here has a leader again");
+    op.node(1).says("node 3 is back, after");
+    op.does(&["get", "greeting"]);
+    op.chapter("and regained", [5, 7, 7]);
+
+    let foreign = ringseed::server::handshake::Hello::client_of(Some(ringseed::base::ClusterId(0xBAD)), None);
+    for _ in 0..200 {
+        let mut stream = std::net::TcpStream::connect(&op.addresses[0]).unwrap();
+        stream.write_all(&foreign.encode()).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    op.node(1).says("a connection of a client at 127.0.0.1:");
+    op.chapter("a client of another cluster knocks two hundred times", [1, 0, 0]);
+
+    for number in [3, 2, 1] {
+        op.node(number).stop(Signal::INT);
+    }
+    op.chapter("all is stopped", [4, 4, 4]);
+    assert!(!op.story.contains('\x1b'), "no colours in a file");
+    println!("{}", op.story);
+}
+
+#[test]
+fn every_line_is_json_where_that_was_asked_for_even_those_before_the_log_begins() {
+    let home = Home::new("json");
+    std::fs::write(home.0.join("wrong.toml"), "log_format = \"json\"\npartitons = 3\n").unwrap();
+    let wrong: [&[&str]; 5] = [
+        &["server", "--log-format", "json", "--no-such-flag"],
+        &["server", "--log-format=json", "--partitions", "7"],
+        &["server", "--config", "wrong.toml"],
+        &["server", "--log-format", "json", "--listen", "256.0.0.1:1"],
+        &["up", "--log-format", "json", "--nodes", "0"],
+    ];
+    for arguments in wrong {
+        let ended = home.ringseed(arguments).output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}");
+        let text = String::from_utf8(ended.stderr).unwrap();
+        assert!(!text.is_empty(), "{arguments:?}");
+        for line in text.lines() {
+            let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {line}"));
+            assert!(value["level"].is_string() && value["fields"]["message"].is_string(), "{line}");
+        }
+    }
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let alone = format!("1={address}");
+    let arguments = ["server", "--listen", &address, "--peers", &alone, "--log-format", "json"];
+    let mut child = home.ringseed(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut seen = Vec::new();
+    while !seen.iter().any(|line: &String| line.contains("the cluster has formed")) {
+        seen.push(lines.next().expect("more").unwrap());
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    seen.extend(lines.map(Result::unwrap));
+    assert!(child.wait().unwrap().success());
+    assert!(seen.iter().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{seen:#?}");
+}
+
+#[test]
+fn a_server_to_which_nobody_listens_goes_on() {
+    let home = Home::new("unheard");
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = port.to_string();
+    for format in ["text", "json"] {
+        let alone = format!("1={address}");
+        let arguments = ["server", "--listen", &address, "--peers", &alone, "--log", "trace", "--log-format", format];
+        let mut child = home.ringseed(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+        // Nobody reads what it says, from the first line on.
+        drop(child.stderr.take());
+        let put = ["put", "k", format, "--servers", &address, "--timeout", "1s"];
+        let began = Instant::now();
+        while !home.ringseed(&put).output().unwrap().status.success() {
+            assert!(began.elapsed() < PATIENCE && child.try_wait().unwrap().is_none(), "it serves nothing");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        assert!(child.wait().unwrap().success(), "a clean stop");
+    }
+    // A command's remark to nobody is no panic either: the exit code says it.
+    let mut child =
+        home.ringseed(&["get", "k", "--servers", &address, "--timeout", "300ms"]).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+}
