@@ -5,7 +5,8 @@
 //! [`memory_max`] of the frame.
 //!
 //! A list is counted before it is built: a byte on the wire may be a hundred in memory. Every list and box of a message that comes from a peer or a client is decoded by
-//! [`list`], [`long_list`] or [`boxed`], which charge what they are about to allocate to the frame.
+//! [`list`], [`long_list`], [`bounded_list`] or [`boxed`], which charge what they are about to allocate to the frame. Lists of unknown length are refused, in fields that are
+//! not known, too: to skip one within another, the decoder remembers each.
 
 use crate::base::limits::{APPEND_ENTRIES_MAX, SCAN_ITEMS_MAX, TRANSACTION_ITEMS_MAX};
 use bytes::Bytes;
@@ -75,13 +76,47 @@ pub fn encode<T: minicbor::Encode<Frame>>(message: &T) -> Vec<u8> {
 
 /// Decodes one message that is all of `frame`.
 pub fn decode<T: for<'b> minicbor::Decode<'b, Frame>>(frame: &Bytes) -> Result<T, CodecError> {
-    let mut context = Frame { bytes: frame.clone(), memory: memory_max(frame.len()) };
+    decode_charged(frame).0
+}
+
+/// [`decode`], and how many bytes were charged for lists and boxes. Beside these it allocates no more than the frame's strings.
+pub fn decode_charged<T: for<'b> minicbor::Decode<'b, Frame>>(frame: &Bytes) -> (Result<T, CodecError>, usize) {
+    if !has_known_lengths(frame) {
+        return (Err(CodecError("a list, map or string of known length was expected".into())), 0);
+    }
+    let memory = memory_max(frame.len());
+    let mut context = Frame { bytes: frame.clone(), memory };
     let mut decoder = minicbor::Decoder::new(frame);
-    let message = decoder.decode_with(&mut context).map_err(|e| CodecError(e.to_string()))?;
-    match decoder.position() {
+    let message = decoder.decode_with(&mut context).map_err(|e| CodecError(e.to_string()));
+    let message = message.and_then(|message| match decoder.position() {
         at if at == frame.len() => Ok(message),
         at => Err(CodecError(format!("{} bytes behind the message", frame.len() - at))),
+    });
+    (message, memory - context.memory)
+}
+
+/// Whether nothing in it is of unknown length (RFC 8949, section 3.2). Nothing that we encode is. Looks at the head of each element once, and skips what is in strings.
+fn has_known_lengths(frame: &[u8]) -> bool {
+    const UNKNOWN: u8 = 31;
+    let mut rest = frame;
+    while let [head, behind @ ..] = rest {
+        let (major, info) = (head >> 5, head & 31);
+        let wide = match info {
+            24..=27 => 1 << (info - 24),
+            UNKNOWN => return false,
+            _ => 0,
+        };
+        // What is cut off, or no head at all, is for the decoder to say.
+        let Some((argument, behind)) = behind.split_at_checked(wide) else { return true };
+        let argument = match wide {
+            0 => u64::from(info),
+            _ => argument.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+        };
+        let content = if matches!(major, 2 | 3) { usize::try_from(argument).unwrap_or(usize::MAX) } else { 0 };
+        let Some(next) = behind.get(content..) else { return true };
+        rest = next;
     }
+    true
 }
 
 /// The most elements of a [`list`]: items of a page, of a transaction, entries of an append. More than the largest of their limits.

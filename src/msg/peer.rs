@@ -89,12 +89,16 @@ pub enum PeerMessage {
     #[n(8)]
     Farewell(#[n(0)] Farewell),
     #[n(9)]
-    Relayed(#[n(0)] Box<Relayed>),
+    Relayed(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::boxed")]
+        Box<Relayed>,
+    ),
     /// Where nodes are now. Between the servers of the nodes: the nodes themselves know each other by id.
     #[n(10)]
     Addresses(
         #[n(0)]
-        #[cbor(decode_with = "bounded_addresses")]
+        #[cbor(decode_with = "one_each")]
         Vec<NodeAddress>,
     ),
     /// The sender leads these groups, of which the receiver has no replica.
@@ -153,15 +157,6 @@ pub struct NodeAddress {
     pub epoch: Epoch,
     #[n(2)]
     pub address: String,
-}
-
-/// Decodes no more addresses than a cluster has nodes.
-fn bounded_addresses<C>(d: &mut minicbor::Decoder<'_>, context: &mut C) -> Result<Vec<NodeAddress>, minicbor::decode::Error> {
-    let count = d.array()?.ok_or_else(|| minicbor::decode::Error::message("an array of known length was expected"))?;
-    if count > NODES_MAX as u64 {
-        return Err(minicbor::decode::Error::message("more addresses than a cluster has nodes"));
-    }
-    (0..count).map(|_| d.decode_with(context)).collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -230,6 +225,7 @@ pub enum Refusal {
 
 /// "I am alive in this epoch." Sent to every other member at the heartbeat interval.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Heartbeat {
     /// The sender's time of sending; comes back in the reply, means nothing to the receiver.
     #[n(0)]
@@ -239,11 +235,11 @@ pub struct Heartbeat {
     pub durable: Lsn,
     /// The members that the sender's own link does not reach. Empty when all is well.
     #[n(2)]
-    #[cbor(default, decode_with = "one_for_each_member")]
+    #[cbor(default, decode_with = "one_each")]
     pub detours: Vec<Detour>,
     /// In which epochs the sender knows the members that the *receiver's* own link does not reach, as it last said: what it would hear by itself.
     #[n(7)]
-    #[cbor(default, decode_with = "one_for_each_member")]
+    #[cbor(default, decode_with = "one_each")]
     pub epochs: Vec<Known>,
     /// Where the log ended when this life of the sender began; zero if the sender does not say. What this life has logged since hides nothing here.
     #[n(5)]
@@ -295,16 +291,12 @@ pub struct Known {
     pub epoch: Epoch,
 }
 
-/// Decodes no more than there can be members.
-fn one_for_each_member<'b, C, T: Decode<'b, C>>(
+/// Decodes no more than a cluster has nodes.
+fn one_each<'b, C: Slices, T: Decode<'b, C>>(
     d: &mut minicbor::Decoder<'b>,
     context: &mut C,
 ) -> Result<Vec<T>, minicbor::decode::Error> {
-    let count = d.array()?.ok_or_else(|| minicbor::decode::Error::message("an array of known length was expected"))?;
-    if count > NODES_MAX as u64 {
-        return Err(minicbor::decode::Error::message("a list longer than there can be members"));
-    }
-    (0..count).map(|_| d.decode_with(context)).collect()
+    super::codec::bounded_list(d, context, NODES_MAX)
 }
 
 impl Heartbeat {
