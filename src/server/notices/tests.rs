@@ -182,7 +182,7 @@ fn leaderships_that_go_for_a_cause_are_one_line() {
         health.groups_led = 32;
     });
     story.lives(1, leads(32));
-    story.said(&["Warn: node 2 does not answer", "Info: node 2 is back, after 9 s"]);
+    story.said(&["Warn: node 2 does not answer", "Info: node 2 is back, after 10 s"]);
     story.lives(10, |health, passed| health.groups_led = 32 - passed.as_secs() as usize);
     story.lives(10, leads(22));
     story.said(&["Info: this node leads 22 of the 64 partitions with a replica here, 32 before: nodes that were away lead their share again"]);
@@ -201,6 +201,17 @@ fn a_node_that_is_refused_says_so_once_and_nothing_else() {
     story.said(&["Warn: node 2 is turned away: its data directory is not the one that belongs to it"]);
     story.lives(10, |_, _| {});
     story.said(&["Info: node 2 is not turned away any more"]);
+    // One that has its directory back is back, and that is enough.
+    let turned_away =
+        |health: &mut Health, _| health.turned_away = vec![(node(2), Refusal::OldDirectory { seen: crate::base::Lsn(7) })];
+    story.lives(10, |health, passed| {
+        silent(&[2])(health, passed);
+        turned_away(health, passed);
+    });
+    story.said(&["Warn: node 2 is turned away: its data directory is an old copy", "Warn: node 2 does not answer"]);
+    story.lives(30, turned_away);
+    story.lives(10, |_, _| {});
+    story.said(&["Info: node 2 is back, after 10 s"]);
     // A stop is no trouble.
     story.lives(10, |health, passed| {
         silent(&[2, 3])(health, passed);

@@ -8,7 +8,7 @@ use crate::base::{Duration, NodeId, Place, SegmentId, Time};
 use crate::msg::client::Membership as Standing;
 use crate::msg::peer::Refusal;
 use crate::node::health::{Health, NAMED_MAX, Rot};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Of peers that are waited for, at a start.
@@ -66,7 +66,8 @@ pub struct Watch {
     was_formed: bool,
     disagreeing: BTreeMap<NodeId, String>,
     is_refused: bool,
-    turned_away: BTreeSet<NodeId>,
+    /// And whether it was said since that they are back, which tells enough of the end.
+    turned_away: BTreeMap<NodeId, bool>,
     /// Peers that were said not to answer, and since when.
     silent: BTreeMap<NodeId, Time>,
     back_at: Option<Time>,
@@ -99,7 +100,7 @@ impl Watch {
             was_formed: false,
             disagreeing: BTreeMap::new(),
             is_refused: false,
-            turned_away: BTreeSet::new(),
+            turned_away: BTreeMap::new(),
             silent: BTreeMap::new(),
             back_at: None,
             leaderless: State::default(),
@@ -179,9 +180,10 @@ impl Watch {
 
     fn turned_away(&mut self, health: &Health, lines: &mut Vec<Line>) {
         for (node, why) in &health.turned_away {
-            if !self.turned_away.insert(*node) {
+            if self.turned_away.contains_key(node) {
                 continue;
             }
+            self.turned_away.insert(*node, false);
             let why = match why {
                 Refusal::OtherDirectory { bound } => format!(
                     "its data directory is not the one that belongs to it ({bound}): emptied, exchanged, or of another node with the same id. Give it back \
@@ -197,7 +199,8 @@ impl Watch {
             lines.push(warn(format!("node {node} is turned away: {why}")));
         }
         let gone = |node: &NodeId| !health.turned_away.iter().any(|(other, _)| other == node);
-        for node in self.turned_away.extract_if(.., |node| gone(node)) {
+        let over = self.turned_away.extract_if(.., |node, _| gone(node));
+        for (node, _) in over.filter(|(_, is_back)| !is_back) {
             lines.push(info(format!("node {node} is not turned away any more")));
         }
     }
@@ -208,6 +211,7 @@ impl Watch {
             if peer.is_up {
                 if let Some(since) = self.silent.remove(&peer.node) {
                     self.back_at = Some(now);
+                    self.turned_away.entry(peer.node).and_modify(|is_back| *is_back = true);
                     lines.push(info(format!("node {} is back, after {} s", peer.node, now.since(since).as_secs())));
                 }
             } else if !self.silent.contains_key(&peer.node) {
