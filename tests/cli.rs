@@ -251,6 +251,8 @@ fn every_command_against_a_cluster_that_is_then_stopped_and_started_again() {
     wrong_transactions(&home);
     tokens(&home);
     shell(&home);
+    keys_as_text(&home);
+    many_at_a_time(&home);
     shell_transactions(&home);
     load(&home);
     load_transactions(&home);
@@ -457,9 +459,10 @@ fn scans(home: &Home) {
     assert_eq!(keys, (0..25).map(|n| format!("scan/{n:02}")).collect::<Vec<_>>());
     assert!(all.starts_with("scan/00\tline 0\\n\t"), "{all}");
     let some = home.run(&["scan", "--prefix", "scan/", "--from", "scan/10", "--limit", "3", "--json"]).code(0);
-    some.says("--from 'scan/13'");
     let values: Vec<Value> = some.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((values.len(), &values[0]["key"], &values[2]["value"]), (3, &"scan/10".into(), &"line 12\n".into()));
+    assert_eq!((values.len(), &values[0]["key"], &values[2]["value"]), (4, &"scan/10".into(), &"line 12\n".into()));
+    assert_eq!(values[3]["next_text"], "scan/13");
+    home.run(&["scan", "--prefix", "scan/", "--limit", "3"]).code(0).says("--from 'scan/03'");
 }
 
 fn reports(home: &Home) {
@@ -481,12 +484,75 @@ fn reports(home: &Home) {
 
 fn shell(home: &Home) {
     let script = b"put 'a key' \"a value\"\nget 'a key'\nincr n 41\nincr n\nfrobnicate\nhelp\nget nothing --json\nexit\n";
-    let session = home.run_with_input(&["shell"], script).code(0);
+    let session = home.run_with_input(&["shell"], script).code(1);
+    session.says("2 commands of the script failed, the first with code 1");
     for part in ["a value", "41\n42\n", "not_found"] {
         assert!(session.text().contains(part), "{part:?} in {}", session.text());
     }
     session.says("frobnicate");
     session.says("Print items in key order");
+}
+
+/// Keys are taken as they are printed, whatever is in them, by every command.
+fn keys_as_text(home: &Home) {
+    let key = r"text/a\x00\tb\\c \xff'é";
+    home.run(&["put", key, "1"]).code(0);
+    let printed = home.run(&["scan", "--prefix", r"text/a\x00\t", "--keys-only"]).code(0).text();
+    assert_eq!(printed, format!("{key}\n"));
+    assert_eq!(home.run(&["get", key]).code(0).text(), "1");
+    assert_eq!(home.run(&["incr", key, "4"]).code(0).text(), "5\n");
+    home.run(&["cas", key, "--if", "5", "6"]).code(0);
+    assert!(home.run(&["get-many", key]).code(0).text().starts_with(&format!("{key}\t6\t")));
+    assert_eq!(home.run(&["get", key, "--json"]).code(0).json()["key_text"], key);
+    assert_eq!(home.run(&["ring", key, "--json"]).code(0).json()["key_text"], key);
+    let shown = home.run(&["ring", key]).code(0).text();
+    assert!(shown.contains(&format!("key        {key}\n")), "{shown}");
+    let read = home.run_with_input(&["txn"], format!("read \"{key}\"\n").as_bytes()).code(0).text();
+    assert!(read.starts_with(&format!("{key}\t6\t")), "{read}");
+    let failed = home.run_with_input(&["txn", "--json"], format!("put \"{key}\" x if absent\n").as_bytes()).code(4).json();
+    assert_eq!(failed["failures"][0]["key_text"], key);
+    // At the prompt as well, without quotes but for a blank and a quote.
+    let typed = key.replace(' ', r"\ ").replace('\'', r"\'");
+    let session = home.run_with_input(&["shell"], format!("get {typed}\nbegin\nincr {typed}\ncommit\n").as_bytes()).code(0);
+    session.says(&format!("{key}: version "));
+    assert_eq!(home.run(&["delete", key]).code(0).text(), "");
+    home.run(&["get", key]).code(3);
+    home.run(&["get", r"C:\dir"]).code(1).says(r"`\d` is no escape in a key");
+    home.run(&["ring", r"\q"]).code(1).says("no escape");
+
+    // The place to go on with is given back, too.
+    for last in [r"\x01", r"\xfe'"] {
+        home.run(&["put", &format!("place/{last}"), "v"]).code(0);
+    }
+    let first = home.run(&["scan", "--prefix", "place/", "--limit", "1"]).code(0);
+    first.says(r"--from 'place/\xfe'\'''");
+    let first = home.run(&["scan", "--prefix", "place/", "--limit", "1", "--json"]).code(0).text();
+    let next: Value = serde_json::from_str(first.lines().last().unwrap()).unwrap();
+    let from = next["next_text"].as_str().unwrap();
+    let second = home.run(&["scan", "--prefix", "place/", "--from", from, "--keys-only"]).code(0).text();
+    assert_eq!(second, "place/\\xfe'\n");
+}
+
+fn many_at_a_time(home: &Home) {
+    let puts: String = (0..99).map(|n| format!("put many/{n} v\n")).collect();
+    home.run_with_input(&["txn"], puts.as_bytes()).code(0);
+    home.run_with_input(&["txn"], puts.replace("many/", "many/more/").as_bytes()).code(0);
+    assert_eq!(home.run(&["count", "--prefix", "many/"]).code(0).text(), "198\n");
+    assert_eq!(home.run(&["count", "--prefix", "many/more/", "--json"]).code(0).json()["count"], 99);
+    home.run(&["delete", "--prefix", "many/"]).code(1).says("add --yes");
+    assert_eq!(home.run(&["count", "--prefix", "many/"]).code(0).text(), "198\n");
+    assert_eq!(home.run(&["delete", "--prefix", "many/more/", "--yes", "--json"]).code(0).json()["deleted"], 99);
+    assert_eq!(home.run(&["delete", "--prefix", "many/", "--yes"]).code(0).text(), "99\n");
+    assert_eq!(home.run(&["delete", "--prefix", "many/", "--yes"]).code(0).text(), "0\n");
+    assert_eq!(home.run(&["count", "--prefix", "many/"]).code(0).text(), "0\n");
+
+    home.run(&["delete", "never"]).code(0).says("there was nothing to delete: the key was never written");
+    home.run(&["delete", "many/1"]).code(0).says("there was nothing to delete: the key is deleted since version ");
+    assert_eq!(home.run(&["delete", "never", "--json"]).code(0).json()["deleted"], false);
+    home.run(&["cas", "never", "--if-version", "0", "v"]).code(1).says("--if-absent is for a key that is not there");
+    home.run(&["load", "--workload", "bank", "--keys", "101"])
+        .code(1)
+        .says("101 accounts are too many for the bank; at most 100");
 }
 
 fn transactions(home: &Home) {
@@ -562,19 +628,20 @@ fn tokens(home: &Home) {
 }
 
 fn shell_transactions(home: &Home) {
-    let session = |script: &str| home.run_with_input(&["shell"], script.as_bytes()).code(0);
-    let done = session("begin\nput s/a 1\nget s/a\nincr s/a 4\nget s/a\nget-many s/a s/b\nput s/b x\ncommit\nget s/b\n");
+    // With the code of the first command that fails.
+    let session = |script: &str, code: i32| home.run_with_input(&["shell"], script.as_bytes()).code(code);
+    let done = session("begin\nput s/a 1\nget s/a\nincr s/a 4\nget s/a\nget-many s/a s/b\nput s/b x\ncommit\nget s/b\n", 0);
     assert_eq!(done.text(), "1\n5\ns/a\t5\nx\n");
     done.says("committed");
-    let done = session("begin\nput s/a 9\nrollback\nget s/a\nbegin\ndelete s/a\nget s/a --json\n");
+    let done = session("begin\nput s/a 9\nrollback\nget s/a\nbegin\ndelete s/a\nget s/a --json\n", 3);
     assert!(done.text().starts_with("5\n") && done.text().contains("not_found"), "{}", done.text());
     done.says("the open transaction was rolled back");
-    session("commit\n").says("no transaction is open");
-    session("rollback\n").says("no transaction is open");
-    session("begin\nbegin\n").says("open already");
-    session("begin\nscan\n").says("not be part of the open transaction");
-    session("begin\ncas s/a --if 5 6\n").says("the commit writes only if");
-    session("txn\n").says("name a file");
+    session("commit\n", 1).says("no transaction is open");
+    session("rollback\n", 1).says("no transaction is open");
+    session("begin\nbegin\n", 1).says("open already");
+    session("begin\nscan\n", 1).says("not be part of the open transaction");
+    session("begin\ncas s/a --if 5 6\n", 1).says("the commit writes only if");
+    session("txn\n", 1).says("name a file");
     assert_eq!(home.run(&["get", "s/a"]).code(0).text(), "5");
 
     // Another client writes between a read and the commit.
@@ -593,7 +660,7 @@ fn shell_transactions(home: &Home) {
     out.read_line(&mut line).unwrap();
     let conflict: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&conflict["outcome"], &conflict["failures"][0]["key"]), (&"conflict".into(), &"s/a".into()));
-    assert!(child.wait().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(8), "the conflict's");
     assert_eq!(home.run(&["get", "s/b"]).code(0).text(), "x");
 }
 

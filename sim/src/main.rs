@@ -89,6 +89,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<u8, String> {
+    if let Some(part) = &arguments.scenario {
+        check_scenario(part)?;
+    }
     if let Some(seeds) = &arguments.seeds {
         return Ok(run_seeds(arguments, seeds.clone()));
     }
@@ -98,6 +101,18 @@ fn run(arguments: &Arguments) -> Result<u8, String> {
         (None, None) => return Err("give --seed N, --seeds A..B or --plan FILE; see --help".into()),
     };
     run_one(arguments, &plan, &command)
+}
+
+/// A part that is in no scenario's name would run nothing, and find nothing.
+fn check_scenario(part: &str) -> Result<(), String> {
+    let names = || ringseed_sim::plan::scenario_names();
+    match names().any(|name| name.contains(part)) {
+        true => Ok(()),
+        false => Err(format!(
+            "--scenario: no scenario's name contains \"{part}\"; there are:\n  {}",
+            names().collect::<Vec<_>>().join("\n  ")
+        )),
+    }
 }
 
 fn run_one(arguments: &Arguments, plan: &Plan, command: &str) -> Result<u8, String> {

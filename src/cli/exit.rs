@@ -3,7 +3,7 @@
 //! The codes follow promise P6: *rejected* certainly was not applied, *unknown* may have been. They are part of the program's
 //! interface and do not change.
 
-use super::show::json_bytes;
+use super::show::put_key;
 use crate::base::Version;
 use crate::client::{Error, ItemFailure};
 use crate::msg::transaction::FailureReason;
@@ -27,6 +27,8 @@ pub enum Failure {
     NotWell(usize),
     /// Standard output cannot be written.
     Output(io::Error),
+    /// Lines of a script failed, each of which has said so; the first ended with this code.
+    Script { failed: u64, code: u8 },
 }
 
 pub const OTHER: u8 = 1;
@@ -55,6 +57,7 @@ impl Failure {
     pub fn code(&self) -> u8 {
         match self {
             Failure::Other(_) | Failure::Found(_) | Failure::Output(_) => OTHER,
+            Failure::Script { code, .. } => *code,
             Failure::NotFound(_) => NOT_FOUND,
             Failure::NotWell(_) => NOT_WELL,
             Failure::Client(Error::ConditionFailed { .. }) => CONDITION_FAILED,
@@ -116,7 +119,7 @@ impl Failure {
             Failure::NotWell(_) => {}
             _ if json => drop(writeln!(io::stdout(), "{}", self.json())),
             Failure::NotFound(_) | Failure::Client(_) => eprintln!("{self}"),
-            Failure::Other(_) | Failure::Output(_) => eprintln!("error: {self}"),
+            Failure::Other(_) | Failure::Output(_) | Failure::Script { .. } => eprintln!("error: {self}"),
         }
     }
 
@@ -135,6 +138,8 @@ impl fmt::Display for Failure {
             Failure::NotFound(Some(Version::ZERO)) => write!(f, "not found: the key was never written (version 0)"),
             Failure::NotFound(Some(version)) => write!(f, "not found: the key was deleted (version {version})"),
             Failure::Client(error) => write!(f, "{error}"),
+            Failure::Script { failed: 1, code } => write!(f, "a command of the script failed, with code {code}"),
+            Failure::Script { failed, code } => write!(f, "{failed} commands of the script failed, the first with code {code}"),
             Failure::Output(error) => write!(f, "cannot write to standard output: {error}"),
         }
     }
@@ -142,7 +147,8 @@ impl fmt::Display for Failure {
 
 /// Which item stood in a transaction's way, and why.
 fn item_json(failure: &ItemFailure) -> Value {
-    let mut object = json!({ "item": failure.item, "key": json_bytes(&failure.key) });
+    let mut object = json!({ "item": failure.item });
+    put_key(&mut object, &failure.key);
     object["reason"] = match failure.reason {
         FailureReason::Condition { version, present } => json!({ "condition": { "version": version.0, "present": present } }),
         FailureReason::Conflict => "conflict".into(),
@@ -197,7 +203,7 @@ mod tests {
             assert!(code == 1 || EXIT_CODES.contains(&format!("\n  {code}  ")), "{code}");
         }
         let json = Failure::from(Error::NotCommitted(both)).json();
-        assert_eq!(json["failures"][0], json!({ "item": 1, "key": "k", "reason": "conflict" }));
+        assert_eq!(json["failures"][0], json!({ "item": 1, "key": "k", "key_text": "k", "reason": "conflict" }));
         assert_eq!(json["failures"][1]["reason"]["condition"], json!({ "version": 7, "present": true }));
         let json = Failure::from(failed).json();
         assert_eq!((&json["version"], &json["present"]), (&json!(7), &json!(true)));

@@ -3,7 +3,7 @@
 //!
 //! - [`settings`]: `server`, `config`, and the flags that come from the table of settings.
 //! - [`up`]: a whole cluster in one process, to try things out.
-//! - [`operations`]: `put`, `get`, `delete`, `cas`, `incr`, `scan`; [`status`]; [`ring`]; [`shell`] has the same commands at a prompt.
+//! - [`operations`]: `put`, `get`, `delete`, `cas`, `incr`; [`prefix`]: `scan`, `count`, `delete --prefix`; [`status`]; [`ring`]; [`shell`] has the same commands at a prompt.
 //! - [`txn`]: `txn`, `get-many`, `txns`.
 //! - [`load`]: traffic, measured, and recorded for checkers.
 //! - [`log`]: standard error, as text or as JSON. [`exit`]: exit codes and failures. [`show`], [`value`]: how bytes get out and in. [`connection`], [`folder`]: where the servers are.
@@ -20,6 +20,7 @@ mod folder;
 mod load;
 mod log;
 mod operations;
+mod prefix;
 mod ring;
 mod settings;
 mod shell;
@@ -32,7 +33,8 @@ mod value;
 use crate::client::Client;
 use clap::{CommandFactory, Parser, Subcommand};
 use exit::{EXIT_CODES, Failure};
-use operations::{CasArgs, CommonArgs, DeleteArgs, GetArgs, IncrArgs, PutArgs, ScanArgs};
+use operations::{CasArgs, CommonArgs, DeleteArgs, GetArgs, IncrArgs, PutArgs};
+use prefix::{CountArgs, ScanArgs};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -74,7 +76,7 @@ enum DataCommand {
     /// Read an item: its value on standard output, its version on standard error
     #[command(after_help = EXIT_CODES)]
     Get(GetArgs),
-    /// Delete an item
+    /// Delete an item, or all whose keys begin with a prefix
     #[command(after_help = EXIT_CODES)]
     Delete(DeleteArgs),
     /// Write an item if a condition holds of it (compare and set)
@@ -86,6 +88,9 @@ enum DataCommand {
     /// Print items in key order: key, value and version, with tabs between; what is not printable is escaped
     #[command(after_help = EXIT_CODES)]
     Scan(ScanArgs),
+    /// Count the items, or those whose keys begin with a prefix
+    #[command(after_help = EXIT_CODES)]
+    Count(CountArgs),
     /// Do several operations at one instant, or none: from a file or standard input
     #[command(after_help = format!("{}\n\n{EXIT_CODES}", txn::TEXT_FORM))]
     Txn(txn::TxnArgs),
@@ -109,6 +114,7 @@ impl DataCommand {
             DataCommand::Cas(args) => &args.common,
             DataCommand::Incr(args) => &args.common,
             DataCommand::Scan(args) => &args.common,
+            DataCommand::Count(args) => &args.common,
             DataCommand::Txn(args) => &args.common,
             DataCommand::GetMany(args) => &args.common,
             DataCommand::Txns(args) => &args.common,
@@ -125,6 +131,7 @@ impl DataCommand {
             DataCommand::Cas(args) => &mut args.common,
             DataCommand::Incr(args) => &mut args.common,
             DataCommand::Scan(args) => &mut args.common,
+            DataCommand::Count(args) => &mut args.common,
             DataCommand::Txn(args) => &mut args.common,
             DataCommand::GetMany(args) => &mut args.common,
             DataCommand::Txns(args) => &mut args.common,
@@ -186,7 +193,8 @@ async fn run_data(client: &Client, command: &DataCommand, at_prompt: bool) -> Re
         DataCommand::Delete(args) => operations::delete(client, args).await,
         DataCommand::Cas(args) => operations::cas(client, args).await,
         DataCommand::Incr(args) => operations::incr(client, args).await,
-        DataCommand::Scan(args) => operations::scan(client, args).await,
+        DataCommand::Scan(args) => prefix::scan(client, args).await,
+        DataCommand::Count(args) => prefix::count(client, args).await,
         DataCommand::Txn(args) => txn::txn(client, args, at_prompt).await,
         DataCommand::GetMany(args) => txn::get_many(client, args).await,
         DataCommand::Txns(args) => txn::txns(client, args).await,
@@ -216,6 +224,10 @@ mod tests {
             "incr k -3",
             "scan --prefix a --limit 10 --consistency eventual",
             "delete k --if-version 7",
+            "delete --prefix a --yes",
+            "delete --prefix a",
+            "count --prefix a --json",
+            "scan --keys-only",
             "server --node 2 --peers 1=a:1,2=b:2",
             "up --nodes 5 --partitions 128",
             "load --workload mixed --clients 8 --seconds 1 --zipf",
@@ -233,6 +245,12 @@ mod tests {
             "cas k new",
             "cas k --if-absent --if-version 3 new",
             "incr k many",
+            "cas k --if-version 0 new",
+            "delete k --if-version 0",
+            "delete",
+            "delete k --prefix a",
+            "delete k --yes",
+            "delete --prefix a --if-present",
             "get k --consistency sometimes",
             "get-many",
             "txn a b",

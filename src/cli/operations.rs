@@ -1,19 +1,18 @@
-//! The commands on items: put, get, delete, cas, incr, scan.
+//! The commands on one item: put, get, delete, cas, incr. Those on all items of a prefix are in [`prefix`].
 //!
 //! Data goes to standard output and nothing else does, so that it can be piped; versions and remarks go to standard error. With
 //! `--json`, one object per answer (per item, for a scan) goes to standard output.
 
 use super::connection::ConnectionArgs;
 use super::exit::Failure;
-use super::show::{escaped, json_bytes};
-use super::value;
-use crate::base::limits::SCAN_ITEMS_MAX;
-use crate::base::{Duration, Version};
-use crate::client::Client;
-use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody, Scan};
+use super::show::{json_bytes, put_key};
+use super::{prefix, value};
+use crate::base::Version;
+use crate::client::{Client, Error};
+use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 
@@ -77,7 +76,7 @@ pub struct WriteArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct GetArgs {
-    /// The key, byte for byte
+    /// The key; \n, \t, \\ and \xff as keys are printed
     pub key: OsString,
     #[command(flatten)]
     pub read: ReadArgs,
@@ -87,7 +86,7 @@ pub struct GetArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct PutArgs {
-    /// The key, byte for byte
+    /// The key; \n, \t, \\ and \xff as keys are printed
     pub key: OsString,
     /// Text, `-` for standard input, or `@FILE`
     #[arg(allow_negative_numbers = true)]
@@ -108,7 +107,7 @@ pub struct DeleteConditionArgs {
     #[arg(long = "if", value_name = "VALUE", allow_negative_numbers = true)]
     pub if_value: Option<OsString>,
     /// Only if the item has this version
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = version)]
     pub if_version: Option<u64>,
     /// Only if the item is there
     #[arg(long)]
@@ -117,8 +116,15 @@ pub struct DeleteConditionArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct DeleteArgs {
-    /// The key, byte for byte
-    pub key: OsString,
+    /// The key; \n, \t, \\ and \xff as keys are printed
+    #[arg(required_unless_present = "prefix")]
+    pub key: Option<OsString>,
+    /// All keys that begin with this, instead of one
+    #[arg(long, value_name = "P", conflicts_with_all = ["key", "if_value", "if_version", "if_present"])]
+    pub prefix: Option<OsString>,
+    /// Delete what --prefix names without being asked
+    #[arg(long, requires = "prefix")]
+    pub yes: bool,
     #[command(flatten)]
     pub condition: DeleteConditionArgs,
     /// Take the value of --if as it stands
@@ -137,7 +143,7 @@ pub struct CasConditionArgs {
     #[arg(long = "if", value_name = "VALUE", allow_negative_numbers = true)]
     pub if_value: Option<OsString>,
     /// Only if the item has this version
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = version)]
     pub if_version: Option<u64>,
     /// Only if the item is not there
     #[arg(long)]
@@ -149,7 +155,7 @@ pub struct CasConditionArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct CasArgs {
-    /// The key, byte for byte
+    /// The key; \n, \t, \\ and \xff as keys are printed
     pub key: OsString,
     /// The new value: text, `-` for standard input, or `@FILE`
     #[arg(allow_negative_numbers = true, value_name = "NEWVALUE")]
@@ -167,7 +173,7 @@ pub struct CasArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct IncrArgs {
-    /// The key, byte for byte
+    /// The key; \n, \t, \\ and \xff as keys are printed
     pub key: OsString,
     /// How much to add; an absent item counts as 0
     #[arg(default_value_t = 1, allow_negative_numbers = true)]
@@ -178,29 +184,25 @@ pub struct IncrArgs {
     pub common: CommonArgs,
 }
 
-#[derive(Debug, Clone, Args)]
-pub struct ScanArgs {
-    /// Only keys that begin with this
-    #[arg(long, value_name = "P", default_value = "")]
-    pub prefix: OsString,
-    /// Only keys from this on
-    #[arg(long, value_name = "K", default_value = "")]
-    pub from: OsString,
-    /// At most so many items [default: all]
-    #[arg(long, value_name = "N")]
-    pub limit: Option<u64>,
-    #[command(flatten)]
-    pub read: ReadArgs,
-    #[command(flatten)]
-    pub common: CommonArgs,
+/// A version as a condition.
+fn version(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) => Err(
+            "0 is the version of a key that was never written, and no item has it; --if-absent is for a key that is not there"
+                .into(),
+        ),
+        Ok(version) => Ok(version),
+        Err(_) => Err("expected a version, a whole number as `get` says it".into()),
+    }
 }
 
 pub async fn get(client: &Client, args: &GetArgs, at_prompt: bool) -> Result<(), Failure> {
-    let key = value::literal(&args.key);
+    let key = value::key(&args.key)?;
     let action = Action::Get { consistency: args.read.consistency.into() };
     match operate(client, &args.common, key.clone(), action).await? {
         ResponseBody::Value { value: Some(value), version } if args.common.json => {
-            let object = json!({ "outcome": "ok", "key": json_bytes(&key), "value": json_bytes(&value), "version": version.0 });
+            let mut object = json!({ "outcome": "ok", "value": json_bytes(&value), "version": version.0 });
+            put_key(&mut object, &key);
             Ok(writeln!(io::stdout(), "{object}")?)
         }
         ResponseBody::Value { value: Some(value), version } => {
@@ -226,9 +228,36 @@ pub async fn put(client: &Client, args: &PutArgs) -> Result<(), Failure> {
 }
 
 pub async fn delete(client: &Client, args: &DeleteArgs) -> Result<(), Failure> {
-    let given = &args.condition;
+    let (key, given) = match (&args.key, &args.prefix) {
+        (_, Some(prefix)) => return prefix::delete(client, args, prefix).await,
+        (Some(key), None) => (key, &args.condition),
+        (None, None) => return Err(Failure::Other("a key is needed, or --prefix".into())),
+    };
     let condition = condition(given.if_value.as_ref(), given.if_version, false, given.if_present, args.literal)?;
-    write(client, &args.common, &args.key, Action::Delete { condition, acknowledge: args.write.acknowledge.into() }).await
+    let acknowledge = args.write.acknowledge.into();
+    if condition != Condition::None {
+        return write(client, &args.common, key, Action::Delete { condition, acknowledge }).await;
+    }
+    // Where nothing is, nothing is written, and the user is told.
+    let action = Action::Delete { condition: Condition::Present, acknowledge };
+    match operate(client, &args.common, value::key(key)?, action).await {
+        Ok(ResponseBody::Written { version, .. }) => say_deleted(version, true, args.common.json),
+        Ok(other) => Err(unexpected(&other)),
+        Err(Failure::Client(Error::ConditionFailed { version, present: false })) => say_deleted(version, false, args.common.json),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn say_deleted(version: Version, was_there: bool, json: bool) -> Result<(), Failure> {
+    match (json, was_there, version) {
+        (true, ..) => {
+            writeln!(io::stdout(), "{}", json!({ "outcome": "ok", "version": version.0, "deleted": was_there }))?;
+        }
+        (false, true, _) => eprintln!("version {version}"),
+        (false, false, Version::ZERO) => eprintln!("there was nothing to delete: the key was never written"),
+        (false, false, _) => eprintln!("there was nothing to delete: the key is deleted since version {version}"),
+    }
+    Ok(())
 }
 
 pub async fn cas(client: &Client, args: &CasArgs) -> Result<(), Failure> {
@@ -264,7 +293,7 @@ fn condition(
 
 /// Writes, and says the version; an increment's sum is data.
 async fn write(client: &Client, common: &CommonArgs, key: &OsString, action: Action) -> Result<(), Failure> {
-    match operate(client, common, value::literal(key), action).await? {
+    match operate(client, common, value::key(key)?, action).await? {
         ResponseBody::Written { version, number } if common.json => {
             let mut object = json!({ "outcome": "ok", "version": version.0 });
             if let Some(number) = number {
@@ -286,52 +315,6 @@ async fn write(client: &Client, common: &CommonArgs, key: &OsString, action: Act
 async fn operate(client: &Client, common: &CommonArgs, key: Bytes, action: Action) -> Result<ResponseBody, Failure> {
     let body = RequestBody::Operation(Operation { key, action });
     Ok(client.call_within(body, common.connection.timeout).await?)
-}
-
-/// Page after page, written as they come.
-pub async fn scan(client: &Client, args: &ScanArgs) -> Result<(), Failure> {
-    let prefix = value::literal(&args.prefix);
-    let mut from = value::literal(&args.from);
-    let mut left = args.limit.unwrap_or(u64::MAX);
-    while left > 0 {
-        let (items, next) = page(client, &prefix, from, left, args).await?;
-        left = left.saturating_sub(items);
-        match next {
-            None => return Ok(()),
-            Some(next) if left == 0 => {
-                eprintln!("there are more; the next begins at --from '{}'", escaped(&next));
-                return Ok(());
-            }
-            Some(next) => from = next,
-        }
-    }
-    Ok(())
-}
-
-/// Writes one page. How many items it had, and where the next begins.
-async fn page(client: &Client, prefix: &Bytes, from: Bytes, left: u64, args: &ScanArgs) -> Result<(u64, Option<Bytes>), Failure> {
-    let scan = Scan {
-        prefix: prefix.clone(),
-        from,
-        limit: left.min(SCAN_ITEMS_MAX as u64) as u32,
-        consistency: args.read.consistency.into(),
-    };
-    let timeout: Duration = args.common.connection.timeout;
-    let ResponseBody::Scanned(scanned) = client.call_within(RequestBody::Scan(scan), timeout).await? else {
-        return Err(Failure::Other("a node answered a scan with something else".into()));
-    };
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    for item in &scanned.items {
-        if args.common.json {
-            let object: Value =
-                json!({ "key": json_bytes(&item.key), "value": json_bytes(&item.value), "version": item.version.0 });
-            writeln!(out, "{object}")?;
-        } else {
-            writeln!(out, "{}\t{}\t{}", escaped(&item.key), escaped(&item.value), item.version)?;
-        }
-    }
-    out.flush()?;
-    Ok((scanned.items.len() as u64, scanned.next))
 }
 
 fn unexpected(body: &ResponseBody) -> Failure {

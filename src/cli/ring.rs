@@ -2,12 +2,13 @@
 
 use super::exit::Failure;
 use super::operations::CommonArgs;
-use super::show::{self, escaped, json_bytes};
+use super::show;
 use super::value;
 use crate::base::hash;
 use crate::base::{NodeId, PartitionId, Token};
 use crate::client::Client;
 use crate::msg::client::{PartitionReport, RingReport};
+use crate::msg::key_text;
 use clap::Args;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -15,7 +16,7 @@ use std::io::{self, Write};
 
 #[derive(Debug, Clone, Args)]
 pub struct RingArgs {
-    /// Show where this key lives instead
+    /// Show where this key lives instead; \n, \t, \\ and \xff as keys are printed
     pub key: Option<OsString>,
     #[command(flatten)]
     pub common: CommonArgs,
@@ -48,7 +49,7 @@ fn leader(partition: &PartitionReport) -> String {
 }
 
 fn one_key(report: &RingReport, key: &OsString, json: bool) -> Result<(), Failure> {
-    let key = value::literal(key);
+    let key = value::key(key)?;
     let token = hash::token(0, &key);
     let partition = partition_of(token, report.partitions.len());
     let Some(owners) = report.partitions.get(partition.0 as usize) else {
@@ -56,17 +57,17 @@ fn one_key(report: &RingReport, key: &OsString, json: bool) -> Result<(), Failur
     };
     let mut out = io::stdout().lock();
     if json {
-        let object = json!({
+        let mut object = json!({
             "outcome": "ok",
-            "key": json_bytes(&key),
             "token": format!("{:016x}", token.0),
             "partition": partition.0,
             "replicas": owners.replicas,
             "leader": owners.leader,
         });
+        show::put_key(&mut object, &key);
         writeln!(out, "{object}")?;
     } else {
-        writeln!(out, "key        {}", escaped(&key))?;
+        writeln!(out, "key        {}", key_text::show(&key))?;
         writeln!(out, "token      {:016x}", token.0)?;
         writeln!(out, "partition  {partition} of {}", report.partitions.len())?;
         writeln!(out, "replicas   {}", names(&owners.replicas))?;

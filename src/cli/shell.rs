@@ -1,17 +1,19 @@
 //! `ringseed shell`: the client commands at a prompt, over one connection, with a history and completion.
 //!
-//! A line is split into words as a Unix shell would: blanks part words, quotes keep them together, a backslash takes the next
-//! character as it stands. There are no variables, pipes or patterns.
+//! A line is split into words much as a Unix shell would: blanks part words, quotes keep them together, a backslash takes a blank, a quote or a `#` as it stands. Any other
+//! backslash stays, so that keys can be given as they are printed (`\n`, `\xff`, `\\`) without quotes. There are no variables, pipes or patterns.
 //!
 //! Between `begin` and `commit` or `rollback`, `get`, `get-many`, `put`, `delete` and `incr` belong to the transaction: reads see its writes, and nothing is
 //! written before the commit. Commands that would not belong to it are refused, but for those that only report.
 
 use super::connection::{self, ConnectionArgs};
-use super::exit::{EXIT_CODES, Failure};
+use super::exit::{self, EXIT_CODES, Failure};
 use super::operations::{AcknowledgeArg, CommonArgs, ConsistencyArg};
-use super::show::{escaped, json_bytes};
+use super::show::{json_bytes, put_key};
 use super::{DataCommand, folder, run_data, txn, value};
 use crate::client::{Client, Interactive};
+use crate::msg::key_text;
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
@@ -72,6 +74,7 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
         let _ = crate::server::private::make_directory(folder);
     }
     let mut open: Option<Interactive> = None;
+    let mut failed = Failed::default();
     loop {
         let prompt = match &open {
             _ if !interactive => "",
@@ -99,16 +102,50 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
                 };
                 if let Err(failure) = runtime.block_on(run) {
                     failure.report(command.json());
+                    failed.note(failure.code());
                 }
             }
             Ok(None) => {}
-            Err(text) => eprintln!("{}", text.trim_end()),
+            Err(NotRun::Help(text)) => eprintln!("{}", text.trim_end()),
+            Err(NotRun::Wrong(text)) => {
+                eprintln!("{}", text.trim_end());
+                failed.note(exit::OTHER);
+            }
         }
     }
     if open.is_some() {
         eprintln!("the open transaction was rolled back");
+        failed.note(exit::OTHER);
     }
-    Ok(())
+    match failed {
+        // Whoever types has seen it.
+        Failed { count, code } if count > 0 && !interactive => Err(Failure::Script { failed: count, code }),
+        _ => Ok(()),
+    }
+}
+
+/// Commands that failed, and the code of the first.
+#[derive(Debug, Default)]
+struct Failed {
+    count: u64,
+    code: u8,
+}
+
+impl Failed {
+    fn note(&mut self, code: u8) {
+        if self.count == 0 {
+            self.code = code;
+        }
+        self.count += 1;
+    }
+}
+
+/// Why a line is no command.
+#[derive(Debug)]
+enum NotRun {
+    /// It asked for help, which is this.
+    Help(String),
+    Wrong(String),
 }
 
 impl LineCommand {
@@ -163,7 +200,8 @@ async fn commit(transaction: &Interactive, common: &CommonArgs) -> Result<(), Fa
     let written = transaction.commit().await?;
     if common.json {
         let results = written.iter().map(|(key, result)| {
-            let mut object = json!({ "key": json_bytes(key), "version": result.version.0 });
+            let mut object = json!({ "version": result.version.0 });
+            put_key(&mut object, key);
             if let Some(number) = result.number {
                 object["number"] = number.into();
             }
@@ -173,7 +211,7 @@ async fn commit(transaction: &Interactive, common: &CommonArgs) -> Result<(), Fa
         return Ok(());
     }
     for (key, result) in &written {
-        eprintln!("{}: version {}", escaped(key), result.version);
+        eprintln!("{}: version {}", key_text::show(key), result.version);
     }
     eprintln!("committed");
     Ok(())
@@ -191,10 +229,11 @@ async fn run_inside(client: &Client, command: &DataCommand, transaction: &Intera
         DataCommand::Delete(delete) if delete.write.acknowledge == AcknowledgeArg::All => refused(NO_ALL),
         DataCommand::Incr(incr) if incr.write.acknowledge == AcknowledgeArg::All => refused(NO_ALL),
         DataCommand::Get(args) => {
-            let key = value::literal(&args.key);
+            let key = value::key(&args.key)?;
             match transaction.get(key.clone()).await? {
                 Some(value) if args.common.json => {
-                    let object = json!({ "outcome": "ok", "key": json_bytes(&key), "value": json_bytes(&value) });
+                    let mut object = json!({ "outcome": "ok", "value": json_bytes(&value) });
+                    put_key(&mut object, &key);
                     Ok(writeln!(io::stdout(), "{object}")?)
                 }
                 Some(value) => {
@@ -207,23 +246,25 @@ async fn run_inside(client: &Client, command: &DataCommand, transaction: &Intera
         }
         DataCommand::GetMany(args) => {
             let mut items = Vec::new();
-            for key in args.keys.iter().map(|key| value::literal(key)) {
+            for key in &args.keys {
+                let key = value::key(key)?;
                 let value = transaction.get(key.clone()).await?;
                 items.push((key, value, None));
             }
             txn::write_items(items.into_iter(), args.common.json)
         }
-        DataCommand::Put(args) => Ok(transaction.put(value::literal(&args.key), value::read(&args.value, args.literal)?)?),
+        DataCommand::Put(args) => Ok(transaction.put(value::key(&args.key)?, value::read(&args.value, args.literal)?)?),
         DataCommand::Delete(args) => {
             let condition = &args.condition;
             if condition.if_present || condition.if_value.is_some() || condition.if_version.is_some() {
                 return refused(NO_CONDITIONS);
             }
-            Ok(transaction.delete(value::literal(&args.key))?)
+            let Some(key) = &args.key else { return refused("a prefix is not deleted within a transaction") };
+            Ok(transaction.delete(value::key(key)?)?)
         }
-        DataCommand::Incr(args) => Ok(transaction.increment(value::literal(&args.key), args.by)?),
+        DataCommand::Incr(args) => Ok(transaction.increment(value::key(&args.key)?, args.by)?),
         DataCommand::Cas(_) => refused(NO_CONDITIONS),
-        DataCommand::Txn(_) | DataCommand::Scan(_) => {
+        DataCommand::Txn(_) | DataCommand::Scan(_) | DataCommand::Count(_) => {
             refused("this would not be part of the open transaction: `commit` or `rollback` first")
         }
         DataCommand::Txns(_) | DataCommand::Status(_) | DataCommand::Ring(_) => run_data(client, command, true).await,
@@ -247,13 +288,16 @@ async fn interrupted() {
 }
 
 /// The command of a line; nothing for an empty one; or what is to be said instead: help, or what is wrong.
-fn parse(line: &str, connection: &ConnectionArgs) -> Result<Option<LineCommand>, String> {
-    let words = split(line)?;
+fn parse(line: &str, connection: &ConnectionArgs) -> Result<Option<LineCommand>, NotRun> {
+    let words = split(line).map_err(NotRun::Wrong)?;
     if words.is_empty() {
         return Ok(None);
     }
     let says_timeout = words.iter().any(|word| word == "--timeout" || word.starts_with("--timeout="));
-    let mut parsed = Line::try_parse_from(words).map_err(|error| error.render().to_string())?;
+    let mut parsed = Line::try_parse_from(words).map_err(|error| {
+        let text = error.render().to_string();
+        if error.kind() == ErrorKind::DisplayHelp { NotRun::Help(text) } else { NotRun::Wrong(text) }
+    })?;
     if let Some(common) = parsed.command.common_mut().filter(|_| !says_timeout) {
         common.connection.timeout = connection.timeout;
     }
@@ -271,7 +315,9 @@ fn split(line: &str) -> Result<Vec<String>, String> {
             (Some(open), c) if c == open => quote = None,
             (Some('\''), c) => word.get_or_insert_default().push(c),
             (_, '\\') => match characters.next() {
-                Some(next) => word.get_or_insert_default().push(next),
+                Some(next) if next.is_whitespace() || matches!(next, '"' | '\'' | '#') => word.get_or_insert_default().push(next),
+                // Of an escape in a key, or a backslash in a value. The pair is one: the second begins nothing.
+                Some(next) => word.get_or_insert_default().extend(['\\', next]),
                 None => return Err("the line ends with a backslash that escapes nothing".into()),
             },
             (Some(_), c) => word.get_or_insert_default().push(c),
@@ -346,6 +392,7 @@ mod tests {
         assert_eq!(words("  put  k v "), ["put", "k", "v"]);
         assert_eq!(words(r#"put "a b" 'c "d"' e\ f ''"#), ["put", "a b", "c \"d\"", "e f", ""]);
         assert_eq!(words(r#"put "a\"b" 'c\d'"#), ["put", "a\"b", "c\\d"]);
+        assert_eq!(words(r#"get a\x00\\b\n"c\td" 'e\\f'"#), ["get", r"a\x00\\b\nc\td", r"e\\f"]);
         assert_eq!(words(""), [""; 0]);
         assert!(split("put \"a").is_err() && split("put \\").is_err());
     }
@@ -372,8 +419,8 @@ mod tests {
         let Ok(Some(LineCommand::Commit(common))) = parse("commit --json", &connection) else { panic!("commit") };
         assert_eq!((common.json, common.connection.timeout), (true, connection.timeout));
         assert!(matches!(parse("quit", &connection), Ok(Some(LineCommand::Exit))));
-        assert!(parse("frobnicate", &connection).unwrap_err().contains("frobnicate"));
-        assert!(parse("help", &connection).unwrap_err().contains("scan"));
+        assert!(matches!(parse("frobnicate", &connection), Err(NotRun::Wrong(text)) if text.contains("frobnicate")));
+        assert!(matches!(parse("help", &connection), Err(NotRun::Help(text)) if text.contains("scan")));
         assert!(parse("   ", &connection).unwrap().is_none());
     }
 }

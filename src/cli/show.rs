@@ -1,10 +1,11 @@
 //! How bytes, spans of time and amounts are shown, to people and in JSON.
 //!
 //! In JSON, bytes are a string when they are valid UTF-8, else `{"hex": "00ff"}`: the same forms as in a history file. To people, a value that
-//! stands alone is written as it is, byte for byte; in a table or a list, where a line break would mislead, what is not printable is
-//! escaped (`\n`, `\xff`).
+//! stands alone is written as it is, byte for byte. A key, and a value in a table or a list, where a line break would mislead, is written as [`key_text`] says
+//! (`\n`, `\xff`, `\\`). In JSON a key is there in both forms.
 
 use crate::base::Duration;
+use crate::msg::key_text;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -17,23 +18,20 @@ pub fn json_bytes(bytes: &[u8]) -> Value {
     }
 }
 
-/// Bytes on one line: printable text as it is; backslashes, control characters and bytes that are no UTF-8 escaped.
-pub fn escaped(bytes: &[u8]) -> String {
-    let mut shown = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' | '\n' | '\r' | '\t' => shown.extend(c.escape_default()),
-                c if c.is_control() => {
-                    let mut utf8 = [0; 4];
-                    c.encode_utf8(&mut utf8).bytes().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
-                }
-                c => shown.push(c),
-            }
-        }
-        chunk.invalid().iter().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
-    }
-    shown
+/// A value on one line, as a key is shown.
+pub fn escaped(value: &[u8]) -> String {
+    key_text::show(value)
+}
+
+/// A key in JSON: exactly, and as text, in the form in which commands take it.
+pub fn put_key(object: &mut Value, key: &[u8]) {
+    object["key"] = json_bytes(key);
+    object["key_text"] = key_text::show(key).into();
+}
+
+/// A word for a shell, the system's or ours.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// `3d 4h`, `4h 5m`, `5m 6s`, `6.7s` or `89ms`.
@@ -86,13 +84,6 @@ mod tests {
         assert_eq!(json_bytes("é".as_bytes()), json!("é"));
         assert_eq!(json_bytes(b"\x00\xff"), json!({ "hex": "00ff" }));
         assert_eq!(json_bytes(b""), json!(""));
-    }
-
-    #[test]
-    fn one_line_whatever_the_bytes() {
-        assert_eq!(escaped("a é\n\t\\".as_bytes()), "a é\\n\\t\\\\");
-        assert_eq!(escaped(b"\x00\x1b[2J\xff"), "\\x00\\x1b[2J\\xff");
-        assert_eq!(escaped("\u{85}".as_bytes()), "\\xc2\\x85");
     }
 
     #[test]

@@ -5,12 +5,12 @@
 
 use super::exit::Failure;
 use super::operations::CommonArgs;
-use super::show::{self, escaped, json_bytes};
+use super::show::{self, escaped, json_bytes, put_key};
 use super::value;
 use crate::base::{Duration, Version};
 use crate::client::{Client, InFlight, TransactionsInFlight};
 use crate::msg::transaction::{ItemResult, Transaction, TransactionAction};
-use crate::msg::transaction_text;
+use crate::msg::{key_text, transaction_text};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ pub struct TxnArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct GetManyArgs {
-    /// The keys, byte for byte
+    /// The keys; \n, \t, \\ and \xff as keys are printed
     #[arg(required = true)]
     pub keys: Vec<OsString>,
     #[command(flatten)]
@@ -84,7 +84,8 @@ pub async fn txn(client: &Client, args: &TxnArgs, at_prompt: bool) -> Result<(),
     let mut out = io::BufWriter::new(io::stdout().lock());
     if args.common.json {
         let results = items.iter().zip(&results).map(|(item, result)| {
-            let mut object = json!({ "key": json_bytes(&item.key), "version": result.version.0 });
+            let mut object = json!({ "version": result.version.0 });
+            put_key(&mut object, &item.key);
             if let Some(number) = result.number {
                 object["number"] = number.into();
             }
@@ -106,7 +107,7 @@ pub async fn txn(client: &Client, args: &TxnArgs, at_prompt: bool) -> Result<(),
 }
 
 fn result_line(out: &mut impl Write, key: &Bytes, action: &TransactionAction, result: &ItemResult) -> io::Result<()> {
-    let (key, version) = (escaped(key), result.version);
+    let (key, version) = (key_text::show(key), result.version);
     match (action, result.number, &result.value) {
         (_, Some(number), _) => writeln!(out, "{key}\t{number}\t{version}"),
         (TransactionAction::Read, _, Some(value)) => writeln!(out, "{key}\t{}\t{version}", escaped(value)),
@@ -158,7 +159,7 @@ fn limited(from: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
 }
 
 pub async fn get_many(client: &Client, args: &GetManyArgs) -> Result<(), Failure> {
-    let keys: Vec<Bytes> = args.keys.iter().map(|key| value::literal(key)).collect();
+    let keys = args.keys.iter().map(|key| value::key(key)).collect::<Result<Vec<Bytes>, Failure>>()?;
     let got = client.get_many_within(keys.clone(), args.common.connection.timeout).await?;
     let items = keys.into_iter().zip(got).map(|(key, got)| (key, got.value, Some(got.version)));
     write_items(items, args.common.json)
@@ -169,7 +170,8 @@ pub fn write_items(items: impl Iterator<Item = (Bytes, Option<Bytes>, Option<Ver
     let mut out = io::BufWriter::new(io::stdout().lock());
     if json {
         let items = items.map(|(key, value, version)| {
-            let mut object = json!({ "key": json_bytes(&key), "value": value.as_deref().map(json_bytes) });
+            let mut object = json!({ "value": value.as_deref().map(json_bytes) });
+            put_key(&mut object, &key);
             if let Some(version) = version {
                 object["version"] = version.0.into();
             }
@@ -179,7 +181,7 @@ pub fn write_items(items: impl Iterator<Item = (Bytes, Option<Bytes>, Option<Ver
         return Ok(out.flush()?);
     }
     for (key, value, version) in items {
-        let key = escaped(&key);
+        let key = key_text::show(&key);
         match (value, version) {
             (Some(value), Some(version)) => writeln!(out, "{key}\t{}\t{version}", escaped(&value))?,
             (Some(value), None) => writeln!(out, "{key}\t{}", escaped(&value))?,

@@ -50,6 +50,7 @@ use crate::base::{Duration, GroupId, NodeId};
 pub use crate::msg::client::Condition;
 use crate::msg::client::{Acknowledge, Action, Consistency, Operation, Rejection, RequestBody, ResponseBody};
 use crate::msg::codec::Blob;
+use crate::msg::key_text;
 pub use crate::msg::transaction::{
     Failure, FailureReason, ItemResult, Transaction, TransactionAction, TransactionId, TransactionItem, TransactionReport,
     TransactionState,
@@ -73,7 +74,7 @@ pub struct ItemFailure {
 
 impl fmt::Display for ItemFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "key \"{}\": {}", self.key.escape_ascii(), self.reason)
+        write!(f, "key \"{}\": {}", key_text::show(&self.key), self.reason)
     }
 }
 

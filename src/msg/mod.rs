@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod codec;
 pub mod disk;
 pub mod history;
+pub mod key_text;
 pub mod log;
 pub mod peer;
 pub mod transaction;

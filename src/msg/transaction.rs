@@ -4,6 +4,7 @@
 
 use super::client::{Condition, Operation, Rejection};
 use super::codec::{Blob, Slices};
+use super::key_text;
 use crate::base::limits::{KEY_SIZE_MAX, TOKEN_SIZE_MAX, TRANSACTION_ITEMS_MAX, TRANSACTION_SIZE_MAX, VALUE_SIZE_MAX};
 use crate::base::{GroupId, NodeId, Term, Version, hash};
 use bytes::Bytes;
@@ -151,7 +152,7 @@ impl Transaction {
         }
         let mut keys = BTreeSet::new();
         if let Some(twice) = self.items.iter().find(|item| !keys.insert(&item.key)) {
-            return invalid(format!("the transaction names the key {} twice", twice.key.escape_ascii()));
+            return invalid(format!("the transaction names the key {} twice", key_text::show(&twice.key)));
         }
         match &self.token {
             Some(token) if token.is_empty() || token.len() > TOKEN_SIZE_MAX => {
@@ -183,7 +184,7 @@ pub fn validate_keys(keys: &[Blob]) -> Result<(), Rejection> {
     keys.iter().try_for_each(|key| validate_key(&key.0))?;
     let mut seen = BTreeSet::new();
     match keys.iter().find(|key| !seen.insert(&key.0)) {
-        Some(twice) => invalid(format!("the key {} is named twice", twice.0.escape_ascii())),
+        Some(twice) => invalid(format!("the key {} is named twice", key_text::show(&twice.0))),
         None => Ok(()),
     }
 }

@@ -25,8 +25,8 @@
 //!
 //! Blanks part the words of a line. `#` at the beginning of a word makes the rest of the line a comment. Within single quotes every byte stands for itself. Outside of
 //! them a backslash begins an escape: `\n`, `\r`, `\t`, `\xff` (any byte, by two hex digits), or a character that is no letter or digit, for itself. Double quotes keep
-//! blanks and `#`. Lines end with `\n` or `\r\n`; a word does not go on over a line's end. Bytes need not be UTF-8. `ringseed scan` prints keys and values such that they
-//! can be used here between double quotes, if they have none themselves.
+//! blanks and `#`. Lines end with `\n` or `\r\n`; a word does not go on over a line's end. Bytes need not be UTF-8. Keys as they are printed ([`super::key_text`]), and
+//! values as `ringseed scan` prints them, can be used here between double quotes, with a backslash before each `"` of theirs.
 //!
 //! # The JSON form
 //!
@@ -49,6 +49,7 @@
 //! (sizes, a key that is named twice, no item at all) is left to [`Transaction::validate`].
 
 use super::client::Condition;
+use super::key_text;
 use super::transaction::{Transaction, TransactionAction, TransactionItem};
 use crate::base::Version;
 use crate::base::limits::TRANSACTION_ITEMS_MAX;
@@ -166,15 +167,7 @@ const ESCAPES: &str =
 
 /// The byte that an escape stands for, and its length.
 fn escape(text: &[u8]) -> Option<(u8, usize)> {
-    let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16)).map(|digit| digit as u8);
-    match text.get(1)? {
-        b'n' => Some((b'\n', 2)),
-        b'r' => Some((b'\r', 2)),
-        b't' => Some((b'\t', 2)),
-        b'x' => Some((digit(2)? << 4 | digit(3)?, 4)),
-        byte if byte.is_ascii_alphanumeric() => None,
-        byte => Some((*byte, 2)),
-    }
+    key_text::escape(text).or_else(|| text.get(1).filter(|byte| !byte.is_ascii_alphanumeric()).map(|byte| (*byte, 2)))
 }
 
 /// The words of a line that are not yet read.

@@ -46,6 +46,12 @@ pub struct Plan {
     pub standing: Option<Standing>,
 }
 
+/// What plans are called: see [`Plan::scenario`].
+pub fn scenario_names() -> impl Iterator<Item = &'static str> {
+    let tables = scenarios::TABLE.iter().chain(transactions::TABLE);
+    std::iter::once("swarm").chain(tables.map(|scenario| scenario.name))
+}
+
 /// A lasting partial fault: a part of the cluster is sick for good, the rest is whole. Or all disks are slow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Standing {

@@ -90,7 +90,7 @@ fn balance(value: &[u8]) -> Option<i64> {
 
 impl Load {
     fn accounts(&self) -> Vec<Bytes> {
-        (0..self.args.keys).map(|account| self.key(account)).collect()
+        (0..self.args.keys()).map(|account| self.key(account)).collect()
     }
 
     /// Gives every account its first balance, at once.

@@ -55,9 +55,9 @@ pub struct LoadArgs {
     /// Bytes of a value
     #[arg(long, value_name = "B", default_value_t = 256, value_parser = clap::value_parser!(u64).range(0..=VALUE_SIZE_MAX as u64))]
     pub value_size: u64,
-    /// How many keys; of the bank, accounts: 100 at most
-    #[arg(long, value_name = "K", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
-    pub keys: u64,
+    /// How many keys; of the bank, accounts, 100 at most [default: 10000; of the bank: 100]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub keys: Option<u64>,
     /// Some keys far more often than others (Zipf's law, exponent 0.99) instead of all alike
     #[arg(long)]
     pub zipf: bool,
@@ -92,6 +92,13 @@ pub struct LoadArgs {
     pub common: CommonArgs,
 }
 
+impl LoadArgs {
+    /// How many there are.
+    fn keys(&self) -> u64 {
+        self.keys.unwrap_or(if self.workload == Workload::Bank { ACCOUNTS_MAX } else { 10_000 })
+    }
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
@@ -106,12 +113,16 @@ fn rate(text: &str) -> Result<f64, String> {
 pub fn load(args: &LoadArgs) -> Result<(), Failure> {
     let mut args = args.clone();
     if args.workload == Workload::Bank {
-        args.keys = args.keys.min(ACCOUNTS_MAX);
+        if let Some(keys) = args.keys.filter(|keys| *keys > ACCOUNTS_MAX) {
+            let why =
+                format!("--keys: {keys} accounts are too many for the bank; at most {ACCOUNTS_MAX} can be looked at at once");
+            return Err(Failure::Other(why));
+        }
         // Money moves between two at least.
         args.txn_items = args.txn_items.max(2);
     }
-    if args.workload.has_transactions() && args.txn_items > args.keys {
-        return Err(Failure::Other(format!("--txn-items: there are only {} keys", args.keys)));
+    if args.workload.has_transactions() && args.txn_items > args.keys() {
+        return Err(Failure::Other(format!("--txn-items: there are only {} keys", args.keys())));
     }
     let args = &args;
     let runtime = connection::runtime()?;
@@ -135,7 +146,7 @@ async fn run(args: &LoadArgs, records: Option<mpsc::Sender<Record>>) -> Result<(
     }
     let load = Arc::new(Load {
         args: args.clone(),
-        keys: Keys::new(args.keys, args.zipf, args.hot),
+        keys: Keys::new(args.keys(), args.zipf, args.hot),
         origin: Instant::now(),
         stop: watch::Sender::new(false),
         next_to_preload: AtomicU64::new(0),
@@ -401,14 +412,14 @@ async fn preload(load: &Arc<Load>, clients: &[Client]) -> Result<(), Failure> {
     if load.args.workload == Workload::Bank {
         return preload_with(load, &clients[0], load.args.clients, || RequestBody::Transact(load.open_accounts())).await;
     }
-    let bar = bar(load.args.keys, "writing keys  {bar:30} {pos}/{len}");
+    let bar = bar(load.args.keys(), "writing keys  {bar:30} {pos}/{len}");
     let mut workers = JoinSet::new();
     for process in 0..load.args.clients {
         let (load, client, bar) = (load.clone(), clients[process as usize % clients.len()].clone(), bar.clone());
         workers.spawn(async move {
             loop {
                 let key = load.next_to_preload.fetch_add(1, Ordering::Relaxed);
-                if key >= load.args.keys || *load.stop.borrow() {
+                if key >= load.args.keys() || *load.stop.borrow() {
                     return Ok(());
                 }
                 // Numbers from the top, so that no value of the measured run is equal.

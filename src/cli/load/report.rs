@@ -84,7 +84,7 @@ impl Report<'_> {
             args.workload.name(),
             args.clients,
             self.elapsed.as_secs_f64(),
-            args.keys,
+            args.keys(),
             if args.zipf { " (Zipf)" } else { "" },
             args.value_size
         )?;
@@ -116,7 +116,12 @@ impl Report<'_> {
         total.reasons.iter().try_for_each(|(reason, count)| writeln!(out, "  {count:>8}  {reason}"))?;
         if let Some(found) = &self.audits {
             let Found { right, wrong, .. } = found;
-            writeln!(out, "bank: {} accounts seen at once {} times; the sum was wrong {wrong} times", args.keys, right + wrong)?;
+            writeln!(
+                out,
+                "bank: {} accounts seen at once {} times; the sum was wrong {wrong} times",
+                args.keys(),
+                right + wrong
+            )?;
         }
         match self.servers {
             Some(servers) => {
@@ -163,13 +168,13 @@ impl Report<'_> {
             })
         });
         let bank = self.audits.as_ref().map(
-            |found| json!({ "accounts": self.args.keys, "right": found.right, "wrong": found.wrong, "first_wrong": found.told }),
+            |found| json!({ "accounts": self.args.keys(), "right": found.right, "wrong": found.wrong, "first_wrong": found.told }),
         );
         json!({
             "outcome": if self.audits.as_ref().is_some_and(|found| found.wrong > 0) { "wrong_sum" } else { "ok" },
             "workload": self.args.workload.name(),
             "clients": self.args.clients,
-            "keys": self.args.keys,
+            "keys": self.args.keys(),
             "zipf": self.args.zipf,
             "value_size": self.args.value_size,
             "rate": self.args.rate,
