@@ -92,6 +92,11 @@ impl Parts {
         matches!(self.kind, Kind::Epoch | Kind::HardState | Kind::Formation | Kind::Clean)
     }
 
+    /// Whether it begins a life.
+    pub fn opens_life(&self) -> bool {
+        self.kind == Kind::Epoch
+    }
+
     fn is_entry(&self) -> bool {
         matches!(self.kind, Kind::Noop | Kind::Write | Kind::Transaction)
     }

@@ -26,6 +26,9 @@ const SEGMENT_SIZE_MIN: u32 = 8 * 1024;
 const SEGMENT_SIZE_MAX: u32 = 1 << 30;
 /// While the disk is full, this much of the last segment (or half of it, if that is less) is a reserve (see [`Room`]). In bytes.
 const RESERVE_MAX: u32 = 8 * 1024 * 1024;
+/// Bytes at a segment's end that only a life's first record may take (a sixteenth of a small segment): some twenty starts. Without it a node whose disk is full, and whose log
+/// is full to the last byte, could not even say that it lives (seed 4316).
+const BOOT_RESERVE_MAX: u32 = 4 * 1024;
 
 /// What the log has done since boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -88,6 +91,11 @@ struct Unsynced {
     clean: bool,
     /// What becomes acknowledgeable with it. Taken when it was acknowledged.
     entries: Vec<(GroupId, Index, Term)>,
+}
+
+/// Bytes at the end of a segment of this size that only a life's first record may take.
+fn boot_reserve(size: u32) -> u32 {
+    BOOT_RESERVE_MAX.min(size / 16)
 }
 
 /// One node's log. See the module's documentation.
@@ -228,7 +236,8 @@ impl Log {
             return Room::new(0, u64::from(RESERVE_MAX));
         };
         let used = self.filling.as_ref().map_or(self.cursor.offset, |batch| batch.offset + batch.length());
-        Room::new(u64::from(current.size.saturating_sub(used)), u64::from(RESERVE_MAX.min(current.size / 2)))
+        let left = current.size.saturating_sub(used + boot_reserve(current.size));
+        Room::new(u64::from(left), u64::from(RESERVE_MAX.min(current.size / 2)))
     }
 
     /// Bytes that the disk lacks for the next segment; 0 while there is room.
@@ -293,12 +302,13 @@ impl Log {
         }
         let parts = Parts::of(record);
         let footprint = parts.footprint();
-        if self.filling.as_ref().is_some_and(|batch| !self.fits(batch.offset, batch.length(), footprint)) {
+        let kept = if parts.opens_life() { 0 } else { boot_reserve(self.cursor.capacity) };
+        if self.filling.as_ref().is_some_and(|batch| !self.fits(batch.offset, batch.length(), footprint, kept)) {
             self.close();
         }
         let bytes = parts.record_length() as u64;
         let lsn = self.next_lsn;
-        let placed = self.filling_batch(footprint).push(parts);
+        let placed = self.filling_batch(footprint, kept).push(parts);
         self.next_lsn = lsn.next();
         self.queue_bytes += bytes;
         self.counters.records += 1;
@@ -309,20 +319,21 @@ impl Log {
         }
     }
 
-    /// Whether `footprint` more bytes go into a batch of `length` at `offset`. An empty batch, a seal, must still fit behind it.
-    fn fits(&self, offset: u32, length: u32, footprint: u32) -> bool {
+    /// Whether `footprint` more bytes go into a batch of `length` at `offset`. An empty batch, a seal, must still fit behind it, and `kept` bytes.
+    fn fits(&self, offset: u32, length: u32, footprint: u32, kept: u32) -> bool {
         let grown = u64::from(length) + u64::from(footprint);
-        let room = u64::from(self.cursor.capacity).saturating_sub(u64::from(offset) + u64::from(EMPTY_BATCH_SIZE));
+        let taken = u64::from(offset) + u64::from(EMPTY_BATCH_SIZE) + u64::from(kept);
+        let room = u64::from(self.cursor.capacity).saturating_sub(taken);
         grown <= room && grown <= BATCH_BYTES_MAX as u64
     }
 
     /// The batch being filled; a new one if there is none, in the next segment if a record of this footprint does not fit this one.
-    fn filling_batch(&mut self, footprint: u32) -> &mut Batch {
+    fn filling_batch(&mut self, footprint: u32, kept: u32) -> &mut Batch {
         if self.filling.is_none() {
             let length = batch_length_alone(footprint);
-            let end = u64::from(self.cursor.offset) + u64::from(length) + u64::from(EMPTY_BATCH_SIZE);
+            let end = u64::from(self.cursor.offset) + u64::from(length) + u64::from(EMPTY_BATCH_SIZE) + u64::from(kept);
             if end > u64::from(self.cursor.capacity) {
-                let needed = SEGMENT_HEADER_SIZE + length + EMPTY_BATCH_SIZE;
+                let needed = SEGMENT_HEADER_SIZE + length + EMPTY_BATCH_SIZE + BOOT_RESERVE_MAX;
                 self.cursor = Cursor {
                     segment: self.cursor.segment.next(),
                     offset: SEGMENT_HEADER_SIZE,

@@ -469,6 +469,25 @@ fn a_full_disk_is_not_fatal() {
 }
 
 #[test]
+fn a_node_whose_disk_and_log_are_full_can_still_say_that_it_lives() {
+    let mut rig = Rig::new(options(64 * 1024), 10);
+    rig.settle();
+    rig.disk.full = true;
+    for term in 1.. {
+        rig.append(Record::HardState(GroupId(1), HardState { term: Term(term), vote: None, commit: Index(0) }));
+        rig.settle();
+        if rig.durable < rig.log.last_lsn() {
+            break;
+        }
+    }
+    for _ in 0..10 {
+        rig.boot(options(64 * 1024)).unwrap();
+        rig.settle();
+        assert_eq!((rig.durable, rig.halted.clone()), (rig.log.last_lsn(), None), "its epoch is durable");
+    }
+}
+
+#[test]
 fn relaxed_syncing_acknowledges_what_is_written_but_syncs_votes_at_once() {
     let relaxed = LogOptions { sync_interval: Duration::from_millis(100), ..options(64 * 1024) };
     let mut rig = Rig::new(relaxed, 10);
@@ -625,6 +644,16 @@ fn no_flipped_bit_in_what_is_sealed_goes_unnoticed() {
 #[test]
 fn a_torn_tail_is_told_with_its_place_and_size() {
     let mut rig = sealed_log(13);
+    // Until the last segment is half full, and the next is made.
+    for index in 14..=20 {
+        if recover(&mut rig.disk, ME).unwrap().tail.segment.unwrap().id < *rig.disk.segments().last().unwrap() {
+            break;
+        }
+        rig.entry(2, index, "key", &[1; 900]);
+        rig.settle();
+    }
+    rig.pass(Duration::from_secs(1));
+    rig.settle();
     assert_eq!(recover(&mut rig.disk, ME).unwrap().torn, None, "a whole log");
     let tail = recover(&mut rig.disk, ME).unwrap().tail;
     let (segment, end) = (tail.segment.unwrap().id, tail.end);
