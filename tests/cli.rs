@@ -361,7 +361,6 @@ fn server_with_limit(home: &Home, files: u32) -> (Killed, mpsc::Receiver<String>
 #[test]
 fn clients_that_take_all_the_descriptors_there_are_leave_those_of_the_log() {
     use ringseed::client::{Client, ClientOptions};
-    use ringseed::msg::client::{Acknowledge, Condition};
     use ringseed::server::handshake::Hello;
     let home = Home::new("descriptors");
     let (mut child, lines) = server_with_limit(&home, 192);
@@ -377,7 +376,7 @@ fn clients_that_take_all_the_descriptors_there_are_leave_those_of_the_log() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let options = || ClientOptions { timeout: Duration::from_secs(20), ..ClientOptions::default() };
     let client = runtime.block_on(Client::connect(std::slice::from_ref(&address), options())).unwrap();
-    let put = |n: u32| client.put(format!("k{n}"), vec![0; 300 << 10], Condition::None, Acknowledge::Quorum);
+    let put = |n: u32| client.put(format!("k{n}"), vec![0; 300 << 10]).into_future();
     runtime.block_on(put(0)).unwrap();
     // As many as it would take; those that are turned away come again.
     let mut held: Vec<std::net::TcpStream> = Vec::new();

@@ -240,7 +240,7 @@ async fn leads_most(client: &Client) -> usize {
 async fn every_replica_confirms(client: &Client) {
     let deadline = Instant::now() + Duration::from_secs(20);
     for number in 0..KEYS {
-        while let Err(error) = client.put(key(number), "all", Condition::None, Acknowledge::All).await {
+        while let Err(error) = client.put(key(number), "all").acknowledge(Acknowledge::All).await {
             assert!(Instant::now() < deadline, "{error}");
         }
     }
@@ -304,8 +304,8 @@ async fn keep_asking(shared: Arc<Work>, client: Client, worker: u64) -> Vec<Erro
         }
         let key = format!("{worker}-{}", count % 40);
         let outcome = match count % 3 {
-            0 => client.get(key, Consistency::Strong).await.map(|_| ()),
-            _ => client.put(key, count.to_string(), Condition::None, Acknowledge::Quorum).await.map(|_| ()),
+            0 => client.get(key).await.map(|_| ()),
+            _ => client.put(key, count.to_string()).await.map(|_| ()),
         };
         match outcome {
             Ok(()) => _ = shared.done.fetch_add(1, Ordering::Relaxed),
@@ -426,7 +426,7 @@ async fn a_directory_has_one_process_and_an_emptied_one_is_refused() {
     let mut cluster = Cluster::start("directories");
     let client = cluster.client().await;
     let deadline = Instant::now() + Duration::from_secs(20);
-    while let Err(error) = client.put("key", "value", Condition::None, Acknowledge::All).await {
+    while let Err(error) = client.put("key", "value").acknowledge(Acknowledge::All).await {
         assert!(Instant::now() < deadline, "{error}");
     }
 
@@ -451,11 +451,11 @@ async fn a_directory_has_one_process_and_an_emptied_one_is_refused() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // Node 3 may have led; what was on its way to it then is unknown.
-    while let Err(error) = client.put("key", "other", Condition::None, Acknowledge::Quorum).await {
+    while let Err(error) = client.put("key", "other").await {
         assert!(Instant::now() < deadline, "two of three are enough: {error}");
     }
-    assert!(client.put("key", "all", Condition::None, Acknowledge::All).await.is_err(), "an emptied disk confirms nothing");
-    let got = client.get("key", Consistency::Strong).await.expect("a quorum");
+    assert!(client.put("key", "all").acknowledge(Acknowledge::All).await.is_err(), "an emptied disk confirms nothing");
+    let got = client.get("key").await.expect("a quorum");
     assert!(got.value.is_some());
 }
 

@@ -14,8 +14,9 @@
 //! by its options or else by the first node that answers, and sends nothing to a node of another: that is an error which names both. Where the nodes are is learnt
 //! anew from the ring whenever one of them is not found at its address.
 //!
-//! Transactions of one request, and those that read before they write, are in [`transaction`](self::transaction).
+//! Calls on one item and pages are in [`calls`](self::calls), with an example. Transactions of one request, and those that read before they write, are in [`transaction`](self::transaction).
 
+pub mod calls;
 mod connection;
 mod routing;
 pub mod transaction;
@@ -23,10 +24,8 @@ pub mod transaction;
 use crate::base::limits::TIMEOUT_MAX;
 use crate::base::random::Random;
 use crate::base::{ClusterId, Duration, NodeId, Version};
-use crate::msg::client::{
-    Acknowledge, Action, Condition, Consistency, Doubt, Operation, Rejection, RequestBody, Response, ResponseBody, RingReport,
-    Scan, Scanned, StatusReport,
-};
+pub use crate::msg::client::{Acknowledge, Condition, Consistency, Scanned};
+use crate::msg::client::{Doubt, Rejection, RequestBody, Response, ResponseBody, RingReport, StatusReport};
 use crate::msg::transaction::FailureReason;
 use bytes::Bytes;
 use connection::{Connection, Link, NoAnswer, NoConnection};
@@ -257,38 +256,9 @@ impl Client {
         Ok(())
     }
 
-    pub async fn get(&self, key: impl Into<Bytes>, consistency: Consistency) -> Result<Got, Error> {
-        match self.operate(key, Action::Get { consistency }).await? {
-            ResponseBody::Value { value, version } => Ok(Got { value, version }),
-            other => Err(out_of_place(&other)),
-        }
-    }
-
-    pub async fn put(
-        &self,
-        key: impl Into<Bytes>,
-        value: impl Into<Bytes>,
-        condition: Condition,
-        acknowledge: Acknowledge,
-    ) -> Result<Written, Error> {
-        written(self.operate(key, Action::Put { value: value.into(), condition, acknowledge }).await?)
-    }
-
-    pub async fn delete(&self, key: impl Into<Bytes>, condition: Condition, acknowledge: Acknowledge) -> Result<Written, Error> {
-        written(self.operate(key, Action::Delete { condition, acknowledge }).await?)
-    }
-
-    /// Adds `by` to a number; an absent item counts as 0.
-    pub async fn increment(&self, key: impl Into<Bytes>, by: i64, acknowledge: Acknowledge) -> Result<Written, Error> {
-        written(self.operate(key, Action::Increment { by, acknowledge }).await?)
-    }
-
-    /// One page. [`Scanned::next`] says from where to ask for the next.
-    pub async fn scan(&self, scan: Scan) -> Result<Scanned, Error> {
-        match self.call(RequestBody::Scan(scan)).await? {
-            ResponseBody::Scanned(page) => Ok(page),
-            other => Err(out_of_place(&other)),
-        }
+    /// For how long a call goes on trying unless it says otherwise.
+    fn timeout(&self) -> Duration {
+        self.shared.options.timeout
     }
 
     /// The ring as the node asked sees it now.
@@ -434,10 +404,6 @@ impl Client {
         }
     }
 
-    async fn operate(&self, key: impl Into<Bytes>, action: Action) -> Result<ResponseBody, Error> {
-        self.call(RequestBody::Operation(Operation { key: key.into(), action })).await
-    }
-
     /// One request to one node. `remaining`: for how long the cluster may go on trying; `patience`: for how long we wait.
     async fn ask(
         &self,
@@ -515,13 +481,6 @@ fn has_token(body: &RequestBody) -> bool {
 /// Whether another node, or the same one a little later, may do what this one rejected.
 fn may_pass(why: &Rejection) -> bool {
     matches!(why, Rejection::NoLeader | Rejection::NotReady | Rejection::Stopping)
-}
-
-fn written(body: ResponseBody) -> Result<Written, Error> {
-    match body {
-        ResponseBody::Written { version, number } => Ok(Written { version, number }),
-        other => Err(out_of_place(&other)),
-    }
 }
 
 fn out_of_place(body: &ResponseBody) -> Error {

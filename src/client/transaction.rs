@@ -590,14 +590,14 @@ fn merge(mut reports: Vec<TransactionReport>) -> Vec<InFlight> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::base::{Term, Version};
     use crate::client::{ClientOptions, Routing};
     use crate::msg::transaction::Attempt;
 
     /// A client that knows nobody: what stays in the client can be tested without a cluster.
-    fn alone() -> Client {
+    pub fn alone() -> Client {
         let routing = Mutex::new(Routing::new(&["nowhere:1".into()], None));
         let options = ClientOptions::default();
         Client { shared: Arc::new(super::super::Shared { options, routing, random: Mutex::new(entropy()) }) }

@@ -326,7 +326,7 @@ async fn another_cluster_at_the_address_is_an_error_that_names_both_and_nothing_
     let meant = ClientOptions { cluster: Some(ours), ..ClientOptions::default() };
     names_both(&Client::connect(&[address], meant).await.expect_err("not the cluster that is meant"), ours, theirs);
     for key in ["k", "l"] {
-        assert_eq!(stranger.get(key, Consistency::Strong).await.expect("its own").version.0, 0, "{key} was written");
+        assert_eq!(stranger.get(key).await.expect("its own").version.0, 0, "{key} was written");
     }
 }
 
@@ -406,7 +406,7 @@ impl Three {
     async fn until(&self, client: &Client, nodes: &[u16]) {
         let wait_until = tokio::time::Instant::now() + Duration::from_secs(30);
         loop {
-            let put = client.put("k", "v", Condition::None, Acknowledge::Quorum).await;
+            let put = client.put("k", "v").await;
             let statuses = client.statuses().await;
             let up = |node: &u16| statuses.iter().any(|(other, status)| other.0 == *node && status.is_ok());
             if put.is_ok() && nodes.iter().all(up) {
