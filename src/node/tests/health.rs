@@ -47,7 +47,9 @@ fn a_cluster_that_forms_says_whom_it_waits_for_and_who_was_started_otherwise() {
 fn a_quorum_that_is_lost_and_regained_shows_in_the_count_of_partitions_without_a_leader() {
     let mut cluster = Cluster::new(3);
     let health = cluster.health(1);
-    assert!((health.groups, health.groups_leaderless) == (4, 0) && health.groups_led > 0);
+    assert_eq!((health.groups, health.groups_leaderless), (4, 0));
+    let led: usize = (1..=3).map(|n| cluster.health(n).groups_led).sum();
+    assert_eq!(led, 4, "each partition is led by one");
     assert!(health.peers.iter().all(|peer| peer.is_up));
     cluster.kill(2);
     cluster.run(2_000);
