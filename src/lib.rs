@@ -66,3 +66,8 @@ pub mod server;
 pub mod store;
 pub mod txn;
 pub mod wal;
+
+/// The programs in the README compile.
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
