@@ -359,6 +359,55 @@ mod tests {
     use crate::msg::client::Consistency;
     use crate::msg::log::FactSummary;
 
+    /// Whether a scan of this store is answered at once, by keys.
+    fn listed(store: &mut Store, prefix: &'static str, from: &'static str, limit: u32) -> Option<Vec<Bytes>> {
+        let (mut random, mut cache) = (crate::base::random::stream(1, "test"), crate::base::cache::ValueCache::new(0));
+        let view = crate::actor::LivenessView::default();
+        let mut cx = Context {
+            now: Time::from_millis(1),
+            me: crate::base::NodeId(1),
+            epoch: crate::base::Epoch(1),
+            random: &mut random,
+            liveness: &view,
+            flow: crate::actor::FlowView::empty(),
+            cache: &mut cache,
+            wall_clock_ms: 0,
+            room: crate::actor::Room::AMPLE,
+            quorum_has_room: true,
+            sync: crate::base::Duration::ZERO,
+        };
+        let scan = Scan { prefix: prefix.into(), from: from.into(), limit, consistency: Consistency::Strong };
+        let mut out = Outbox::default();
+        store.read_unlocked(&mut cx, Origin::Gateway(1), Task::List(scan), Time::NEVER, 0, &mut out);
+        match out.pop() {
+            Some(Out::Answer(_, Outcome::Listed(listing))) => Some(listing.items.into_iter().map(|item| item.key).collect()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_scan_waits_only_for_what_it_would_show() {
+        let mut store = Store::new(GroupId(1));
+        for n in 1..=9_u64 {
+            let value = Some(ValuePlace { place: Place::default(), checksum: 0 });
+            store.restore(Time::ZERO, Index(n), &FactSummary::Write { key: Bytes::from(format!("k{n}")), value });
+        }
+        let id = TransactionId { home: GroupId(2), attempt: crate::msg::transaction::Attempt::FIRST };
+        store.prepared_locks.take(&Bytes::from("k5"), true, id, crate::msg::transaction::Age::default());
+        let keys = |keys: &[&'static str]| Some(keys.iter().map(|key| Bytes::from(*key)).collect::<Vec<Bytes>>());
+        // What is about to be written lies in the range, but behind what the page shows, or before its start, or has another prefix.
+        assert_eq!(listed(&mut store, "", "", 3), keys(&["k1", "k2", "k3"]));
+        assert_eq!(listed(&mut store, "k", "k6", 2), keys(&["k6", "k7"]));
+        assert_eq!(listed(&mut store, "k6", "", 9), keys(&["k6"]));
+        assert!(store.blocked.is_empty());
+        // It is among what the page would show.
+        assert_eq!(listed(&mut store, "", "k4", 3), None);
+        assert_eq!(listed(&mut store, "", "", 9), None);
+        assert_eq!(store.blocked.len(), 2);
+        store.prepared_locks.release(b"k5", id);
+        assert_eq!(listed(&mut store, "", "k4", 3), keys(&["k4", "k5", "k6"]));
+    }
+
     #[test]
     fn one_step_looks_at_so_many_items_and_a_part_says_where_to_go_on() {
         let mut store = Store::new(GroupId(1));
