@@ -93,7 +93,7 @@ fn bodies() -> Vec<ResponseBody> {
     all
 }
 
-fn rejections() -> [Rejection; 14] {
+fn rejections() -> [Rejection; 15] {
     let all = [
         Rejection::KeyTooLong(1),
         Rejection::KeyEmpty,
@@ -109,11 +109,12 @@ fn rejections() -> [Rejection; 14] {
         Rejection::Invalid("why".into()),
         Rejection::TokenReused,
         Rejection::TooLarge,
+        Rejection::TooManyTokens,
     ];
     assert_has_each!(
         all,
         Rejection: KeyTooLong KeyEmpty ValueTooLong NotANumber Overloaded NoLeader DeadlineExceeded DiskFull Corrupt Stopping NotReady
-            Invalid TokenReused TooLarge
+            Invalid TokenReused TooLarge TooManyTokens
     );
     all
 }

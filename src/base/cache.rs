@@ -1,8 +1,8 @@
 //! The node's one cache of values, bounded in bytes, evicting by CLOCK (second chance); and how many bytes of values are lent: being read from the log, or
-//! held until an answer is whole.
+//! held until an answer is whole, or until a transaction that has read them is decided.
 
 use super::Place;
-use super::limits::READ_BYTES_IN_PROGRESS_MAX;
+use super::limits::{READ_BYTES_IN_PROGRESS_MAX, VOTED_BYTES_PER_NODE_MAX};
 use bytes::Bytes;
 use core::hash::{BuildHasherDefault, Hasher};
 use indexmap::IndexMap;
@@ -24,6 +24,8 @@ pub struct ValueCache {
     size_max: usize,
     /// Bytes lent; never more than [`READ_BYTES_IN_PROGRESS_MAX`].
     lent: Arc<AtomicUsize>,
+    /// Bytes lent to coordinators; never more than [`VOTED_BYTES_PER_NODE_MAX`].
+    voted: Arc<AtomicUsize>,
 }
 
 /// Leave to hold so many bytes of values, until it is dropped.
@@ -51,7 +53,7 @@ const SLOT_SIZE: usize = 96;
 
 impl ValueCache {
     pub fn new(size_max: usize) -> ValueCache {
-        ValueCache { slots: IndexMap::default(), hand: 0, size: 0, size_max, lent: Arc::default() }
+        ValueCache { slots: IndexMap::default(), hand: 0, size: 0, size_max, lent: Arc::default(), voted: Arc::default() }
     }
 
     pub fn get(&mut self, place: Place) -> Option<Bytes> {
@@ -89,11 +91,12 @@ impl ValueCache {
 
     /// Leave to read so many bytes of values, in the cache or not; `None` when too many are being read.
     pub fn lend(&self, bytes: usize) -> Option<Lent> {
-        if self.lent() + bytes > READ_BYTES_IN_PROGRESS_MAX {
-            return None;
-        }
-        self.lent.fetch_add(bytes, Ordering::Relaxed);
-        Some(Lent { bytes, all: Arc::clone(&self.lent) })
+        lend_of(&self.lent, bytes, READ_BYTES_IN_PROGRESS_MAX)
+    }
+
+    /// Leave for a coordinator to hold so many bytes of values that came with a vote; `None` when coordinators hold too many.
+    pub fn lend_for_vote(&self, bytes: usize) -> Option<Lent> {
+        lend_of(&self.voted, bytes, VOTED_BYTES_PER_NODE_MAX)
     }
 
     /// Bytes lent.
@@ -122,6 +125,14 @@ impl ValueCache {
             }
         }
     }
+}
+
+fn lend_of(all: &Arc<AtomicUsize>, bytes: usize, bytes_max: usize) -> Option<Lent> {
+    if all.load(Ordering::Relaxed) + bytes > bytes_max {
+        return None;
+    }
+    all.fetch_add(bytes, Ordering::Relaxed);
+    Some(Lent { bytes, all: Arc::clone(all) })
 }
 
 /// A fixed mixer for keys that are places: no random state, so equal runs stay equal.

@@ -67,11 +67,12 @@ pub const PREPARED_PER_GROUP_MAX: usize = 4 * 1024;
 pub const RESOLVED_PER_GROUP_MAX: usize = 64 * 1024;
 /// Attempts that a prepare names as open although they lie below its floor. More: the floor is lower.
 pub const OPEN_NAMED_MAX: usize = 256;
-/// Tokens that one group remembers. At the limit, a transaction with a new one is rejected, `Overloaded`.
+/// Tokens that one group remembers. At the limit, a transaction with a new one is rejected, `TooManyTokens`; none is forgotten before its time, and transactions
+/// without a token go on.
 pub const TOKENS_PER_GROUP_MAX: usize = 16 * 1024;
 /// Bytes that the tokens of one group take in memory, with their answers. At the limit: as above.
 pub const TOKEN_BYTES_PER_GROUP_MAX: usize = 8 * 1024 * 1024;
-/// The same of all groups of a node. At the limit, its leaders take no transaction with a new token: rejected, `Overloaded`.
+/// The same of all groups of a node. At the limit: as above, for all groups that it leads.
 pub const TOKEN_BYTES_PER_NODE_MAX: usize = 128 * 1024 * 1024;
 /// Transactions, and tokens, in one entry that says that they are over. More: in the next.
 pub const ENDED_PER_ENTRY_MAX: usize = 1_024;
@@ -120,6 +121,8 @@ pub const ENVELOPE_MESSAGES_MAX: usize = 64 * 1024;
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes in the log's queue that are not yet durable. At the limit: client writes are rejected, `Overloaded`.
 pub const LOG_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Bytes of values that coordinators at one node hold: read by transactions that are not decided yet. At the limit: the transaction is rejected, `Overloaded`.
+pub const VOTED_BYTES_PER_NODE_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of values that are being read, at one node, for answers that are not made yet and for writes that need them. Counted where they are asked for,
 /// by the lengths in the index. At the limit: rejected, `Overloaded`; a gateway asks again for a part of what it gathers.
 pub const READ_BYTES_IN_PROGRESS_MAX: usize = 64 * 1024 * 1024;

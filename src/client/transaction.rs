@@ -41,7 +41,9 @@
 //! ```
 //!
 //! **Unknown outcomes.** A transaction without a token that was in flight when its connection dropped is [`Error::Unknown`]. One with a token is sent again until
-//! its deadline, since the same token has the same answer for ten minutes. Interactive transactions that write carry a token of their own, and release it once they are answered.
+//! its deadline, since the same token has the same answer for ten minutes. Interactive transactions that write carry a token of their own, and release it once they are answered. A
+//! partition that remembers as many tokens as it may takes no new one ([`Rejection::TooManyTokens`]): then they go without, and an outcome that is unknown stays so. Release your own
+//! tokens, too, when nobody will ask with them again ([`Client::release_token`]).
 
 use super::{Client, Error, Got, PAUSE_MAX, PAUSE_MIN, out_of_place};
 use crate::base::limits::{TIMEOUT_MAX, TRANSACTION_ITEMS_MAX};
@@ -147,12 +149,18 @@ impl Client {
         }
     }
 
-    /// [`Transaction::release`] of a token of ours, behind the caller's back. If it is lost, the token has its ten minutes.
+    /// Says that nobody will ask with this token again, and that no request with it is under way: it need not be remembered for its ten minutes.
+    pub async fn release_token(&self, token: impl Into<Bytes>) -> Result<(), Error> {
+        let release = RequestBody::Transact(Transaction::release(token.into()));
+        self.call_within(release, RELEASE_WITHIN).await.map(drop)
+    }
+
+    /// [`Client::release_token`] of a token of ours, behind the caller's back. If it is lost, the token has its ten minutes.
     fn release(&self, token: Bytes) {
         let client = self.clone();
         tokio::spawn(async move {
             // Whatever comes of it.
-            let _ = client.call_within(RequestBody::Transact(Transaction::release(token)), RELEASE_WITHIN).await;
+            let _ = client.release_token(token).await;
         });
     }
 
@@ -410,10 +418,16 @@ impl Interactive {
         }
         // The home is the token's partition: best that of a key which is written.
         let home = items.iter().find(|item| item.is_write());
-        let token = home.map(|item| self.client.new_token(&item.key));
+        let mut token = home.map(|item| self.client.new_token(&item.key));
         let written: Vec<Option<Bytes>> = items.iter().map(|item| item.is_write().then(|| item.key.clone())).collect();
         let mut sent = 0;
-        let answer = self.client.transact_counted(Transaction { items, token: token.clone() }, self.time_left(), &mut sent).await;
+        let whole = Transaction { items: items.clone(), token: token.clone() };
+        let mut answer = self.client.transact_counted(whole, self.time_left(), &mut sent).await;
+        if sent == 1 && matches!(answer, Err(Error::Rejected(Rejection::TooManyTokens))) {
+            // Certainly not begun, and nothing but the token was in its way.
+            (token, sent) = (None, 0);
+            answer = self.client.transact_counted(Transaction { items, token: None }, self.time_left(), &mut sent).await;
+        }
         // Only if there was one request alone, and it was answered, is none under way that would be taken for a new one. Any other token stays.
         let settled = answer.is_ok() || answer.as_ref().is_err_and(settles);
         if let Some(token) = token.filter(|_| sent == 1 && settled) {
@@ -700,6 +714,59 @@ pub(super) mod tests {
             client.transaction(Duration::from_secs(1), body).await
         };
         is_send(&future);
+    }
+
+    /// A node that refuses every token for want of room, on one connection. What it was asked, in order.
+    async fn full_of_tokens(listener: tokio::net::TcpListener) -> Vec<Option<Bytes>> {
+        use crate::msg::client::{Request, Response};
+        use crate::msg::codec;
+        use crate::server::frame::{self, Kind};
+        use crate::server::handshake::{self, Hello, Role};
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        handshake::accept(&mut stream).await.expect("a hello");
+        let (role, cluster) = (Role::Peer, Some(crate::base::ClusterId(1)));
+        let hello = Hello { role, node: NodeId(1), cluster, ..Hello::client() };
+        handshake::welcome(&mut stream, &hello).await.expect("open");
+        let (mut buffer, mut asked) = (bytes::BytesMut::new(), Vec::new());
+        while stream.read_buf(&mut buffer).await.is_ok_and(|count| count > 0) {
+            while let Some((_, body)) = frame::take(&mut buffer, 1 << 20).expect("good frames") {
+                let request: Request = codec::decode(&body).expect("a request");
+                let body = match request.body {
+                    RequestBody::Transact(transaction) => {
+                        asked.push(transaction.token.clone());
+                        match transaction.token {
+                            Some(_) => ResponseBody::Rejected(Rejection::TooManyTokens),
+                            None => ResponseBody::Transacted(vec![ItemResult::default(); transaction.items.len()]),
+                        }
+                    }
+                    _ => ResponseBody::Rejected(Rejection::NotReady),
+                };
+                let mut bytes = Vec::new();
+                frame::append(Kind::Message, &Response { id: request.id, leader: None, body }, &mut bytes);
+                stream.write_all(&bytes).await.expect("open");
+            }
+        }
+        asked
+    }
+
+    #[tokio::test]
+    async fn where_no_more_tokens_are_taken_a_commit_goes_without() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let node = tokio::spawn(full_of_tokens(listener));
+        let client = Client::connect(&[address], ClientOptions::default()).await.expect("connects");
+        let transaction = client.begin();
+        transaction.put("k", "v").expect("fits");
+        transaction.commit().await.expect("goes without");
+        // What the user gives a token is not done without it.
+        let own = Transaction { items: vec![TransactionItem::put("k", "v")], token: Some("mine".into()) };
+        let refused = client.transact(own).await.expect_err("has a token");
+        assert_eq!(refused, Error::Rejected(Rejection::TooManyTokens));
+        assert!(refused.to_string().contains("without a token"), "{refused}");
+        drop((transaction, client));
+        let asked = node.await.expect("ends with its client");
+        assert!(matches!(&asked[..], [Some(own), None, Some(users)] if own != users), "{asked:?}");
     }
 
     #[test]

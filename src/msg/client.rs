@@ -385,11 +385,15 @@ pub enum Rejection {
     /// What was to be read together is larger than [`crate::base::limits::TRANSACTION_SIZE_MAX`].
     #[n(13)]
     TooLarge,
+    /// The home, or the node that leads it, remembers as many tokens as it may: see [`crate::base::limits::TOKENS_PER_GROUP_MAX`]. Release those that nobody will ask with again, try
+    /// again later, or without a token.
+    #[n(14)]
+    TooManyTokens,
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use crate::base::limits::{KEY_SIZE_MAX, TRANSACTION_SIZE_MAX, VALUE_SIZE_MAX};
+        use crate::base::limits::{KEY_SIZE_MAX, TOKEN_LIFETIME, TRANSACTION_SIZE_MAX, VALUE_SIZE_MAX};
         match self {
             Rejection::KeyTooLong(size) => write!(f, "the key has {size} bytes; at most {KEY_SIZE_MAX} are allowed"),
             Rejection::KeyEmpty => write!(f, "the key is empty"),
@@ -410,6 +414,11 @@ impl fmt::Display for Rejection {
             Rejection::TooLarge => {
                 write!(f, "the items have more than {TRANSACTION_SIZE_MAX} bytes together; read fewer at once")
             }
+            Rejection::TooManyTokens => write!(
+                f,
+                "the token's partition remembers as many tokens as it may, each for {} minutes unless its client releases it; try again later, or without a token",
+                TOKEN_LIFETIME.as_secs() / 60
+            ),
         }
     }
 }

@@ -51,11 +51,13 @@
 //!
 //! With an idempotency token, the answer is part of the decision, a refusal by condition, too; so the same token meets its answer at the same home under any leader. It is kept for [`TOKEN_LIFETIME`],
 //! counted in entries of the log (`tokens.rs`): clocks that are set do not matter. A client that has its answer, and has asked once only, will not ask again: it releases the token, and an entry that
-//! others share ends it.
+//! others share ends it. A home that remembers as many as it may takes no new one, since none may go before its time; what comes without a token goes on, and so an interactive
+//! transaction is tried without its own.
 
 mod tokens;
 
 use crate::actor::{Actor, Context, Origin, Outbox, TimerKind, partition_of};
+use crate::base::cache::Lent;
 use crate::base::limits::{ENDED_PER_ENTRY_MAX, OPEN_NAMED_MAX, TRANSACTION_SIZE_MAX, TRANSACTIONS_PER_HOME_MAX};
 use crate::base::{Duration, GroupId, Index, Term, Time, Version, hash};
 use crate::msg::client::{Doubt, Rejection, ResponseBody};
@@ -218,6 +220,8 @@ struct Active {
     /// Participants whose votes are awaited.
     awaited: BTreeSet<GroupId>,
     results: Vec<ItemResult>,
+    /// Leave to hold the values among them.
+    lent: Vec<Lent>,
     /// With the transaction's fingerprint.
     token: Option<(Bytes, u64)>,
     phase: Phase,
@@ -297,7 +301,7 @@ impl Coordinator {
                     Some(ResponseBody::NotCommitted(vec![Failure { item: 0, reason: FailureReason::Conflict }]))
                 }
                 None if !takes_tokens || self.tokens.is_full(leading.tokens.len()) => {
-                    Some(ResponseBody::Rejected(Rejection::Overloaded))
+                    Some(ResponseBody::Rejected(Rejection::TooManyTokens))
                 }
                 None => None,
             }
@@ -337,9 +341,10 @@ impl Coordinator {
         }
         self.counters.begun += 1;
         leading.deadlines.insert((deadline, number));
-        let awaited = BTreeSet::new();
+        let (awaited, lent) = (BTreeSet::new(), Vec::new());
         let phase = if own.is_empty() { Phase::Preparing } else { Phase::Holding };
-        let active = Active { origin, age, began: cx.now, deadline, own, own_writes, parties, awaited, results, token, phase };
+        let active =
+            Active { origin, age, began: cx.now, deadline, own, own_writes, parties, awaited, results, lent, token, phase };
         leading.active.insert(number, active);
         self.hold(number, out);
     }
@@ -390,15 +395,13 @@ impl Coordinator {
             return;
         };
         match vote {
-            Vote::Yes(results) => {
-                record(&mut active.results, results);
-                if bytes_read(&active.results) > TRANSACTION_SIZE_MAX {
-                    self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(Rejection::TooLarge)), out);
-                    return;
+            Vote::Yes(results) => match active.take(cx, results) {
+                Ok(()) => {
+                    active.phase = Phase::Preparing;
+                    self.prepare(id.attempt.number, out);
                 }
-                active.phase = Phase::Preparing;
-                self.prepare(id.attempt.number, out);
-            }
+                Err(why) => self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(why)), out),
+            },
             Vote::No(failures) => self.refuse(cx, id, failures, out),
             Vote::Rejected(why) => self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(why)), out),
         }
@@ -521,12 +524,10 @@ impl Coordinator {
         match outcome {
             Outcome::Voted(Vote::Yes(results)) => {
                 active.awaited.remove(&group);
-                record(&mut active.results, results);
-                if bytes_read(&active.results) > TRANSACTION_SIZE_MAX {
-                    self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(Rejection::TooLarge)), out);
-                    return;
+                match active.take(cx, results) {
+                    Ok(()) => self.decide_if_all_voted(id.attempt.number, out),
+                    Err(why) => self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(why)), out),
                 }
-                self.decide_if_all_voted(id.attempt.number, out);
             }
             Outcome::Voted(Vote::No(failures)) => self.refuse(cx, id, failures, out),
             Outcome::Voted(Vote::Rejected(why)) | Outcome::Answer(ResponseBody::Rejected(why)) => {
@@ -763,18 +764,26 @@ fn first_of(ended: &mut Vec<TransactionId>) -> Vec<TransactionId> {
     std::mem::replace(ended, rest)
 }
 
-fn record(results: &mut [ItemResult], placed: Vec<PlacedResult>) {
-    for PlacedResult { place, result } in placed {
-        // A place beyond the end is a peer's mistake.
-        if let Some(slot) = results.get_mut(place as usize) {
-            *slot = result;
+impl Active {
+    /// Takes what came with a vote. The values that were read are held until the decision: as many as one transaction may read, and as all of the node may.
+    fn take(&mut self, cx: &Context<'_>, placed: Vec<PlacedResult>) -> Result<(), Rejection> {
+        let read = bytes_read(placed.iter().map(|placed| &placed.result));
+        if read > 0 {
+            self.lent.push(cx.cache.lend_for_vote(read).ok_or(Rejection::Overloaded)?);
         }
+        for PlacedResult { place, result } in placed {
+            // A place beyond the end is a peer's mistake.
+            if let Some(slot) = self.results.get_mut(place as usize) {
+                *slot = result;
+            }
+        }
+        if bytes_read(&self.results) > TRANSACTION_SIZE_MAX { Err(Rejection::TooLarge) } else { Ok(()) }
     }
 }
 
 /// Bytes of what was read.
-fn bytes_read(results: &[ItemResult]) -> usize {
-    results.iter().filter_map(|result| result.value.as_ref()).map(Bytes::len).sum()
+fn bytes_read<'a>(results: impl IntoIterator<Item = &'a ItemResult>) -> usize {
+    results.into_iter().filter_map(|result| result.value.as_ref()).map(Bytes::len).sum()
 }
 
 impl Actor for Coordinator {
@@ -835,6 +844,98 @@ impl Actor for Coordinator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::cache::ValueCache;
+    use crate::msg::transaction::TransactionItem;
+
+    fn handle(coordinator: &mut Coordinator, cache: &mut ValueCache, input: In) -> Vec<Out> {
+        let mut random = crate::base::random::stream(1, "test");
+        let view = crate::actor::LivenessView::default();
+        let mut cx = Context {
+            now: Time::from_millis(1),
+            me: crate::base::NodeId(1),
+            epoch: crate::base::Epoch(1),
+            random: &mut random,
+            liveness: &view,
+            flow: crate::actor::FlowView::empty(),
+            cache,
+            wall_clock_ms: 0,
+            room: crate::actor::Room::AMPLE,
+            quorum_has_room: true,
+            sync: Duration::ZERO,
+        };
+        let mut out = Outbox::default();
+        coordinator.handle(&mut cx, input, &mut out);
+        coordinator.check();
+        std::iter::from_fn(|| out.pop()).collect()
+    }
+
+    fn begin(items: Vec<TransactionItem>, token: Option<&'static str>, takes_tokens: bool) -> In {
+        let transaction = Transaction { items, token: token.map(Bytes::from) };
+        let (origin, deadline) = (Origin::Gateway(1), Time::NEVER);
+        In::Begin(Begin { origin, age: Age::default(), transaction, term: None, deadline, takes_tokens })
+    }
+
+    fn answer(out: Vec<Out>) -> Option<ResponseBody> {
+        out.into_iter().find_map(|out| if let Out::Answer(_, Outcome::Answer(body)) = out { Some(body) } else { None })
+    }
+
+    /// What a leading coordinator answers at once to a transaction with this token; `None`: it is begun.
+    fn refused(coordinator: &mut Coordinator, token: Option<&'static str>, takes_tokens: bool) -> Option<ResponseBody> {
+        let input = begin(vec![TransactionItem::increment("k", 1)], token, takes_tokens);
+        answer(handle(coordinator, &mut ValueCache::new(0), input))
+    }
+
+    #[test]
+    fn what_the_coordinators_of_a_node_have_read_is_bounded() {
+        let mut cache = ValueCache::new(0);
+        let mut homes = [(); 2].map(|()| Coordinator::new(GroupId(1), 1));
+        homes.iter_mut().for_each(|home| home.on_ready(Time::ZERO, Term(2), &mut Outbox::default()));
+        let value = Bytes::from(vec![b'v'; crate::base::limits::VALUE_SIZE_MAX]);
+        // Begins a transaction that reads ten values, and takes its own store's vote.
+        let read = |home: &mut Coordinator, cache: &mut ValueCache, number: u64| {
+            let items = (0..10).map(|n| TransactionItem::read(format!("{number}/{n}"))).collect();
+            assert!(handle(home, cache, begin(items, None, true)).iter().any(|out| matches!(out, Out::Hold(..))));
+            let result = ItemResult { value: Some(value.clone()), ..ItemResult::default() };
+            let results = (0..10).map(|place| PlacedResult { place, result: result.clone() }).collect();
+            let id = home.id(Attempt { term: Term(2), number: home.leading.as_ref().unwrap().number });
+            (id, answer(handle(home, cache, In::Held(id, Vote::Yes(results)))))
+        };
+        let fit = crate::base::limits::VOTED_BYTES_PER_NODE_MAX / (10 * crate::base::limits::VALUE_SIZE_MAX);
+        let begun: Vec<TransactionId> = (0..fit as u64)
+            .map(|number| {
+                let (id, answered) = read(&mut homes[number as usize % 2], &mut cache, number);
+                assert_eq!(answered, None, "it is being decided");
+                id
+            })
+            .collect();
+        let overloaded = Some(ResponseBody::Rejected(Rejection::Overloaded));
+        assert_eq!(read(&mut homes[0], &mut cache, 100).1, overloaded, "the sum of all homes counts");
+        assert_eq!(answer(handle(&mut homes[1], &mut cache, begin(vec![TransactionItem::delete("k")], None, true))), None);
+        // What is over holds nothing.
+        handle(&mut homes[0], &mut cache, In::NotDecided(begun[0]));
+        assert_eq!(read(&mut homes[1], &mut cache, 101).1, None);
+    }
+
+    #[test]
+    fn a_home_full_of_tokens_refuses_new_ones_and_nothing_else() {
+        let mut coordinator = Coordinator::new(GroupId(1), 1);
+        coordinator.on_ready(Time::ZERO, Term(2), &mut Outbox::default());
+        let too_many = Some(ResponseBody::Rejected(Rejection::TooManyTokens));
+        assert_eq!(refused(&mut coordinator, Some("a"), false), too_many, "the node has no room");
+        assert_eq!(refused(&mut coordinator, None, false), None);
+        for number in 0..crate::base::limits::TOKENS_PER_GROUP_MAX as u64 {
+            let token = Bytes::copy_from_slice(&number.to_be_bytes());
+            coordinator.tokens.insert(TokenRecord { token, contents: 0, answer: TransactionAnswer::Committed(Vec::new()) });
+        }
+        assert_eq!(refused(&mut coordinator, Some("a"), true), too_many);
+        // What it knows is answered, and what has no token is begun.
+        let known = refused(&mut coordinator, Some("\0\0\0\0\0\0\0\u{1}"), true);
+        assert_eq!(known, Some(ResponseBody::Rejected(Rejection::TokenReused)), "of other contents, here");
+        assert_eq!(refused(&mut coordinator, None, true), None);
+        // One that is released makes room.
+        coordinator.apply_end(&[], &[Blob(Bytes::copy_from_slice(&0_u64.to_be_bytes()))], false);
+        assert_eq!(refused(&mut coordinator, Some("a"), true), None);
+    }
 
     #[test]
     fn the_floor_rises_past_what_is_stuck() {
