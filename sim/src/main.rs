@@ -222,8 +222,15 @@ fn print_summary(summary: &Summary) {
     );
     let stats = summary.stats;
     println!(
-        "operations: {} done, {} conditions failed, {} rejected, {} unknown; {} transactions committed, {} met a conflict; {} keys undecided",
-        stats.done, stats.conditions_failed, stats.rejected, stats.unknown, stats.committed, stats.conflicts, summary.undecided
+        "operations: {} done, {} conditions failed, {} rejected, {} unknown; {} transactions committed, {} met a conflict; {} tokens released; {} keys undecided",
+        stats.done,
+        stats.conditions_failed,
+        stats.rejected,
+        stats.unknown,
+        stats.committed,
+        stats.conflicts,
+        stats.released,
+        summary.undecided
     );
     if summary.failures.is_empty() {
         println!("clean");

@@ -126,6 +126,7 @@ mod tests {
         let summary = run_many(0..12, 2, 1, 1, |_, _| {});
         assert_eq!(summary.failures, [], "see `cargo run --release -p ringseed-sim -- --seed N`");
         assert_eq!(summary.seeds, 12);
+        assert!(summary.stats.released > 0, "clients release tokens");
         assert!(summary.stats.done > 1_000, "clients got something done: {:?}", summary.stats);
     }
 

@@ -22,7 +22,8 @@ use ringseed::msg::client::{
     Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Response, ResponseBody, Scan,
 };
 use ringseed::msg::history::{self, Outcome, Record};
-use std::collections::{BTreeMap, VecDeque};
+use ringseed::msg::transaction::Transaction;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const MS: u64 = 1_000_000;
 /// How much longer than the cluster a client waits.
@@ -48,6 +49,8 @@ pub struct Client {
     next: Option<RequestBody>,
     /// Transactions with tokens that it may ask for again much later, under another leader.
     remembered: VecDeque<RequestBody>,
+    /// Tokens that it has asked with.
+    tokens_asked: BTreeSet<Bytes>,
     /// Lists before this are full.
     first_list: u32,
     /// What the errand at the front was last told.
@@ -92,6 +95,8 @@ pub struct Stats {
     /// Transactions among those done; and those that met a conflict, among those whose conditions failed.
     pub committed: u64,
     pub conflicts: u64,
+    /// Releases of tokens that were sent, whatever came of them.
+    pub released: u64,
 }
 
 impl Stats {
@@ -102,6 +107,7 @@ impl Stats {
         self.unknown += other.unknown;
         self.committed += other.committed;
         self.conflicts += other.conflicts;
+        self.released += other.released;
     }
 }
 
@@ -119,6 +125,7 @@ impl Workload {
             intent: None,
             next: None,
             remembered: VecDeque::new(),
+            tokens_asked: BTreeSet::new(),
             first_list: 0,
             last_answer: "nothing".into(),
         };
@@ -214,7 +221,8 @@ impl Workload {
         self.remember(client, &response.body);
         let asking = &mut self.clients[client];
         let asked = asking.pending.as_ref().expect("it waits for this answer").request.body.clone();
-        asking.next = transactions::follow_up(&self.plan, client, asking, &asked, &response.body);
+        let next = transactions::follow_up(&self.plan, client, asking, &asked, &response.body);
+        asking.next = next.or_else(|| transactions::release(asking, &asked, &response.body));
         self.finish(client, outcome, Some(now));
         true
     }
@@ -289,12 +297,20 @@ impl Workload {
         let action = match &pending.request.body {
             RequestBody::Operation(operation) => history::Action::from(operation),
             RequestBody::Scan(scan) => history::Action::from(scan),
+            // What comes of it is seen in what comes of others.
+            RequestBody::Transact(transaction) if transaction.is_release() => {
+                self.stats.released += 1;
+                return;
+            }
             RequestBody::Transact(transaction) => history::Action::from(transaction),
             RequestBody::GetMany(keys) => {
                 history::Action::GetMany { keys: keys.iter().map(|key| history::Key(key.0.clone())).collect() }
             }
             RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => return,
         };
+        if let RequestBody::Transact(Transaction { token: Some(token), .. }) = &pending.request.body {
+            client.tokens_asked.insert(token.clone());
+        }
         let done = match &outcome {
             Outcome::Value { .. }
             | Outcome::Written { .. }

@@ -8,7 +8,8 @@
 //! - Reads of several items; of all accounts.
 //!
 //! Some carry a token. When the outcome is unknown the client asks again with the same token: mostly the same, now and then something else, which must
-//! be refused unless it comes first. Now and then it asks again although it knows, at once or much later, when others lead.
+//! be refused unless it comes first. Now and then it asks again although it knows, at once or much later, when others lead. A token that was asked with once, and answered, it often
+//! releases, as the client library does with its own, and does not use again.
 
 use super::{Client, counter, draw_condition, draw_edge, draw_increment, draw_value, register};
 use crate::check;
@@ -271,6 +272,14 @@ pub(super) fn again(client: &mut Client, asked: &RequestBody, in_doubt: bool) ->
         again.items.pop();
     }
     Some(RequestBody::Transact(again))
+}
+
+/// The release of the token, if there was one request with it alone, and that was answered: as the client library does.
+pub(super) fn release(client: &mut Client, asked: &RequestBody, answer: &ResponseBody) -> Option<RequestBody> {
+    let RequestBody::Transact(Transaction { token: Some(token), .. }) = asked else { return None };
+    let settled = matches!(answer, ResponseBody::Transacted(_) | ResponseBody::NotCommitted(_)) && !is_conflict(answer);
+    let once = !client.tokens_asked.contains(token);
+    (settled && once && client.dice.chance(500)).then(|| RequestBody::Transact(Transaction::release(token.clone())))
 }
 
 /// Keeps a transaction with a token for later.
