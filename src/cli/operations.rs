@@ -123,7 +123,7 @@ pub struct DeleteArgs {
     #[arg(long, value_name = "P", conflicts_with_all = ["key", "if_value", "if_version", "if_present"])]
     pub prefix: Option<OsString>,
     /// Delete what --prefix names without being asked
-    #[arg(long, requires = "prefix")]
+    #[arg(long, requires = "prefix", conflicts_with = "key")]
     pub yes: bool,
     #[command(flatten)]
     pub condition: DeleteConditionArgs,

@@ -122,7 +122,8 @@ impl Cluster {
     fn new(nodes: u16) -> Cluster {
         let mut cluster = Cluster::empty();
         (1..=nodes).for_each(|n| cluster.boot(n, nodes));
-        cluster.run(2_000);
+        // Until the preferred leaders lead.
+        cluster.run(5_000);
         cluster
     }
 
