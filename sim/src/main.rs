@@ -295,3 +295,15 @@ fn write_plan(file: &Path, plan: &Plan) -> Result<(), String> {
 fn write(file: &Path, bytes: &[u8]) -> Result<(), String> {
     std::fs::write(file, bytes).map_err(|e| format!("{}: {e}", file.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_that_is_none_is_an_error_that_lists_them() {
+        let error = check_scenario("an old direktory").expect_err("there is none");
+        assert!(error.contains("an old directory comes back"), "{error}");
+        assert_eq!(check_scenario("old directory"), Ok(()));
+    }
+}

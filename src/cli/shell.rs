@@ -11,7 +11,8 @@ use super::exit::{self, EXIT_CODES, Failure};
 use super::operations::{AcknowledgeArg, CommonArgs, ConsistencyArg};
 use super::show::{json_bytes, put_key};
 use super::{DataCommand, folder, run_data, txn, value};
-use crate::client::{Client, Interactive};
+use crate::base::Duration;
+use crate::client::{Client, Consistency, Interactive};
 use crate::msg::key_text;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser};
@@ -63,7 +64,7 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
     }
     let other = |error: ReadlineError| Failure::Other(format!("the terminal cannot be used: {error}"));
     let mut editor: Editor<Words, FileHistory> = Editor::new().map_err(other)?;
-    editor.set_helper(Some(Words::of(&Line::command())));
+    editor.set_helper(Some(Words::of(&Line::command(), keys_of(client.clone(), runtime.handle().clone()))));
     let history = folder::find().map(|folder| folder.join("history"));
     if let Some(history) = &history {
         let _ = editor.load_history(history);
@@ -339,37 +340,92 @@ fn split(line: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// Completes commands, then their flags.
+/// The keys that begin with what is typed, as they are typed.
+type Keys = Box<dyn Fn(&str) -> Vec<String>>;
+
+/// Keys offered at once.
+const KEYS_OFFERED: u32 = 20;
+/// For how long the cluster is asked for keys.
+const KEYS_WITHIN: Duration = Duration::from_millis(300);
+
+/// Completes commands, then keys, flags and what these take.
 #[derive(Helper, Highlighter, Hinter, Validator)]
 struct Words {
-    /// Each command with its flags.
-    commands: Vec<(String, Vec<String>)>,
+    commands: Vec<Completed>,
+    keys: Keys,
+}
+
+/// A command, as far as it can be completed.
+struct Completed {
+    name: String,
+    /// Each with the words that it takes; none: it takes anything, or nothing.
+    flags: Vec<(String, Vec<String>)>,
+    /// How many of the words behind it are keys.
+    keys: usize,
+}
+
+impl Completed {
+    fn of(command: &clap::Command) -> Completed {
+        let values = |argument: &clap::Arg| -> Vec<String> {
+            argument.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect()
+        };
+        let flags = command.get_arguments().filter_map(|argument| Some((format!("--{}", argument.get_long()?), argument)));
+        let keys = command.get_positionals().next().map_or(0, |first| match first.get_id().as_str() {
+            "key" => 1,
+            "keys" => usize::MAX,
+            _ => 0,
+        });
+        Completed {
+            name: command.get_name().to_owned(),
+            flags: flags
+                .map(|(flag, argument)| (flag, if argument.get_action().takes_values() { values(argument) } else { Vec::new() }))
+                .collect(),
+            keys,
+        }
+    }
+}
+
+/// Asks the cluster for keys that begin with what is typed. Those that a shell would have to quote are left out.
+fn keys_of(client: Client, runtime: tokio::runtime::Handle) -> Keys {
+    Box::new(move |typed| {
+        let Ok(prefix) = key_text::read(typed.as_bytes()) else { return Vec::new() };
+        let page = client.scan().prefix(prefix).limit(KEYS_OFFERED).consistency(Consistency::Eventual).timeout(KEYS_WITHIN);
+        let Ok(page) = runtime.block_on(async { page.await }) else { return Vec::new() };
+        let plain = |text: &String| !text.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '#'));
+        page.items.iter().map(|item| key_text::show(&item.key)).filter(plain).collect()
+    })
 }
 
 impl Words {
-    fn of(command: &clap::Command) -> Words {
-        let flags = |command: &clap::Command| -> Vec<String> {
-            command.get_arguments().filter_map(|argument| argument.get_long()).map(|long| format!("--{long}")).collect()
-        };
-        let mut commands: Vec<_> = command.get_subcommands().map(|sub| (sub.get_name().to_owned(), flags(sub))).collect();
-        commands.push(("help".into(), Vec::new()));
-        Words { commands }
+    fn of(command: &clap::Command, keys: Keys) -> Words {
+        let mut commands: Vec<Completed> = command.get_subcommands().map(Completed::of).collect();
+        commands.push(Completed { name: "help".into(), flags: Vec::new(), keys: 0 });
+        Words { commands, keys }
     }
 
     /// Where the word to complete begins, and what it may become.
     fn candidates(&self, typed: &str) -> (usize, Vec<String>) {
         let start = typed.rfind(char::is_whitespace).map_or(0, |at| at + 1);
         let word = &typed[start..];
-        let first = typed.split_whitespace().next().unwrap_or_default();
-        let names = || self.commands.iter().map(|(name, _)| name);
-        let begun: Vec<&String> = if start == 0 || (first == "help" && !word.starts_with('-')) {
-            names().collect()
-        } else {
-            self.commands.iter().filter(|(name, _)| name == first).flat_map(|(_, flags)| flags).collect()
+        let before: Vec<&str> = typed[..start].split_whitespace().collect();
+        let names = || self.commands.iter().map(|command| command.name.clone()).collect();
+        let begun: Vec<String> = match (before.as_slice(), word) {
+            ([], _) => names(),
+            (["help"], word) if !word.starts_with('-') => names(),
+            ([name, rest @ ..], word) => match self.commands.iter().find(|command| command.name == *name) {
+                None => Vec::new(),
+                Some(command) => {
+                    let values = rest.last().and_then(|last| command.flags.iter().find(|(flag, _)| flag == last));
+                    match values.filter(|(_, values)| !values.is_empty()) {
+                        Some((_, values)) => values.clone(),
+                        None if word.starts_with('-') => command.flags.iter().map(|(flag, _)| flag.clone()).collect(),
+                        None if rest.len() < command.keys && rest.iter().all(|word| !word.starts_with('-')) => (self.keys)(word),
+                        None => Vec::new(),
+                    }
+                }
+            },
         };
-        let matching = begun
-            .into_iter()
-            .filter(|candidate| candidate.starts_with(word) && (start == 0 || !word.is_empty() || first == "help"));
+        let matching = begun.into_iter().filter(|candidate| candidate.starts_with(word));
         (start, matching.map(|candidate| format!("{candidate} ")).collect())
     }
 }
@@ -399,10 +455,15 @@ mod tests {
 
     #[test]
     fn commands_and_flags_are_completed() {
-        let words = Words::of(&Line::command());
+        let words = Words::of(&Line::command(), Box::new(|typed| vec![format!("{typed}ey"), "other".into()]));
         assert_eq!(words.candidates("ge"), (0, vec!["get ".into(), "get-many ".into()]));
         assert_eq!(words.candidates("cas k --if-v"), (6, vec!["--if-version ".into()]));
-        assert_eq!(words.candidates("get k"), (4, vec![]));
+        assert_eq!(words.candidates("get k"), (4, vec!["key ".into()]));
+        assert_eq!(words.candidates("get "), (4, vec!["ey ".into(), "other ".into()]), "all that there are");
+        assert_eq!(words.candidates("put key v"), (8, vec![]), "a value is no key");
+        assert_eq!(words.candidates("get-many a b k"), (13, vec!["key ".into()]));
+        assert_eq!(words.candidates("get k --consistency e"), (20, vec!["eventual ".into()]));
+        assert_eq!(words.candidates("put k v --acknowledge "), (22, vec!["quorum ".into(), "all ".into()]));
         assert!(words.candidates("help sc").1.contains(&"scan ".into()));
         assert!(words.candidates("").1.len() >= 9);
     }
