@@ -400,6 +400,25 @@ fn a_stop_hands_leaderships_over() {
 }
 
 #[test]
+fn a_stopping_node_acknowledges_nothing_behind_its_last_record() {
+    let mut cluster = Cluster { wal_sync_interval: Duration::from_secs(10), ..Cluster::empty() };
+    (1..=3).for_each(|n| cluster.boot(n, 3));
+    cluster.run(5_000);
+    cluster.slow_ms.insert(NodeId(2), 20);
+    cluster.step(NodeId(2), Event::Stop);
+    for n in 0..3_000 {
+        cluster.ask(1, put(&format!("k{n}"), "v", Condition::None));
+        cluster.run(1);
+        if cluster.stopped.contains(&NodeId(2)) {
+            break;
+        }
+    }
+    assert_eq!(cluster.stopped, [NodeId(2)]);
+    let recovered = crate::wal::recover(cluster.disks.get_mut(&NodeId(2)).expect("there"), NodeId(2)).expect("the disk is sound");
+    assert!(recovered.lossless, "its log ends with the record that says that nothing is missing");
+}
+
+#[test]
 fn what_a_stopping_node_has_not_taken_is_done_by_others() {
     let mut cluster = Cluster::new(3);
     cluster.loses_forwards = Some(NodeId(1));
