@@ -54,6 +54,26 @@ pub struct Context<'a> {
     pub sync: Duration,
 }
 
+#[cfg(test)]
+impl<'a> Context<'a> {
+    /// For the test of one actor: node 1 in epoch 1, a millisecond after its boot, with all the room there can be.
+    pub fn of_test(random: &'a mut Random, liveness: &'a LivenessView, cache: &'a mut ValueCache) -> Context<'a> {
+        Context {
+            now: Time::from_millis(1),
+            me: NodeId(1),
+            epoch: Epoch(1),
+            random,
+            liveness,
+            flow: FlowView::empty(),
+            cache,
+            wall_clock_ms: 0,
+            room: Room::AMPLE,
+            quorum_has_room: true,
+            sync: Duration::ZERO,
+        }
+    }
+}
+
 /// What a log still takes. While the disk has no room for a next segment, the end of the last one is a reserve, given up step by step, so that a vote never
 /// finds that a put took the last byte:
 ///

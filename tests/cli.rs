@@ -2,40 +2,25 @@
 //! that `ringseed up` runs.
 #![cfg(feature = "server")]
 
+mod home;
+
+use home::Home;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// A folder of one test, removed at its end; also the user's home as the binary sees it.
-struct Home(PathBuf);
+/// Commands with a home, to their end.
+trait Runs {
+    fn run(&self, arguments: &[&str]) -> Ended;
+    fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ended;
+}
 
-impl Home {
-    fn new(name: &str) -> Home {
-        let path = std::env::temp_dir().join(format!("ringseed-cli-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Home(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// The binary with this home and no other setting from outside.
-    fn ringseed(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringseed"));
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RINGSEED_")).for_each(|(name, _)| {
-            command.env_remove(name);
-        });
-        command.args(arguments).env("XDG_DATA_HOME", &self.0).current_dir(&self.0).stdin(Stdio::null());
-        command
-    }
-
+impl Runs for Home {
     fn run(&self, arguments: &[&str]) -> Ended {
         Ended::of(arguments, self.ringseed(arguments).output().unwrap())
     }
@@ -46,12 +31,6 @@ impl Home {
         // A command that does not read its input closes it: that is its own affair.
         let _ = child.stdin.take().unwrap().write_all(input);
         Ended::of(arguments, child.wait_with_output().unwrap())
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -350,7 +329,7 @@ fn server_with_limit(home: &Home, files: u32) -> (Killed, mpsc::Receiver<String>
     let arguments = "server --listen 127.0.0.1:0 --peers 1=127.0.0.1:1 --data limited --segment-size 1MiB --log info";
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -n {files}; exec {binary} {arguments}")]);
-    command.current_dir(&home.0).env("XDG_DATA_HOME", &home.0).stdin(Stdio::null()).stderr(Stdio::piped());
+    command.current_dir(home.path("")).env("XDG_DATA_HOME", home.path("")).stdin(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let (send, lines) = mpsc::channel();
     let err = BufReader::new(child.stderr.take().unwrap());

@@ -2,6 +2,9 @@
 //! `cargo test --test operator -- --nocapture` prints the log of that hour.
 #![cfg(feature = "server")]
 
+mod home;
+
+use home::Home;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -14,33 +17,6 @@ use std::time::{Duration, Instant};
 
 /// For a machine that builds and tests other things as well.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A folder of one test, removed at its end.
-struct Home(PathBuf);
-
-impl Home {
-    fn new(name: &str) -> Home {
-        let path = std::env::temp_dir().join(format!("ringseed-operator-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Home(path)
-    }
-
-    fn ringseed(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringseed"));
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RINGSEED_")).for_each(|(name, _)| {
-            command.env_remove(name);
-        });
-        command.args(arguments).env("XDG_DATA_HOME", &self.0).current_dir(&self.0).stdin(Stdio::null());
-        command
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A small file system of its own, where this user may mount one.
 struct SmallDisk(PathBuf);
@@ -195,8 +171,8 @@ fn flip(directory: &Path, value: &[u8]) -> usize {
 #[test]
 fn an_operators_hour_reads_as_a_story() {
     let home = Home::new("hour");
-    let small = SmallDisk::mount(home.0.join("small"), 24);
-    let datas = vec![home.0.join("one"), home.0.join("two"), home.0.join("small/three")];
+    let small = SmallDisk::mount(home.path("small"), 24);
+    let datas = vec![home.path("one"), home.path("two"), home.path("small/three")];
     let mut op = Operator::new(datas, home);
 
     op.start(1, &["--partitions", "8"]);
@@ -220,10 +196,10 @@ fn an_operators_hour_reads_as_a_story() {
     op.chapter("it is started again, as the others were: the cluster forms", [3, 6, 5]);
 
     if small.is_some() {
-        let ballast = op.home.0.join("small/ballast");
+        let ballast = op.home.path("small/ballast");
         let mut file = std::fs::File::create(&ballast).unwrap();
         while file.write_all(&[7; 1 << 16]).is_ok() {}
-        std::fs::write(op.home.0.join("value"), vec![b'x'; 300 << 10]).unwrap();
+        std::fs::write(op.home.path("value"), vec![b'x'; 300 << 10]).unwrap();
         for number in 0..8 {
             op.does(&["put", &format!("large/{number}"), "@value"]);
         }
@@ -259,7 +235,7 @@ fn an_operators_hour_reads_as_a_story() {
     op.chapter("a byte rots, and is read five times", [2, 2, 2]);
 
     op.node(2).stop(Signal::KILL);
-    let away = op.home.0.join("away");
+    let away = op.home.path("away");
     std::fs::rename(&op.node(2).data, &away).unwrap();
     op.start(2, &["--partitions", "8"]);
     op.node(2).says("this node is refused by the cluster, and takes no part: ");
@@ -306,7 +282,7 @@ fn an_operators_hour_reads_as_a_story() {
 #[test]
 fn every_line_is_json_where_that_was_asked_for_even_those_before_the_log_begins() {
     let home = Home::new("json");
-    std::fs::write(home.0.join("wrong.toml"), "log_format = \"json\"\npartitons = 3\n").unwrap();
+    std::fs::write(home.path("wrong.toml"), "log_format = \"json\"\npartitons = 3\n").unwrap();
     let wrong: [&[&str]; 5] = [
         &["server", "--log-format", "json", "--no-such-flag"],
         &["server", "--log-format=json", "--partitions", "7"],

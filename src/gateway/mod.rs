@@ -823,19 +823,7 @@ mod tests {
         let entry = view.entry(PEER);
         let promise = Some((Promise::default(), Time::NEVER));
         (entry.epoch, entry.given, entry.received) = (Epoch(9), promise, promise);
-        let mut cx = Context {
-            now,
-            me: NodeId(1),
-            epoch: Epoch(5),
-            random: &mut random,
-            liveness: &view,
-            flow: crate::actor::FlowView::empty(),
-            cache: &mut cache,
-            wall_clock_ms: 0,
-            room: crate::actor::Room::AMPLE,
-            quorum_has_room: true,
-            sync: crate::base::Duration::ZERO,
-        };
+        let mut cx = Context { now, epoch: Epoch(5), ..Context::of_test(&mut random, &view, &mut cache) };
         let mut out = Outbox::default();
         gateway.handle(&mut cx, input, &mut out);
         gateway.check();

@@ -392,19 +392,7 @@ mod tests {
         cache: &'a mut crate::base::cache::ValueCache,
         millis: u64,
     ) -> Context<'a> {
-        Context {
-            now: Time::from_millis(millis),
-            me: NodeId(1),
-            epoch: Epoch(7),
-            random,
-            liveness: view,
-            flow: crate::actor::FlowView::empty(),
-            cache,
-            wall_clock_ms: 0,
-            room: crate::actor::Room::AMPLE,
-            quorum_has_room: true,
-            sync: crate::base::Duration::ZERO,
-        }
+        Context { now: Time::from_millis(millis), epoch: Epoch(7), ..Context::of_test(random, view, cache) }
     }
 
     fn run(liveness: &mut Liveness, millis: u64, input: In) -> Vec<Out> {

@@ -589,19 +589,8 @@ mod tests {
             for input in [In::Formed(members), In::Greeting(NodeId(2), Epoch(1), D2, greeting)] {
                 let mut node = node(None);
                 let mut out = Outbox::default();
-                let mut cx = Context {
-                    now: Time::ZERO,
-                    me: NodeId(1),
-                    epoch: Epoch(1),
-                    random: &mut random,
-                    liveness: &crate::actor::LivenessView::EMPTY,
-                    flow: crate::actor::FlowView::empty(),
-                    cache: &mut cache,
-                    wall_clock_ms: 0,
-                    room: crate::actor::Room::AMPLE,
-                    quorum_has_room: true,
-                    sync: crate::base::Duration::ZERO,
-                };
+                let view = crate::actor::LivenessView::EMPTY;
+                let mut cx = Context { now: Time::ZERO, ..Context::of_test(&mut random, &view, &mut cache) };
                 node.handle(&mut cx, input, &mut out);
                 let logged = std::iter::from_fn(|| out.pop()).any(|out| matches!(out, Out::LogFormation(_)));
                 assert_eq!(logged, taken);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/LOCK            held by flock(2) for as long as the process lives; says its process id
-//! DIR/BOOT            on which boot of the machine a node last ran here: see [`boot`](super::boot)
+//! DIR/BOOT            on which boot of the machine nodes have run here, and since which epoch: see [`boot`](super::boot)
 //! DIR/log/NNNNNNNN.log   one segment each; 0: the witness of the log's end
 //! ```
 //!

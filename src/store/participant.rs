@@ -694,7 +694,7 @@ mod tests {
     use super::*;
     use crate::actor::{Actor, Committed, LivenessView};
     use crate::base::cache::ValueCache;
-    use crate::base::{Epoch, NodeId, Term, random};
+    use crate::base::{Term, random};
     use crate::msg::client::Condition;
     use crate::msg::log::FactSummary;
     use crate::msg::peer::Task;
@@ -703,19 +703,8 @@ mod tests {
 
     fn handle(store: &mut Store, input: In) -> Vec<Out> {
         let (mut random, mut cache) = (random::stream(1, "test"), ValueCache::new(1 << 20));
-        let mut cx = Context {
-            now: Time::from_millis(1),
-            me: NodeId(1),
-            epoch: Epoch(1),
-            random: &mut random,
-            liveness: &LivenessView::EMPTY,
-            flow: crate::actor::FlowView::empty(),
-            cache: &mut cache,
-            wall_clock_ms: 0,
-            room: crate::actor::Room::AMPLE,
-            quorum_has_room: true,
-            sync: crate::base::Duration::ZERO,
-        };
+        let view = LivenessView::EMPTY;
+        let mut cx = Context::of_test(&mut random, &view, &mut cache);
         let mut out = Outbox::default();
         store.handle(&mut cx, input, &mut out);
         store.check();

@@ -363,19 +363,7 @@ mod tests {
     fn listed(store: &mut Store, prefix: &'static str, from: &'static str, limit: u32) -> Option<Vec<Bytes>> {
         let (mut random, mut cache) = (crate::base::random::stream(1, "test"), crate::base::cache::ValueCache::new(0));
         let view = crate::actor::LivenessView::default();
-        let mut cx = Context {
-            now: Time::from_millis(1),
-            me: crate::base::NodeId(1),
-            epoch: crate::base::Epoch(1),
-            random: &mut random,
-            liveness: &view,
-            flow: crate::actor::FlowView::empty(),
-            cache: &mut cache,
-            wall_clock_ms: 0,
-            room: crate::actor::Room::AMPLE,
-            quorum_has_room: true,
-            sync: crate::base::Duration::ZERO,
-        };
+        let mut cx = Context::of_test(&mut random, &view, &mut cache);
         let scan = Scan { prefix: prefix.into(), from: from.into(), limit, consistency: Consistency::Strong };
         let mut out = Outbox::default();
         store.read_unlocked(&mut cx, Origin::Gateway(1), Task::List(scan), Time::NEVER, 0, &mut out);

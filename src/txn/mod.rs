@@ -850,19 +850,7 @@ mod tests {
     fn handle(coordinator: &mut Coordinator, cache: &mut ValueCache, input: In) -> Vec<Out> {
         let mut random = crate::base::random::stream(1, "test");
         let view = crate::actor::LivenessView::default();
-        let mut cx = Context {
-            now: Time::from_millis(1),
-            me: crate::base::NodeId(1),
-            epoch: crate::base::Epoch(1),
-            random: &mut random,
-            liveness: &view,
-            flow: crate::actor::FlowView::empty(),
-            cache,
-            wall_clock_ms: 0,
-            room: crate::actor::Room::AMPLE,
-            quorum_has_room: true,
-            sync: Duration::ZERO,
-        };
+        let mut cx = Context::of_test(&mut random, &view, cache);
         let mut out = Outbox::default();
         coordinator.handle(&mut cx, input, &mut out);
         coordinator.check();

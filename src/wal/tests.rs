@@ -70,19 +70,8 @@ impl Rig {
     fn handle(&mut self, input: In) {
         let mut out = Outbox::default();
         let (liveness, mut cache) = (LivenessView::default(), crate::base::cache::ValueCache::new(0));
-        let mut cx = Context {
-            now: self.now,
-            me: ME,
-            epoch: self.epoch,
-            random: &mut self.random,
-            liveness: &liveness,
-            flow: crate::actor::FlowView::empty(),
-            cache: &mut cache,
-            wall_clock_ms: 0,
-            room: crate::actor::Room::AMPLE,
-            quorum_has_room: true,
-            sync: crate::base::Duration::ZERO,
-        };
+        let mut cx =
+            Context { now: self.now, me: ME, epoch: self.epoch, ..Context::of_test(&mut self.random, &liveness, &mut cache) };
         self.log.handle(&mut cx, input, &mut out);
         self.log.check();
         while let Some(out) = out.pop() {
