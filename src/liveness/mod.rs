@@ -204,6 +204,7 @@ impl Liveness {
         let entry = self.view.entry(from);
         entry.detours = heartbeat.detours;
         entry.epochs = heartbeat.epochs;
+        let began = entry.given.is_none() && entry.received.is_none();
         let promise = match entry.given {
             Some((promise, end)) if cx.now < end => {
                 entry.given = Some((promise, until.max(end)));
@@ -222,6 +223,23 @@ impl Liveness {
         };
         self.lapse_at = self.lapse_at.min(until);
         out.push(Out::Send(from, PeerMessage::HeartbeatReply(HeartbeatReply { sent: heartbeat.sent, promise })));
+        if began {
+            // It has just formed, restarted, or come back into reach: its support, too, is asked for at once, and not at the next beat only.
+            out.push(Out::Send(from, self.heartbeat(cx, from)));
+        }
+    }
+
+    fn heartbeat(&self, cx: &Context<'_>, to: NodeId) -> PeerMessage {
+        PeerMessage::Heartbeat(Heartbeat {
+            sent: cx.now.0,
+            durable: self.durable,
+            began: self.began.unwrap_or_default(),
+            previous: self.previous,
+            disk: self.view.own_disk,
+            detours: self.view.detours_for(to, cx.now),
+            epochs: self.view.epochs_for(to, cx.now),
+            clock_ms: cx.wall_clock_ms,
+        })
     }
 
     fn on_reply(&mut self, cx: &Context<'_>, from: NodeId, epoch: Epoch, reply: HeartbeatReply, out: &mut Outbox<Out>) {
@@ -277,14 +295,11 @@ impl Liveness {
         if self.heartbeat_at.is_some_and(|at| at <= cx.now) {
             self.heartbeat_at = Some(cx.now + self.options.heartbeat_interval);
             self.judge(cx.now, out);
-            let (sent, durable, began, disk) = (cx.now.0, self.durable, self.began.unwrap_or_default(), self.view.own_disk);
-            let clock_ms = cx.wall_clock_ms;
-            for (node, peer) in &mut self.peers {
-                let (detours, epochs) = (self.view.detours_for(*node, cx.now), self.view.epochs_for(*node, cx.now));
-                let previous = self.previous;
-                let heartbeat = Heartbeat { sent, durable, began, previous, disk, detours, epochs, clock_ms };
-                out.push(Out::Send(*node, PeerMessage::Heartbeat(heartbeat)));
-                if peer.up && peer.heard.is_none_or(|heard| cx.now.since(heard) > self.options.support) {
+            for node in self.peers.keys() {
+                out.push(Out::Send(*node, self.heartbeat(cx, *node)));
+            }
+            for peer in self.peers.values_mut().filter(|peer| peer.up) {
+                if peer.heard.is_none_or(|heard| cx.now.since(heard) > self.options.support) {
                     peer.up = false;
                     peer.since = cx.now;
                 }
@@ -469,6 +484,15 @@ mod tests {
             clock_ms: 0,
         };
         run(liveness, millis, In::Heartbeat(NodeId(2), Epoch(epoch), heartbeat))
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_for_the_first_time_is_asked_for_its_support_at_once() {
+        let mut liveness = fresh();
+        let asks = |out: &[Out]| out.iter().any(|out| matches!(out, Out::Send(NodeId(2), PeerMessage::Heartbeat(_))));
+        assert!(asks(&beat(&mut liveness, 10, 3)));
+        assert!(!asks(&beat(&mut liveness, 11, 3)), "two that have just met do not go on asking each other");
+        assert!(asks(&beat(&mut liveness, 12, 4)), "it has restarted");
     }
 
     #[test]
