@@ -366,7 +366,7 @@ impl Replica {
         cx: &mut Context<'_>,
         leader: NodeId,
         epoch: Epoch,
-        to_this_life: bool,
+        to_this_epoch: bool,
         out: &mut Outbox<Out>,
     ) {
         if self.released.get(&leader).is_some_and(|released| *released >= self.state.term) {
@@ -380,18 +380,18 @@ impl Replica {
             // It leads a later term: what it accepted in ours is long void.
             self.released_by(leader);
         }
-        let promise = cx.liveness.supporting(leader, cx.now).filter(|promise| promise.leader == epoch && to_this_life);
-        match promise {
-            Some(promise) => {
-                self.accepted = Some(Acceptance { leader, term: self.state.term, promise });
-                self.election_at = None;
-            }
-            None => {
-                // Without support there is nothing to wait on: the next append, or an election.
-                self.accepted = None;
-                self.election_at = Some(cx.now + self.options.support + self.jitter(cx));
-            }
-        }
+        let promise = cx.liveness.supporting(leader, cx.now);
+        let term = self.state.term;
+        let bound = promise.filter(|promise| to_this_epoch && promise.leader == epoch);
+        let bound = bound.map(|promise| Acceptance { leader, term, promise });
+        // What binds no more, because it was made for an earlier epoch, unbinds neither: the leader may hold a lease by what this epoch said.
+        let holds = |held: &Acceptance| (held.leader, held.term, Some(held.promise)) == (leader, term, promise);
+        self.accepted = bound.or(self.accepted.filter(holds));
+        // Without support there is nothing to wait on: the next append, or an election.
+        self.election_at = match self.accepted {
+            Some(_) => None,
+            None => Some(cx.now + self.options.support + self.jitter(cx)),
+        };
     }
 }
 

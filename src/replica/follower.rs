@@ -27,9 +27,9 @@ impl Replica {
             // Two leaders in one term: a peer that speaks nonsense. Nothing of it is believed.
             return;
         }
-        // An append to an earlier life of this node says nothing of what this one holds, nor binds it.
-        let to_this_life = append.follower == cx.epoch;
-        self.accept(cx, from, epoch, to_this_life, out);
+        // An append to an earlier epoch of this node says nothing of what this one holds, nor binds or unbinds it.
+        let to_this_epoch = append.follower == cx.epoch;
+        self.accept(cx, from, epoch, to_this_epoch, out);
         let round = append.round;
         let commit = append.commit;
         let outcome = match self.conflict(&append) {
@@ -43,7 +43,7 @@ impl Replica {
                 Some(matched) => {
                     self.learn_commit(Index(commit.0.min(matched.0)), out);
                     // A new leader does not know yet all that is committed: only an entry of its own term proves it.
-                    if to_this_life && matched >= commit && self.log.term_at(commit) == Some(self.state.term) {
+                    if to_this_epoch && matched >= commit && self.log.term_at(commit) == Some(self.state.term) {
                         self.lossy = false;
                     }
                     AppendOutcome::Matched(matched)

@@ -35,7 +35,8 @@
 //! 5. *A late append after the release* would make the follower accept (L, T) once more, with nobody left to release it: L has its acknowledgement, and while
 //!    L's heartbeats come the follower would ignore the campaigns of a connected majority. So it remembers the latest term that L released, and accepts L in
 //!    none up to it. It forgets that in a restart; but an append names the epoch of the follower that it was made for, and binds no other (script `release`).
-//!    Nor does an acceptance of (L, T) ever bind against L's own campaign for a later term, which proves that it is over.
+//!    Nor does an acceptance of (L, T) ever bind against L's own campaign for a later term, which proves that it is over. Nor does such an append *unbind*: for a while it voided what
+//!    the present epoch had accepted, and F could vote while L still counted on it (script `restart`).
 //! 6. *A late reply with a later term.* F campaigned once, then accepted (L, T). G, which had won F's pre-vote earlier, is in T+1 and now answers F's old request.
 //!    Adopting T+1 would void the acceptance while L counts on it, and F would vote for G. So a bound follower takes no term from a reply either.
 //!
