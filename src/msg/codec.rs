@@ -68,8 +68,11 @@ pub fn encode_into<T: minicbor::Encode<Frame>>(message: &T, out: &mut Vec<u8>) {
         .expect("encoding into memory does not fail");
 }
 
+/// Bytes for which most of what is encoded by itself has room, so that its buffer does not grow.
+const USUAL_SIZE: usize = 256;
+
 pub fn encode<T: minicbor::Encode<Frame>>(message: &T) -> Vec<u8> {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(USUAL_SIZE);
     encode_into(message, &mut out);
     out
 }

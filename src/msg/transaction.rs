@@ -653,9 +653,18 @@ impl TransactionFact<Blob> {
     }
 
     /// The values, as they follow each other in the record.
-    pub fn values(&self) -> Vec<u8> {
-        let values = self.writes().iter().filter_map(|write| write.value.as_ref());
-        values.flat_map(|value| value.0.iter().copied()).collect()
+    pub fn values(&self) -> Bytes {
+        let mut values = self.writes().iter().filter_map(|write| write.value.as_ref());
+        match (values.next(), values.next()) {
+            (None, _) => Bytes::new(),
+            (Some(only), None) => only.0.clone(),
+            (Some(_), Some(_)) => {
+                let values = || self.writes().iter().filter_map(|write| write.value.as_ref());
+                let mut all = Vec::with_capacity(values().map(|value| value.0.len()).sum());
+                values().for_each(|value| all.extend_from_slice(&value.0));
+                all.into()
+            }
+        }
     }
 
     /// What the record says of them.

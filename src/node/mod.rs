@@ -141,11 +141,19 @@ struct Group {
     replica: Replica,
     store: Store,
     coordinator: Coordinator,
-    /// When the group's timer stands, as it is in `timers`.
+    /// When the group's actors are woken, as it is in `timers`: when the first of them wants to be, or earlier.
     timer: Option<Time>,
     /// What was last noted of it.
     noted: Noted,
     leads: Leads,
+}
+
+impl Group {
+    /// When the first of its actors wants to be woken.
+    fn deadline(&self) -> Option<Time> {
+        let wanted = [self.replica.deadline(), self.store.deadline(), self.coordinator.deadline()];
+        wanted.into_iter().flatten().map(|(at, _)| at).min()
+    }
 }
 
 /// A node: every actor, and what is on its way between them and out.
@@ -401,8 +409,11 @@ impl Node {
             self.work.push_back(Work::Log(wal::In::Timer));
         }
         self.grant_turns(now);
-        let groups: Vec<GroupId> = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, group)| *group).collect();
-        for group in groups {
+        while let Some((at, group)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, group));
+            if let Some(group) = self.groups.get_mut(&group) {
+                group.timer = None;
+            }
             self.work.push_back(Work::Replica(group, replica::In::Timer));
             self.work.push_back(Work::Store(group, crate::store::In::Timer));
             self.work.push_back(Work::Coordinator(group, crate::txn::In::Timer));

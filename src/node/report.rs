@@ -215,6 +215,7 @@ impl Node {
                 group.timer.is_some(),
                 "a timer is armed once"
             );
+            assert!(group.deadline().is_none_or(|at| group.timer.is_some_and(|armed| armed <= at)), "no actor is woken too late");
         }
         assert_eq!(
             self.timers.len(),

@@ -533,23 +533,15 @@ impl Node {
         Some(LeaderHint { node, epoch, term })
     }
 
-    /// Keeps the group's timer where its actors want it.
+    /// Sees to it that the group's actors are woken in time. A timer that is armed for an earlier moment stays: to wake them too early is harmless, and most deadlines are put
+    /// off long before they come.
     fn arm(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let wanted = [group.replica.deadline(), group.store.deadline(), group.coordinator.deadline()]
-            .into_iter()
-            .flatten()
-            .map(|(at, _)| at)
-            .min();
-        if wanted != group.timer {
-            if let Some(at) = group.timer {
-                self.timers.remove(&(at, id));
-            }
-            if let Some(at) = wanted {
-                self.timers.insert((at, id));
-            }
-            group.timer = wanted;
+        let Some(at) = group.deadline().filter(|at| group.timer.is_none_or(|armed| *at < armed)) else { return };
+        if let Some(armed) = group.timer.replace(at) {
+            self.timers.remove(&(armed, id));
         }
+        self.timers.insert((at, id));
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -40,8 +40,9 @@ pub struct Inbox {
 #[derive(Debug, Default)]
 struct State {
     control: Vec<Event>,
-    /// Each with its bytes of payload.
-    bulk: VecDeque<(Event, usize)>,
+    bulk: VecDeque<Event>,
+    /// Of each event in `bulk`, its bytes of payload.
+    sizes: VecDeque<usize>,
     bulk_size: usize,
     /// The node waits on `filled`.
     sleeps: bool,
@@ -59,7 +60,8 @@ impl State {
             None => self.control.push(event),
             Some(size) => {
                 self.bulk_size += size;
-                self.bulk.push_back((event, size));
+                self.sizes.push_back(size);
+                self.bulk.push_back(event);
             }
         }
     }
@@ -133,7 +135,7 @@ impl Inbox {
         state.closed = true;
         self.emptied.notify_waiters();
         let bulk = std::mem::take(&mut state.bulk);
-        std::mem::take(&mut state.control).into_iter().chain(bulk.into_iter().map(|(event, _)| event)).collect()
+        std::mem::take(&mut state.control).into_iter().chain(bulk).collect()
     }
 
     /// The node ends at once, as by a crash.
@@ -171,10 +173,10 @@ impl Inbox {
                 std::mem::swap(&mut state.control, events);
                 let (mut count, mut taken) = (0, 0);
                 while count < PORTION_EVENTS_MAX && taken < PORTION_BYTES_MAX {
-                    let Some((event, size)) = state.bulk.pop_front() else { break };
-                    events.push(event);
+                    let Some(size) = state.sizes.pop_front() else { break };
                     (count, taken) = (count + 1, taken + size);
                 }
+                events.extend(state.bulk.drain(..count));
                 state.bulk_size -= taken;
                 if std::mem::take(&mut state.crowded) {
                     self.emptied.notify_waiters();

@@ -10,6 +10,7 @@ use crate::msg::transaction::{Age, Attempt, TransactionId};
 use bytes::Bytes;
 use core::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Who may wait for whom: the lesser rank for the greater, and for no other. The older transaction has the lesser rank; of two attempts at one transaction
 /// (they are of the same age) the later one, since the earlier one is over.
@@ -69,14 +70,24 @@ impl Locks {
         }
     }
 
+    /// Takes a lock if it is free, or can be shared. `false`: it cannot be had, or `id` has it already.
+    pub fn try_take(&mut self, key: &Bytes, exclusive: bool, id: TransactionId, age: Age) -> bool {
+        let rank = Rank::new(age, id);
+        match self.0.entry(key.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(if exclusive { Lock::Exclusive(id, rank) } else { Lock::Shared(BTreeMap::from([(id, rank)])) });
+                true
+            }
+            Entry::Occupied(mut held) => match held.get_mut() {
+                Lock::Shared(holders) if !exclusive => holders.insert(id, rank).is_none(),
+                _ => false,
+            },
+        }
+    }
+
     /// Takes a lock that is free, or can be shared.
     pub fn take(&mut self, key: &Bytes, exclusive: bool, id: TransactionId, age: Age) {
-        assert!(!self.conflict(key, exclusive), "a lock is taken only when it is free");
-        if exclusive {
-            self.0.insert(key.clone(), Lock::Exclusive(id, Rank::new(age, id)));
-        } else if let Lock::Shared(holders) = self.0.entry(key.clone()).or_insert_with(|| Lock::Shared(BTreeMap::new())) {
-            holders.insert(id, Rank::new(age, id));
-        }
+        assert!(self.try_take(key, exclusive, id, age), "a lock is taken only when it is free");
     }
 
     /// Gives back what `id` holds on the key.

@@ -60,7 +60,6 @@ use crate::msg::transaction::{
     Written,
 };
 use bytes::Bytes;
-use std::collections::BTreeSet;
 
 /// How long a prepared transaction goes without a decision before its home is asked, and between two questions.
 const INQUIRE_AFTER: Duration = Duration::from_millis(400);
@@ -503,11 +502,7 @@ impl Store {
         match fact {
             TransactionFact::Prepare { id, age, floor, parties, shared, writes, open } => {
                 self.raise_floor(id.home, *floor, open);
-                let keys = || shared.iter().map(|key| (&key.0, false)).chain(writes.0.iter().map(|write| (&write.key.0, true)));
-                let mut distinct = BTreeSet::new();
-                let known = self.prepared.contains_key(id) || self.resolved.contains_key(id);
-                if known || keys().any(|(key, alone)| self.prepared_locks.conflict(key, alone) || !distinct.insert(key)) {
-                    // No leader of ours logs such a prepare.
+                if self.prepared.contains_key(id) || self.resolved.contains_key(id) {
                     return;
                 }
                 // Copies: what came are slices of a frame or a batch, and this may wait for long.
@@ -517,8 +512,11 @@ impl Store {
                 let writes: Vec<Written<ValuePlace>> = writes.0.iter().map(write).collect();
                 let parties = parties.clone();
                 let keys = shared.iter().map(|key| (&key.0, false)).chain(writes.iter().map(|write| (&write.key.0, true)));
-                for (key, alone) in keys {
-                    self.prepared_locks.take(key, alone, *id, *age);
+                let locks = &mut self.prepared_locks;
+                if !keys.clone().all(|(key, alone)| locks.try_take(key, alone, *id, *age)) {
+                    // No leader of ours logs such a prepare.
+                    keys.for_each(|(key, _)| locks.release(key, *id));
+                    return;
                 }
                 self.prepared.insert(*id, Prepared { parties, shared, writes, version, since: now, inquire_at: None });
             }

@@ -58,9 +58,7 @@ impl Parts {
                     Fact::Write { key, value: Some(value) } => {
                         (Kind::Write, RecordHeader { flags: RECORD_PRESENT, ..header }, key, value)
                     }
-                    Fact::Transaction(fact) => {
-                        (Kind::Transaction, header, codec::encode(&fact.stored()).into(), fact.values().into())
-                    }
+                    Fact::Transaction(fact) => (Kind::Transaction, header, codec::encode(&fact.stored()).into(), fact.values()),
                 }
             }
             Record::Clean => (Kind::Clean, empty, Bytes::new(), Bytes::new()),
