@@ -12,6 +12,7 @@ use crate::base::random::Random;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, PartitionId, Time, Token, hash};
 use crate::msg::log::FactSummary;
 use crate::msg::peer::{Detour, DiskHealth, Known, Promise};
+use crate::state::State;
 use std::collections::VecDeque;
 
 pub trait Actor {
@@ -52,6 +53,8 @@ pub struct Context<'a> {
     pub quorum_has_room: bool,
     /// How long a sync of the node's log takes, as of late.
     pub sync: Duration,
+    /// What the log of the group in question has come to, for its coordinator; of other actors, nothing.
+    pub state: &'a State,
 }
 
 #[cfg(test)]
@@ -70,6 +73,7 @@ impl<'a> Context<'a> {
             room: Room::AMPLE,
             quorum_has_room: true,
             sync: Duration::ZERO,
+            state: State::empty(),
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | who is alive, who supports whom, for how long | [`liveness`] |
 //! | how a cluster forms, who is let in, which node holds which key | [`ring`] |
 //! | elections, replication, leases, reads without a round trip | [`replica`] |
+//! | what a group's log has come to, and whether replicas agree on it | [`state`] |
 //! | what a write comes to, what an answer waits for | [`store`] |
 //! | how a request finds its leader, what is retried | [`gateway`] |
 //! | what is on the disk, what recovery does, what damage is | [`wal`] and `src/wal/FORMAT.md` |
@@ -29,7 +30,8 @@
 //! | commands, settings | [`cli`] |
 //! | the Rust client | [`client`] |
 //! | how a transaction is decided, and who finishes it when nodes die | [`txn`] |
-//! | locks, what a participant does | `src/store/participant.rs`, `locks.rs`, `lines.rs` |
+//! | locks, what a participant does | `src/store/participant.rs`, `lines.rs`, `src/state/locks.rs` |
+//! | idempotency tokens, and when they end | `src/state/tokens.rs` |
 //! | several items at one instant | `src/gateway/many.rs` |
 //! | faults, plans, checkers, planted bugs | `sim/` |
 //!
@@ -37,7 +39,7 @@
 //!
 //! Much of it is about what is deliberately *absent*; `tests/tidy.rs` holds what a machine can hold.
 //!
-//! 1. Imports run one way: `base <- msg <- actor <- {wal, liveness, ring, replica, store, txn, gateway} <- node <- {server, sim}`. Siblings do not
+//! 1. Imports run one way: `base <- msg <- state <- actor <- {wal, liveness, ring, replica, store, txn, gateway} <- node <- {server, sim}`. Siblings do not
 //!    import each other: what they share is a message, or a view in [`actor`].
 //! 2. Outside [`server`], [`cli`] and [`client`] there is no I/O, no clock, no entropy, no thread, no map of random order. `cargo check
 //!    --no-default-features` builds all of it without them.
@@ -63,6 +65,7 @@ pub mod replica;
 pub mod ring;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod state;
 pub mod store;
 pub mod txn;
 pub mod wal;

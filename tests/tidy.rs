@@ -12,7 +12,8 @@ use std::process::Command;
 const IMPORTS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("msg", &["base"]),
-    ("actor", &["base", "msg"]),
+    ("state", &["base", "msg"]),
+    ("actor", &["base", "msg", "state"]),
     ("wal", SHARED),
     ("liveness", SHARED),
     ("ring", SHARED),
@@ -20,9 +21,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("store", SHARED),
     ("txn", SHARED),
     ("gateway", SHARED),
-    ("node", &["base", "msg", "actor", "wal", "liveness", "ring", "replica", "store", "txn", "gateway"]),
+    ("node", &["base", "msg", "state", "actor", "wal", "liveness", "ring", "replica", "store", "txn", "gateway"]),
 ];
-const SHARED: &[&str] = &["base", "msg", "actor"];
+const SHARED: &[&str] = &["base", "msg", "state", "actor"];
 
 /// Exceptions to [`IMPORTS`]: who, whom, and why.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[];

@@ -34,12 +34,12 @@ use crate::liveness::{Liveness, LivenessOptions};
 use crate::msg::client::{Request, Response};
 use crate::msg::cluster::ClusterOptions;
 use crate::msg::disk::{DiskOp, DiskResult};
-use crate::msg::log::FactSummary;
 use crate::msg::peer::{Envelope, Lane, PeerMessage};
 use crate::replica::log::GroupLog;
 use crate::replica::{self, Replica, ReplicaOptions};
 use crate::ring::membership::{self, Membership, MembershipOptions};
 use crate::ring::placement;
+use crate::state::State;
 use crate::store::Store;
 use crate::txn::Coordinator;
 use crate::wal::{self, Log, LogOptions, Record, Recovered, RecoveredGroup};
@@ -433,16 +433,14 @@ impl Node {
                 continue;
             }
             let found = recovered.remove(&id).unwrap_or_default();
-            let mut store = Store::new(id);
-            let mut coordinator = Coordinator::new(id, self.placement.partition_count());
+            let mut state = State::new();
             let commit = found.state.commit.0.min(found.entries.len() as u64);
             for entry in &found.entries[..commit as usize] {
-                store.restore(self.booted, entry.index, &entry.fact);
-                if let FactSummary::Transaction(fact) = &entry.fact {
-                    coordinator.restore(self.booted, fact);
-                }
+                state.apply(entry.index, &entry.fact, &mut |_| {});
             }
-            self.token_bytes += coordinator.token_bytes();
+            self.token_bytes += state.tokens().size();
+            let store = Store::new(id, state, self.booted);
+            let coordinator = Coordinator::new(id, self.placement.partition_count());
             let log = GroupLog::recovered(found.entries, Index(commit));
             let options = ReplicaOptions { group: id, voters, support, no_vote_until, lossy: self.lossy };
             let replica = Replica::new(options, found.state, log);

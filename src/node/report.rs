@@ -7,6 +7,7 @@ use crate::base::limits::TRANSACTIONS_REPORTED_MAX;
 use crate::base::{ClusterId, Duration, Epoch, GroupId, Index, NodeId, Time};
 use crate::msg::client::{PartitionReport, RingReport, StatusReport};
 use crate::msg::transaction::TransactionReport;
+use crate::state::{State, Visit};
 
 /// How often things happened since boot, beside what the actors count.
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ impl Node {
             epoch: self.epoch.count(),
             groups_led: self.groups.values().filter(|group| group.replica.leads()).count() as u32,
             groups: self.groups.len() as u32,
-            items: self.groups.values().map(|group| group.store.item_count()).sum(),
+            items: self.groups.values().map(|group| group.store.state().items().present()).sum(),
             log_bytes_allocated: self.log.bytes_allocated(),
             log_bytes_written: self.log.bytes_written(),
             disk_full: self.log.room().is_full(),
@@ -164,6 +165,7 @@ impl Node {
             room: crate::actor::Room::AMPLE,
             quorum_has_room: true,
             sync: Duration::ZERO,
+            state: State::empty(),
         };
         self.groups
             .iter()
@@ -188,10 +190,15 @@ impl Node {
     }
 
     /// Calls `visit` with key, version and value checksum (`None`: deleted) of everything applied in `group`, in key order.
-    pub fn visit_applied(&self, group: GroupId, visit: &mut crate::store::Visit<'_>) {
+    pub fn visit_applied(&self, group: GroupId, visit: &mut Visit<'_>) {
         if let Some(group) = self.groups.get(&group) {
-            group.store.visit_applied(visit);
+            group.store.state().items().visit(visit);
         }
+    }
+
+    /// [`State::digest`] of all that the group's log has come to here; `None`: this node has no replica of it.
+    pub fn digest(&self, group: GroupId) -> Option<u64> {
+        self.groups.get(&group).map(|group| group.store.state().digest())
     }
 
     /// Asserts every invariant of every actor, and those between them. Walks everything: for the simulator and the fuzzers.

@@ -10,6 +10,7 @@ use crate::msg::client::{Doubt, Rejection, Request, RequestBody, Response, Respo
 use crate::msg::disk::DiskOp;
 use crate::msg::peer::{Envelope, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
 use crate::ring::membership;
+use crate::state::State;
 use crate::wal::{ReadError, ReadFor, Record};
 use crate::{gateway, liveness, replica, store, txn, wal};
 
@@ -56,6 +57,7 @@ macro_rules! context {
             room: $node.log.room(),
             quorum_has_room: true,
             sync: $node.syncs.expected($now),
+            state: State::empty(),
         }
     };
 }
@@ -195,6 +197,7 @@ impl Node {
             room: crate::actor::Room::AMPLE,
             quorum_has_room: true,
             sync: Duration::ZERO,
+            state: State::empty(),
         };
         self.log.handle(&mut cx, input, &mut out);
         while let Some(output) = out.pop() {
@@ -436,7 +439,9 @@ impl Node {
         let mut out = std::mem::take(&mut self.outboxes.store);
         let mut cx = context!(self, now, self.liveness.view());
         cx.quorum_has_room = quorum_has_room;
+        let before = group.store.state().tokens().size();
         group.store.handle(&mut cx, input, &mut out);
+        self.token_bytes = self.token_bytes + group.store.state().tokens().size() - before;
         self.arm(id);
         while let Some(output) = out.pop() {
             match output {
@@ -478,9 +483,8 @@ impl Node {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let mut out = std::mem::take(&mut self.outboxes.coordinator);
         let mut cx = context!(self, now, self.liveness.view());
-        let before = group.coordinator.token_bytes();
+        cx.state = group.store.state();
         group.coordinator.handle(&mut cx, input, &mut out);
-        self.token_bytes = self.token_bytes + group.coordinator.token_bytes() - before;
         self.arm(id);
         while let Some(output) = out.pop() {
             match output {

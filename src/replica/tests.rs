@@ -44,6 +44,7 @@ fn step_at(replica: &mut Replica, me: u16, now: Time, input: In) -> Vec<(NodeId,
         room: crate::actor::Room::AMPLE,
         quorum_has_room: true,
         sync: Duration::ZERO,
+        state: crate::state::State::empty(),
     };
     replica.handle(&mut cx, input, &mut out);
     replica.check();

@@ -4,7 +4,6 @@
 //! value that it needs is pinned in memory. It holds nothing meanwhile. Nobody passes who came later.
 
 use super::evaluate::may_need_value;
-use super::locks::{Locks, Rank};
 use super::participant::Claim;
 use super::read::Waiting;
 use super::{Out, Parked, Store, reject};
@@ -15,6 +14,7 @@ use crate::base::{Place, Time};
 use crate::msg::client::Rejection;
 use crate::msg::log::ValuePlace;
 use crate::msg::transaction::Vote;
+use crate::state::{Locks, Rank};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -236,7 +236,7 @@ impl Store {
         };
         let places: Vec<ValuePlace> = wanted
             .into_iter()
-            .filter_map(|key| self.index.get(&**key).and_then(|item| item.value))
+            .filter_map(|key| self.state.items().get(key).and_then(|item| item.value))
             .filter(|value| value.place.length > 0 && !waiter.pins.contains_key(&value.place))
             .collect();
         assert!(!places.is_empty(), "only what has a value on the disk lacks one");

@@ -1,4 +1,4 @@
-//! The state of one partition: an ordered index from key to version and place, and the evaluation of operations against it.
+//! The evaluation of operations against the state of one partition ([`crate::state`]), which this actor alone changes, as entries commit.
 //!
 //! # Evaluation
 //!
@@ -10,7 +10,7 @@
 //! stand behind it. When its turn has come and the value is there it is evaluated in one step, if its deadline has not passed. Reads do not stand in line: they see what is
 //! applied, and wait only while a transaction is prepared to write what they ask for (`read.rs`).
 //!
-//! `locks.rs`: locks of transactions. `lines.rs`: who waits for what. `participant.rs`: what a group does for a transaction, as participant and as home.
+//! `lines.rs`: who waits for what. `participant.rs`: what a group does for a transaction, as participant and as home.
 //!
 //! # What an answer waits for
 //!
@@ -29,12 +29,9 @@
 //!
 //! Following (applies, serves eventual reads, turns the rest away) <-> leading (from `Led` to `Deposed`). What is in progress when the leadership ends is answered: what was proposed is
 //! unknown, all else was certainly not begun.
-//!
-//! Left out for now: the delete floor that will let tombstones go: until then a deleted key keeps its version for ever, so that no version is used twice.
 
 mod evaluate;
 mod lines;
-mod locks;
 mod participant;
 mod read;
 
@@ -44,12 +41,12 @@ use crate::base::{GroupId, Index, Term, Time, Version};
 use crate::msg::client::{Acknowledge, Action, Doubt, Operation, Rejection, ResponseBody};
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::peer::{Outcome, Task};
-use crate::msg::transaction::{Attempt, Decision, Ending, Measure, Preparation, TransactionId, Vote};
+use crate::msg::transaction::{Decision, Ending, Preparation, TransactionId, Vote};
+use crate::state::{Item, Locks, State};
 use bytes::Bytes;
 use evaluate::Current;
 use lines::{Lines, Pins, Work};
-use locks::Locks;
-use participant::{Held, Prepared, Preparing, Resolving};
+use participant::{Attended, Held, Preparing, Resolving};
 use read::{Blocked, Gathering, Waiting};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -114,26 +111,14 @@ pub enum Out {
     Inquire(TransactionId),
 }
 
-/// Is given key, version and value checksum (`None`: deleted) of an item.
-pub type Visit<'a> = dyn FnMut(&[u8], u64, Option<u32>) + 'a;
-
 #[derive(Debug)]
 pub struct Store {
     group: GroupId,
-    index: BTreeMap<Box<[u8]>, Item>,
-    /// Items that are present.
-    count: u64,
-    /// Everything up to here is in `index`. Never decreases.
-    applied: Index,
+    /// What the log has come to.
+    state: State,
     leading: Option<Leading>,
-    /// Transactions that are prepared here and not resolved.
-    prepared: BTreeMap<TransactionId, Prepared>,
-    /// What they have locked.
-    prepared_locks: Locks,
-    /// What became of transactions that were prepared here, until their home's floor has passed them.
-    resolved: BTreeMap<TransactionId, bool>,
-    /// By home: which attempts are over.
-    floors: BTreeMap<GroupId, Floor>,
+    /// Transactions that are prepared and not resolved, with what is volatile of them.
+    attended: BTreeMap<TransactionId, Attended>,
     /// Reads that wait for a prepared transaction, and the keys they wait for.
     blocked: BTreeMap<(Bytes, u64), Blocked>,
     /// When blocked reads give up, and prepared transactions are asked for.
@@ -146,28 +131,6 @@ pub struct Store {
     /// Scans whose values are being read, by tag.
     gathering: BTreeMap<u64, Gathering>,
     next_tag: u64,
-}
-
-/// All attempts of a home up to `upto` are over, but for those that are named.
-#[derive(Debug, Default)]
-struct Floor {
-    upto: Attempt,
-    /// At most [`OPEN_NAMED_MAX`](crate::base::limits::OPEN_NAMED_MAX).
-    open: BTreeSet<Attempt>,
-}
-
-/// An item, or what is left of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Item {
-    version: Version,
-    /// `None`: deleted.
-    value: Option<ValuePlace>,
-}
-
-impl Item {
-    fn measure(&self) -> Measure {
-        Measure { version: self.version, length: self.value.map_or(0, |value| value.place.length) }
-    }
 }
 
 #[derive(Debug)]
@@ -262,17 +225,14 @@ enum Verdict {
 }
 
 impl Store {
-    pub fn new(group: GroupId) -> Store {
+    /// Of a replica whose log has come to this state by now.
+    pub fn new(group: GroupId, state: State, now: Time) -> Store {
+        let attended = state.outcomes().prepared().keys().map(|id| (*id, Attended::since(now))).collect();
         Store {
             group,
-            index: BTreeMap::new(),
-            count: 0,
-            applied: Index::ZERO,
+            state,
             leading: None,
-            prepared: BTreeMap::new(),
-            prepared_locks: Locks::default(),
-            resolved: BTreeMap::new(),
-            floors: BTreeMap::new(),
+            attended,
             blocked: BTreeMap::new(),
             blocked_deadlines: BTreeSet::new(),
             inquiries: BTreeSet::new(),
@@ -283,24 +243,9 @@ impl Store {
         }
     }
 
-    /// Applies an entry that recovery found committed.
-    pub fn restore(&mut self, now: Time, index: Index, fact: &FactSummary) {
-        assert_eq!(index, self.applied.next(), "entries are applied in order");
-        self.applied = index;
-        match fact {
-            FactSummary::Noop => {}
-            FactSummary::Write { key, value } => {
-                self.put(key, Item { version: Version(index.0), value: *value });
-            }
-            FactSummary::Transaction(fact) => {
-                self.apply_step(now, index, fact);
-            }
-        }
-    }
-
-    /// Items that are present.
-    pub fn item_count(&self) -> u64 {
-        self.count
+    /// What the log has come to.
+    pub fn state(&self) -> &State {
+        &self.state
     }
 
     /// Whether nothing is in progress, no lock is held and no transaction waits for its decision.
@@ -316,28 +261,12 @@ impl Store {
                 && l.held.is_empty()
         };
         self.leading.as_ref().is_none_or(at_rest)
-            && self.prepared.is_empty()
+            && self.state.outcomes().prepared().is_empty()
+            && self.state.decisions().is_empty()
             && self.blocked.is_empty()
             && self.confirming.is_empty()
             && self.waiting.is_empty()
             && self.gathering.is_empty()
-    }
-
-    /// Calls `visit` with key, version and value checksum of everything applied, in key order.
-    pub fn visit_applied(&self, visit: &mut Visit<'_>) {
-        for (key, item) in &self.index {
-            visit(key, item.version.0, item.value.map(|v| v.checksum));
-        }
-    }
-
-    fn put(&mut self, key: &[u8], item: Item) -> Option<Item> {
-        self.count += u64::from(item.value.is_some());
-        let old = match self.index.get_mut(key) {
-            Some(slot) => Some(std::mem::replace(slot, item)),
-            None => self.index.insert(key.into(), item),
-        };
-        self.count -= u64::from(old.is_some_and(|old| old.value.is_some()));
-        old
     }
 
     fn tag(&mut self) -> u64 {
@@ -385,7 +314,7 @@ impl Store {
 
     fn on_write(&mut self, cx: &mut Context<'_>, key: Bytes, write: Parked, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
-        if leading.ready_at > self.applied {
+        if leading.ready_at > self.state.applied() {
             if leading.early.len() >= PARKED_PER_GROUP_MAX {
                 reject(write.origin, Rejection::Overloaded, out);
             } else {
@@ -414,7 +343,7 @@ impl Store {
                 Index(head.version.0),
             ),
             None => {
-                let item = self.index.get(key).copied().unwrap_or(Item { version: Version::ZERO, value: None });
+                let item = self.state.items().get(key).copied().unwrap_or(Item::ABSENT);
                 let known = item.value.and_then(|place| pins.get(&place.place).cloned().or_else(|| cx.cache.get(place.place)));
                 (Current { version: item.version, present: item.value.is_some(), value: known }, Index::ZERO)
             }
@@ -523,17 +452,19 @@ impl Store {
     }
 
     fn on_apply(&mut self, cx: &mut Context<'_>, committed: Committed, out: &mut Outbox<Out>) {
-        assert_eq!(committed.index, self.applied.next(), "entries are applied in order");
-        self.applied = committed.index;
-        match &committed.fact {
+        let Committed { index, fact } = committed;
+        let resolved = match &fact {
+            FactSummary::Transaction(step) => self.keys_resolved_by(step),
+            _ => Vec::new(),
+        };
+        self.state.apply(index, &fact, &mut |old| cx.cache.remove(old.place));
+        match &fact {
             FactSummary::Noop => {}
-            FactSummary::Write { key, value } => {
-                self.apply_write(cx, Version(committed.index.0), committed.index, key, *value);
-            }
-            FactSummary::Transaction(fact) => self.on_step(cx, committed.index, fact, out),
+            FactSummary::Write { key, value } => self.after_write(cx, index, key, *value),
+            FactSummary::Transaction(step) => self.after_step(cx, index, step, &resolved, out),
         }
         self.answer_committed(out);
-        if let Some(leading) = self.leading.as_mut().filter(|l| l.ready_at == self.applied) {
+        if let Some(leading) = self.leading.as_mut().filter(|l| l.ready_at == self.state.applied()) {
             let (term, early) = (leading.term, std::mem::take(&mut leading.early));
             self.lock_prepared(cx.now);
             out.push(Out::Ready(term));
@@ -543,11 +474,8 @@ impl Store {
         }
     }
 
-    /// Puts what was written into the index, and what the head knows of it into the cache.
-    fn apply_write(&mut self, cx: &mut Context<'_>, version: Version, entry: Index, key: &Bytes, value: Option<ValuePlace>) {
-        if let Some(old) = self.put(key, Item { version, value }).and_then(|old| old.value) {
-            cx.cache.remove(old.place);
-        }
+    /// Puts what the head knows of a key that was written into the cache.
+    fn after_write(&mut self, cx: &mut Context<'_>, entry: Index, key: &Bytes, value: Option<ValuePlace>) {
         if let Some(leading) = &mut self.leading
             && leading.head.get(key).is_some_and(|head| head.version.0 == entry.0)
             && let (Some(place), Some(value)) = (value, leading.head.remove(key).and_then(|head| head.value))
@@ -558,7 +486,7 @@ impl Store {
 
     fn answer_committed(&mut self, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
-        while let Some(pending) = leading.pending.pop_front_if(|pending| pending.index <= self.applied) {
+        while let Some(pending) = leading.pending.pop_front_if(|pending| pending.index <= self.state.applied()) {
             leading.size -= pending.size;
             match pending.acknowledge {
                 Acknowledge::Quorum => {
@@ -574,7 +502,7 @@ impl Store {
             }
         }
         while let Some(entry) = leading.depending.first_entry() {
-            if entry.key().0 > self.applied {
+            if entry.key().0 > self.state.applied() {
                 break;
             }
             entry.remove().tell(out);
@@ -585,7 +513,7 @@ impl Store {
         match self.confirming.remove(&tag) {
             Some(Confirming::Read { origin, task, deadline }) => self.read_unlocked(cx, origin, task, deadline, 0, out),
             Some(Confirming::Check { verdict, depends }) => match &mut self.leading {
-                Some(leading) if depends > self.applied => {
+                Some(leading) if depends > self.state.applied() => {
                     leading.depending.insert((depends, tag), verdict);
                 }
                 _ => verdict.tell(out),
@@ -732,23 +660,18 @@ impl Actor for Store {
     }
 
     fn check(&self) {
-        assert_eq!(
-            self.count,
-            self.index.values().filter(|item| item.value.is_some()).count() as u64,
-            "present items are counted"
-        );
-        assert!(self.index.values().all(|item| item.version.0 <= self.applied.0), "no version is later than what is applied");
+        self.state.check();
         self.check_participant();
         match &self.leading {
             Some(leading) => {
                 assert!(leading.pending.iter().is_sorted_by_key(|p| p.index), "answers are in order");
                 assert!(
-                    leading.pending.iter().all(|p| p.index > self.applied && p.index < leading.next),
+                    leading.pending.iter().all(|p| p.index > self.state.applied() && p.index < leading.next),
                     "answers wait for entries in flight"
                 );
                 assert_eq!(leading.size, leading.pending.iter().map(|p| p.size).sum::<usize>(), "bytes in flight are counted");
                 assert!(
-                    leading.head.values().all(|head| head.version.0 > self.applied.0),
+                    leading.head.values().all(|head| head.version.0 > self.state.applied().0),
                     "the head is ahead of what is applied"
                 );
                 assert!(leading.lines.len() <= PARKED_PER_GROUP_MAX, "waiters are bounded");

@@ -45,20 +45,19 @@
 
 use super::evaluate::{ItemVerdict, evaluate_item};
 use super::lines::{Pins, Waiter, Work};
-use super::locks::Rank;
-use super::{Floor, Head, Item, NoRoom, Out, Store, Verdict};
+use super::{Head, NoRoom, Out, Store, Verdict};
 use crate::actor::{Context, Origin, Outbox};
-use crate::base::limits::{OPEN_NAMED_MAX, PREPARED_PER_GROUP_MAX, RESOLVED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
-use crate::base::{Duration, GroupId, Index, Time, Version};
+use crate::base::limits::{PREPARED_PER_GROUP_MAX, RESOLVED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
+use crate::base::{Duration, Index, Time, Version};
 use crate::msg::client::{Acknowledge, Rejection};
 use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, ValuePlace};
 use crate::msg::peer::Outcome;
 use crate::msg::transaction::{
-    Age, Attempt, Decision, Ending, Failure, FailureReason, ItemResult, PlacedResult, Preparation, TokenRecord,
-    TransactionAction, TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes,
-    Written,
+    Age, Decision, Ending, Failure, FailureReason, ItemResult, PlacedResult, Preparation, TokenRecord, TransactionAction,
+    TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes, Written,
 };
+use crate::state::Rank;
 use bytes::Bytes;
 
 /// How long a prepared transaction goes without a decision before its home is asked, and between two questions.
@@ -102,23 +101,18 @@ pub struct Resolving {
     pub asker: Option<Origin>,
 }
 
-/// A prepared transaction: what is durable of it.
+/// A prepared transaction: what is volatile of it.
 #[derive(Debug)]
-pub struct Prepared {
-    parties: Vec<GroupId>,
-    shared: Vec<Blob>,
-    writes: Vec<Written<ValuePlace>>,
-    version: Version,
+pub struct Attended {
     /// When this node applied it.
     since: Time,
     /// When its home will be asked, while this node leads: as in `inquiries`.
     inquire_at: Option<Time>,
 }
 
-impl Prepared {
-    /// The keys it locks, and whether for itself.
-    fn keys(&self) -> impl Iterator<Item = (&Bytes, bool)> {
-        self.shared.iter().map(|key| (&key.0, false)).chain(self.writes.iter().map(|write| (&write.key.0, true)))
+impl Attended {
+    pub fn since(now: Time) -> Attended {
+        Attended { since: now, inquire_at: None }
     }
 }
 
@@ -162,9 +156,9 @@ impl Store {
         out: &mut Outbox<Out>,
     ) {
         let id = preparation.id;
-        let over = self.resolved.contains_key(&id) || self.is_over(id);
-        let prepared = self.prepared.contains_key(&id);
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready_at <= self.applied) else {
+        let over = self.state.outcomes().has_ended(id);
+        let prepared = self.state.outcomes().is_prepared(id);
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready_at <= self.state.applied()) else {
             out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
             return;
         };
@@ -192,11 +186,6 @@ impl Store {
             return;
         }
         self.claim(cx, Claim { preparation, asker: None }, deadline, out);
-    }
-
-    /// Whether the home has said that this attempt is over.
-    fn is_over(&self, id: TransactionId) -> bool {
-        self.floors.get(&id.home).is_some_and(|floor| id.attempt <= floor.upto && !floor.open.contains(&id.attempt))
     }
 
     /// Evaluates a transaction's items now, lets it wait, or lets it die: it waits only if it is older than everybody who holds, or waits for, a key that it cannot have now
@@ -286,7 +275,8 @@ impl Store {
             self.conclude(claim.verdict(Vote::No(failures)), depends, out);
             return None;
         }
-        let full = self.prepared.len() >= PREPARED_PER_GROUP_MAX || self.remembers_too_much(&claim.preparation);
+        let full =
+            self.state.outcomes().prepared().len() >= PREPARED_PER_GROUP_MAX || self.remembers_too_much(&claim.preparation);
         let size = claim.preparation.size();
         let values = writes.iter().any(|write| write.value.is_some());
         match if full { Err(NoRoom::Anywhere(Rejection::Overloaded)) } else { self.room(cx, size, values) } {
@@ -304,9 +294,12 @@ impl Store {
         reads
             .map(|placed| match leading.head.get(&placed.item.key) {
                 Some(head) => head.value.as_ref().map_or(0, Bytes::len),
-                None => {
-                    self.index.get(&*placed.item.key).and_then(|item| item.value).map_or(0, |value| value.place.length as usize)
-                }
+                None => self
+                    .state
+                    .items()
+                    .get(&placed.item.key)
+                    .and_then(|item| item.value)
+                    .map_or(0, |value| value.place.length as usize),
             })
             .sum()
     }
@@ -402,11 +395,11 @@ impl Store {
         commit: bool,
         out: &mut Outbox<Out>,
     ) {
-        let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready_at <= self.applied) else {
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready_at <= self.state.applied()) else {
             out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
             return;
         };
-        if self.prepared.contains_key(&id) {
+        if self.state.outcomes().is_prepared(id) {
             self.resolve(id, commit, Some(origin), out);
             return;
         }
@@ -417,7 +410,7 @@ impl Store {
             preparing.keys.iter().for_each(|(key, _)| leading.locks.leave(key, id));
         } else if let Some(ticket) = leading.claims.get(&id).copied().filter(|_| !commit) {
             self.dismiss(cx, ticket, &Rejection::DeadlineExceeded, out);
-        } else if commit && !self.resolved.contains_key(&id) && !self.is_over(id) {
+        } else if commit && !self.state.outcomes().has_ended(id) {
             match self.is_coming(id) {
                 true => out.push(Out::Answer(origin, Outcome::NotLeader { leader: None })),
                 // Lost, or this node was replaced and does not know it. Its entry tells: it is committed only if this node leads.
@@ -431,7 +424,7 @@ impl Store {
     /// Whether it may be prepared here soon.
     fn is_coming(&self, id: TransactionId) -> bool {
         let coming = |leading: &super::Leading| leading.preparing.contains_key(&id) || leading.claims.contains_key(&id);
-        self.prepared.contains_key(&id) || self.leading.as_ref().is_some_and(coming)
+        self.state.outcomes().is_prepared(id) || self.leading.as_ref().is_some_and(coming)
     }
 
     /// Logs the resolution of a transaction, once; whoever asked is told when it is applied, and whether there was anything to resolve.
@@ -442,15 +435,15 @@ impl Store {
             return;
         }
         leading.resolving.insert(id, Resolving { asker });
-        if let Some(prepared) = self.prepared.get(&id) {
+        if let Some(prepared) = self.state.outcomes().prepared().get(&id) {
             prepared.keys().for_each(|(key, _)| leading.locks.leave(key, id));
         }
         self.append_step(TransactionFact::Resolve { id, commit }, Time::NEVER, out);
     }
 
     pub(super) fn on_inquired(&mut self, now: Time, id: TransactionId, decision: Option<bool>, out: &mut Outbox<Out>) {
-        let open =
-            self.prepared.contains_key(&id) && self.leading.as_ref().is_some_and(|l| !l.paused && l.ready_at <= self.applied);
+        let open = self.state.outcomes().is_prepared(id)
+            && self.leading.as_ref().is_some_and(|l| !l.paused && l.ready_at <= self.state.applied());
         match decision {
             Some(commit) if open => self.resolve(id, commit, None, out),
             _ if open => self.inquire_at(now + INQUIRE_AFTER, id),
@@ -467,8 +460,8 @@ impl Store {
     }
 
     fn inquire_at(&mut self, at: Time, id: TransactionId) {
-        let Some(prepared) = self.prepared.get_mut(&id) else { return };
-        if let Some(before) = prepared.inquire_at.replace(at) {
+        let Some(attended) = self.attended.get_mut(&id) else { return };
+        if let Some(before) = attended.inquire_at.replace(at) {
             self.inquiries.remove(&(before, id));
         }
         self.inquiries.insert((at, id));
@@ -477,7 +470,7 @@ impl Store {
     /// A reader waits for it.
     pub(super) fn hurry(&mut self, now: Time, id: TransactionId) {
         let soon = now + INQUIRE_SOON;
-        if self.prepared.get(&id).and_then(|prepared| prepared.inquire_at).is_some_and(|at| at > soon) {
+        if self.attended.get(&id).and_then(|attended| attended.inquire_at).is_some_and(|at| at > soon) {
             self.inquire_at(soon, id);
         }
     }
@@ -485,113 +478,57 @@ impl Store {
     /// All of earlier terms is applied: the locks of what is prepared hold under this leader, too.
     pub(super) fn lock_prepared(&mut self, now: Time) {
         let Some(leading) = &mut self.leading else { return };
-        leading.locks = self.prepared_locks.clone();
-        let waiting: Vec<TransactionId> = self.prepared.keys().copied().collect();
+        leading.locks = self.state.outcomes().locks().clone();
+        let waiting: Vec<TransactionId> = self.attended.keys().copied().collect();
         waiting.into_iter().for_each(|id| self.inquire_at(now + INQUIRE_SOON, id));
     }
 
     /// This node does not lead any more: the next leader asks.
     pub(super) fn forget_inquiries(&mut self) {
         self.inquiries.clear();
-        self.prepared.values_mut().for_each(|prepared| prepared.inquire_at = None);
-    }
-
-    /// A step of a transaction was committed: changes what is applied. For a leader, [`Store::on_step`].
-    pub(super) fn apply_step(&mut self, now: Time, index: Index, fact: &TransactionFact<ValuePlace>) {
-        let version = Version(index.0);
-        match fact {
-            TransactionFact::Prepare { id, age, floor, parties, shared, writes, open } => {
-                self.raise_floor(id.home, *floor, open);
-                if self.prepared.contains_key(id) || self.resolved.contains_key(id) {
-                    return;
-                }
-                // Copies: what came are slices of a frame or a batch, and this may wait for long.
-                let own = |key: &Blob| Blob(Bytes::copy_from_slice(&key.0));
-                let shared: Vec<Blob> = shared.iter().map(own).collect();
-                let write = |write: &Written<ValuePlace>| Written { key: own(&write.key), value: write.value };
-                let writes: Vec<Written<ValuePlace>> = writes.0.iter().map(write).collect();
-                let parties = parties.clone();
-                let keys = shared.iter().map(|key| (&key.0, false)).chain(writes.iter().map(|write| (&write.key.0, true)));
-                let locks = &mut self.prepared_locks;
-                if !keys.clone().all(|(key, alone)| locks.try_take(key, alone, *id, *age)) {
-                    // No leader of ours logs such a prepare.
-                    keys.for_each(|(key, _)| locks.release(key, *id));
-                    return;
-                }
-                self.prepared.insert(*id, Prepared { parties, shared, writes, version, since: now, inquire_at: None });
-            }
-            TransactionFact::Decide { commit: true, writes, .. } => {
-                for write in &writes.0 {
-                    self.put(&write.key.0, Item { version, value: write.value });
-                }
-            }
-            TransactionFact::Resolve { id, commit } => {
-                let Some(prepared) = self.prepared.remove(id) else { return };
-                if let Some(at) = prepared.inquire_at {
-                    self.inquiries.remove(&(at, *id));
-                }
-                for (key, _) in prepared.keys() {
-                    self.prepared_locks.release(key, *id);
-                }
-                for write in prepared.writes.iter().filter(|_| *commit) {
-                    self.put(&write.key.0, Item { version: prepared.version, value: write.value });
-                }
-                if !self.is_over(*id) {
-                    self.resolved.insert(*id, *commit);
-                }
-            }
-            TransactionFact::Decide { .. } | TransactionFact::End { .. } => {}
-        }
-    }
-
-    /// Forgets what became of attempts that are over. What any prepare said to be over is, in whichever order they are logged.
-    fn raise_floor(&mut self, home: GroupId, floor: Attempt, open: &[Attempt]) {
-        let known = self.floors.entry(home).or_default();
-        if floor < known.upto {
-            known.open.retain(|attempt| *attempt > floor || open.contains(attempt));
-        } else {
-            let still = |attempt: &&Attempt| **attempt <= floor && (**attempt > known.upto || known.open.contains(attempt));
-            let open = open.iter().filter(still).take(OPEN_NAMED_MAX).copied().collect();
-            *known = Floor { upto: floor, open };
-        }
-        let range = TransactionId { home, attempt: Attempt::FIRST }..=TransactionId { home, attempt: known.upto };
-        let over: Vec<TransactionId> =
-            self.resolved.range(range).map(|(id, _)| *id).filter(|id| !known.open.contains(&id.attempt)).collect();
-        over.iter().for_each(|id| {
-            self.resolved.remove(id);
-        });
+        self.attended.values_mut().for_each(|attended| attended.inquire_at = None);
     }
 
     /// Whether there is no room to remember another outcome. What says that more is over makes room.
     fn remembers_too_much(&self, preparation: &Preparation) -> bool {
-        let raises = self.floors.get(&preparation.id.home).is_none_or(|floor| preparation.floor > floor.upto);
-        self.resolved.len() >= RESOLVED_PER_GROUP_MAX && !raises
+        let outcomes = self.state.outcomes();
+        outcomes.resolved_count() >= RESOLVED_PER_GROUP_MAX && !outcomes.raises(preparation.id.home, preparation.floor)
     }
 
-    /// Applies a step, and does what a leader has to.
-    pub(super) fn on_step(
+    /// The keys that a step which is about to be applied sets free, and whether they were locked alone.
+    pub(super) fn keys_resolved_by(&self, step: &TransactionFact<ValuePlace>) -> Vec<(Bytes, bool)> {
+        let TransactionFact::Resolve { id, .. } = step else { return Vec::new() };
+        let prepared = self.state.outcomes().prepared().get(id);
+        prepared.map_or_else(Vec::new, |prepared| prepared.keys().map(|(key, alone)| (key.clone(), alone)).collect())
+    }
+
+    /// A step is applied: does what is volatile of it, and what a leader has to. `resolved`: [`Store::keys_resolved_by`] it.
+    pub(super) fn after_step(
         &mut self,
         cx: &mut Context<'_>,
         index: Index,
-        fact: &TransactionFact<ValuePlace>,
+        step: &TransactionFact<ValuePlace>,
+        resolved: &[(Bytes, bool)],
         out: &mut Outbox<Out>,
     ) {
-        match fact {
+        match step {
             TransactionFact::Prepare { id, writes, .. } => {
-                self.apply_step(cx.now, index, fact);
+                if self.state.outcomes().is_prepared(*id) {
+                    self.attended.entry(*id).or_insert(Attended::since(cx.now));
+                }
                 self.on_prepared(cx, *id, &writes.0, out);
             }
             TransactionFact::Decide { commit, writes, .. } => {
                 for write in writes.0.iter().filter(|_| *commit) {
-                    self.apply_write(cx, Version(index.0), index, &write.key.0, write.value);
+                    self.after_write(cx, index, &write.key.0, write.value);
                 }
-                out.push(Out::Decided(index, fact.decision().expect("it is one")));
+                out.push(Out::Decided(index, step.decision().expect("it is one")));
             }
             TransactionFact::Resolve { id, .. } => {
-                let keys: Vec<(Bytes, bool)> =
-                    self.prepared.get(id).map_or_else(Vec::new, |p| p.keys().map(|(key, alone)| (key.clone(), alone)).collect());
-                self.apply_step(cx.now, index, fact);
-                self.on_resolved(cx, *id, &keys, out);
+                if let Some(at) = self.attended.remove(id).and_then(|attended| attended.inquire_at) {
+                    self.inquiries.remove(&(at, *id));
+                }
+                self.on_resolved(cx, *id, resolved, out);
             }
             TransactionFact::End { ended, expired, tick } => {
                 out.push(Out::Ended(Ending { ended: ended.clone(), expired: expired.clone(), tick: *tick }));
@@ -626,7 +563,7 @@ impl Store {
         leading.votes.remove(&id);
         if let Some(origin) = leading.resolving.remove(&id).and_then(|resolving| resolving.asker) {
             // Whatever was committed before the home was told stands before this entry, and is applied.
-            let outcome = match self.resolved.contains_key(&id) || self.is_over(id) {
+            let outcome = match self.state.outcomes().has_ended(id) {
                 true => Outcome::Resolved,
                 // A late copy of the prepare came meanwhile: the home tells again.
                 false if coming => Outcome::NotLeader { leader: None },
@@ -642,9 +579,10 @@ impl Store {
 
     /// What is prepared here, for `ringseed txns`.
     pub fn transactions(&self, now: Time) -> impl Iterator<Item = TransactionReport> {
-        self.prepared.iter().map(move |(id, prepared)| TransactionReport {
+        let prepared = self.state.outcomes().prepared().iter().zip(self.attended.values());
+        prepared.map(move |((id, prepared), attended)| TransactionReport {
             id: *id,
-            age_ms: now.since(prepared.since).as_millis() as u64,
+            age_ms: now.since(attended.since).as_millis() as u64,
             group: self.group,
             state: TransactionState::Prepared,
             parties: prepared.parties.clone(),
@@ -658,32 +596,23 @@ impl Store {
     }
 
     pub(super) fn check_participant(&self) {
-        self.prepared_locks.check();
-        let locked: usize = self.prepared.values().map(|prepared| prepared.keys().count()).sum();
-        assert_eq!(self.prepared_locks.iter().count(), locked, "every lock belongs to what is prepared");
-        for (id, prepared) in &self.prepared {
-            assert!(!self.resolved.contains_key(id), "what is resolved is not prepared any more");
-            let has = |write: &Written<ValuePlace>| self.prepared_locks.exclusive_holder(&write.key.0) == Some(*id);
-            assert!(prepared.writes.iter().all(has), "no key is locked twice for writing");
-        }
-        for (id, commit) in &self.resolved {
-            assert!(!self.is_over(*id), "what is over is forgotten: {id} {commit}");
-        }
-        let Some(leading) = self.leading.as_ref().filter(|leading| leading.ready_at <= self.applied) else { return };
+        let prepared = self.state.outcomes().prepared();
+        assert!(self.attended.keys().eq(prepared.keys()), "what is prepared is attended to");
+        let Some(leading) = self.leading.as_ref().filter(|leading| leading.ready_at <= self.state.applied()) else { return };
         for (key, exclusive, id) in leading.locks.iter() {
             let has = |keys: &[(Bytes, bool)]| keys.contains(&(key.clone(), exclusive));
-            let live = self.prepared.get(&id).is_some_and(|prepared| prepared.keys().any(|held| held == (key, exclusive)))
+            let live = prepared.get(&id).is_some_and(|prepared| prepared.keys().any(|held| held == (key, exclusive)))
                 || leading.preparing.get(&id).is_some_and(|preparing| has(&preparing.keys))
                 || leading.held.get(&id).is_some_and(|held| has(&held.keys));
             assert!(live, "the lock of {id} on {} belongs to a live transaction", key.escape_ascii());
         }
         leading.lines.check_order(&leading.locks);
-        for (key, exclusive, id) in self.prepared_locks.iter() {
+        for (key, exclusive, id) in self.state.outcomes().locks().iter() {
             let held = leading.locks.iter().any(|lock| lock == (key, exclusive, id));
             assert!(held, "what is prepared of {} is locked under every leader", key.escape_ascii());
         }
         assert!(leading.held.values().all(|held| held.age != Age::default() || held.keys.is_empty()), "what is held has an age");
-        assert_eq!(self.inquiries.len(), self.prepared.len(), "what is prepared is asked for some day");
+        assert_eq!(self.inquiries.len(), self.attended.len(), "what is prepared is asked for some day");
     }
 }
 
@@ -692,11 +621,12 @@ mod tests {
     use super::*;
     use crate::actor::{Actor, Committed, LivenessView};
     use crate::base::cache::ValueCache;
-    use crate::base::{Term, random};
+    use crate::base::{GroupId, Term, random};
     use crate::msg::client::Condition;
     use crate::msg::log::FactSummary;
     use crate::msg::peer::Task;
-    use crate::msg::transaction::{PlacedItem, TransactionItem};
+    use crate::msg::transaction::{Attempt, PlacedItem, TransactionItem};
+    use crate::state::State;
     use crate::store::In;
 
     fn handle(store: &mut Store, input: In) -> Vec<Out> {
@@ -715,7 +645,7 @@ mod tests {
     }
 
     fn leader() -> Store {
-        let mut store = Store::new(GroupId(1));
+        let mut store = Store::new(GroupId(1), State::new(), Time::ZERO);
         handle(&mut store, In::Led(Term(3), Index(2)));
         handle(&mut store, In::Apply(Committed { index: Index(1), fact: FactSummary::Noop }));
         store
@@ -831,17 +761,15 @@ mod tests {
         for number in 2..500 {
             // The first is open for ever: its home has not heard from another participant.
             prepare_and_resolve(&mut store, number, 2 * number, number - 1, &[1]);
-            assert!(store.resolved.len() <= 2, "{:?}", store.resolved);
+            assert!(store.state.outcomes().resolved_count() <= 2, "{:?}", store.state);
         }
-        assert!(!store.is_over(id(1)) && store.is_over(id(2)) && !store.is_over(id(499)));
+        let is_over = |store: &Store, number| store.state.outcomes().is_over(id(number));
+        assert!(!is_over(&store, 1) && is_over(&store, 2) && !is_over(&store, 499));
         // A late copy of what is over is refused; of what is open, known.
         assert!(matches!(&ask(&mut store, 3, prepare(id(7), &["b"]))[..], [Out::Answer(_, Outcome::Voted(Vote::No(_)))]));
         assert!(resolved(&ask(&mut store, 4, Task::Resolve { id: id(1), commit: true })));
-        // An older prepare, logged later, opens nothing again.
-        store.raise_floor(GroupId(2), id(5).attempt, &[id(1).attempt, id(3).attempt]);
-        assert!(!store.is_over(id(1)) && store.is_over(id(3)));
         prepare_and_resolve(&mut store, 500, 1_000, 499, &[]);
-        assert!(store.is_over(id(1)) && store.resolved.len() == 1);
+        assert!(is_over(&store, 1) && store.state.outcomes().resolved_count() == 1);
     }
 
     #[test]

@@ -5,11 +5,12 @@ use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
 use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX, SCAN_VISITS_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{Place, Time, Version};
-use crate::msg::client::{Item, Rejection, ResponseBody, Scan, Scanned};
+use crate::msg::client::{self, Rejection, ResponseBody, Scan, Scanned};
 use crate::msg::codec::Blob;
 use crate::msg::log::ValuePlace;
 use crate::msg::peer::{ListedItem, Listing, Outcome, Task};
 use crate::msg::transaction::{ItemResult, Measure, Seen, TransactionId};
+use crate::state::Item;
 use bytes::Bytes;
 use std::ops::Bound;
 
@@ -77,7 +78,7 @@ impl Page {
 
 /// What a scan finds in this group.
 struct Walk {
-    found: Vec<(Bytes, super::Item)>,
+    found: Vec<(Bytes, Item)>,
     next: Option<Bytes>,
     /// It ends because of a lock.
     at_lock: bool,
@@ -99,7 +100,7 @@ impl Store {
             }
             Task::ReadMany(keys) => self.read_many(cx, origin, keys.iter().map(|key| &*key.0), out),
             Task::Measure(keys) => {
-                let measure = |key: &Blob| self.index.get(&*key.0).map_or(Measure::default(), super::Item::measure);
+                let measure = |key: &Blob| self.state.items().get(&key.0).map_or(Measure::default(), Item::measure);
                 out.push(Out::Answer(origin, Outcome::Measured(keys.iter().map(measure).collect())));
             }
             Task::ReadSeen(seen) => self.read_seen(cx, origin, seen, true, out),
@@ -144,16 +145,16 @@ impl Store {
 
     /// A key that is asked for and that a prepared transaction will write.
     fn in_the_way(&self, task: &Task) -> Option<(Bytes, TransactionId)> {
-        if self.prepared_locks.is_empty() {
+        if self.state.outcomes().locks().is_empty() {
             return None;
         }
-        let locked = |key: &Bytes| self.prepared_locks.exclusive_holder(key).map(|id| (key.clone(), id));
+        let locked = |key: &Bytes| self.state.outcomes().locks().exclusive_holder(key).map(|id| (key.clone(), id));
         match task {
             Task::Operation(operation) => locked(&operation.key),
             Task::ReadMany(keys) | Task::Measure(keys) => keys.iter().find_map(|key| locked(&key.0)),
             Task::Scan(scan) | Task::List(scan) => {
                 let first: &Bytes = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
-                self.prepared_locks.exclusive_in(first, &scan.prefix)
+                self.state.outcomes().locks().exclusive_in(first, &scan.prefix)
             }
             _ => None,
         }
@@ -184,8 +185,8 @@ impl Store {
     /// Answers with the items, if all are as they were seen and, where they are to be `free`, no prepared transaction is about to write one.
     fn read_seen(&mut self, cx: &mut Context<'_>, origin: Origin, seen: &[Seen], free: bool, out: &mut Outbox<Out>) {
         let unchanged = |seen: &Seen| {
-            let version = self.index.get(&*seen.key).map_or(Version::ZERO, |item| item.version);
-            version == seen.version && !(free && self.prepared_locks.exclusive_holder(&seen.key).is_some())
+            let version = self.state.items().get(&seen.key).map_or(Version::ZERO, |item| item.version);
+            version == seen.version && !(free && self.state.outcomes().locks().exclusive_holder(&seen.key).is_some())
         };
         if seen.iter().all(unchanged) {
             self.read_many(cx, origin, seen.iter().map(|seen| &*seen.key), out);
@@ -201,14 +202,14 @@ impl Store {
         keys: impl Iterator<Item = &'a [u8]>,
         out: &mut Outbox<Out>,
     ) {
-        let found: Vec<Option<super::Item>> = keys.map(|key| self.index.get(key).copied()).collect();
+        let found: Vec<Option<Item>> = keys.map(|key| self.state.items().get(key).copied()).collect();
         let places: Vec<Option<ValuePlace>> = found.iter().map(|item| item.and_then(|item| item.value)).collect();
         let size: usize = places.iter().flatten().map(|value| value.place.length as usize).sum();
         if size > TRANSACTION_SIZE_MAX {
             answer(origin, ResponseBody::Rejected(Rejection::TooLarge), out);
             return;
         }
-        let version = |item: &Option<super::Item>| item.map_or(Version::ZERO, |item| item.version);
+        let version = |item: &Option<Item>| item.map_or(Version::ZERO, |item| item.version);
         let items = found.iter().map(|item| ItemResult { version: version(item), number: None, value: None }).collect();
         self.gather(cx, origin, Page::Many(items), &places, out);
     }
@@ -248,12 +249,12 @@ impl Store {
 
     /// Whose value lies at this place. Walks the whole index: for what is rare.
     pub fn key_at(&self, place: Place) -> Option<Bytes> {
-        let lies_there = |item: &super::Item| item.value.is_some_and(|value| value.place == place);
-        self.index.iter().find(|(_, item)| lies_there(item)).map(|(key, _)| Bytes::copy_from_slice(key))
+        let lies_there = |item: &Item| item.value.is_some_and(|value| value.place == place);
+        self.state.items().range(Bound::Unbounded).find(|(_, item)| lies_there(item)).map(|(key, _)| Bytes::copy_from_slice(key))
     }
 
     fn get(&mut self, cx: &mut Context<'_>, origin: Origin, key: &[u8], out: &mut Outbox<Out>) {
-        let item = self.index.get(key).copied();
+        let item = self.state.items().get(key).copied();
         let version = item.map_or(Version::ZERO, |item| item.version);
         let Some(place) = item.and_then(|item| item.value) else {
             answer(origin, ResponseBody::Value { value: None, version }, out);
@@ -278,9 +279,9 @@ impl Store {
         let mut size = 0;
         let first: &[u8] = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
         let limit = (scan.limit as usize).clamp(1, SCAN_ITEMS_MAX);
-        let range = self.index.range::<[u8], _>((Bound::Included(first), Bound::Unbounded));
+        let range = self.state.items().range(Bound::Included(first));
         for (visited, (key, item)) in range.take_while(|(key, _)| key.starts_with(&scan.prefix)).enumerate() {
-            if lock.is_some_and(|lock| **key >= **lock) {
+            if lock.is_some_and(|lock| *key >= **lock) {
                 break;
             }
             let full = item.value.is_some() && (walk.found.len() == limit || (size > PART_BYTES_MAX && !walk.found.is_empty()));
@@ -302,12 +303,13 @@ impl Store {
         let Walk { found, next, .. } = walk;
         if matches!(task, Task::List(_)) {
             let items = found.into_iter().map(|(key, item)| ListedItem { key, measure: item.measure() }).collect();
-            out.push(Out::Answer(origin, Outcome::Listed(Listing { items, next, read_at: self.applied })));
+            out.push(Out::Answer(origin, Outcome::Listed(Listing { items, next, read_at: self.state.applied() })));
             return;
         }
         let places: Vec<Option<ValuePlace>> = found.iter().map(|(_, item)| item.value).collect();
-        let items = found.into_iter().map(|(key, item)| Item { key, value: Bytes::new(), version: item.version }).collect();
-        let scanned = Scanned { items, next, read_at: vec![(self.group, self.applied)] };
+        let items =
+            found.into_iter().map(|(key, item)| client::Item { key, value: Bytes::new(), version: item.version }).collect();
+        let scanned = Scanned { items, next, read_at: vec![(self.group, self.state.applied())] };
         self.gather(cx, origin, Page::Scanned(scanned), &places, out);
     }
 
@@ -355,9 +357,13 @@ fn answer(origin: Origin, body: ResponseBody, out: &mut Outbox<Out>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{GroupId, Index};
+    use crate::actor::{Actor, Committed};
+    use crate::base::{GroupId, SegmentId};
     use crate::msg::client::Consistency;
     use crate::msg::log::FactSummary;
+    use crate::msg::transaction::{Age, Attempt, TransactionFact, Writes, Written};
+    use crate::state::State;
+    use crate::store::In;
 
     /// Whether a scan of this store is answered at once, by keys.
     fn listed(store: &mut Store, prefix: &'static str, from: &'static str, limit: u32) -> Option<Vec<Bytes>> {
@@ -373,15 +379,36 @@ mod tests {
         }
     }
 
+    /// The next entry of the log is this.
+    fn apply(store: &mut Store, fact: FactSummary) {
+        let (mut random, mut cache) = (crate::base::random::stream(1, "test"), crate::base::cache::ValueCache::new(0));
+        let view = crate::actor::LivenessView::default();
+        let mut cx = Context::of_test(&mut random, &view, &mut cache);
+        let index = store.state.applied().next();
+        store.handle(&mut cx, In::Apply(Committed { index, fact }), &mut Outbox::default());
+    }
+
+    const VALUE: Option<ValuePlace> =
+        Some(ValuePlace { place: Place { segment: SegmentId(0), offset: 0, length: 0 }, checksum: 0 });
+
     #[test]
     fn a_scan_waits_only_for_what_it_would_show() {
-        let mut store = Store::new(GroupId(1));
+        let mut store = Store::new(GroupId(1), State::new(), Time::ZERO);
         for n in 1..=9_u64 {
-            let value = Some(ValuePlace { place: Place::default(), checksum: 0 });
-            store.restore(Time::ZERO, Index(n), &FactSummary::Write { key: Bytes::from(format!("k{n}")), value });
+            apply(&mut store, FactSummary::Write { key: Bytes::from(format!("k{n}")), value: VALUE });
         }
-        let id = TransactionId { home: GroupId(2), attempt: crate::msg::transaction::Attempt::FIRST };
-        store.prepared_locks.take(&Bytes::from("k5"), true, id, crate::msg::transaction::Age::default());
+        let id = TransactionId { home: GroupId(2), attempt: Attempt::FIRST };
+        let step = |step| FactSummary::Transaction(Box::new(step));
+        let prepare = TransactionFact::Prepare {
+            id,
+            age: Age::default(),
+            floor: Attempt::default(),
+            parties: vec![GroupId(1)],
+            shared: Vec::new(),
+            writes: Writes(vec![Written { key: Blob("k5".into()), value: VALUE }]),
+            open: Vec::new(),
+        };
+        apply(&mut store, step(prepare));
         let keys = |keys: &[&'static str]| Some(keys.iter().map(|key| Bytes::from(*key)).collect::<Vec<Bytes>>());
         // What is about to be written lies in the range, but behind what the page shows, or before its start, or has another prefix.
         assert_eq!(listed(&mut store, "", "", 3), keys(&["k1", "k2", "k3"]));
@@ -392,18 +419,17 @@ mod tests {
         assert_eq!(listed(&mut store, "", "k4", 3), None);
         assert_eq!(listed(&mut store, "", "", 9), None);
         assert_eq!(store.blocked.len(), 2);
-        store.prepared_locks.release(b"k5", id);
+        apply(&mut store, step(TransactionFact::Resolve { id, commit: false }));
         assert_eq!(listed(&mut store, "", "k4", 3), keys(&["k4", "k5", "k6"]));
     }
 
     #[test]
     fn one_step_looks_at_so_many_items_and_a_part_says_where_to_go_on() {
-        let mut store = Store::new(GroupId(1));
+        let mut store = Store::new(GroupId(1), State::new(), Time::ZERO);
         let count = SCAN_VISITS_MAX * 5 / 2;
         for n in 1..=count as u64 {
             let key = Bytes::from(format!("k{n:06}"));
-            let value = (n == count as u64).then_some(ValuePlace { place: Place::default(), checksum: 0 });
-            store.restore(Time::ZERO, Index(n), &FactSummary::Write { key, value });
+            apply(&mut store, FactSummary::Write { key, value: VALUE.filter(|_| n == count as u64) });
         }
         let mut from = Bytes::new();
         for visited in [SCAN_VISITS_MAX, 2 * SCAN_VISITS_MAX] {

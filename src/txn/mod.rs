@@ -50,11 +50,9 @@
 //! # Tokens
 //!
 //! With an idempotency token, the answer is part of the decision, a refusal by condition, too; so the same token meets its answer at the same home under any leader. It is kept for [`TOKEN_LIFETIME`],
-//! counted in entries of the log (`tokens.rs`): clocks that are set do not matter. A client that has its answer, and has asked once only, will not ask again: it releases the token, and an entry that
+//! counted in entries of the log (`state/tokens.rs`): clocks that are set do not matter. A client that has its answer, and has asked once only, will not ask again: it releases the token, and an entry that
 //! others share ends it. A home that remembers as many as it may takes no new one, since none may go before its time; what comes without a token goes on, and so an interactive
 //! transaction is tried without its own.
-
-mod tokens;
 
 use crate::actor::{Actor, Context, Origin, Outbox, TimerKind, partition_of};
 use crate::base::cache::Lent;
@@ -62,15 +60,14 @@ use crate::base::limits::{ENDED_PER_ENTRY_MAX, OPEN_NAMED_MAX, TRANSACTION_SIZE_
 use crate::base::{Duration, GroupId, Index, Term, Time, Version, hash};
 use crate::msg::client::{Doubt, Rejection, ResponseBody};
 use crate::msg::codec::Blob;
-use crate::msg::log::ValuePlace;
 use crate::msg::peer::{Outcome, Task};
 use crate::msg::transaction::{
     Age, Attempt, Decision, Ending, Failure, FailureReason, ItemResult, PlacedItem, PlacedResult, Preparation, TokenRecord,
-    Transaction, TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote,
+    Transaction, TransactionAnswer, TransactionId, TransactionReport, TransactionState, Vote,
 };
+use crate::state::TICK;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use tokens::{TICK, Tokens};
 
 #[cfg(doc)]
 use crate::base::limits::TOKEN_LIFETIME;
@@ -145,10 +142,6 @@ pub enum Out {
 pub struct Coordinator {
     group: GroupId,
     partitions: u32,
-    /// Committed, and not known to be over. Replicated state, but for what `Commit` says.
-    decisions: BTreeMap<Attempt, Commit>,
-    /// Replicated state, but for the times.
-    tokens: Tokens,
     leading: Option<Leading>,
     next_tag: u64,
     pub counters: Counters,
@@ -165,14 +158,20 @@ pub struct Counters {
     pub lost: u64,
 }
 
-/// A commit that participants are told of.
+/// A commit that participants are told of: one of the state's decisions.
 #[derive(Debug)]
 struct Commit {
     parties: Vec<GroupId>,
-    /// Who has not said that it knows. Volatile: a new leader asks all again.
+    /// Who has not said that it knows. A new leader asks all again.
     unaware: BTreeSet<GroupId>,
-    /// When this node applied it.
+    /// When this leader knew of it.
     since: Time,
+}
+
+impl Commit {
+    fn new(parties: Vec<GroupId>, since: Time) -> Commit {
+        Commit { unaware: parties.iter().copied().collect(), parties, since }
+    }
 }
 
 #[derive(Debug)]
@@ -182,6 +181,8 @@ struct Leading {
     number: u64,
     paused: bool,
     active: BTreeMap<u64, Active>,
+    /// Committed, and not known to be over.
+    commits: BTreeMap<Attempt, Commit>,
     /// Tokens of `active`.
     tokens: BTreeSet<Bytes>,
     deadlines: BTreeSet<(Time, u64)>,
@@ -241,34 +242,12 @@ enum Phase {
 
 impl Coordinator {
     pub fn new(group: GroupId, partitions: u32) -> Coordinator {
-        Coordinator {
-            group,
-            partitions,
-            decisions: BTreeMap::new(),
-            tokens: Tokens::default(),
-            leading: None,
-            next_tag: 0,
-            counters: Counters::default(),
-        }
+        Coordinator { group, partitions, leading: None, next_tag: 0, counters: Counters::default() }
     }
 
-    /// What its tokens take in memory, in bytes.
-    pub fn token_bytes(&self) -> usize {
-        self.tokens.size()
-    }
-
-    /// Applies an entry that recovery found committed.
-    pub fn restore(&mut self, now: Time, fact: &TransactionFact<ValuePlace>) {
-        if let Some(decision) = fact.decision() {
-            self.apply(now, decision);
-        } else if let TransactionFact::End { ended, expired, tick } = fact {
-            self.apply_end(ended, expired, *tick);
-        }
-    }
-
-    /// Whether no transaction is in progress.
+    /// Whether no transaction is open. What is decided and not over, the state knows.
     pub fn is_idle(&self) -> bool {
-        self.decisions.is_empty() && self.leading.as_ref().is_none_or(|leading| leading.active.is_empty())
+        self.leading.as_ref().is_none_or(|leading| leading.active.is_empty())
     }
 
     fn id(&self, attempt: Attempt) -> TransactionId {
@@ -281,26 +260,25 @@ impl Coordinator {
 
     fn on_begin(&mut self, cx: &Context<'_>, begin: Begin, out: &mut Outbox<Out>) {
         let Begin { origin, term, ref transaction, takes_tokens, .. } = begin;
-        let in_progress = self.decisions.len();
         let Some(leading) = self.leading.as_mut().filter(|l| !l.paused && term.is_none_or(|term| term == l.term)) else {
             out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
             return;
         };
         let body = if transaction.is_release() {
-            if let Some(token) = transaction.token.as_ref().filter(|token| self.tokens.has(token)) {
+            if let Some(token) = transaction.token.as_ref().filter(|token| cx.state.tokens().has(token)) {
                 leading.released.insert(Bytes::copy_from_slice(token));
                 leading.end_at.get_or_insert(cx.now + END_AFTER);
             }
             Some(ResponseBody::Transacted(Vec::new()))
-        } else if leading.active.len() + in_progress >= TRANSACTIONS_PER_HOME_MAX {
+        } else if leading.active.len() + leading.commits.len() >= TRANSACTIONS_PER_HOME_MAX {
             Some(ResponseBody::Rejected(Rejection::Overloaded))
         } else if let Some(token) = &transaction.token {
-            match self.tokens.answer(token, transaction.fingerprint()) {
+            match cx.state.tokens().answer(token, transaction.fingerprint()) {
                 Some(body) => Some(body),
                 None if leading.tokens.contains(token) => {
                     Some(ResponseBody::NotCommitted(vec![Failure { item: 0, reason: FailureReason::Conflict }]))
                 }
-                None if !takes_tokens || self.tokens.is_full(leading.tokens.len()) => {
+                None if !takes_tokens || cx.state.tokens().is_full(leading.tokens.len()) => {
                     Some(ResponseBody::Rejected(Rejection::TooManyTokens))
                 }
                 None => None,
@@ -371,12 +349,12 @@ impl Coordinator {
         let active = || leading.active.keys().map(|number| Attempt { term, number: *number });
         let before = |attempt: Attempt| Attempt { number: attempt.number.saturating_sub(1), ..attempt };
         let far = Attempt { term, number: leading.number.saturating_sub(FLOOR_SPAN) };
-        match self.decisions.keys().next().copied().into_iter().chain(active().next()).min() {
+        match leading.commits.keys().next().copied().into_iter().chain(active().next()).min() {
             None => return (Attempt { term, number: leading.number }, Vec::new()),
             Some(lowest) if before(lowest) >= far => return (before(lowest), Vec::new()),
             Some(_) => {}
         }
-        let decided = self.decisions.keys().copied().take_while(|attempt| *attempt <= far).take(OPEN_NAMED_MAX + 1);
+        let decided = leading.commits.keys().copied().take_while(|attempt| *attempt <= far).take(OPEN_NAMED_MAX + 1);
         let active = active().take_while(|attempt| *attempt <= far).take(OPEN_NAMED_MAX + 1);
         let mut open: Vec<Attempt> = decided.chain(active).collect();
         open.sort_unstable();
@@ -552,9 +530,10 @@ impl Coordinator {
 
     /// A participant has the decision in its log, committed.
     fn on_aware(&mut self, now: Time, attempt: Attempt, group: GroupId) {
-        let Some(decision) = self.decisions.get_mut(&attempt) else { return };
-        decision.unaware.remove(&group);
-        if decision.unaware.is_empty() {
+        let commit = self.leading.as_mut().and_then(|leading| leading.commits.get_mut(&attempt));
+        let Some(commit) = commit else { return };
+        commit.unaware.remove(&group);
+        if commit.unaware.is_empty() {
             self.on_all_aware(now, attempt);
         }
     }
@@ -572,7 +551,7 @@ impl Coordinator {
         let outcome = match &self.leading {
             Some(leading) if id.home == self.group && id.attempt.term <= leading.term => {
                 let open = id.attempt.term == leading.term && leading.active.contains_key(&id.attempt.number);
-                if self.decisions.contains_key(&id.attempt) {
+                if leading.commits.contains_key(&id.attempt) {
                     Outcome::Decided(Some(true))
                 } else {
                     Outcome::Decided(if open { None } else { Some(false) })
@@ -590,34 +569,22 @@ impl Coordinator {
         }
     }
 
-    /// What a committed decision changes on every replica.
-    fn apply(&mut self, now: Time, decided: Decision) {
-        self.apply_end(&decided.ended, &[], false);
-        if decided.commit && !decided.parties.is_empty() {
-            let unaware = decided.parties.iter().copied().collect();
-            self.decisions.insert(decided.id.attempt, Commit { parties: decided.parties, unaware, since: now });
-        }
-        if let Some(record) = decided.token {
-            self.tokens.insert(record);
-            if let Some(leading) = &mut self.leading {
-                leading.tick_at.get_or_insert(now + TICK);
-            }
-        }
-    }
-
-    fn apply_end(&mut self, ended: &[TransactionId], expired: &[Blob], tick: bool) {
-        for id in ended {
-            self.decisions.remove(&id.attempt);
-        }
-        expired.iter().for_each(|token| self.tokens.remove(&token.0));
-        if tick {
-            self.tokens.tick();
-        }
+    fn on_ended(&mut self, ended: &[TransactionId]) {
+        let Some(leading) = &mut self.leading else { return };
+        ended.iter().for_each(|id| _ = leading.commits.remove(&id.attempt));
     }
 
     fn on_decided(&mut self, cx: &Context<'_>, index: Index, decided: Decision, out: &mut Outbox<Out>) {
-        let (attempt, parties) = (decided.id.attempt, decided.parties.clone());
-        self.apply(cx.now, decided);
+        let Decision { id: TransactionId { attempt, .. }, commit, parties, ended, token } = decided;
+        self.on_ended(&ended);
+        if let Some(leading) = &mut self.leading {
+            if commit && !parties.is_empty() {
+                leading.commits.insert(attempt, Commit::new(parties.clone(), cx.now));
+            }
+            if token.is_some() {
+                leading.tick_at.get_or_insert(cx.now + TICK);
+            }
+        }
         // An earlier term's: its client was told that it is unknown, its participants are told when this leader is ready.
         let Some(active) = self.remove(attempt) else { return };
         let body = match active.phase {
@@ -633,31 +600,28 @@ impl Coordinator {
         parties.into_iter().for_each(|group| self.tell(cx.now, attempt, group, out));
     }
 
-    fn on_ready(&mut self, now: Time, term: Term, out: &mut Outbox<Out>) {
+    fn on_ready(&mut self, cx: &Context<'_>, term: Term, out: &mut Outbox<Out>) {
+        let commits = cx.state.decisions().iter().map(|(attempt, parties)| (*attempt, Commit::new(parties.clone(), cx.now)));
+        let commits: BTreeMap<Attempt, Commit> = commits.collect();
+        let all: Vec<(Attempt, GroupId)> =
+            commits.iter().flat_map(|(attempt, commit)| commit.parties.iter().map(|group| (*attempt, *group))).collect();
         self.leading = Some(Leading {
             term,
             number: 0,
             paused: false,
             active: BTreeMap::new(),
+            commits,
             tokens: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             asks: BTreeMap::new(),
             ended: Vec::new(),
             released: BTreeSet::new(),
             end_at: None,
-            tick_at: (!self.tokens.is_empty()).then_some(now + TICK),
+            tick_at: (!cx.state.tokens().is_empty()).then_some(cx.now + TICK),
             tell_again: Vec::new(),
             tell_at: None,
         });
-        for decision in self.decisions.values_mut() {
-            decision.unaware = decision.parties.iter().copied().collect();
-        }
-        let all: Vec<(Attempt, GroupId)> = self
-            .decisions
-            .iter()
-            .flat_map(|(attempt, decision)| decision.parties.iter().map(|group| (*attempt, *group)))
-            .collect();
-        all.into_iter().for_each(|(attempt, group)| self.tell(now, attempt, group, out));
+        all.into_iter().for_each(|(attempt, group)| self.tell(cx.now, attempt, group, out));
     }
 
     fn on_deposed(&mut self, out: &mut Outbox<Out>) {
@@ -683,7 +647,7 @@ impl Coordinator {
                 leading.end_at.get_or_insert(now + END_AFTER);
             }
             let ended: Vec<Attempt> =
-                self.decisions.iter().filter(|(_, decision)| decision.unaware.is_empty()).map(|(attempt, _)| *attempt).collect();
+                leading.commits.iter().filter(|(_, commit)| commit.unaware.is_empty()).map(|(attempt, _)| *attempt).collect();
             ended.into_iter().for_each(|attempt| self.on_all_aware(now, attempt));
         }
     }
@@ -710,7 +674,7 @@ impl Coordinator {
         let Some(leading) = self.leading.as_mut().filter(|leading| !leading.paused) else { return };
         let tick = leading.tick_at.is_some_and(|at| at <= cx.now);
         if tick {
-            leading.tick_at = (!self.tokens.is_empty()).then_some(cx.now + TICK);
+            leading.tick_at = (!cx.state.tokens().is_empty()).then_some(cx.now + TICK);
         }
         if leading.end_at.is_some_and(|at| at <= cx.now) || tick {
             let ended = first_of(&mut leading.ended);
@@ -736,10 +700,9 @@ impl Coordinator {
             parties,
             locks: 0,
         };
-        let decided = self
-            .decisions
-            .iter()
-            .map(|(attempt, decision)| report(*attempt, decision.since, TransactionState::Committed, decision.parties.clone()));
+        let decided = self.leading.iter().flat_map(|leading| &leading.commits);
+        let decided =
+            decided.map(|(attempt, commit)| report(*attempt, commit.since, TransactionState::Committed, commit.parties.clone()));
         let active = self.leading.iter().flat_map(|leading| {
             leading.active.iter().map(|(number, active)| {
                 let state = match active.phase {
@@ -794,14 +757,14 @@ impl Actor for Coordinator {
         match input {
             In::Begin(begin) => self.on_begin(cx, begin, out),
             In::Inquire(origin, id) => self.on_inquire(origin, id, out),
-            In::Ready(term) => self.on_ready(cx.now, term, out),
+            In::Ready(term) => self.on_ready(cx, term, out),
             In::Deposed => self.on_deposed(out),
             In::Paused(paused) => self.on_paused(cx.now, paused),
             In::Held(id, vote) => self.on_held(cx, id, vote, out),
             In::NotDecided(id) => self.on_not_decided(cx, id, out),
             In::Answer(tag, outcome) => self.on_answer(cx, tag, outcome, out),
             In::Decided(index, decided) => self.on_decided(cx, index, decided, out),
-            In::Ended(ending) => self.apply_end(&ending.ended, &ending.expired, ending.tick),
+            In::Ended(ending) => self.on_ended(&ending.ended),
             In::Timer => self.on_timer(cx, out),
         }
     }
@@ -815,11 +778,10 @@ impl Actor for Coordinator {
     }
 
     fn check(&self) {
-        self.tokens.check();
         let Some(leading) = &self.leading else { return };
         for (number, active) in &leading.active {
             let attempt = Attempt { term: leading.term, number: *number };
-            assert!(!self.decisions.contains_key(&attempt), "what is decided is not open");
+            assert!(!leading.commits.contains_key(&attempt), "what is decided is not open");
             assert!(*number <= leading.number, "attempts are counted");
             assert!(active.awaited.iter().all(|group| active.parties.contains_key(group)), "only participants are waited for");
             if active.phase == Phase::Deciding {
@@ -827,16 +789,16 @@ impl Actor for Coordinator {
             }
         }
         for (attempt, group, asked) in leading.asks.values() {
-            let told = self.decisions.get(attempt).is_some_and(|decision| decision.unaware.contains(group));
-            assert!(*asked != Asked::Commit || told || !self.decisions.contains_key(attempt), "who knows is not told again");
+            let told = leading.commits.get(attempt).is_none_or(|commit| commit.unaware.contains(group));
+            assert!(*asked != Asked::Commit || told, "who knows is not told again");
         }
-        for (attempt, decision) in &self.decisions {
-            assert!(decision.unaware.iter().all(|group| decision.parties.contains(group)), "only participants are told");
+        for (attempt, commit) in &leading.commits {
+            assert!(commit.unaware.iter().all(|group| commit.parties.contains(group)), "only participants are told");
             let asked = |group: &GroupId| {
                 let asking = leading.asks.values().any(|(a, g, asked)| a == attempt && g == group && *asked == Asked::Commit);
                 asking || leading.tell_again.contains(&(*attempt, *group))
             };
-            assert!(decision.unaware.iter().all(asked), "who does not know is being told");
+            assert!(commit.unaware.iter().all(asked), "who does not know is being told");
         }
     }
 }
@@ -845,12 +807,19 @@ impl Actor for Coordinator {
 mod tests {
     use super::*;
     use crate::base::cache::ValueCache;
-    use crate::msg::transaction::TransactionItem;
+    use crate::msg::log::{FactSummary, ValuePlace};
+    use crate::msg::transaction::{TransactionFact, TransactionItem, Writes};
+    use crate::state::State;
 
     fn handle(coordinator: &mut Coordinator, cache: &mut ValueCache, input: In) -> Vec<Out> {
+        handle_in(coordinator, State::empty(), cache, input)
+    }
+
+    fn handle_in(coordinator: &mut Coordinator, state: &State, cache: &mut ValueCache, input: In) -> Vec<Out> {
         let mut random = crate::base::random::stream(1, "test");
         let view = crate::actor::LivenessView::default();
         let mut cx = Context::of_test(&mut random, &view, cache);
+        cx.state = state;
         let mut out = Outbox::default();
         coordinator.handle(&mut cx, input, &mut out);
         coordinator.check();
@@ -868,16 +837,32 @@ mod tests {
     }
 
     /// What a leading coordinator answers at once to a transaction with this token; `None`: it is begun.
-    fn refused(coordinator: &mut Coordinator, token: Option<&'static str>, takes_tokens: bool) -> Option<ResponseBody> {
+    fn refused(
+        coordinator: &mut Coordinator,
+        state: &State,
+        token: Option<&'static str>,
+        takes_tokens: bool,
+    ) -> Option<ResponseBody> {
         let input = begin(vec![TransactionItem::increment("k", 1)], token, takes_tokens);
-        answer(handle(coordinator, &mut ValueCache::new(0), input))
+        answer(handle_in(coordinator, state, &mut ValueCache::new(0), input))
+    }
+
+    /// A coordinator whose group this node leads, in term 2.
+    fn leading() -> Coordinator {
+        let mut coordinator = Coordinator::new(GroupId(1), 1);
+        handle(&mut coordinator, &mut ValueCache::new(0), In::Ready(Term(2)));
+        coordinator
+    }
+
+    /// The next entry of a home's log is this step.
+    fn apply(state: &mut State, step: TransactionFact<ValuePlace>) {
+        state.apply(state.applied().next(), &FactSummary::Transaction(Box::new(step)), &mut |_| {});
     }
 
     #[test]
     fn what_the_coordinators_of_a_node_have_read_is_bounded() {
         let mut cache = ValueCache::new(0);
-        let mut homes = [(); 2].map(|()| Coordinator::new(GroupId(1), 1));
-        homes.iter_mut().for_each(|home| home.on_ready(Time::ZERO, Term(2), &mut Outbox::default()));
+        let mut homes = [(); 2].map(|()| leading());
         let value = Bytes::from(vec![b'v'; crate::base::limits::VALUE_SIZE_MAX]);
         // Begins a transaction that reads ten values, and takes its own store's vote.
         let read = |home: &mut Coordinator, cache: &mut ValueCache, number: u64| {
@@ -906,36 +891,37 @@ mod tests {
 
     #[test]
     fn a_home_full_of_tokens_refuses_new_ones_and_nothing_else() {
-        let mut coordinator = Coordinator::new(GroupId(1), 1);
-        coordinator.on_ready(Time::ZERO, Term(2), &mut Outbox::default());
+        let (mut coordinator, mut state) = (leading(), State::new());
         let too_many = Some(ResponseBody::Rejected(Rejection::TooManyTokens));
-        assert_eq!(refused(&mut coordinator, Some("a"), false), too_many, "the node has no room");
-        assert_eq!(refused(&mut coordinator, None, false), None);
+        assert_eq!(refused(&mut coordinator, &state, Some("a"), false), too_many, "the node has no room");
+        assert_eq!(refused(&mut coordinator, &state, None, false), None);
         for number in 0..crate::base::limits::TOKENS_PER_GROUP_MAX as u64 {
             let token = Bytes::copy_from_slice(&number.to_be_bytes());
-            coordinator.tokens.insert(TokenRecord { token, contents: 0, answer: TransactionAnswer::Committed(Vec::new()) });
+            let token = Some(TokenRecord { token, contents: 0, answer: TransactionAnswer::Committed(Vec::new()) });
+            let id = TransactionId { home: GroupId(1), attempt: Attempt { term: Term(1), number } };
+            let (parties, writes, ended) = (Vec::new(), Writes(Vec::new()), Vec::new());
+            apply(&mut state, TransactionFact::Decide { id, commit: true, parties, writes, ended, token });
         }
-        assert_eq!(refused(&mut coordinator, Some("a"), true), too_many);
+        assert_eq!(refused(&mut coordinator, &state, Some("a"), true), too_many);
         // What it knows is answered, and what has no token is begun.
-        let known = refused(&mut coordinator, Some("\0\0\0\0\0\0\0\u{1}"), true);
+        let known = refused(&mut coordinator, &state, Some("\0\0\0\0\0\0\0\u{1}"), true);
         assert_eq!(known, Some(ResponseBody::Rejected(Rejection::TokenReused)), "of other contents, here");
-        assert_eq!(refused(&mut coordinator, None, true), None);
+        assert_eq!(refused(&mut coordinator, &state, None, true), None);
         // One that is released makes room.
-        coordinator.apply_end(&[], &[Blob(Bytes::copy_from_slice(&0_u64.to_be_bytes()))], false);
-        assert_eq!(refused(&mut coordinator, Some("a"), true), None);
+        let expired = vec![Blob(Bytes::copy_from_slice(&0_u64.to_be_bytes()))];
+        apply(&mut state, TransactionFact::End { ended: Vec::new(), expired, tick: false });
+        assert_eq!(refused(&mut coordinator, &state, Some("a"), true), None);
     }
 
     #[test]
     fn the_floor_rises_past_what_is_stuck() {
-        let mut coordinator = Coordinator::new(GroupId(1), 1);
-        coordinator.on_ready(Time::ZERO, Term(2), &mut Outbox::default());
+        let mut coordinator = leading();
         let attempt = |term: u64, number: u64| Attempt { term: Term(term), number };
         let begun = |coordinator: &mut Coordinator, number| coordinator.leading.as_mut().unwrap().number = number;
         begun(&mut coordinator, 7);
         assert_eq!(coordinator.floor(), (attempt(2, 7), vec![]));
         let stuck = |coordinator: &mut Coordinator, attempt| {
-            let commit = Commit { parties: vec![], unaware: BTreeSet::new(), since: Time::ZERO };
-            coordinator.decisions.insert(attempt, commit);
+            coordinator.leading.as_mut().unwrap().commits.insert(attempt, Commit::new(Vec::new(), Time::ZERO));
         };
         stuck(&mut coordinator, attempt(2, 5));
         assert_eq!(coordinator.floor(), (attempt(2, 4), vec![]));

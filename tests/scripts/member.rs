@@ -15,6 +15,7 @@ use ringseed::msg::peer::{ForwardReply, LeaderHint, Outcome, PeerMessage};
 use ringseed::node::gate::{Gate, Watermarks};
 use ringseed::replica::log::GroupLog;
 use ringseed::replica::{self, Replica, ReplicaOptions};
+use ringseed::state::State;
 use ringseed::store::{self, Store};
 use std::collections::VecDeque;
 
@@ -86,8 +87,9 @@ impl Member {
     /// A member at the start of a life, from what its log holds, all of it durable.
     pub fn boot(id: NodeId, epoch: Epoch, voters: &[NodeId], log: Vec<Logged>, no_vote_until: Time, lossy: bool) -> Member {
         let (state, entries) = recover(&log);
-        let mut store = Store::new(GROUP);
-        entries.iter().take(state.commit.0 as usize).for_each(|entry| store.restore(Time::ZERO, entry.index, &entry.fact));
+        let mut come_to = State::new();
+        entries.iter().take(state.commit.0 as usize).for_each(|entry| come_to.apply(entry.index, &entry.fact, &mut |_| {}));
+        let store = Store::new(GROUP, come_to, Time::ZERO);
         let options = ReplicaOptions { group: GROUP, voters: voters.to_vec(), support: SUPPORT, no_vote_until, lossy };
         let replica = Replica::new(options, state, GroupLog::recovered(entries, state.commit));
         let liveness = Liveness::new(LivenessOptions {
@@ -214,6 +216,7 @@ impl Member {
             room: Room::AMPLE,
             quorum_has_room: true,
             sync: Duration::ZERO,
+            state: State::empty(),
         })
     }
 
@@ -444,6 +447,7 @@ fn context<'a>(
         room: Room::AMPLE,
         quorum_has_room: true,
         sync: Duration::ZERO,
+        state: State::empty(),
     }
 }
 

@@ -32,20 +32,22 @@ pub(super) struct Healing {
     errands: usize,
 }
 
+/// All nodes that are up.
+fn views(machines: &mut [Machine], now: WorldTime) -> Vec<View<'_>> {
+    let up = machines.iter_mut().filter_map(|machine| Some((machine.id, machine.clock.read(now), machine.node.as_mut()?)));
+    let view = up.map(|(id, now, node)| {
+        let replicas = node.replicas(now);
+        View { id, node, replicas }
+    });
+    view.collect()
+}
+
 impl World {
     pub(super) fn look(&mut self) {
         let look_at = self.now + self.looks.between(3 * MS, 25 * MS);
         self.at(look_at, Happening::Look);
         let now = self.now;
-        let views: Vec<View<'_>> = self
-            .machines
-            .iter_mut()
-            .filter_map(|m| {
-                let node = m.node.as_mut()?;
-                let replicas = node.replicas(m.clock.read(now));
-                Some(View { id: m.id, node, replicas })
-            })
-            .collect();
+        let views = views(&mut self.machines, now);
         if self.looks.chance(100) {
             views.iter().for_each(|view| view.node.check());
         }
@@ -251,6 +253,7 @@ impl World {
 
     /// All replicas of a group hold the same, and every write that was acknowledged.
     fn disagreement(&mut self) -> Result<(), Violation> {
+        self.watch.same_states(&views(&mut self.machines, self.now))?;
         let mut agreement = Agreement::default();
         let groups = self.live_replicas();
         for (&group, replicas) in &groups {

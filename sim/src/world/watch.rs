@@ -32,6 +32,8 @@ pub struct Watch {
     groups: BTreeMap<GroupId, Committed>,
     /// Which nodes were seen to have a replica of each group.
     members: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    /// What a group's log comes to at an entry, told by its fingerprint: a digest, and the node that it was first seen on.
+    states: BTreeMap<(GroupId, Index, u64), (u64, NodeId)>,
     /// The latest leader of each group.
     latest: BTreeMap<GroupId, (Term, NodeId)>,
 }
@@ -64,6 +66,7 @@ impl Watch {
             votes: BTreeMap::new(),
             groups: BTreeMap::new(),
             members: BTreeMap::new(),
+            states: BTreeMap::new(),
             latest: BTreeMap::new(),
         }
     }
@@ -161,6 +164,28 @@ impl Watch {
             let other = (one + 1 + dice.below(views.len() as u64 - 1) as usize) % views.len();
             log_matching(&views[one], &views[other], dice)?;
         }
+        if dice.chance(100) {
+            self.same_states(views)?;
+        }
+        Ok(())
+    }
+
+    /// The same entries come to the same state: on every replica, before and after a restart.
+    pub fn same_states(&mut self, views: &[View<'_>]) -> Result<(), Violation> {
+        for view in views {
+            for ReplicaProbe { group, applied, .. } in &view.replicas {
+                let Some(fingerprint) = view.node.entry_fingerprint(*group, *applied) else { continue };
+                let Some(digest) = view.node.digest(*group) else { continue };
+                let (known, first) = *self.states.entry((*group, *applied, fingerprint)).or_insert((digest, view.id));
+                if known != digest {
+                    let what = format!(
+                        "with all entries of {group:?} up to {applied:?} applied, the states of {first:?} and {:?} differ",
+                        view.id
+                    );
+                    return Err(broken("state", what));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -222,7 +247,7 @@ fn log_matching(one: &View<'_>, other: &View<'_>, dice: &mut Dice) -> Result<(),
 
 fn broken(checker: &'static str, what: String) -> Violation {
     let promise = match checker {
-        "leader completeness" | "log matching" => "P3",
+        "leader completeness" | "log matching" | "state" => "P3",
         _ => "P1",
     };
     Violation { promise, checker, what }

@@ -1,7 +1,7 @@
 //! Locks of transactions on keys: shared for what is checked or read, exclusive for what is written, all until the decision.
 //!
-//! The table stands at the *head* of the leader's log: a lock is there from when its entry is proposed. It is volatile; a new leader makes it anew from the
-//! participant records in what it has applied. Single-key operations hold no locks, they only wait for them.
+//! There are two such tables. One is replicated state: what is prepared. The other stands at the *head* of a leader's log: a lock is there from when its entry is proposed. That is volatile;
+//! a new leader begins with a copy of the first. Single-key operations hold no locks, they only wait for them.
 //!
 //! A holder has a [`Rank`]. One whose decision is known here and on its way into the log is *leaving*: it waits for nobody any more, so that everybody may wait for it.
 
@@ -37,6 +37,10 @@ enum Lock {
 }
 
 impl Locks {
+    pub(super) const fn new() -> Locks {
+        Locks(BTreeMap::new())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

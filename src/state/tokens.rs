@@ -18,7 +18,7 @@ const TICKS: u64 = TOKEN_LIFETIME.as_secs() / TICK.as_secs();
 /// What a token takes in memory beside its bytes and its answer's, about.
 const BYTES_EACH: usize = 256;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tokens {
     /// With how many ticks there had been when it came.
     known: BTreeMap<Bytes, (u64, TokenRecord)>,
@@ -29,6 +29,10 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    pub(super) const fn new() -> Tokens {
+        Tokens { known: BTreeMap::new(), by_age: BTreeSet::new(), ticks: 0, size: 0 }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
@@ -57,15 +61,32 @@ impl Tokens {
         })
     }
 
-    pub fn insert(&mut self, record: TokenRecord) {
+    /// Each token, with how many ticks there had been when it came, in order of token.
+    pub(super) fn known(&self) -> &BTreeMap<Bytes, (u64, TokenRecord)> {
+        &self.known
+    }
+
+    pub(super) fn ticks(&self) -> u64 {
+        self.ticks
+    }
+
+    pub(super) fn set_ticks(&mut self, ticks: u64) {
+        self.ticks = ticks;
+    }
+
+    pub(super) fn insert(&mut self, record: TokenRecord) {
+        self.install(self.ticks, record);
+    }
+
+    pub(super) fn install(&mut self, since: u64, record: TokenRecord) {
         self.remove(&record.token);
         let record = owned(record);
         self.size += size_of(&record);
-        self.by_age.insert((self.ticks, record.token.clone()));
-        self.known.insert(record.token.clone(), (self.ticks, record));
+        self.by_age.insert((since, record.token.clone()));
+        self.known.insert(record.token.clone(), (since, record));
     }
 
-    pub fn remove(&mut self, token: &Bytes) {
+    pub(super) fn remove(&mut self, token: &Bytes) {
         if let Some((since, record)) = self.known.remove(token) {
             self.size -= size_of(&record);
             self.by_age.remove(&(since, record.token));
@@ -73,14 +94,14 @@ impl Tokens {
     }
 
     /// Another tick: forgets what has had its time.
-    pub fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         self.ticks += 1;
         while let Some((_, token)) = self.by_age.first().filter(|(since, _)| since + TICKS < self.ticks).cloned() {
             self.remove(&token);
         }
     }
 
-    pub fn check(&self) {
+    pub(super) fn check(&self) {
         assert_eq!(self.known.len(), self.by_age.len(), "every token has its time");
         assert_eq!(self.size, self.known.values().map(|(_, record)| size_of(record)).sum::<usize>(), "bytes are counted");
     }
@@ -115,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_token_lives_its_ticks_and_no_frame_lives_with_it() {
-        let mut tokens = Tokens::default();
+        let mut tokens = Tokens::new();
         let frame = Bytes::from(vec![b't'; 300_000]);
         tokens.tick();
         tokens.insert(record(frame.slice(5..21), 2));
@@ -131,7 +152,7 @@ mod tests {
 
     #[test]
     fn tokens_are_bounded_in_bytes() {
-        let mut tokens = Tokens::default();
+        let mut tokens = Tokens::new();
         let mut number = 0_u64;
         while !tokens.is_full(0) {
             tokens.insert(record(Bytes::copy_from_slice(&number.to_le_bytes()), 100));

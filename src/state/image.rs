@@ -1,0 +1,214 @@
+//! All of a state as a row of parts: to be written and read in order and in pieces, and to be compared.
+
+use super::prepared::{Floor, Prepared};
+use super::{Item, State};
+use crate::base::{GroupId, Index, Version, hash};
+use crate::msg::codec::{self, Blob};
+use crate::msg::log::ValuePlace;
+use crate::msg::transaction::{Age, Attempt, Stored, TokenRecord, TransactionId, Writes, Written};
+use bytes::Bytes;
+use core::ops::Bound;
+use minicbor::{Decode, Encode};
+use std::collections::BTreeMap;
+
+/// One part of a state. `V` is a value: its place in this node's log, or whatever stands for it elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub enum Part<V> {
+    #[n(0)]
+    Item {
+        #[n(0)]
+        key: Blob,
+        #[n(1)]
+        version: Version,
+        /// `None`: deleted.
+        #[n(2)]
+        value: Option<V>,
+    },
+    #[n(1)]
+    Prepared {
+        #[n(0)]
+        id: TransactionId,
+        #[n(1)]
+        age: Age,
+        #[n(2)]
+        version: Version,
+        #[n(3)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        parties: Vec<GroupId>,
+        #[n(4)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        shared: Vec<Blob>,
+        #[n(5)]
+        writes: Writes<V>,
+    },
+    #[n(2)]
+    Resolved {
+        #[n(0)]
+        id: TransactionId,
+        #[n(1)]
+        commit: bool,
+    },
+    #[n(3)]
+    Floor {
+        #[n(0)]
+        home: GroupId,
+        #[n(1)]
+        upto: Attempt,
+        #[n(2)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        open: Vec<Attempt>,
+    },
+    #[n(4)]
+    Decision {
+        #[n(0)]
+        attempt: Attempt,
+        #[n(1)]
+        #[cbor(decode_with = "crate::msg::codec::list")]
+        parties: Vec<GroupId>,
+    },
+    #[n(5)]
+    Token {
+        /// How many ticks there had been when it came.
+        #[n(0)]
+        since: u64,
+        #[n(1)]
+        record: TokenRecord,
+    },
+    /// The last.
+    #[n(6)]
+    End {
+        #[n(0)]
+        applied: Index,
+        /// Of the clock by which tokens end.
+        #[n(1)]
+        ticks: u64,
+    },
+}
+
+impl<V> Part<V> {
+    /// The same with every value made into another.
+    pub fn map<W>(self, mut value: impl FnMut(V) -> W) -> Part<W> {
+        match self {
+            Part::Item { key, version, value: place } => Part::Item { key, version, value: place.map(value) },
+            Part::Prepared { id, age, version, parties, shared, writes } => {
+                let write = |write: Written<V>| Written { key: write.key, value: write.value.map(&mut value) };
+                let writes = Writes(writes.0.into_iter().map(write).collect());
+                Part::Prepared { id, age, version, parties, shared, writes }
+            }
+            Part::Resolved { id, commit } => Part::Resolved { id, commit },
+            Part::Floor { home, upto, open } => Part::Floor { home, upto, open },
+            Part::Decision { attempt, parties } => Part::Decision { attempt, parties },
+            Part::Token { since, record } => Part::Token { since, record },
+            Part::End { applied, ticks } => Part::End { applied, ticks },
+        }
+    }
+
+    /// Parts of a lower rank come first.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Part::Item { .. } => 0,
+            Part::Prepared { .. } => 1,
+            Part::Resolved { .. } => 2,
+            Part::Floor { .. } => 3,
+            Part::Decision { .. } => 4,
+            Part::Token { .. } => 5,
+            Part::End { .. } => 6,
+        }
+    }
+}
+
+impl State {
+    /// All parts behind `last`, in order; from the first if there is none. What is applied in between moves nothing that comes behind `last` before it.
+    pub fn parts<'a>(&'a self, last: Option<&'a Part<ValuePlace>>) -> impl Iterator<Item = Part<ValuePlace>> + 'a {
+        let items = starts(last, 0).into_iter().flat_map(move |within| {
+            let from = match last {
+                Some(Part::Item { key, .. }) if within => Bound::Excluded(&*key.0),
+                _ => Bound::Unbounded,
+            };
+            self.items.range(from).map(|(key, item)| Part::Item {
+                key: Blob(Bytes::copy_from_slice(key)),
+                version: item.version,
+                value: item.value,
+            })
+        });
+        let id = match last {
+            Some(Part::Prepared { id, .. } | Part::Resolved { id, .. }) => Some(*id),
+            _ => None,
+        };
+        let prepared = behind(self.outcomes.prepared(), last, 1, id).map(|(id, prepared)| Part::Prepared {
+            id: *id,
+            age: prepared.age,
+            version: prepared.version,
+            parties: prepared.parties.clone(),
+            shared: prepared.shared.clone(),
+            writes: Writes(prepared.writes.clone()),
+        });
+        let resolved =
+            behind(&self.outcomes.resolved, last, 2, id).map(|(id, commit)| Part::Resolved { id: *id, commit: *commit });
+        let home = if let Some(Part::Floor { home, .. }) = last { Some(*home) } else { None };
+        let floors = behind(&self.outcomes.floors, last, 3, home).map(|(home, floor)| Part::Floor {
+            home: *home,
+            upto: floor.upto,
+            open: floor.open.iter().copied().collect(),
+        });
+        let attempt = if let Some(Part::Decision { attempt, .. }) = last { Some(*attempt) } else { None };
+        let decisions = behind(&self.decisions, last, 4, attempt)
+            .map(|(attempt, parties)| Part::Decision { attempt: *attempt, parties: parties.clone() });
+        let token = if let Some(Part::Token { record, .. }) = last { Some(record.token.clone()) } else { None };
+        let tokens = behind(self.tokens.known(), last, 5, token)
+            .map(|(_, (since, record))| Part::Token { since: *since, record: record.clone() });
+        let end =
+            starts(last, 6).filter(|within| !within).map(|_| Part::End { applied: self.applied, ticks: self.tokens.ticks() });
+        items.chain(prepared).chain(resolved).chain(floors).chain(decisions).chain(tokens).chain(end)
+    }
+
+    /// Takes the next part of an image into a state that holds the parts before it.
+    pub fn install(&mut self, part: Part<ValuePlace>) {
+        match part {
+            Part::Item { key, version, value } => self.items.put(&key.0, Item { version, value }, &mut |_| {}),
+            Part::Prepared { id, age, version, parties, shared, writes } => {
+                self.outcomes.hold(id, Prepared { age, parties, shared, writes: writes.0, version });
+            }
+            Part::Resolved { id, commit } => _ = self.outcomes.resolved.insert(id, commit),
+            Part::Floor { home, upto, open } => {
+                self.outcomes.floors.insert(home, Floor { upto, open: open.into_iter().collect() });
+            }
+            Part::Decision { attempt, parties } => _ = self.decisions.insert(attempt, parties),
+            Part::Token { since, record } => self.tokens.install(since, record),
+            Part::End { applied, ticks } => {
+                self.applied = applied;
+                self.tokens.set_ticks(ticks);
+            }
+        }
+    }
+
+    /// A checksum of all of it but for where values lie. Equal on all replicas that have applied the same index. Walks everything.
+    pub fn digest(&self) -> u64 {
+        let stored = |value: ValuePlace| Stored { length: value.place.length, checksum: value.checksum };
+        self.parts(None).fold(0, |digest, part| hash::checksum(digest, &codec::encode(&part.map(stored))))
+    }
+}
+
+/// Whether parts of this rank come behind `last`: `None`: not; `Some(true)`: those behind `last` itself, which is of the same rank.
+fn starts(last: Option<&Part<ValuePlace>>, rank: u8) -> Option<bool> {
+    match last.map(Part::rank) {
+        Some(reached) if reached > rank => None,
+        Some(reached) => Some(reached == rank),
+        None => Some(false),
+    }
+}
+
+/// What of the map comes behind `last`, which has this key if it is of the same rank.
+fn behind<'a, K: Ord + Clone, V>(
+    map: &'a BTreeMap<K, V>,
+    last: Option<&Part<ValuePlace>>,
+    rank: u8,
+    key: Option<K>,
+) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V> {
+    let range = starts(last, rank).map(|within| match key.filter(|_| within) {
+        Some(key) => map.range((Bound::Excluded(key), Bound::Unbounded)),
+        None => map.range(..),
+    });
+    range.into_iter().flatten()
+}

@@ -1,0 +1,82 @@
+//! The items of a partition: an ordered index from key to version and place.
+//!
+//! Left out for now: the delete floor that will let tombstones go: until then a deleted key keeps its version for ever, so that no version is used twice.
+
+use crate::base::{Index, Version};
+use crate::msg::log::ValuePlace;
+use crate::msg::transaction::Measure;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// An item, or what is left of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item {
+    pub version: Version,
+    /// `None`: deleted.
+    pub value: Option<ValuePlace>,
+}
+
+impl Item {
+    /// What is known of a key that was never written.
+    pub const ABSENT: Item = Item { version: Version::ZERO, value: None };
+
+    pub fn measure(&self) -> Measure {
+        Measure { version: self.version, length: self.value.map_or(0, |value| value.place.length) }
+    }
+}
+
+/// Is given key, version and value checksum (`None`: deleted) of an item.
+pub type Visit<'a> = dyn FnMut(&[u8], u64, Option<u32>) + 'a;
+
+#[derive(Debug)]
+pub struct Items {
+    index: BTreeMap<Box<[u8]>, Item>,
+    /// Items that are present.
+    present: u64,
+}
+
+impl Items {
+    pub(super) const fn new() -> Items {
+        Items { index: BTreeMap::new(), present: 0 }
+    }
+
+    /// Items that are present.
+    pub fn present(&self) -> u64 {
+        self.present
+    }
+
+    /// The item, or what is left of it.
+    pub fn get(&self, key: &[u8]) -> Option<&Item> {
+        self.index.get(key)
+    }
+
+    /// All items, deleted ones too, from this bound on, in key order.
+    pub fn range(&self, from: Bound<&[u8]>) -> impl Iterator<Item = (&[u8], &Item)> {
+        self.index.range::<[u8], _>((from, Bound::Unbounded)).map(|(key, item)| (&**key, item))
+    }
+
+    /// Calls `visit` with every item, in key order.
+    pub fn visit(&self, visit: &mut Visit<'_>) {
+        for (key, item) in &self.index {
+            visit(key, item.version.0, item.value.map(|value| value.checksum));
+        }
+    }
+
+    pub(super) fn put(&mut self, key: &[u8], item: Item, replaced: &mut dyn FnMut(ValuePlace)) {
+        self.present += u64::from(item.value.is_some());
+        let old = match self.index.get_mut(key) {
+            Some(slot) => Some(std::mem::replace(slot, item)),
+            None => self.index.insert(key.into(), item),
+        };
+        if let Some(value) = old.and_then(|old| old.value) {
+            self.present -= 1;
+            replaced(value);
+        }
+    }
+
+    pub(super) fn check(&self, applied: Index) {
+        let present = self.index.values().filter(|item| item.value.is_some()).count() as u64;
+        assert_eq!(self.present, present, "present items are counted");
+        assert!(self.index.values().all(|item| item.version.0 <= applied.0), "no version is later than what is applied");
+    }
+}

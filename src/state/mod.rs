@@ -1,0 +1,147 @@
+//! What a group's log has come to, and nothing else: a pure fold over its committed entries.
+//!
+//! ```text
+//! (boot: entries found committed) --\
+//! (live: entries as they commit) ----> State::apply(index, fact) --> items, prepared transactions, outcomes, decisions, tokens
+//! (an image, part by part) ---------> State::install(part)
+//! ```
+//!
+//! The same entries give the same state on every replica, however they came and in whichever epoch. So nothing volatile is here: no waiter, no time of this node's clock (times are facts of the
+//! log: the ticks by which tokens end), no work of a leader. What dies with a leadership is the business of [`crate::store`] and [`crate::txn`], which read this state; `store` alone
+//! changes it.
+//!
+//! Two replicas that have applied the same index have the same [`State::digest`], though their values lie in different places. An image is all of it, in order and in pieces
+//! ([`State::parts`]); the digest is made of the same parts, so that what an image forgets, a digest does not see, and a test compares both.
+//!
+//! `items.rs`: keys, versions, places. `prepared.rs`: what participants hold until the decision, and what became of it. `locks.rs`: the locks that go with it. `tokens.rs`: idempotency
+//! tokens. `image.rs`: parts and digest.
+
+mod image;
+mod items;
+mod locks;
+mod prepared;
+mod tokens;
+
+pub use image::Part;
+pub use items::{Item, Items, Visit};
+pub use locks::{Locks, Rank};
+pub use prepared::{Outcomes, Prepared};
+pub use tokens::{TICK, Tokens};
+
+use crate::base::{GroupId, Index, Version};
+use crate::msg::codec::Blob;
+use crate::msg::log::{FactSummary, ValuePlace};
+use crate::msg::transaction::{Attempt, TransactionFact, TransactionId};
+use std::collections::BTreeMap;
+
+#[derive(Debug)]
+pub struct State {
+    /// Everything up to here is in it. Never decreases.
+    applied: Index,
+    items: Items,
+    outcomes: Outcomes,
+    /// Of this group as a home: committed, and not known to be over, with the participants to tell.
+    decisions: BTreeMap<Attempt, Vec<GroupId>>,
+    tokens: Tokens,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State::new()
+    }
+}
+
+impl State {
+    /// Of an empty log.
+    pub const fn new() -> State {
+        State {
+            applied: Index::ZERO,
+            items: Items::new(),
+            outcomes: Outcomes::new(),
+            decisions: BTreeMap::new(),
+            tokens: Tokens::new(),
+        }
+    }
+
+    /// The state of a group of which nothing is known.
+    pub fn empty() -> &'static State {
+        static EMPTY: State = State::new();
+        &EMPTY
+    }
+
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    pub fn items(&self) -> &Items {
+        &self.items
+    }
+
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    pub fn decisions(&self) -> &BTreeMap<Attempt, Vec<GroupId>> {
+        &self.decisions
+    }
+
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Applies the next committed entry. `replaced` is told of each value that no item has any more.
+    pub fn apply(&mut self, index: Index, fact: &FactSummary, replaced: &mut dyn FnMut(ValuePlace)) {
+        assert_eq!(index, self.applied.next(), "entries are applied in order");
+        self.applied = index;
+        let version = Version(index.0);
+        match fact {
+            FactSummary::Noop => {}
+            FactSummary::Write { key, value } => self.items.put(key, Item { version, value: *value }, replaced),
+            FactSummary::Transaction(step) => self.apply_step(version, step, replaced),
+        }
+    }
+
+    fn apply_step(&mut self, version: Version, step: &TransactionFact<ValuePlace>, replaced: &mut dyn FnMut(ValuePlace)) {
+        match step {
+            TransactionFact::Prepare { .. } => self.outcomes.prepare(version, step),
+            TransactionFact::Resolve { id, commit } => {
+                let Some(prepared) = self.outcomes.resolve(*id, *commit) else { return };
+                for write in prepared.writes.iter().filter(|_| *commit) {
+                    self.items.put(&write.key.0, Item { version: prepared.version, value: write.value }, replaced);
+                }
+            }
+            TransactionFact::Decide { id, commit, parties, writes, ended, token } => {
+                for write in writes.0.iter().filter(|_| *commit) {
+                    self.items.put(&write.key.0, Item { version, value: write.value }, replaced);
+                }
+                self.end(ended, &[], false);
+                if *commit && !parties.is_empty() {
+                    self.decisions.insert(id.attempt, parties.clone());
+                }
+                if let Some(record) = token {
+                    self.tokens.insert(record.clone());
+                }
+            }
+            TransactionFact::End { ended, expired, tick } => self.end(ended, expired, *tick),
+        }
+    }
+
+    fn end(&mut self, ended: &[TransactionId], expired: &[Blob], tick: bool) {
+        ended.iter().for_each(|id| _ = self.decisions.remove(&id.attempt));
+        expired.iter().for_each(|token| self.tokens.remove(&token.0));
+        if tick {
+            self.tokens.tick();
+        }
+    }
+
+    /// Asserts its invariants. Walks everything.
+    pub fn check(&self) {
+        self.items.check(self.applied);
+        self.outcomes.check();
+        self.tokens.check();
+        assert!(self.decisions.values().all(|parties| !parties.is_empty()), "a decision is kept for those who must know it");
+    }
+}
+
+#[cfg(test)]
+mod tests;

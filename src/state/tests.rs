@@ -1,0 +1,183 @@
+//! The fold, the image and the digest.
+
+use super::{Part, State};
+use crate::base::random::{self, Random, below};
+use crate::base::{GroupId, Index, Place, SegmentId, Term};
+use crate::msg::codec::{self, Blob};
+use crate::msg::log::{FactSummary, ValuePlace};
+use crate::msg::transaction::{
+    Age, Attempt, ItemResult, Stored, TokenRecord, TransactionAnswer, TransactionFact, TransactionId, Writes, Written,
+};
+use bytes::Bytes;
+
+const HOME: GroupId = GroupId(1);
+
+fn id(home: GroupId, number: u64) -> TransactionId {
+    TransactionId { home, attempt: Attempt { term: Term(1), number } }
+}
+
+/// A value of this number, which lies in this segment: where, is each replica's own affair.
+fn value(number: u64, segment: u64) -> ValuePlace {
+    let place = Place { segment: SegmentId(segment as u32), offset: (number * 7) as u32, length: (number % 5) as u32 };
+    ValuePlace { place, checksum: number as u32 }
+}
+
+/// An entry that some leader might log, or one that none would.
+fn fact(random: &mut Random, segment: u64) -> FactSummary {
+    let key = |random: &mut Random| Bytes::from(format!("k{}", below(random, 30)));
+    let maybe = |random: &mut Random| Some(value(below(random, 1_000), segment)).filter(|_| below(random, 5) > 0);
+    let writes = |random: &mut Random| {
+        let write = |random: &mut Random| Written { key: Blob(key(random)), value: maybe(random) };
+        Writes((0..below(random, 4)).map(|_| write(random)).collect())
+    };
+    let other = id(GroupId(2 + below(random, 3) as u32), below(random, 60));
+    let own = id(HOME, below(random, 60));
+    let step = match below(random, 10) {
+        0 => return FactSummary::Noop,
+        1..=3 => return FactSummary::Write { key: key(random), value: maybe(random) },
+        4 | 5 => TransactionFact::Prepare {
+            id: other,
+            age: Age { began_ms: below(random, 9), ..Age::default() },
+            floor: Attempt { term: Term(1), number: below(random, 30) },
+            parties: vec![GroupId(1), GroupId(4)],
+            shared: (0..below(random, 3)).map(|_| Blob(key(random))).collect(),
+            writes: writes(random),
+            open: (0..below(random, 3)).map(|_| id(HOME, below(random, 60)).attempt).collect(),
+        },
+        6 => TransactionFact::Resolve { id: other, commit: below(random, 2) == 0 },
+        7 | 8 => {
+            let answer = TransactionAnswer::Committed(vec![ItemResult::default(); below(random, 3) as usize]);
+            let token = TokenRecord { token: key(random), contents: below(random, 5), answer };
+            TransactionFact::Decide {
+                id: own,
+                commit: below(random, 4) > 0,
+                parties: (0..below(random, 3) as u32).map(|n| GroupId(2 + n)).collect(),
+                writes: writes(random),
+                ended: (0..below(random, 2)).map(|_| id(HOME, below(random, 60))).collect(),
+                token: Some(token).filter(|_| below(random, 2) == 0),
+            }
+        }
+        _ => TransactionFact::End {
+            ended: (0..below(random, 3)).map(|_| id(HOME, below(random, 60))).collect(),
+            expired: (0..below(random, 2)).map(|_| Blob(key(random))).collect(),
+            tick: below(random, 3) == 0,
+        },
+    };
+    FactSummary::Transaction(Box::new(step))
+}
+
+/// What so many drawn entries come to, on a replica whose values lie in this segment.
+fn drawn(seed: u64, entries: u64, segment: u64) -> State {
+    let (mut state, mut random) = (State::new(), random::stream(seed, "state"));
+    for index in 1..=entries {
+        let fact = fact(&mut random, segment);
+        state.apply(Index(index), &fact, &mut |_| {});
+    }
+    state.check();
+    state
+}
+
+fn parts(state: &State) -> Vec<Part<ValuePlace>> {
+    state.parts(None).collect()
+}
+
+fn installed(parts: impl IntoIterator<Item = Part<ValuePlace>>) -> State {
+    let mut state = State::new();
+    parts.into_iter().for_each(|part| state.install(part));
+    state
+}
+
+#[test]
+fn the_same_entries_have_the_same_digest_wherever_values_lie_and_other_entries_another() {
+    for seed in 0..40 {
+        assert_eq!(drawn(seed, 300, 1).digest(), drawn(seed, 300, 9).digest(), "seed {seed}");
+        assert_ne!(drawn(seed, 300, 1).digest(), drawn(seed, 299, 1).digest(), "seed {seed}");
+    }
+}
+
+#[test]
+fn an_image_is_all_of_a_state_and_comes_in_pieces() {
+    let mut seen = [false; 7];
+    for seed in 0..40 {
+        let state = drawn(seed, 400, 1);
+        let whole = parts(&state);
+        for part in &whole {
+            seen[part.rank() as usize] = true;
+            let stored = |value: ValuePlace| Stored { length: value.place.length, checksum: value.checksum };
+            let stored = part.clone().map(stored);
+            let read = codec::decode::<Part<Stored>>(&codec::encode(&stored).into());
+            assert_eq!(read, Ok(stored), "written and read");
+        }
+        // Each piece begins behind the last part of the one before.
+        let mut random = random::stream(seed, "pieces");
+        let mut pieces: Vec<Part<ValuePlace>> = Vec::new();
+        loop {
+            let piece: Vec<_> = state.parts(pieces.last()).take(1 + below(&mut random, 9) as usize).collect();
+            if piece.is_empty() {
+                break;
+            }
+            pieces.extend(piece);
+        }
+        assert_eq!(pieces, whole, "seed {seed}");
+        let copy = installed(pieces);
+        copy.check();
+        assert_eq!((copy.digest(), parts(&copy)), (state.digest(), whole), "seed {seed}");
+        // It goes on as the original does.
+        let mut both = [state, copy];
+        for state in &mut both {
+            let mut random = random::stream(seed, "after");
+            (401..=600).for_each(|index| state.apply(Index(index), &fact(&mut random, 1), &mut |_| {}));
+            state.check();
+        }
+        assert_eq!(both[0].digest(), both[1].digest(), "seed {seed}");
+    }
+    assert_eq!(seen, [true; 7], "every kind of part was drawn");
+}
+
+#[test]
+fn a_digest_sees_whatever_is_missing() {
+    let state = drawn(3, 400, 1);
+    let whole = parts(&state);
+    for missing in 0..whole.len() {
+        let rest = whole.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, part)| part.clone());
+        assert_ne!(installed(rest).digest(), state.digest(), "without {:?}", whole[missing]);
+    }
+}
+
+#[test]
+fn an_older_prepare_that_is_logged_later_opens_no_attempt_again() {
+    let mut state = State::new();
+    let home = GroupId(2);
+    let mut prepare = |number, floor, open: &[u64]| {
+        let step = TransactionFact::Prepare {
+            id: id(home, number),
+            age: Age::default(),
+            floor: id(home, floor).attempt,
+            parties: vec![HOME],
+            shared: Vec::new(),
+            writes: Writes(Vec::new()),
+            open: open.iter().map(|open| id(home, *open).attempt).collect(),
+        };
+        let index = state.applied().next();
+        state.apply(index, &FactSummary::Transaction(Box::new(step)), &mut |_| {});
+        [1, 2, 3, 498, 499].map(|number| state.outcomes().is_over(id(home, number)))
+    };
+    assert_eq!(prepare(499, 498, &[1]), [false, true, true, true, false]);
+    assert_eq!(prepare(500, 5, &[1, 3]), [false, true, true, true, false]);
+    assert_eq!(prepare(501, 499, &[]), [true; 5]);
+}
+
+#[test]
+fn what_replaces_a_value_says_which() {
+    let mut state = State::new();
+    let mut put = |index, value| {
+        let mut replaced = Vec::new();
+        let fact = FactSummary::Write { key: Bytes::from("k"), value };
+        state.apply(Index(index), &fact, &mut |old| replaced.push(old));
+        (replaced, state.items().present())
+    };
+    assert_eq!(put(1, Some(value(1, 1))), (vec![], 1));
+    assert_eq!(put(2, Some(value(2, 1))), (vec![value(1, 1)], 1));
+    assert_eq!(put(3, None), (vec![value(2, 1)], 0));
+    assert_eq!(put(4, None), (vec![], 0));
+}
