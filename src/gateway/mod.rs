@@ -11,6 +11,9 @@
 //! one of this gateway that met a conflict, too, it queues (`rivals.rs`). Coordinators, and participants in
 //! doubt, use the same calls to reach the leaders of other groups (`In::Ask`).
 //!
+//! **A read that is slow.** What peers do not answer is asked for again, less often each time, since it may have been lost. At the same leader that is a copy, with the sequence of the first:
+//! while the first is worked on the copy is dropped there, and whichever is answered ends the call.
+//!
 //! **A peer that goes away.** When the link to a peer goes down, what was with it is not waited for until the deadline: a read is asked for again, a write is
 //! *unknown*, once an answer that came just before has had its moment. What comes after goes through other nodes, if one reaches the peer (the node's `relay.rs`). A peer that stops cleanly says how far it has
 //! taken this node's forwards ([`Farewell`]): what is beyond was certainly not begun, and is routed again, so that a clean stop costs no caller an answer.
@@ -57,6 +60,8 @@ const CONFLICT_DOUBLINGS: usize = 5;
 const QUEUE_DOUBLINGS: usize = 10;
 /// How long a write that was with a peer waits for its answer after the link is lost: the peer answers on another connection.
 const LAST_ANSWER_WAIT: Duration = Duration::from_millis(20);
+/// Beyond so many reads of peers, those whose time is over are looked for.
+const SERVING_MAX: usize = 4_096;
 /// How often the other replicas of a group are asked who leads it, when this node's own replica does not know.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a call is routed in vain before that: the own replica mostly knows soon.
@@ -148,6 +153,8 @@ pub struct Gateway {
     forwarded: BTreeMap<(NodeId, u64), u64>,
     /// The last sequence used towards each peer.
     sequences: BTreeMap<NodeId, u64>,
+    /// Reads that peers have forwarded and that are not answered, by peer, its epoch and sequence, until when they are worked on at the latest.
+    serving: BTreeMap<(NodeId, Epoch, u64), Time>,
     windows: Windows,
     /// Transactions that met a conflict.
     rivals: Rivals,
@@ -358,8 +365,8 @@ impl Gateway {
     /// Sends a call that was certainly not begun, or is a read, where it can be done.
     fn route(&mut self, cx: &Context<'_>, id: u64, out: &mut Outbox<Out>) {
         let Some(call) = self.calls.get_mut(&id) else { return };
+        let asked_before = call.place;
         call.attempts += 1;
-        call.asking = false;
         call.lost = false;
         let replicas = self.placement.replicas(call.group);
         let eventual = call.task.is_eventual();
@@ -381,6 +388,20 @@ impl Gateway {
             }
             _ => None,
         };
+        // Asked again where it is already: as a copy, which the peer knows by its sequence while it works on the first.
+        let copy = match (asked_before, target) {
+            (Whereabouts::Forwarded(peer, sequence), Some((node, leader)))
+                if peer == node && !call.asking && call.life == leader.map(|(epoch, _)| epoch) =>
+            {
+                Some(sequence)
+            }
+            _ => None,
+        };
+        if copy.is_none() {
+            self.recall(id);
+        }
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.asking = false;
         match target {
             None => self.wait(cx, id),
             Some((node, leader)) if node == cx.me => {
@@ -390,10 +411,13 @@ impl Gateway {
                 out.push(Out::Task { group: call.group, origin: Origin::Gateway(id), task: call.task.clone(), term, deadline });
             }
             Some((node, leader)) => {
-                let sequence = self.sequences.entry(node).or_default();
-                *sequence += 1;
-                call.place = Whereabouts::Forwarded(node, *sequence);
-                self.forwarded.insert((node, *sequence), id);
+                let sequence = copy.unwrap_or_else(|| {
+                    let last = self.sequences.entry(node).or_default();
+                    *last += 1;
+                    *last
+                });
+                call.place = Whereabouts::Forwarded(node, sequence);
+                self.forwarded.insert((node, sequence), id);
                 self.counters.forwards_sent += 1;
                 let remaining_ms = call.deadline.since(cx.now).as_millis() as u32;
                 let task = call.task.clone();
@@ -401,7 +425,7 @@ impl Gateway {
                 call.next = cx.liveness.way_to(node, cx.now).map(|(next, _)| next);
                 call.asking = leader.is_some_and(|(_, term)| term == Term::ZERO);
                 let retries = call.is_repeatable();
-                let forward = Forward { sequence: *sequence, group: call.group, leader, remaining_ms, task };
+                let forward = Forward { sequence, group: call.group, leader, remaining_ms, task };
                 out.push(Out::Send(node, PeerMessage::Forward(forward)));
                 if retries {
                     // What is slow is not lost: it is asked for less often each time.
@@ -550,7 +574,11 @@ impl Gateway {
     }
 
     fn on_forward(&mut self, cx: &Context<'_>, from: NodeId, epoch: Epoch, forward: Forward, out: &mut Outbox<Out>) {
-        if self.ended || !self.windows.admit(from, epoch, forward.sequence) {
+        let known = (from, epoch, forward.sequence);
+        let is_new = self.windows.admit(from, epoch, forward.sequence);
+        // A copy of a read whose first is answered was sent because that answer was lost.
+        let again = forward.task.is_repeatable() && self.windows.is_latest(from, epoch) && !self.serving.contains_key(&known);
+        if self.ended || !(is_new || again) {
             self.counters.forwards_refused += 1;
             return;
         }
@@ -580,8 +608,19 @@ impl Gateway {
         }
         let deadline = cx.now + begin_within(Duration::from_millis(u64::from(forward.remaining_ms)).min(TIMEOUT_MAX));
         let term = forward.leader.map(|(_, term)| term);
+        if forward.task.is_repeatable() {
+            if self.serving.len() >= SERVING_MAX {
+                self.serving.retain(|_, until| *until > cx.now);
+            }
+            self.serving.insert(known, deadline);
+        }
         let origin = Origin::Peer(from, epoch, forward.sequence);
         out.push(Out::Task { group: forward.group, origin, task: forward.task, term, deadline });
+    }
+
+    /// A peer's task is answered: a copy of it that comes now is asked anew.
+    pub fn served(&mut self, from: NodeId, epoch: Epoch, sequence: u64) {
+        self.serving.remove(&(from, epoch, sequence));
     }
 
     /// Whether a peer's task is within the limits, and for this group.
@@ -725,7 +764,6 @@ impl Gateway {
             };
             let deadline = call.deadline;
             if again {
-                self.recall(id);
                 self.route(cx, id, out);
             }
             if self.calls.get(&id).is_some_and(|call| call.wake <= cx.now) {
@@ -805,127 +843,4 @@ impl Actor for Gateway {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::actor::LivenessView;
-    use crate::base::cache::ValueCache;
-    use crate::base::random;
-    use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation};
-    use crate::msg::peer::Promise;
-    use crate::msg::transaction::{FailureReason, TransactionItem};
-    use bytes::Bytes;
-
-    const PEER: NodeId = NodeId(2);
-
-    fn handle(gateway: &mut Gateway, now: Time, input: In) -> Vec<Out> {
-        let (mut random, mut cache) = (random::stream(1, "test"), ValueCache::new(0));
-        let mut view = LivenessView::default();
-        let entry = view.entry(PEER);
-        let promise = Some((Promise::default(), Time::NEVER));
-        (entry.epoch, entry.given, entry.received) = (Epoch(9), promise, promise);
-        let mut cx = Context { now, epoch: Epoch(5), ..Context::of_test(&mut random, &view, &mut cache) };
-        let mut out = Outbox::default();
-        gateway.handle(&mut cx, input, &mut out);
-        gateway.check();
-        std::iter::from_fn(|| out.pop()).collect()
-    }
-
-    /// What leaves the gateway when a request is forwarded to the peer, in epoch 9 of it, and then this comes, and after it a little time.
-    fn forwarded_and_then(body: RequestBody, then: In) -> Vec<Out> {
-        let mut gateway = Gateway::default();
-        let start = Time::from_millis(1);
-        handle(&mut gateway, start, In::Joined(Placement::new(vec![vec![PEER, NodeId(1)]])));
-        let group = crate::base::PartitionId(0).group();
-        handle(&mut gateway, start, In::Leader(group, Some(PEER), Term(3)));
-        let mut sent = handle(&mut gateway, start, In::Request(ConnId(1), Request { id: 1, timeout_ms: 1_000, body }));
-        sent.extend(handle(&mut gateway, start, then));
-        sent.extend(handle(&mut gateway, start, In::Leader(group, Some(PEER), Term(3))));
-        sent.extend(handle(&mut gateway, start + RETRY_INTERVAL * 2, In::Timer));
-        sent
-    }
-
-    fn put() -> RequestBody {
-        let action = Action::Put { value: Bytes::new(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
-        RequestBody::Operation(Operation { key: Bytes::from("k"), action })
-    }
-
-    fn transaction_without_token() -> RequestBody {
-        RequestBody::Transact(Transaction { items: vec![TransactionItem::increment("k", 1)], token: None })
-    }
-
-    fn forwards(sent: &[Out]) -> usize {
-        sent.iter().filter(|out| matches!(out, Out::Send(PEER, PeerMessage::Forward(_)))).count()
-    }
-
-    fn forwards_after_farewell_of(life: Epoch) -> usize {
-        forwards(&forwarded_and_then(put(), In::Farewell(PEER, life, Farewell { epoch: Epoch(5), sequence: 0 })))
-    }
-
-    #[test]
-    fn only_the_epoch_that_a_write_was_sent_to_says_that_it_was_not_begun() {
-        let not_begun = |epoch| {
-            let outcome = Outcome::NotLeader { leader: None };
-            In::ForwardReply(PEER, epoch, ForwardReply { sequence: 1, outcome, epoch: Epoch(5) })
-        };
-        let is_unknown = |out: &Out| matches!(out, Out::Reply(_, Response { body: ResponseBody::Unknown(_), .. }));
-        for body in [put(), transaction_without_token()] {
-            let by_the_same = forwarded_and_then(body.clone(), not_begun(Epoch(9)));
-            assert!(forwards(&by_the_same) == 2 && !by_the_same.iter().any(is_unknown));
-            let by_a_later = forwarded_and_then(body.clone(), not_begun(Epoch(10)));
-            assert!(forwards(&by_a_later) == 1 && by_a_later.iter().any(is_unknown), "{by_a_later:?}");
-            let by_an_earlier = forwarded_and_then(body, not_begun(Epoch(8)));
-            assert!(forwards(&by_an_earlier) == 1 && !by_an_earlier.iter().any(is_unknown), "{by_an_earlier:?}");
-        }
-        let get =
-            RequestBody::Operation(Operation { key: Bytes::from("k"), action: Action::Get { consistency: Consistency::Strong } });
-        assert_eq!(
-            forwards(&forwarded_and_then(get, not_begun(Epoch(10)))),
-            2,
-            "a read is asked for again, whoever turns it away"
-        );
-    }
-
-    #[test]
-    fn a_farewell_speaks_for_one_life_of_the_peer() {
-        assert_eq!(forwards_after_farewell_of(Epoch(9)), 2, "what that life has not taken was not begun, and is sent again");
-        assert_eq!(forwards_after_farewell_of(Epoch(8)), 1, "what a later life may have begun is not");
-    }
-
-    /// The sequences of what was forwarded.
-    fn forwarded(out: &[Out]) -> Vec<u64> {
-        let sequence = |out: &Out| match out {
-            Out::Send(PEER, PeerMessage::Forward(forward)) => Some(forward.sequence),
-            _ => None,
-        };
-        out.iter().filter_map(sequence).collect()
-    }
-
-    #[test]
-    fn the_younger_of_two_rivals_is_tried_again_when_the_older_is_done() {
-        let mut gateway = Gateway::default();
-        let start = Time::from_millis(1);
-        handle(&mut gateway, start, In::Joined(Placement::new(vec![vec![PEER, NodeId(1)]])));
-        handle(&mut gateway, start, In::Leader(crate::base::PartitionId(0).group(), Some(PEER), Term(3)));
-        let request = |id, keys: [&'static str; 2]| {
-            let items = keys.iter().map(|key| TransactionItem::put(*key, "v")).collect();
-            Request { id, timeout_ms: 10_000, body: RequestBody::Transact(Transaction { items, token: None }) }
-        };
-        let answer = |sequence, body| {
-            In::ForwardReply(PEER, Epoch(9), ForwardReply { sequence, outcome: Outcome::Answer(body), epoch: Epoch(5) })
-        };
-        let conflict = |item| ResponseBody::NotCommitted(vec![Failure { item, reason: FailureReason::Conflict }]);
-        for (sequence, keys) in (1..).zip([["a", "b"], ["c", "b"], ["d", "e"]]) {
-            assert_eq!(forwarded(&handle(&mut gateway, start, In::Request(ConnId(1), request(sequence, keys)))), [sequence]);
-        }
-        // All die: the first two for the key that they share, the third for one of its own.
-        for (sequence, item) in [(1, 1), (2, 1), (3, 0)] {
-            handle(&mut gateway, start, answer(sequence, conflict(item)));
-        }
-        let soon = start + CONFLICT_PAUSE_MIN * 3;
-        assert_eq!(forwarded(&handle(&mut gateway, soon, In::Timer)).len(), 2, "the first and the third");
-        let done = ResponseBody::Transacted(Vec::new());
-        let first = if gateway.calls[&1].place == Whereabouts::Forwarded(PEER, 4) { 4 } else { 5 };
-        handle(&mut gateway, soon, answer(first, done));
-        assert_eq!(forwarded(&handle(&mut gateway, soon + CONFLICT_PAUSE_MIN, In::Timer)), [6], "the second's turn has come");
-    }
-}
+mod tests;

@@ -24,6 +24,11 @@ impl Windows {
         self.0.get(&from).map(|window| (window.epoch, window.highest))
     }
 
+    /// Whether no later epoch of the peer is known.
+    pub fn is_latest(&self, from: NodeId, epoch: Epoch) -> bool {
+        self.highest(from).is_none_or(|(latest, _)| latest <= epoch)
+    }
+
     /// Whether the sequence is new. It is not, from then on.
     pub fn admit(&mut self, from: NodeId, epoch: Epoch, sequence: u64) -> bool {
         let window = self.0.entry(from).or_insert_with(|| Window::new(epoch));

@@ -522,6 +522,7 @@ impl Node {
         match origin {
             Origin::Gateway(call) => self.work.push_back(Work::Gateway(gateway::In::Answer(call, outcome))),
             Origin::Peer(node, epoch, sequence) => {
+                self.gateway.served(node, epoch, sequence);
                 // A gateway that has restarted since does not know the sequence any more.
                 if self.liveness.view().epoch_of(node) <= epoch {
                     self.send(now, node, PeerMessage::ForwardReply(ForwardReply { sequence, outcome, epoch }));

@@ -1,0 +1,169 @@
+//! The gateway, message by message.
+
+use super::*;
+use crate::actor::LivenessView;
+use crate::base::cache::ValueCache;
+use crate::base::random;
+use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation};
+use crate::msg::peer::Promise;
+use crate::msg::transaction::{FailureReason, TransactionItem};
+use bytes::Bytes;
+
+const PEER: NodeId = NodeId(2);
+
+fn handle(gateway: &mut Gateway, now: Time, input: In) -> Vec<Out> {
+    let (mut random, mut cache) = (random::stream(1, "test"), ValueCache::new(0));
+    let mut view = LivenessView::default();
+    let entry = view.entry(PEER);
+    let promise = Some((Promise::default(), Time::NEVER));
+    (entry.epoch, entry.given, entry.received) = (Epoch(9), promise, promise);
+    let mut cx = Context { now, epoch: Epoch(5), ..Context::of_test(&mut random, &view, &mut cache) };
+    let mut out = Outbox::default();
+    gateway.handle(&mut cx, input, &mut out);
+    gateway.check();
+    std::iter::from_fn(|| out.pop()).collect()
+}
+
+/// What leaves the gateway when a request is forwarded to the peer, in epoch 9 of it, and then this comes, and after it a little time.
+fn forwarded_and_then(body: RequestBody, then: In) -> Vec<Out> {
+    let mut gateway = Gateway::default();
+    let start = Time::from_millis(1);
+    handle(&mut gateway, start, In::Joined(Placement::new(vec![vec![PEER, NodeId(1)]])));
+    let group = crate::base::PartitionId(0).group();
+    handle(&mut gateway, start, In::Leader(group, Some(PEER), Term(3)));
+    let mut sent = handle(&mut gateway, start, In::Request(ConnId(1), Request { id: 1, timeout_ms: 1_000, body }));
+    sent.extend(handle(&mut gateway, start, then));
+    sent.extend(handle(&mut gateway, start, In::Leader(group, Some(PEER), Term(3))));
+    sent.extend(handle(&mut gateway, start + RETRY_INTERVAL * 2, In::Timer));
+    sent
+}
+
+fn put() -> RequestBody {
+    let action = Action::Put { value: Bytes::new(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
+    RequestBody::Operation(Operation { key: Bytes::from("k"), action })
+}
+
+fn transaction_without_token() -> RequestBody {
+    RequestBody::Transact(Transaction { items: vec![TransactionItem::increment("k", 1)], token: None })
+}
+
+fn forwards(sent: &[Out]) -> usize {
+    sent.iter().filter(|out| matches!(out, Out::Send(PEER, PeerMessage::Forward(_)))).count()
+}
+
+fn forwards_after_farewell_of(life: Epoch) -> usize {
+    forwards(&forwarded_and_then(put(), In::Farewell(PEER, life, Farewell { epoch: Epoch(5), sequence: 0 })))
+}
+
+#[test]
+fn only_the_epoch_that_a_write_was_sent_to_says_that_it_was_not_begun() {
+    let not_begun = |epoch| {
+        let outcome = Outcome::NotLeader { leader: None };
+        In::ForwardReply(PEER, epoch, ForwardReply { sequence: 1, outcome, epoch: Epoch(5) })
+    };
+    let is_unknown = |out: &Out| matches!(out, Out::Reply(_, Response { body: ResponseBody::Unknown(_), .. }));
+    for body in [put(), transaction_without_token()] {
+        let by_the_same = forwarded_and_then(body.clone(), not_begun(Epoch(9)));
+        assert!(forwards(&by_the_same) == 2 && !by_the_same.iter().any(is_unknown));
+        let by_a_later = forwarded_and_then(body.clone(), not_begun(Epoch(10)));
+        assert!(forwards(&by_a_later) == 1 && by_a_later.iter().any(is_unknown), "{by_a_later:?}");
+        let by_an_earlier = forwarded_and_then(body, not_begun(Epoch(8)));
+        assert!(forwards(&by_an_earlier) == 1 && !by_an_earlier.iter().any(is_unknown), "{by_an_earlier:?}");
+    }
+    let get = RequestBody::Operation(get(Consistency::Strong));
+    assert_eq!(forwards(&forwarded_and_then(get, not_begun(Epoch(10)))), 2, "a read is asked for again, whoever turns it away");
+}
+
+#[test]
+fn a_farewell_speaks_for_one_life_of_the_peer() {
+    assert_eq!(forwards_after_farewell_of(Epoch(9)), 2, "what that life has not taken was not begun, and is sent again");
+    assert_eq!(forwards_after_farewell_of(Epoch(8)), 1, "what a later life may have begun is not");
+}
+
+/// The sequences of what was forwarded.
+fn forwarded(out: &[Out]) -> Vec<u64> {
+    let sequence = |out: &Out| match out {
+        Out::Send(PEER, PeerMessage::Forward(forward)) => Some(forward.sequence),
+        _ => None,
+    };
+    out.iter().filter_map(sequence).collect()
+}
+
+#[test]
+fn the_younger_of_two_rivals_is_tried_again_when_the_older_is_done() {
+    let mut gateway = Gateway::default();
+    let start = Time::from_millis(1);
+    handle(&mut gateway, start, In::Joined(Placement::new(vec![vec![PEER, NodeId(1)]])));
+    handle(&mut gateway, start, In::Leader(crate::base::PartitionId(0).group(), Some(PEER), Term(3)));
+    let request = |id, keys: [&'static str; 2]| {
+        let items = keys.iter().map(|key| TransactionItem::put(*key, "v")).collect();
+        Request { id, timeout_ms: 10_000, body: RequestBody::Transact(Transaction { items, token: None }) }
+    };
+    let answer = |sequence, body| {
+        In::ForwardReply(PEER, Epoch(9), ForwardReply { sequence, outcome: Outcome::Answer(body), epoch: Epoch(5) })
+    };
+    let conflict = |item| ResponseBody::NotCommitted(vec![Failure { item, reason: FailureReason::Conflict }]);
+    for (sequence, keys) in (1..).zip([["a", "b"], ["c", "b"], ["d", "e"]]) {
+        assert_eq!(forwarded(&handle(&mut gateway, start, In::Request(ConnId(1), request(sequence, keys)))), [sequence]);
+    }
+    // All die: the first two for the key that they share, the third for one of its own.
+    for (sequence, item) in [(1, 1), (2, 1), (3, 0)] {
+        handle(&mut gateway, start, answer(sequence, conflict(item)));
+    }
+    let soon = start + CONFLICT_PAUSE_MIN * 3;
+    assert_eq!(forwarded(&handle(&mut gateway, soon, In::Timer)).len(), 2, "the first and the third");
+    let done = ResponseBody::Transacted(Vec::new());
+    let first = if gateway.calls[&1].place == Whereabouts::Forwarded(PEER, 4) { 4 } else { 5 };
+    handle(&mut gateway, soon, answer(first, done));
+    assert_eq!(forwarded(&handle(&mut gateway, soon + CONFLICT_PAUSE_MIN, In::Timer)), [6], "the second's turn has come");
+}
+
+fn get(consistency: Consistency) -> Operation {
+    Operation { key: Bytes::from("k"), action: Action::Get { consistency } }
+}
+
+/// A gateway that believes in this leader, in term 3.
+fn led_by(leader: NodeId) -> Gateway {
+    let (mut gateway, start) = (Gateway::default(), Time::from_millis(1));
+    handle(&mut gateway, start, In::Joined(Placement::new(vec![vec![PEER, NodeId(1)]])));
+    handle(&mut gateway, start, In::Leader(crate::base::PartitionId(0).group(), Some(leader), Term(3)));
+    gateway
+}
+
+#[test]
+fn a_slow_read_is_asked_for_again_as_a_copy_and_the_answer_to_the_first_ends_it() {
+    let mut gateway = led_by(PEER);
+    let body = RequestBody::Operation(get(Consistency::Strong));
+    let request = Request { id: 1, timeout_ms: 9_000, body };
+    let mut now = Time::from_millis(1);
+    assert_eq!(forwarded(&handle(&mut gateway, now, In::Request(ConnId(1), request))), [1]);
+    for pause in [1, 2, 4] {
+        now = now + READ_RETRY_INTERVAL * pause;
+        assert_eq!(forwarded(&handle(&mut gateway, now, In::Timer)), [1], "a copy");
+    }
+    let outcome = Outcome::Answer(ResponseBody::Rejected(Rejection::Overloaded));
+    let reply = ForwardReply { sequence: 1, outcome, epoch: Epoch(5) };
+    let told = handle(&mut gateway, now, In::ForwardReply(PEER, Epoch(9), reply));
+    assert!(told.iter().any(|out| matches!(out, Out::Reply(..))), "{told:?}");
+}
+
+#[test]
+fn a_copy_of_a_read_is_dropped_while_the_first_is_worked_on_and_asked_anew_after() {
+    let mut gateway = led_by(NodeId(1));
+    let tasks = |gateway: &mut Gateway, sequence, task: Task| {
+        let group = crate::base::PartitionId(0).group();
+        let forward = Forward { sequence, group, leader: Some((Epoch(5), Term(3))), remaining_ms: 5_000, task };
+        let out = handle(gateway, Time::from_millis(2), In::Forward(PEER, Epoch(9), forward));
+        out.iter().filter(|out| matches!(out, Out::Task { .. })).count()
+    };
+    let read = || Task::Operation(get(Consistency::Strong));
+    assert_eq!(tasks(&mut gateway, 1, read()), 1);
+    assert_eq!(tasks(&mut gateway, 1, read()), 0, "the first is worked on");
+    gateway.served(PEER, Epoch(9), 1);
+    assert_eq!(tasks(&mut gateway, 1, read()), 1, "its answer was lost");
+    // A write never is.
+    let RequestBody::Operation(put) = put() else { unreachable!() };
+    assert_eq!(tasks(&mut gateway, 2, Task::Operation(put.clone())), 1);
+    gateway.served(PEER, Epoch(9), 2);
+    assert_eq!(tasks(&mut gateway, 2, Task::Operation(put)), 0);
+}
