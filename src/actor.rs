@@ -25,7 +25,7 @@ pub trait Actor {
     /// When this actor next wants to be woken, and why. O(1). A stale wake-up is harmless.
     fn deadline(&self) -> Option<(Time, TimerKind)>;
 
-    /// Asserts every invariant that is this actor's own. The simulator and the fuzzers call it after every step.
+    /// Asserts every invariant that is this actor's own. The simulator calls it after every round in one seed of ten, and now and then in the others; the fuzzers after every step.
     fn check(&self);
 }
 

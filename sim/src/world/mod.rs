@@ -138,6 +138,8 @@ pub struct World {
     schedule: Dice,
     /// Which replicas are compared, and when.
     looks: Dice,
+    /// Every node's invariants are asserted after each of its rounds, and not only now and then: so in one seed of ten.
+    checks_rounds: bool,
     disk_latency: Dice,
     next_connection: u64,
     effects: Vec<Effect>,
@@ -175,6 +177,7 @@ impl World {
             timeline: Timeline::default(),
             schedule: Dice::new(seed, "schedule"),
             looks: Dice::new(seed, "looks"),
+            checks_rounds: Dice::new(seed, "checks").chance(100),
             disk_latency: Dice::new(seed, "disk latency"),
             next_connection: 1,
             effects: Vec::new(),

@@ -128,6 +128,9 @@ impl World {
         }
         let mut effects = std::mem::take(&mut self.effects);
         node.flush(now, &mut effects);
+        if self.checks_rounds {
+            node.check();
+        }
         machine.running = !machine.inbox.is_empty();
         if machine.running {
             let delay = self.schedule.between(1_000, 20_000);
