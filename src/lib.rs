@@ -25,9 +25,11 @@
 //! | how much is on its way to a peer, and held in memory | `src/node/flow.rs` |
 //! | which groups campaign at a time, how long a sync takes | `src/node/campaigns.rs`, `syncs.rs` |
 //! | which actor's output is which actor's input | `src/node/router.rs` |
+//! | frames, the handshake, what waits to be written | [`wire`] |
 //! | threads, sockets, files | [`server`] |
 //! | what the log tells an operator, and from what | `src/server/notices.rs`, [`node::health`] |
-//! | commands, settings | [`cli`] |
+//! | commands, settings, transactions as text | [`cli`] |
+//! | what clients asked and were told, for checkers | [`history`] |
 //! | the Rust client | [`client`] |
 //! | how a transaction is decided, and who finishes it when nodes die | [`txn`] |
 //! | locks, what a participant does | `src/store/participant.rs`, `lines.rs`, `src/state/locks.rs` |
@@ -41,7 +43,7 @@
 //!
 //! 1. Imports run one way: `base <- msg <- state <- actor <- {wal, liveness, ring, replica, store, txn, gateway} <- node <- {server, sim}`. Siblings do not
 //!    import each other: what they share is a message, or a view in [`actor`].
-//! 2. Outside [`server`], [`cli`] and [`client`] there is no I/O, no clock, no entropy, no thread, no map of random order. `cargo check
+//! 2. Outside [`server`], [`cli`], [`client`] and [`wire`] there is no I/O, no clock, no entropy, no thread, no map of random order. `cargo check
 //!    --no-default-features` builds all of it without them.
 //! 3. One function says what a message waits for ([`node::gate::waits_for`]). Nothing else decides that.
 //! 4. Only the leader evaluates, and what is logged are facts ([`msg::log::Fact`]). Followers apply blindly.
@@ -53,11 +55,12 @@
 
 pub mod actor;
 pub mod base;
-#[cfg(feature = "server")]
+#[cfg(feature = "cli")]
 pub mod cli;
-#[cfg(feature = "server")]
+#[cfg(feature = "client")]
 pub mod client;
 pub mod gateway;
+pub mod history;
 pub mod liveness;
 pub mod msg;
 pub mod node;
@@ -69,8 +72,10 @@ pub mod state;
 pub mod store;
 pub mod txn;
 pub mod wal;
+#[cfg(feature = "client")]
+pub mod wire;
 
 /// The programs in the README compile.
-#[cfg(all(doctest, feature = "server"))]
+#[cfg(all(doctest, feature = "cli"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

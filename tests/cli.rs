@@ -340,7 +340,7 @@ fn server_with_limit(home: &Home, files: u32) -> (Killed, mpsc::Receiver<String>
 #[test]
 fn clients_that_take_all_the_descriptors_there_are_leave_those_of_the_log() {
     use ringseed::client::{Client, ClientOptions};
-    use ringseed::server::handshake::Hello;
+    use ringseed::wire::handshake::Hello;
     let home = Home::new("descriptors");
     let (mut child, lines) = server_with_limit(&home, 192);
     let mut warned = false;
@@ -656,8 +656,8 @@ fn load_transactions(home: &Home) {
     let bank = run("bank", &["--history", "bank.jsonl"]);
     assert!(bank["bank"]["right"].as_u64().unwrap() > 1 && bank["bank"]["wrong"] == 0, "{bank:#}");
     let history = std::fs::File::open(home.path("bank.jsonl")).unwrap();
-    let records: Vec<_> = ringseed::msg::history::Reader::new(BufReader::new(history)).map(Result::unwrap).collect();
-    use ringseed::msg::history::Action;
+    let records: Vec<_> = ringseed::history::Reader::new(BufReader::new(history)).map(Result::unwrap).collect();
+    use ringseed::history::Action;
     let transacted = records.iter().filter(|record| matches!(record.action, Action::Transact { .. })).count();
     assert!(transacted > 1 && records.iter().any(|record| matches!(record.action, Action::GetMany { .. })));
 
@@ -682,7 +682,7 @@ fn load(home: &Home) {
         assert_eq!(report["total"]["unknown"], 0, "{report:#}");
     }
     let history = std::fs::File::open(home.path("history.jsonl")).unwrap();
-    let records: Vec<_> = ringseed::msg::history::Reader::new(BufReader::new(history)).map(Result::unwrap).collect();
+    let records: Vec<_> = ringseed::history::Reader::new(BufReader::new(history)).map(Result::unwrap).collect();
     assert!(records.len() > 50 && records.iter().all(|record| record.end.is_some_and(|end| end >= record.start)));
     let paced = home.run(&["load", "--seconds", "1", "--rate", "100", "--keys", "10", "--no-preload", "--json"]).code(0).json();
     let per_second = paced["total"]["per_second"].as_f64().unwrap();

@@ -5,9 +5,9 @@
 use bytes::Bytes;
 use ringseed::base::NodeId;
 use ringseed::client::{Client, ClientOptions, Error};
+use ringseed::history::{Action, Key, Outcome, Record};
 use ringseed::msg::client::{self, Acknowledge, Condition, Consistency, Membership, Operation, RequestBody, Scan};
 use ringseed::msg::codec::Blob;
-use ringseed::msg::history::{Action, Key, Outcome, Record};
 use ringseed::msg::transaction::{Failure, Transaction, TransactionAction, TransactionItem};
 use ringseed_sim::check::{Options, account, check_history};
 use rustix::process::{Pid, Signal, kill_process};

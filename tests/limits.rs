@@ -113,7 +113,7 @@ fn commands(cluster: &Cluster) {
     let get_many = |count: usize| [vec!["get-many"], names[..count].iter().map(String::as_str).collect()].concat();
     run(&get_many(TRANSACTION_ITEMS_MAX), 0, "not found");
     run(&get_many(TRANSACTION_ITEMS_MAX + 1), 5, "101 keys are named; at most 100");
-    let text = |items| ringseed::msg::transaction_text::to_text(&Transaction { items, token: None }).into_bytes();
+    let text = |items| ringseed::cli::transaction_text::to_text(&Transaction { items, token: None }).into_bytes();
     run(&["txn", &file("txn", text(table::sized(TRANSACTION_SIZE_MAX, false)))], 0, "committed");
     run(&["txn", &file("txn", text(table::sized(TRANSACTION_SIZE_MAX + 1, false)))], 5, "4194305 bytes");
     let operations: String = names.iter().map(|name| format!("put {name} v\n")).collect();

@@ -262,7 +262,7 @@ fn an_operators_hour_reads_as_a_story() {
     op.does(&["get", "greeting"]);
     op.chapter("and regained", [5, 7, 7]);
 
-    let foreign = ringseed::server::handshake::Hello::client_of(Some(ringseed::base::ClusterId(0xBAD)), None);
+    let foreign = ringseed::wire::handshake::Hello::client_of(Some(ringseed::base::ClusterId(0xBAD)), None);
     for _ in 0..200 {
         let mut stream = std::net::TcpStream::connect(&op.addresses[0]).unwrap();
         stream.write_all(&foreign.encode()).unwrap();

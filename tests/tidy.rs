@@ -12,6 +12,7 @@ use std::process::Command;
 const IMPORTS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("msg", &["base"]),
+    ("history", &["base", "msg"]),
     ("state", &["base", "msg"]),
     ("actor", &["base", "msg", "state"]),
     ("wal", SHARED),
@@ -31,9 +32,10 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 /// The modules around the core. They see the node and what it is told, never an actor of it.
 const OUTSIDE: &[(&str, &[&str])] = &[
     // `wal` and `ring` for what is pure there: recovery before the node lives, and the placement of a key.
-    ("server", &["base", "msg", "node", "wal", "ring"]),
-    ("client", &["base", "msg", "ring", "server"]),
-    ("cli", &["base", "msg", "node", "wal", "ring", "server", "client"]),
+    ("wire", &["base", "msg"]),
+    ("server", &["base", "msg", "node", "wal", "ring", "wire"]),
+    ("client", &["base", "msg", "ring", "wire"]),
+    ("cli", &["base", "msg", "history", "node", "wal", "ring", "server", "client"]),
 ];
 
 /// Words that the core must not use, and why.

@@ -10,8 +10,8 @@ use ringseed::base::limits::FRAME_SIZE_MAX;
 use ringseed::base::hash::checksum;
 use ringseed::msg::client::{Request, Response};
 use ringseed::msg::codec;
-use ringseed::server::frame::{self, Kind};
-use ringseed::server::handshake::{HELLO_SIZE, Hello};
+use ringseed::wire::frame::{self, Kind};
+use ringseed::wire::handshake::{HELLO_SIZE, Hello};
 
 fuzz_target!(|input: &[u8]| {
     if let Some(hello) = input.first_chunk::<HELLO_SIZE>()
@@ -27,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
         loop {
             match frame::take(&mut buffer, FRAME_SIZE_MAX) {
                 Ok(Some((Kind::Message, body))) => read(&body),
-                Ok(Some((Kind::Goodbye, body))) => drop(codec::decode::<ringseed::server::handshake::Goodbye>(&body)),
+                Ok(Some((Kind::Goodbye, body))) => drop(codec::decode::<ringseed::wire::handshake::Goodbye>(&body)),
                 Ok(None) => break,
                 Err(_) => return,
             }

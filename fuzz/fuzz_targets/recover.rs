@@ -68,6 +68,7 @@ fn drive(log: &mut Log, disk: &mut Disk, input: In) {
     let mut inputs = vec![input];
     while let Some(input) = inputs.pop() {
         let mut cx = Context {
+            state: ringseed::state::State::empty(),
             now: Time::ZERO,
             me: ME,
             epoch: Epoch(1),

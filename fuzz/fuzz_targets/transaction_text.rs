@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use ringseed::base::limits::TRANSACTION_ITEMS_MAX;
-use ringseed::msg::transaction_text::{ParseError, parse, parse_json, parse_text, to_json, to_text};
+use ringseed::cli::transaction_text::{ParseError, parse, parse_json, parse_text, to_json, to_text};
 
 fuzz_target!(|input: &[u8]| {
     for read in [parse(input), parse_text(input), parse_json(input)] {

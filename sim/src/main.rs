@@ -157,7 +157,7 @@ fn save(arguments: &Arguments, plan: &Plan, outcome: &Outcome) -> Result<(), Str
         write(file, text.as_bytes())?;
     }
     if let (Some(file), Some(history)) = (&arguments.history, &outcome.history) {
-        let mut writer = ringseed::msg::history::Writer::new(Vec::new());
+        let mut writer = ringseed::history::Writer::new(Vec::new());
         for record in history {
             writer.write(record).map_err(|e| e.to_string())?;
         }

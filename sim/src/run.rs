@@ -7,7 +7,7 @@ use crate::plan::Plan;
 use crate::workload::Stats;
 use crate::workload::transactions::LIST_PREFIX;
 use crate::world::World;
-use ringseed::msg::history::{Action, Outcome as Answer, Record};
+use ringseed::history::{Action, Outcome as Answer, Record};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;

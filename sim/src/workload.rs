@@ -1,7 +1,7 @@
 //! The clients: what they ask, when, of whom, and what they make of the answer.
 //!
 //! A client has one operation in progress, waits for its answer longer than the cluster may try, and records what it asked and what it was told
-//! in the format of [`ringseed::msg::history`]. It knows what it last saw of each key, and so its conditions sometimes hold. What was
+//! in the format of [`ringseed::history`]. It knows what it last saw of each key, and so its conditions sometimes hold. What was
 //! in progress when a connection broke, or when the client lost patience, is *unknown*.
 //!
 //! What they ask of several keys at once is in [`transactions`].
@@ -18,10 +18,10 @@ use crate::plan::WorkloadPlan;
 use bytes::Bytes;
 use ringseed::base::limits::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 use ringseed::base::{ConnId, NodeId, Version, hash};
+use ringseed::history::{self, Outcome, Record};
 use ringseed::msg::client::{
     Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Response, ResponseBody, Scan,
 };
-use ringseed::msg::history::{self, Outcome, Record};
 use ringseed::msg::transaction::Transaction;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -4,7 +4,7 @@
 //! - [`settings`]: `server`, `config`, and the flags that come from the table of settings.
 //! - [`up`]: a whole cluster in one process, to try things out.
 //! - [`operations`]: `put`, `get`, `delete`, `cas`, `incr`; [`prefix`]: `scan`, `count`, `delete --prefix`; [`status`]; [`ring`]; [`shell`] has the same commands at a prompt.
-//! - [`txn`]: `txn`, `get-many`, `txns`.
+//! - [`txn`]: `txn`, `get-many`, `txns`; [`transaction_text`]: transactions as people and programs write them.
 //! - [`load`]: traffic, measured, and recorded for checkers.
 //! - [`log`]: standard error, as text or as JSON. [`exit`]: exit codes and failures. [`show`], [`value`]: how bytes get out and in. [`connection`], [`folder`]: where the servers are.
 
@@ -26,6 +26,7 @@ mod settings;
 mod shell;
 mod show;
 mod status;
+pub mod transaction_text;
 mod txn;
 mod up;
 mod value;

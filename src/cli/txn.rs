@@ -6,11 +6,11 @@
 use super::exit::Failure;
 use super::operations::CommonArgs;
 use super::show::{self, escaped, json_bytes, put_key};
-use super::value;
+use super::{transaction_text, value};
 use crate::base::{Duration, Version};
 use crate::client::{Client, InFlight, TransactionsInFlight};
+use crate::msg::key_text;
 use crate::msg::transaction::{ItemResult, Transaction, TransactionAction};
-use crate::msg::{key_text, transaction_text};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};

@@ -720,8 +720,8 @@ pub(super) mod tests {
     async fn full_of_tokens(listener: tokio::net::TcpListener) -> Vec<Option<Bytes>> {
         use crate::msg::client::{Request, Response};
         use crate::msg::codec;
-        use crate::server::frame::{self, Kind};
-        use crate::server::handshake::{self, Hello, Role};
+        use crate::wire::frame::{self, Kind};
+        use crate::wire::handshake::{self, Hello, Role};
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let (mut stream, _) = listener.accept().await.expect("a client");
         handshake::accept(&mut stream).await.expect("a hello");

@@ -4,9 +4,7 @@
 //! - [`peer`]: what nodes say to each other.
 //! - [`log`]: what a group's log holds: entries, and the facts in them.
 //! - [`transaction`]: transactions, to clients, between nodes and in the log.
-//! - [`transaction_text`]: transactions as people and programs write them.
 //! - [`disk`]: what the log asks of the disk.
-//! - [`history`]: what clients asked and were told, for checkers.
 //! - [`cluster`]: who is a member, and what was fixed when the cluster formed.
 //! - [`codec`]: CBOR with numbered fields; payloads are shared with the frame they came in, never copied.
 
@@ -14,9 +12,7 @@ pub mod client;
 pub mod cluster;
 pub mod codec;
 pub mod disk;
-pub mod history;
 pub mod key_text;
 pub mod log;
 pub mod peer;
 pub mod transaction;
-pub mod transaction_text;

@@ -4,17 +4,17 @@
 //! - One that does not read its answers for ten seconds, or lets too many bytes of them pile up, is cut off.
 //! - One that sends nothing for ten minutes is told so, and closed; the client library connects again when it needs to.
 
-use super::frame::Kind;
-use super::handshake::{self, Goodbye, Reason};
 use super::net::{Network, NetworkCounters};
-use super::outgoing::Outgoing;
-use super::reader::FrameReader;
 use crate::base::limits::{FRAME_SIZE_MAX, REQUESTS_PER_CONNECTION_MAX};
 use crate::base::{ConnId, Duration};
 use crate::msg::client::{Request, Response};
 use crate::msg::codec;
 use crate::msg::peer::Lane;
 use crate::node::Event;
+use crate::wire::frame::Kind;
+use crate::wire::handshake::{self, Goodbye, Reason};
+use crate::wire::outgoing::Outgoing;
+use crate::wire::reader::FrameReader;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

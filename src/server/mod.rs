@@ -37,15 +37,11 @@ mod directory;
 mod disk;
 mod driver;
 mod error;
-pub mod frame;
-pub mod handshake;
 mod inbox;
 mod net;
 mod notices;
-pub(crate) mod outgoing;
 mod peers;
 pub(crate) mod private;
-pub(crate) mod reader;
 #[cfg(test)]
 mod scratch;
 mod settings;

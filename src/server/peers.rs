@@ -12,17 +12,17 @@
 //! from the same directory takes the older one's place: the older is what a restart or a cut cable left behind. A wrong directory
 //! is let in while the right one is away, so that the node itself can tell it why it is refused.
 
-use super::frame::Kind;
-use super::handshake::{self, Goodbye, HandshakeError, Hello, Reason, Role};
 use super::net::{Network, NetworkCounters, tune};
-use super::outgoing::Outgoing;
-use super::reader::FrameReader;
 use crate::base::limits::{ENVELOPE_MESSAGES_MAX, FRAME_SIZE_MAX};
 use crate::base::random::{self, Random};
 use crate::base::{DirectoryId, Duration, NodeId};
 use crate::msg::codec;
 use crate::msg::peer::{Envelope, Lane, PeerMessage};
 use crate::node::{Event, LinkState};
+use crate::wire::frame::Kind;
+use crate::wire::handshake::{self, Goodbye, HandshakeError, Hello, Reason, Role};
+use crate::wire::outgoing::Outgoing;
+use crate::wire::reader::FrameReader;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};

@@ -1,7 +1,5 @@
 //! A server as clients and impostors see it, over real sockets.
 
-use super::frame::{self, Kind};
-use super::handshake::{self, Goodbye, HELLO_SIZE, Hello, Reason, Role};
 use super::scratch::Scratch;
 use super::{Server, ServerSettings, StartError};
 use crate::base::{ClusterId, DirectoryId, Duration, Epoch, NodeId};
@@ -11,6 +9,8 @@ use crate::msg::client::{
 };
 use crate::msg::codec::{self, Blob};
 use crate::msg::transaction::{Transaction, TransactionItem};
+use crate::wire::frame::{self, Kind};
+use crate::wire::handshake::{self, Goodbye, HELLO_SIZE, Hello, Reason, Role};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -11,7 +11,7 @@ use ringseed::msg::codec::{self, Blob, Frame};
 use ringseed::msg::log::{Entry, Fact};
 use ringseed::msg::peer::*;
 use ringseed::msg::transaction::*;
-use ringseed::server::frame::HEADER_SIZE;
+use ringseed::wire::frame::HEADER_SIZE;
 
 const NODE: NodeId = NodeId(u16::MAX);
 const GROUP: GroupId = GroupId(u32::MAX);

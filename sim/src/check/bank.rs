@@ -4,7 +4,7 @@
 
 use super::{Violation, render};
 use bytes::Bytes;
-use ringseed::msg::history::{Action, Data, ItemAction, Outcome, Record};
+use ringseed::history::{Action, Data, ItemAction, Outcome, Record};
 use std::collections::BTreeMap;
 
 /// Judges every read, and every reading transaction, that covers all `accounts`: they hold `total` together.
@@ -47,7 +47,7 @@ fn balances(record: &Record) -> BTreeMap<&Bytes, Option<i64>> {
 mod tests {
     use super::super::linear::tests::{data, key, op};
     use super::*;
-    use ringseed::msg::history::{ItemResult, Key};
+    use ringseed::history::{ItemResult, Key};
 
     #[test]
     fn the_sum_is_conserved() {

@@ -6,7 +6,7 @@ use super::linear::{self};
 use super::{Initial, Options, search};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use ringseed::msg::history::{Action, Condition, Data, Outcome, Record};
+use ringseed::history::{Action, Condition, Data, Outcome, Record};
 
 const HISTORIES: u64 = 40_000;
 

@@ -3,8 +3,8 @@
 
 use super::{Violation, render};
 use ringseed::base::NodeId;
+use ringseed::history::{Outcome, Record};
 use ringseed::msg::client::{Rejection, StatusReport};
-use ringseed::msg::history::{Outcome, Record};
 
 /// Judges what clients were told, in a run whose disks could always be read.
 ///

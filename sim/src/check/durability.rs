@@ -7,7 +7,7 @@ use super::agreement::Items;
 use super::{Violation, render};
 use bytes::Bytes;
 use ringseed::base::hash;
-use ringseed::msg::history::{Action, Data, ItemAction, Outcome, Record};
+use ringseed::history::{Action, Data, ItemAction, Outcome, Record};
 use std::collections::BTreeMap;
 
 /// The last acknowledged write of each key.

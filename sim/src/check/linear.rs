@@ -16,7 +16,7 @@
 
 use super::{Initial, Options, Report, Violation, render, search, several, versioned};
 use bytes::Bytes;
-use ringseed::msg::history::{Action, Condition, Data, Outcome, Record};
+use ringseed::history::{Action, Condition, Data, Outcome, Record};
 use std::collections::BTreeMap;
 
 /// Judges every key of a history.
@@ -322,7 +322,7 @@ pub(super) fn unwritten(key: &Bytes, calls: &Calls<'_>, value: Value, version: u
 pub(super) mod tests {
     use super::*;
     use crate::check::check_history;
-    use ringseed::msg::history::Acknowledge;
+    use ringseed::history::Acknowledge;
 
     pub(crate) fn data(text: &str) -> Data {
         Data::of(&Bytes::copy_from_slice(text.as_bytes()))

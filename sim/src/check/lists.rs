@@ -8,7 +8,7 @@
 
 use super::{Violation, render};
 use bytes::Bytes;
-use ringseed::msg::history::{Action, Data, ItemAction, Outcome, Record};
+use ringseed::history::{Action, Data, ItemAction, Outcome, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The number of elements; `None` for a value that is not held in whole.

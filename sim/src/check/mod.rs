@@ -38,7 +38,7 @@ pub mod tokens;
 mod versioned;
 
 use bytes::Bytes;
-use ringseed::msg::history::Record;
+use ringseed::history::Record;
 use std::fmt;
 
 /// A broken promise, and how it was noticed.

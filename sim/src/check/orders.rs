@@ -5,7 +5,7 @@ use super::linear::tests::{data, key, op};
 use super::{Options, check_history, render};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use ringseed::msg::history::{Action, Condition, Data, ItemAction, ItemResult, Key, Outcome, Record, TransactionItem};
+use ringseed::history::{Action, Condition, Data, ItemAction, ItemResult, Key, Outcome, Record, TransactionItem};
 use std::collections::BTreeMap;
 
 const HISTORIES: u64 = 20_000;

@@ -1,9 +1,7 @@
 //! Operations as a person reads them.
 
 use ringseed::base::Time;
-use ringseed::msg::history::{
-    Action, Condition, Failure, FailureReason, ItemAction, ItemResult, Outcome, Record, TransactionItem,
-};
+use ringseed::history::{Action, Condition, Failure, FailureReason, ItemAction, ItemResult, Outcome, Record, TransactionItem};
 use std::fmt::Write;
 
 /// One line: who, when, what, and what came of it.

@@ -19,7 +19,7 @@
 use super::{Violation, render};
 use bytes::Bytes;
 use ringseed::base::{GroupId, PartitionId, hash};
-use ringseed::msg::history::{Action, Item, ItemAction, ItemResult, Outcome, Record, TransactionItem};
+use ringseed::history::{Action, Item, ItemAction, ItemResult, Outcome, Record, TransactionItem};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Judges every scan of a history of a cluster with so many partitions (a power of two).
@@ -308,7 +308,7 @@ fn violation<'a>(what: &str, records: impl IntoIterator<Item = &'a Record>) -> V
 mod tests {
     use super::super::linear::tests::{data, done, key, op, unknown};
     use super::*;
-    use ringseed::msg::history::{Acknowledge, Condition};
+    use ringseed::history::{Acknowledge, Condition};
 
     /// With one partition every key is of group 1.
     const ONE: u32 = 1;

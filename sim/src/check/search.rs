@@ -15,7 +15,7 @@ use super::linear::{Call, Calls, Change, Id, Step, Table, Value, When, violation
 use super::{Initial, Options, Violation};
 use bytes::Bytes;
 use ringseed::base::hash::checksum;
-use ringseed::msg::history::Data;
+use ringseed::history::Data;
 use std::collections::BTreeSet;
 
 /// Whether the key was decided; `false` when the bound on steps was reached first.

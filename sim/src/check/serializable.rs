@@ -18,7 +18,7 @@
 
 use super::{Violation, lists, render, scan};
 use bytes::Bytes;
-use ringseed::msg::history::{Action, Condition, Data, Failure, FailureReason, ItemAction, Outcome, Record, TransactionItem};
+use ringseed::history::{Action, Condition, Data, Failure, FailureReason, ItemAction, Outcome, Record, TransactionItem};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Judges a history whose tokens are merged.
@@ -476,7 +476,7 @@ mod tests {
     use super::super::linear::tests::{data, key, op, unknown};
     use super::super::{Options, check_history};
     use super::*;
-    use ringseed::msg::history::{Acknowledge, ItemResult, Key};
+    use ringseed::history::{Acknowledge, ItemResult, Key};
 
     fn item(name: &str, action: ItemAction, condition: Condition) -> TransactionItem {
         TransactionItem { key: key(name), action, condition }

@@ -8,7 +8,7 @@
 use super::Violation;
 use super::linear::{Calls, Change, Step, Table, When, call, when, wrong_kind};
 use bytes::Bytes;
-use ringseed::msg::history::{
+use ringseed::history::{
     Action, Condition, Data, Failure, FailureReason, ItemAction, ItemResult, Outcome, Record, TransactionItem,
 };
 use std::collections::BTreeMap;

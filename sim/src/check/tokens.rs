@@ -7,7 +7,7 @@
 
 use super::{Violation, render};
 use bytes::Bytes;
-use ringseed::msg::history::{Action, FailureReason, Outcome, Record, TransactionItem};
+use ringseed::history::{Action, FailureReason, Outcome, Record, TransactionItem};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -86,7 +86,7 @@ fn is_answer(outcome: &Outcome) -> bool {
 mod tests {
     use super::super::linear::tests::{data, key, op, rejected, unknown};
     use super::*;
-    use ringseed::msg::history::{Condition, Failure, ItemAction, ItemResult, Key};
+    use ringseed::history::{Condition, Failure, ItemAction, ItemResult, Key};
 
     fn put(value: &str) -> Action {
         let item = TransactionItem { key: key("k"), action: ItemAction::Put(data(value)), condition: Condition::None };

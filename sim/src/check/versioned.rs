@@ -15,7 +15,7 @@
 use super::linear::{Call, Calls, Change, Id, Step, Table, Value, When, unwritten, violation};
 use super::{Initial, Options, Violation};
 use bytes::Bytes;
-use ringseed::msg::history::Data;
+use ringseed::history::Data;
 
 /// Whether the key was decided; `false` when the bound on steps was reached first.
 ///

@@ -343,7 +343,7 @@ mod tests {
         assert!(outcome.verdict.is_clean(), "{}", outcome.verdict);
         let mut committed = vec![0_u64; 9];
         for record in outcome.history.expect("it was asked for") {
-            if matches!(record.outcome, ringseed::msg::history::Outcome::Transacted { .. }) {
+            if matches!(record.outcome, ringseed::history::Outcome::Transacted { .. }) {
                 committed[record.process as usize] += 1;
             }
         }

@@ -1,7 +1,7 @@
 //! Writes a load's history while the load goes on.
 
 use super::super::exit::Failure;
-use crate::msg::history::{self, Record};
+use crate::history::{self, Record};
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};

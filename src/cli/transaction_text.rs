@@ -25,12 +25,12 @@
 //!
 //! Blanks part the words of a line. `#` at the beginning of a word makes the rest of the line a comment. Within single quotes every byte stands for itself. Outside of
 //! them a backslash begins an escape: `\n`, `\r`, `\t`, `\xff` (any byte, by two hex digits), or a character that is no letter or digit, for itself. Double quotes keep
-//! blanks and `#`. Lines end with `\n` or `\r\n`; a word does not go on over a line's end. Bytes need not be UTF-8. Keys as they are printed ([`super::key_text`]), and
+//! blanks and `#`. Lines end with `\n` or `\r\n`; a word does not go on over a line's end. Bytes need not be UTF-8. Keys as they are printed ([`crate::msg::key_text`]), and
 //! values as `ringseed scan` prints them, can be used here between double quotes, with a backslash before each `"` of theirs.
 //!
 //! # The JSON form
 //!
-//! What a history calls the `transact` action ([`super::history`]), but for values, which are whole here whatever their length:
+//! What a history calls the `transact` action ([`crate::history`]), but for values, which are whole here whatever their length:
 //!
 //! ```json
 //! {"token": "move-17",
@@ -48,11 +48,11 @@
 //! Neither form gives more than [`TRANSACTION_ITEMS_MAX`] items: the reading ends with the first beyond. All else that makes a transaction invalid
 //! (sizes, a key that is named twice, no item at all) is left to [`Transaction::validate`].
 
-use super::client::Condition;
-use super::key_text;
-use super::transaction::{Transaction, TransactionAction, TransactionItem};
 use crate::base::Version;
 use crate::base::limits::TRANSACTION_ITEMS_MAX;
+use crate::msg::client::Condition;
+use crate::msg::key_text;
+use crate::msg::transaction::{Transaction, TransactionAction, TransactionItem};
 use bytes::Bytes;
 use core::fmt;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};

@@ -272,7 +272,7 @@ async fn close<W: AsyncWrite + Unpin>(stream: &mut W, goodbye: Option<Goodbye>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::handshake::Reason;
+    use crate::wire::handshake::Reason;
     use bytes::BytesMut;
     use tokio::io::AsyncReadExt;
 

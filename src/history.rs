@@ -57,9 +57,9 @@
 //! group is the partition plus 1. The part of a scan that was read in group G at index I shows, of the page's range, every write of
 //! the group with a version up to I and none above.
 
-use super::client::{self, Consistency, Operation, ResponseBody};
-use super::transaction::{self, Transaction, TransactionAction};
 use crate::base::hash;
+use crate::msg::client::{self, Consistency, Operation, ResponseBody};
+use crate::msg::transaction::{self, Transaction, TransactionAction};
 use bytes::Bytes;
 use core::fmt;
 use serde::{Deserialize, Serialize};
