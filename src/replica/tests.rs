@@ -31,6 +31,11 @@ fn step(replica: &mut Replica, me: u16, input: In) -> Vec<(NodeId, ReplicaMessag
 }
 
 fn step_at(replica: &mut Replica, me: u16, now: Time, input: In) -> Vec<(NodeId, ReplicaMessage)> {
+    let sent = |output| if let Out::Send(to, message) = output { Some((to, message)) } else { None };
+    outputs(replica, me, now, input).into_iter().filter_map(sent).collect()
+}
+
+fn outputs(replica: &mut Replica, me: u16, now: Time, input: In) -> Vec<Out> {
     let mut out = Outbox::default();
     let mut cx = Context {
         now,
@@ -48,8 +53,21 @@ fn step_at(replica: &mut Replica, me: u16, now: Time, input: In) -> Vec<(NodeId,
     };
     replica.handle(&mut cx, input, &mut out);
     replica.check();
-    let sent = |output| if let Out::Send(to, message) = output { Some((to, message)) } else { None };
-    std::iter::from_fn(|| out.pop()).filter_map(sent).collect()
+    std::iter::from_fn(|| out.pop()).collect()
+}
+
+/// A stop may last, for requests that are being finished.
+#[test]
+fn a_replica_of_a_stopping_node_does_not_campaign() {
+    let asks = |stops: bool| {
+        let mut replica = replica();
+        if stops {
+            step(&mut replica, 1, In::Stop);
+        }
+        let out = outputs(&mut replica, 1, Time::from_millis(2_000), In::Timer);
+        out.iter().any(|out| matches!(out, Out::AskTurn))
+    };
+    assert!(asks(false) && !asks(true));
 }
 
 /// One message of each kind that tells of a term.

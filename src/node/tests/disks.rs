@@ -72,6 +72,18 @@ fn a_node_with_a_full_disk_leads_nothing_and_costs_its_peers_little() {
 }
 
 #[test]
+fn a_full_node_that_lacks_nothing_is_given_no_leadership_back() {
+    let mut cluster = Cluster::new(3);
+    cluster.fill(&[1]);
+    cluster.run(3_000);
+    let elections = cluster.elections();
+    cluster.run(10_000);
+    let behind = |n| cluster.status(n).peers.iter().map(|peer| peer.entries_behind).sum::<u64>();
+    assert_eq!((behind(2) + behind(3), cluster.status(1).groups_led), (0, 0));
+    assert_eq!(cluster.elections(), elections, "it would have to give them away again");
+}
+
+#[test]
 fn where_all_disks_are_full_puts_are_rejected_and_deletes_and_transactions_that_only_delete_are_not() {
     let mut cluster = Cluster::new(3);
     for n in 0..8 {
