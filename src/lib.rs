@@ -53,6 +53,9 @@
 //! 7. A client is told *done*, *rejected* (certainly not applied) or *unknown* (may have been applied), and nothing in between.
 //! 8. A failed write or sync ends the node. Nothing is retried on a disk that has lied once.
 
+// The docs are for whoever works on it, too: they name what is private.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod actor;
 pub mod base;
 #[cfg(feature = "cli")]

@@ -9,6 +9,9 @@
 //! - [`points`]: points of the transactions' protocol, at which a plan places faults.
 //! - [`runner`]: many seeds at once. [`mutants`]: planted bugs. [`seeds`]: the seeds that found something.
 
+// The docs are for whoever works on it, too: they name what is private.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod check;
 pub mod clock;
 pub mod counters;

@@ -21,6 +21,7 @@
 //! A patch that does not apply any more is mended by hand: apply it with `git apply --reject`, repair, and save `git diff -U2` behind
 //! its opening lines.
 
+use ringseed::base::hash;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,9 @@ pub struct Arguments {
     /// Only those whose name contains this.
     #[arg(long)]
     only: Option<String>,
+    /// Only so many of them: which, the commit says
+    #[arg(long, value_name = "COUNT")]
+    some: Option<usize>,
     /// Seeds until a bug counts as not caught.
     #[arg(long, default_value_t = 2_000)]
     seeds: u64,
@@ -108,8 +112,14 @@ pub fn run(arguments: &Arguments) -> u8 {
 }
 
 fn try_run(arguments: &Arguments) -> Result<bool, String> {
-    let mutants: Vec<Mutant> =
+    let mut mutants: Vec<Mutant> =
         all()?.into_iter().filter(|mutant| arguments.only.as_ref().is_none_or(|part| mutant.name.contains(part))).collect();
+    if let Some(count) = arguments.some {
+        let commit = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root()).output();
+        let commit = commit.map_err(|e| format!("git, which says what the commit is: {e}"))?.stdout;
+        mutants.sort_by_key(|mutant| hash::checksum(hash::checksum(0, &commit), mutant.name.as_bytes()));
+        mutants.truncate(count);
+    }
     if mutants.is_empty() {
         return Err(format!("no patch under {PATCHES} has such a name"));
     }

@@ -14,7 +14,7 @@
 //! by its options or else by the first node that answers, and sends nothing to a node of another: that is an error which names both. Where the nodes are is learnt
 //! anew from the ring whenever one of them is not found at its address.
 //!
-//! Calls on one item and pages are in [`calls`](self::calls), with an example. Transactions of one request, and those that read before they write, are in [`transaction`](self::transaction).
+//! Calls on one item and pages are in [`calls`], with an example. Transactions of one request, and those that read before they write, are in [`transaction`].
 
 pub mod calls;
 mod connection;

@@ -11,8 +11,8 @@
 //! - [`boot`]: whether the machine stayed up since the last life.
 //! - [`disk`]: the log's thread (write, sync, in order) and the thread for reads. [`directory`]: lock, segments, recovery's view.
 //!   [`private`]: that nobody else can read them.
-//! - [`net`]: the network thread: one listener; [`peers`] and [`clients`] are its two kinds of connection, [`handshake`] tells them
-//!   apart, [`frame`], [`reader`] and [`outgoing`] move their bytes.
+//! - [`net`]: the network thread: one listener; [`peers`] and [`clients`] are its two kinds of connection, the handshake tells them
+//!   apart, [`crate::wire`] moves their bytes.
 //! - [`addresses`]: where the members are now.
 //! - [`descriptors`]: who may open how much.
 //! - [`notices`]: what the log says of the node's states: once when one begins, once when it ends.
