@@ -34,12 +34,14 @@ pub(super) struct Healing {
 
 /// All nodes that are up.
 fn views(machines: &mut [Machine], now: WorldTime) -> Vec<View<'_>> {
-    let up = machines.iter_mut().filter_map(|machine| Some((machine.id, machine.clock.read(now), machine.node.as_mut()?)));
-    let view = up.map(|(id, now, node)| {
-        let replicas = node.replicas(now);
-        View { id, node, replicas }
-    });
-    view.collect()
+    let mut views = Vec::new();
+    for machine in machines {
+        if let Some(node) = &mut machine.node {
+            let replicas = node.replicas(machine.clock.read(now));
+            views.push(View { id: machine.id, node, replicas, disowned: machine.disowned.is_some() });
+        }
+    }
+    views
 }
 
 impl World {

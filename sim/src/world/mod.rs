@@ -168,7 +168,7 @@ impl World {
             machines: (0..plan.nodes.len()).map(|number| Machine::new(number, plan)).collect(),
             network: Network::new(plan.network.clone(), plan.nodes.len(), Dice::new(seed, "network")),
             workload: Workload::new(&plan.workload, seed),
-            watch: Watch::new(!plan.beyond_drift_bound()),
+            watch: Watch::new(!plan.beyond_drift_bound(), plan.nodes.iter().all(|node| node.wal_sync_ms == 0)),
             faults: faults::Faults::default(),
             standing: None,
             healing: None,

@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug)]
 pub struct Watch {
+    syncs_all: bool,
     elected: Leaders,
     prefix: Prefix,
     recovery: Recovery,
@@ -53,12 +54,15 @@ pub struct View<'a> {
     pub id: NodeId,
     pub node: &'a Node,
     pub replicas: Vec<ReplicaProbe>,
+    /// Its directory is an old copy, or was wiped: it lacks what it once had.
+    pub disowned: bool,
 }
 
 impl Watch {
-    /// `leases_hold`: whether the clocks keep within the bound that leases rest on.
-    pub fn new(leases_hold: bool) -> Watch {
+    /// `leases_hold`: whether the clocks keep within the bound that leases rest on. `syncs_all`: whether every node acknowledges only what is synced.
+    pub fn new(leases_hold: bool, syncs_all: bool) -> Watch {
         Watch {
+            syncs_all,
             elected: Leaders::new(leases_hold),
             prefix: Prefix::default(),
             recovery: Recovery::default(),
@@ -157,6 +161,7 @@ impl Watch {
         for view in views {
             for replica in view.replicas.iter().filter(|r| r.leads) {
                 self.leader_completeness(view, replica)?;
+                self.quorum_durable(view, replica, views)?;
             }
         }
         if views.len() >= 2 {
@@ -221,6 +226,29 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// What a leader knows to be committed is durable on a quorum: as soon as it says so, and not only once it matters. Judged while all replicas can be looked at.
+    fn quorum_durable(&self, view: &View<'_>, leader: &ReplicaProbe, views: &[View<'_>]) -> Result<(), Violation> {
+        let group = leader.group;
+        let replicas = views.iter().flat_map(|view| &view.replicas).filter(|replica| replica.group == group);
+        let mut durable: Vec<Index> = replicas.map(|replica| replica.durable).collect();
+        let disowned = views.iter().any(|view| view.disowned);
+        if !self.syncs_all || disowned || self.members.get(&group).is_none_or(|members| members.len() != durable.len()) {
+            return Ok(());
+        }
+        durable.sort_unstable();
+        let on_a_quorum = durable[(durable.len() - 1) / 2];
+        if leader.commit <= on_a_quorum {
+            return Ok(());
+        }
+        let what = format!(
+            "{:?} leads {group:?} and takes all up to {:?} for committed, which a quorum has durably up to {on_a_quorum:?} only",
+            view.id, leader.commit
+        );
+        Err(broken("quorum durable", what))
+    }
+}
+
 /// In one group of two nodes, going back from the shorter end: once entries agree, all before must.
 fn log_matching(one: &View<'_>, other: &View<'_>, dice: &mut Dice) -> Result<(), Violation> {
     if one.replicas.is_empty() {
@@ -247,7 +275,7 @@ fn log_matching(one: &View<'_>, other: &View<'_>, dice: &mut Dice) -> Result<(),
 
 fn broken(checker: &'static str, what: String) -> Violation {
     let promise = match checker {
-        "leader completeness" | "log matching" | "state" => "P3",
+        "leader completeness" | "log matching" | "quorum durable" | "state" => "P3",
         _ => "P1",
     };
     Violation { promise, checker, what }
