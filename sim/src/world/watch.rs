@@ -3,7 +3,9 @@
 //! - At most one leader per group and term, and one vote per node, group and term, over restarts: from what is *sent*, so that
 //!   no leadership is too short to be seen. And again from what the nodes say ([`Leaders`]), with leases.
 //! - What is committed anywhere never changes ([`Prefix`]), and is in the log of every leader of a later term.
-//! - Log matching: where two logs agree on an entry, they agree on all before it.
+//! - Log matching: where two logs agree on an entry, they agree on all before it. And where they agree, what is applied comes to the same state, on every replica and in every epoch, by
+//!   digest of all of it: items, prepared transactions, outcomes, floors, decisions, tokens.
+//! - What a leader takes for committed is durable on a quorum as soon as it does.
 //! - What a node held durably it still has after a restart, and believes no bytes that fail their checksum ([`Recovery`]).
 //! - No part of a committed transaction is lost ([`lost`]).
 
