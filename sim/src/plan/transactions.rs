@@ -326,9 +326,16 @@ mod tests {
     /// Who dies for another leaves records behind: they must not crowd out the others' work, however many clients there are.
     #[test]
     fn throughput_of_large_transactions_does_not_fall_as_clients_double() {
-        let few = contended(8, 300, 1);
-        let many = contended(32, 300, 1);
-        assert!(few.0 > 100, "with 8 clients: {few:?}");
+        // One seed tells little: how far the leaders of a transaction's partitions are from each other changes its throughput by a quarter.
+        let sum = |clients| {
+            std::thread::scope(|scope| {
+                let runs: Vec<_> = (1..=6).map(|seed| scope.spawn(move || contended(clients, 300, seed))).collect();
+                let runs = runs.into_iter().map(|run| run.join().expect("the run is clean"));
+                runs.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1))
+            })
+        };
+        let (few, many) = (sum(8), sum(32));
+        assert!(few.0 > 1_000, "with 8 clients: {few:?}");
         assert!(many.0 * 10 >= few.0 * 9, "{few:?} with 8 clients, {many:?} with 32");
         assert!(many.1 / many.0 < 120, "prepares for each commit: {few:?} with 8 clients, {many:?} with 32");
     }
