@@ -37,7 +37,7 @@ pub struct Arguments {
     /// Only those whose name contains this.
     #[arg(long)]
     only: Option<String>,
-    /// Only so many of them: which, the commit says
+    /// Only so many of them: which, the commit says.
     #[arg(long, value_name = "COUNT")]
     some: Option<usize>,
     /// Seeds until a bug counts as not caught.

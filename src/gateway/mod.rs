@@ -568,7 +568,6 @@ impl Gateway {
     fn route_leaderless(&mut self, cx: &Context<'_>, group: GroupId, out: &mut Outbox<Out>) {
         let waiting: Vec<u64> = self.leaderless.range((group, 0)..=(group, u64::MAX)).map(|(_, id)| *id).collect();
         for id in waiting {
-            self.recall(id);
             self.route(cx, id, out);
         }
     }

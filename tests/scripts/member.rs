@@ -204,20 +204,7 @@ impl Member {
     pub fn has_lease(&mut self, now: Time) -> bool {
         let Member { id, epoch, liveness, replica, cache, random, .. } = self;
         let view = liveness.view();
-        replica.has_lease(&Context {
-            now,
-            me: *id,
-            epoch: *epoch,
-            random,
-            liveness: view,
-            flow: ringseed::actor::FlowView::empty(),
-            cache,
-            wall_clock_ms: 0,
-            room: Room::AMPLE,
-            quorum_has_room: true,
-            sync: Duration::ZERO,
-            state: State::empty(),
-        })
+        replica.has_lease(&context(now, *id, *epoch, random, view, cache))
     }
 
     fn run_liveness(&mut self, stage: &mut Stage, input: liveness::In) {

@@ -226,9 +226,7 @@ impl Watch {
         );
         Err(broken("leader completeness", what))
     }
-}
 
-impl Watch {
     /// What a leader knows to be committed is durable on a quorum: as soon as it says so, and not only once it matters. Judged while all replicas can be looked at.
     fn quorum_durable(&self, view: &View<'_>, leader: &ReplicaProbe, views: &[View<'_>]) -> Result<(), Violation> {
         let group = leader.group;
