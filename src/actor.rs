@@ -9,7 +9,7 @@ use crate::base::limits::{
     NODE_RECENT_BYTES_MAX, PEER_BYTES_IN_FLIGHT_MAX, PEER_CATCH_UP_BYTES_MAX, RECENT_ENTRY_BYTES_MAX, RELAY_LINKS_MAX,
 };
 use crate::base::random::Random;
-use crate::base::{Duration, Epoch, GroupId, Index, NodeId, PartitionId, Time, Token, hash};
+use crate::base::{Duration, Epoch, GroupId, Index, NodeId, PartitionId, Time, hash};
 use crate::msg::log::FactSummary;
 use crate::msg::peer::{Detour, DiskHealth, Known, Promise};
 use crate::state::State;
@@ -415,18 +415,13 @@ impl Placement {
 
     /// The group of a key of the built-in table.
     pub fn group_of(&self, key: &[u8]) -> GroupId {
-        partition_of(hash::token(0, key), self.partition_count()).group()
+        hash::token(0, key).partition(self.partition_count()).group()
     }
 
     /// Every group that is a partition.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
         (0..self.partition_count()).map(|p| PartitionId(p).group())
     }
-}
-
-/// The partition of a token, among `partitions` equal ones: for a power of two, the token's top bits.
-pub fn partition_of(token: Token, partitions: u32) -> PartitionId {
-    PartitionId(((u128::from(token.0) * u128::from(partitions)) >> 64) as u32)
 }
 
 /// Who asked a group to do something, and gets the answer.

@@ -398,9 +398,9 @@ pub fn strong_read(key: Bytes) -> RequestBody {
     RequestBody::Operation(Operation { key, action: Action::Get { consistency: Consistency::Strong } })
 }
 
-/// The partition of a key: the highest bits of its token.
+/// The partition of a key.
 pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
-    if partitions <= 1 { 0 } else { (hash::token(0, key).0 >> (64 - partitions.ilog2())) as u32 }
+    hash::token(0, key).partition(partitions).0
 }
 
 /// With keys at the limits, the second register's is as short as a key can be, and the third's as long.

@@ -17,3 +17,13 @@ pub fn value_checksum(value: &[u8]) -> u32 {
 pub fn token(table: u32, partition_key: &[u8]) -> Token {
     Token(xxhash_rust::xxh3::xxh3_64_with_seed(partition_key, u64::from(table)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_a_key_is_fixed_for_ever() {
+        assert_eq!(token(0, b"alpha"), Token(0xbe69_03b5_f625_ab5a));
+    }
+}

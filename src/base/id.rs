@@ -92,6 +92,18 @@ impl PartitionId {
     pub const fn group(self) -> GroupId {
         GroupId(self.0 + 1)
     }
+
+    /// The first of its tokens, among `partitions` equal ones.
+    pub fn first_token(self, partitions: u32) -> Token {
+        Token((u128::from(self.0) << 64).div_ceil(u128::from(partitions)) as u64)
+    }
+}
+
+impl Token {
+    /// The partition that has it, among `partitions` equal ones: for a power of two, the token's top bits.
+    pub fn partition(self, partitions: u32) -> PartitionId {
+        PartitionId(((u128::from(self.0) * u128::from(partitions)) >> 64) as u32)
+    }
 }
 
 impl Epoch {
@@ -189,5 +201,26 @@ pub struct Place {
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}@{}+{}", self.segment, self.offset, self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_space_is_cut_evenly() {
+        let at = |token: u64, partitions| Token(token).partition(partitions).0;
+        assert_eq!((at(0, 64), at(u64::MAX, 64)), (0, 63));
+        assert_eq!((at((1 << 58) - 1, 64), at(1 << 58, 64)), (0, 1));
+        assert_eq!((at(0, 1), at(u64::MAX, 1)), (0, 0));
+        for partitions in [1, 3, 64, 1 << 16] {
+            for partition in (0..partitions).map(PartitionId) {
+                let first = partition.first_token(partitions);
+                assert_eq!(first.partition(partitions), partition);
+                assert_eq!(first.0 == 0, partition.0 == 0);
+                assert!(partition.0 == 0 || Token(first.0 - 1).partition(partitions).next() == partition);
+            }
+        }
     }
 }

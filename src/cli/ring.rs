@@ -5,7 +5,7 @@ use super::operations::CommonArgs;
 use super::show;
 use super::value;
 use crate::base::hash;
-use crate::base::{NodeId, PartitionId, Token};
+use crate::base::{NodeId, PartitionId};
 use crate::client::Client;
 use crate::msg::client::{PartitionReport, RingReport};
 use crate::msg::key_text;
@@ -34,12 +34,6 @@ pub async fn ring(client: &Client, args: &RingArgs) -> Result<(), Failure> {
     }
 }
 
-/// The partition of a token: the highest log2 P bits of it.
-fn partition_of(token: Token, partitions: usize) -> PartitionId {
-    let bits = partitions.max(1).trailing_zeros();
-    PartitionId(token.0.checked_shr(u64::BITS - bits).unwrap_or(0) as u32)
-}
-
 fn names(nodes: &[NodeId]) -> String {
     nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
@@ -51,7 +45,7 @@ fn leader(partition: &PartitionReport) -> String {
 fn one_key(report: &RingReport, key: &OsString, json: bool) -> Result<(), Failure> {
     let key = value::key(key)?;
     let token = hash::token(0, &key);
-    let partition = partition_of(token, report.partitions.len());
+    let partition = token.partition(report.partitions.len() as u32);
     let Some(owners) = report.partitions.get(partition.0 as usize) else {
         return Err(Failure::Other(format!("the node that was asked knows no partition {partition}")));
     };
@@ -110,9 +104,8 @@ fn tables(report: &RingReport) -> Result<(), Failure> {
     writeln!(io::stdout())?;
     let mut partitions = show::table(&["PARTITION", "FROM TOKEN", "REPLICAS", "LEADER"]);
     for (at, partition) in report.partitions.iter().enumerate() {
-        let bits = report.partitions.len().trailing_zeros();
-        let from = (at as u64).checked_shl(u64::BITS - bits).unwrap_or(0);
-        partitions.add_row(vec![at.to_string(), format!("{from:016x}"), names(&partition.replicas), leader(partition)]);
+        let from = PartitionId(at as u32).first_token(report.partitions.len() as u32);
+        partitions.add_row(vec![at.to_string(), format!("{:016x}", from.0), names(&partition.replicas), leader(partition)]);
     }
     Ok(show::print(&partitions)?)
 }
@@ -140,17 +133,4 @@ fn ring_json(report: &RingReport) -> Value {
         "nodes": report.formation.members.iter().map(node).collect::<Vec<_>>(),
         "partitions": report.partitions.iter().map(|p| json!({ "replicas": p.replicas, "leader": p.leader })).collect::<Vec<_>>(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_highest_bits_are_the_partition() {
-        assert_eq!(partition_of(Token(u64::MAX), 64), PartitionId(63));
-        assert_eq!(partition_of(Token(1 << 58), 64), PartitionId(1));
-        assert_eq!(partition_of(Token((1 << 58) - 1), 64), PartitionId(0));
-        assert_eq!(partition_of(Token(u64::MAX), 1), PartitionId(0));
-    }
 }

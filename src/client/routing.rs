@@ -1,7 +1,7 @@
 //! What the client believes: where the nodes are, and who leads what. Never more than a hint: whoever is asked forwards.
 
 use super::connection::Link;
-use crate::base::{ClusterId, Duration, NodeId, Token};
+use crate::base::{ClusterId, Duration, NodeId, hash};
 use crate::msg::client::{Action, Consistency, RequestBody, RingReport};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -183,19 +183,17 @@ impl Routing {
             RequestBody::GetMany(keys) => &keys.first()?.0,
             RequestBody::Ring | RequestBody::Status | RequestBody::Scan(_) | RequestBody::Transactions => return None,
         };
-        self.knows_ring().then(|| partition_index(crate::base::hash::token(0, key), self.partitions.len()))
+        self.knows_ring().then(|| self.partition_of_key(key))
     }
 
     /// Whether two keys, or a key and a transaction's token, are known to be in the same partition. True if the ring is not known.
     pub(super) fn share_partition(&self, one: &[u8], other: &[u8]) -> bool {
-        let partition = |key| partition_index(crate::base::hash::token(0, key), self.partitions.len());
-        !self.knows_ring() || partition(one) == partition(other)
+        !self.knows_ring() || self.partition_of_key(one) == self.partition_of_key(other)
     }
-}
 
-/// Partition `i` of `count` (a power of two) has the tokens whose highest bits say `i`.
-fn partition_index(token: Token, count: usize) -> usize {
-    ((u128::from(token.0) * count as u128) >> 64) as usize
+    fn partition_of_key(&self, key: &[u8]) -> usize {
+        hash::token(0, key).partition(self.partitions.len() as u32).0 as usize
+    }
 }
 
 #[cfg(test)]
@@ -295,13 +293,5 @@ mod tests {
         assert_eq!(home(&[], None), None);
         let same = (0..100).filter(|n: &u32| routing.share_partition(b"a", &n.to_be_bytes())).count();
         assert!((5..60).contains(&same), "{same} of 100 over four partitions");
-    }
-
-    #[test]
-    fn the_token_space_is_cut_evenly() {
-        assert_eq!(partition_index(Token(0), 64), 0);
-        assert_eq!(partition_index(Token(u64::MAX), 64), 63);
-        assert_eq!(partition_index(Token(1 << 58), 64), 1);
-        assert_eq!(partition_index(Token(u64::MAX), 1), 0);
     }
 }

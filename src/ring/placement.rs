@@ -37,17 +37,12 @@ pub fn compute(formation: &Formation) -> Placement {
     let mut first = vec![0u64; members.len()];
     let placed = (0..partitions)
         .map(|partition| {
-            let chosen = choose(formation, &ring, first_token(PartitionId(partition), partitions), replicas, &held, &bounds);
+            let chosen = choose(formation, &ring, PartitionId(partition).first_token(partitions), replicas, &held, &bounds);
             chosen.iter().for_each(|at| held[*at] += 1);
             order_by_leadership(formation, chosen, &mut first)
         })
         .collect();
     Placement::new(placed)
-}
-
-/// The first token of a partition.
-pub fn first_token(partition: PartitionId, partitions: u32) -> Token {
-    Token((u128::from(partition.0) << 64).div_ceil(u128::from(partitions)) as u64)
 }
 
 fn virtual_token(node: NodeId, number: u32) -> u64 {
@@ -106,7 +101,6 @@ pub fn replicas_per_node(placement: &Placement) -> BTreeMap<NodeId, usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actor::partition_of;
     use crate::base::{ClusterId, DirectoryId};
     use crate::msg::cluster::{ClusterOptions, Member};
 
@@ -169,15 +163,5 @@ mod tests {
         let placement = compute(&formation(6, 1024, 3, |_| String::new(), |n| if n == 1 { 2 } else { 1 }));
         let counts = replicas_per_node(&placement);
         assert!(counts[&NodeId(1)] > counts[&NodeId(2)] * 4 / 3, "{counts:?}");
-    }
-
-    #[test]
-    fn the_hash_of_a_key_is_fixed_for_ever() {
-        assert_eq!(hash::token(0, b"alpha"), Token(0xbe69_03b5_f625_ab5a));
-        assert_eq!(partition_of(Token(u64::MAX), 64), PartitionId(63));
-        assert_eq!(partition_of(Token(0), 64), PartitionId(0));
-        for partition in 0..64 {
-            assert_eq!(partition_of(first_token(PartitionId(partition), 64), 64), PartitionId(partition));
-        }
     }
 }

@@ -54,7 +54,7 @@
 //! others share ends it. A home that remembers as many as it may takes no new one, since none may go before its time; what comes without a token goes on, and so an interactive
 //! transaction is tried without its own.
 
-use crate::actor::{Actor, Context, Origin, Outbox, TimerKind, partition_of};
+use crate::actor::{Actor, Context, Origin, Outbox, TimerKind};
 use crate::base::cache::Lent;
 use crate::base::limits::{ENDED_PER_ENTRY_MAX, OPEN_NAMED_MAX, TRANSACTION_SIZE_MAX, TRANSACTIONS_PER_HOME_MAX};
 use crate::base::{Duration, GroupId, Index, Term, Time, Version, hash};
@@ -255,7 +255,7 @@ impl Coordinator {
     }
 
     fn group_of(&self, key: &[u8]) -> GroupId {
-        partition_of(hash::token(0, key), self.partitions).group()
+        hash::token(0, key).partition(self.partitions).group()
     }
 
     fn on_begin(&mut self, cx: &Context<'_>, begin: Begin, out: &mut Outbox<Out>) {

@@ -95,7 +95,7 @@ fn an_empty_value_is_not_the_one_behind_it_in_the_log() {
         let mut cluster = Cluster::new(3);
         let put = |key: &str, value: &'static str| item(key, TransactionAction::Put(Bytes::from(value)), Condition::None);
         let same = ["k4", "k5", "k6", "k7", "k8", "k9", "k10", "k11", "k12", "k13"];
-        let group = |key: &str| crate::actor::partition_of(crate::base::hash::token(0, key.as_bytes()), 4);
+        let group = |key: &str| crate::base::hash::token(0, key.as_bytes()).partition(4);
         let [a, b] = [same[0], same[1..].iter().find(|key| group(key) == group(same[0])).expect("one of many")];
         let done = cluster.call(1, transact(vec![put(a, ""), put(b, "5")]));
         assert!(matches!(done, ResponseBody::Transacted(_)), "{done:?}");
