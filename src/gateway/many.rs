@@ -6,7 +6,8 @@
 //! instant in between (the validation phase of optimistic concurrency control; Kung and Robinson, "On optimistic methods for concurrency control", 1981). After [`TRIES`] that failed, or when a
 //! group finds one or another of its items about to be written again and again, the items are read by a transaction, which locks them: writers cannot starve it.
 
-use super::{Caller, Gateway, Out, RETRY_INTERVAL};
+use super::calls::RETRY_INTERVAL;
+use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::{GETS_OF_MANY_BYTES_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{ConnId, GroupId, Time};

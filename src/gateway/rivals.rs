@@ -7,7 +7,7 @@
 //! Nothing is stuck: whoever is waited for is older, and ends by its own deadline; it may be without a leader meanwhile, so that whoever waits tries now and then all the same, after
 //! pauses that double up to a second.
 
-use super::{CONFLICT_DOUBLINGS, CONFLICT_PAUSE_MIN, Call, Gateway, QUEUE_DOUBLINGS, Whereabouts};
+use super::{Call, Gateway, Whereabouts};
 use crate::actor::Context;
 use crate::base::random;
 use crate::base::{Duration, Time};
@@ -15,6 +15,12 @@ use crate::msg::peer::Task;
 use crate::msg::transaction::{Age, Failure, FailureReason, Transaction};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The longest pause of a transaction after its first conflict, and how often that doubles.
+pub(super) const CONFLICT_PAUSE_MIN: Duration = Duration::from_millis(1);
+const CONFLICT_DOUBLINGS: usize = 5;
+/// How often the pause doubles behind an older one, which wakes it when it is done. It begins where the other ends.
+const QUEUE_DOUBLINGS: usize = 10;
 
 const UNNAMED: Failure = Failure { item: 0, reason: FailureReason::Conflict };
 

@@ -8,7 +8,7 @@
 //! transaction is about to write) says where it would go on. Keys from there on are not known, so the page ends before the smallest such key: it may have fewer items than were asked for, or
 //! none, and says where to go on.
 
-use super::{Caller, Gateway, Out, SCAN_PARTS_AT_ONCE};
+use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX};
 use crate::base::{ConnId, GroupId, Index, Time, Version};
@@ -18,6 +18,8 @@ use crate::msg::transaction::{ItemResult, Seen};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
+/// Parts of one scan in progress at once; bounds what a scan holds in memory.
+const SCAN_PARTS_AT_ONCE: usize = 16;
 /// How often a page is listed and read before it is asked for with its values at once.
 const TRIES: u32 = 3;
 /// How many items more than its fair share of the page a partition is asked for, beyond twice that share.

@@ -1,12 +1,15 @@
 //! The gateway, message by message.
 
+use super::calls::RETRY_INTERVAL;
+use super::rivals::CONFLICT_PAUSE_MIN;
+use super::routes::READ_RETRY_INTERVAL;
 use super::*;
 use crate::actor::LivenessView;
 use crate::base::cache::ValueCache;
 use crate::base::random;
 use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation};
 use crate::msg::peer::Promise;
-use crate::msg::transaction::{FailureReason, TransactionItem};
+use crate::msg::transaction::{Failure, FailureReason, TransactionItem};
 use bytes::Bytes;
 
 const PEER: NodeId = NodeId(2);
@@ -51,8 +54,8 @@ fn forwards(sent: &[Out]) -> usize {
     sent.iter().filter(|out| matches!(out, Out::Send(PEER, PeerMessage::Forward(_)))).count()
 }
 
-fn forwards_after_farewell_of(life: Epoch) -> usize {
-    forwards(&forwarded_and_then(put(), In::Farewell(PEER, life, Farewell { epoch: Epoch(5), sequence: 0 })))
+fn forwards_after_farewell_of(epoch: Epoch) -> usize {
+    forwards(&forwarded_and_then(put(), In::Farewell(PEER, epoch, Farewell { epoch: Epoch(5), sequence: 0 })))
 }
 
 #[test]
@@ -75,9 +78,9 @@ fn only_the_epoch_that_a_write_was_sent_to_says_that_it_was_not_begun() {
 }
 
 #[test]
-fn a_farewell_speaks_for_one_life_of_the_peer() {
-    assert_eq!(forwards_after_farewell_of(Epoch(9)), 2, "what that life has not taken was not begun, and is sent again");
-    assert_eq!(forwards_after_farewell_of(Epoch(8)), 1, "what a later life may have begun is not");
+fn a_farewell_speaks_for_one_epoch_of_the_peer() {
+    assert_eq!(forwards_after_farewell_of(Epoch(9)), 2, "what that epoch has not taken was not begun, and is sent again");
+    assert_eq!(forwards_after_farewell_of(Epoch(8)), 1, "what a later epoch may have begun is not");
 }
 
 /// The sequences of what was forwarded.

@@ -19,7 +19,7 @@ struct Window {
 }
 
 impl Windows {
-    /// The highest sequence admitted, of the peer's latest life.
+    /// The highest sequence admitted, of the peer's latest epoch.
     pub fn highest(&self, from: NodeId) -> Option<(Epoch, u64)> {
         self.0.get(&from).map(|window| (window.epoch, window.highest))
     }
@@ -85,7 +85,7 @@ mod tests {
         assert!(!admit(1, 5), "as old as the window");
         assert!(admit(1, 6), "just within it");
         assert!(!admit(1, 6));
-        assert!(admit(2, 5), "a new life counts anew");
+        assert!(admit(2, 5), "a new epoch counts anew");
         assert!(!admit(1, 100_000), "the old one does not come back");
         assert!(admit(2, 1 << 40) && !admit(2, 1 << 40) && !admit(2, 6));
         assert!(!admit(2, u64::MAX));
