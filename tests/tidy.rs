@@ -179,6 +179,34 @@ fn no_path_of_one_machine_is_tracked() {
 }
 
 #[test]
+fn what_the_design_names_is_there() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let design = read("src/DESIGN.md").split_whitespace().collect::<Vec<&str>>().join(" ");
+    let files: Vec<PathBuf> = ["src", "sim/src", "tests"].iter().flat_map(|folder| rust_files(&root().join(folder))).collect();
+    let code: String = files.iter().map(|file| std::fs::read_to_string(file).expect("a source is text")).collect();
+    let mut wrong = Vec::new();
+    for name in design.split('`').skip(1).step_by(2) {
+        let is_name = |mark: char| name.contains(mark) && name.chars().all(|c| c.is_ascii_lowercase() || c == mark);
+        let exists = if name.contains('/') && !name.contains(' ') {
+            root().join(name).exists()
+        } else if is_name('-') {
+            root().join(format!("sim/mutants/{name}.patch")).exists()
+        } else {
+            !is_name('_') || code.contains(&format!("fn {name}("))
+        };
+        wrong.extend((!exists).then_some(name));
+    }
+    let scenarios = design.split("cenario \"").skip(1).filter_map(|rest| rest.split('"').next());
+    wrong.extend(scenarios.filter(|name| !code.contains(&format!("name: \"{name}\""))));
+    assert!(wrong.is_empty(), "src/DESIGN.md names what is not there:\n{}", wrong.join("\n"));
+    let scripts = std::fs::read_dir(root().join("tests/scripts")).expect("the scripts' folder is there");
+    for script in scripts.map(|entry| entry.expect("a readable folder").path()) {
+        let name = show(&script);
+        assert!(!name.ends_with(".txt") || design.contains(&name), "{name}: src/DESIGN.md does not say which hazard it plays");
+    }
+}
+
+#[test]
 fn the_rules_themselves_bite() {
     let code = blank(
         "use crate::{base::Time, wal}; // crate::node\nlet a = \"crate::store\"; let c = '\"'; crate::ring::x(); 'a: loop {}",
