@@ -1,13 +1,47 @@
 //! Ringseed: a replicated key-value store on a consistent-hash ring, and the same code under a simulator that tries to break it.
 //!
-//! Every node is a set of **actors**: state machines that never touch a socket, a file, a clock or an entropy source. What happens to a node is an
-//! [`Event`](node::Event), what it wants done an [`Effect`](node::Effect). In production [`server`] turns sockets, files and clocks into events; under
-//! test the simulator (crate `ringseed-sim`) does, and injects crashes, partitions and disk faults. Both drive the same [`Node`](node::Node).
+//! Every node is a set of **actors**: state machines that never touch a socket, a file, a clock or an entropy source. What
+//! happens to a node is an [`Event`](node::Event), what it wants done an [`Effect`](node::Effect). In production [`server`] turns
+//! sockets, files and clocks into events; under test the simulator (crate `ringseed-sim`) does, and injects crashes, partitions
+//! and disk faults. Both drive the same [`Node`](node::Node).
+//!
+//! # Words
+//!
+//! Twenty-five words that the rest is written in. Each means the same thing everywhere.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | node | One server process with one data directory and one log; a *member* is a node that the cluster's formation names. |
+//! | epoch | The time between a node's boot and its end, known by a number that grows with every boot. |
+//! | directory | A node's data directory, whose id the formation binds to the node id. |
+//! | token | The hash of a partition key: its place on the ring; an *idempotency token* is a client's name for one transaction. |
+//! | partition | An equal part of the ring, with all keys whose tokens fall into it. |
+//! | group | The replicas of one partition, which share one replicated log. |
+//! | replica | One node's part in a group: consensus, the group's log, and the state that the log has come to. |
+//! | voter | A node whose votes and acknowledgements count in a group; a *quorum* is a majority of the voters. |
+//! | term | The number of an election, and of the time until the next; a term has at most one *leader*, which alone evaluates. |
+//! | index | The position of an entry in its group's log, from 1; the *commit index* is the highest known to be committed. |
+//! | entry | One step of a group's log (index, term, fact); once *committed*, no later leader can lack it. |
+//! | fact | The outcome that an entry holds, which every replica applies without looking. |
+//! | hard state | Term, vote and commit index of a replica: what it must not forget. |
+//! | record | What a node's own log is made of: entries of all its groups, hard states, epochs, formation, marks. |
+//! | batch | The records that are written and checked as a whole; batches stand in *segments*, the files of the log. |
+//! | witness | A file beside the segments that says how far the log was durable. |
+//! | gate | The place where a message waits until what it rests on is durable. |
+//! | promise | The name of one unbroken span in which a node *supports* a peer: it will not help to replace it. |
+//! | acceptance | A follower's note that it follows this leader, in this term, under this promise. |
+//! | lease | The time in which a leader, accepted by a quorum under promises that hold, serves reads without asking. |
+//! | item | A key's value with its *version*: the index of the entry that wrote it. |
+//! | call | One task of a gateway on its way to a leader, in a *forward* if that is a peer, by a *detour* if the link is cut. |
+//! | waiter | An operation in the *queue* of its key, until the value or the lock that it needs is there. |
+//! | home | The group whose leader, as *coordinator*, decides a transaction; other groups that take part are *participants*. |
+//! | floor | The attempt of a home up to which all are over, but for those that are named. |
 //!
 //! # Where to find what
 //!
 //! | question | look in |
 //! |---|---|
+//! | how it all works together, and what could go wrong | `src/DESIGN.md` |
 //! | what clients and peers say, and what is in the log | [`msg`] |
 //! | what an actor is, what it may see | [`actor`] |
 //! | limits of everything | [`base::limits`] |
@@ -41,15 +75,16 @@
 //!
 //! Much of it is about what is deliberately *absent*; `tests/tidy.rs` holds what a machine can hold.
 //!
-//! 1. Imports run one way: `base <- msg <- state <- actor <- {wal, liveness, ring, replica, store, txn, gateway} <- node <- {server, sim}`. Siblings do not
-//!    import each other: what they share is a message, or a view in [`actor`].
-//! 2. Outside [`server`], [`cli`], [`client`] and [`wire`] there is no I/O, no clock, no entropy, no thread, no map of random order. `cargo check
-//!    --no-default-features` builds all of it without them.
+//! 1. Imports run one way:
+//!    `base <- msg <- state <- actor <- {wal, liveness, ring, replica, store, txn, gateway} <- node <- {server, sim}`. Siblings
+//!    do not import each other: what they share is a message, or a view in [`actor`].
+//! 2. Outside [`server`], [`cli`], [`client`] and [`wire`] there is no I/O, no clock, no entropy, no thread, no map of random
+//!    order. `cargo check --no-default-features` builds all of it without them.
 //! 3. One function says what a message waits for ([`node::gate::waits_for`]). Nothing else decides that.
 //! 4. Only the leader evaluates, and what is logged are facts ([`msg::log::Fact`]). Followers apply blindly.
 //! 5. How many steps go into a flush never changes what is correct. The simulator draws the number.
-//! 6. Bytes of a peer, a client or a disk give errors, never panics; what they make us allocate is bounded in [`base::limits`]. An invariant of our own that
-//!    breaks stops the node, in release too.
+//! 6. Bytes of a peer, a client or a disk give errors, never panics; what they make us allocate is bounded in [`base::limits`].
+//!    An invariant of our own that breaks stops the node, in release too.
 //! 7. A client is told *done*, *rejected* (certainly not applied) or *unknown* (may have been applied), and nothing in between.
 //! 8. A failed write or sync ends the node. Nothing is retried on a disk that has lied once.
 
