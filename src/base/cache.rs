@@ -1,5 +1,5 @@
-//! The node's one cache of values, bounded in bytes, evicting by CLOCK (second chance); and how many bytes of values are lent: being read from the log, or
-//! held until an answer is whole, or until a transaction that has read them is decided.
+//! The node's one cache of values, bounded in bytes, evicting by CLOCK (second chance); and how many bytes of values are lent:
+//! being read from the log, or held until an answer is whole, or until a transaction that has read them is decided.
 
 use super::Place;
 use super::limits::{READ_BYTES_IN_PROGRESS_MAX, VOTED_BYTES_PER_NODE_MAX};
@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Values by their place in the log. A place is written once, so an entry is never stale.
 ///
-/// A place is its position *and* its length: an empty value stands where the value behind it in the same record begins. An empty value has no bytes, and
-/// so none on the disk and none here: [`ValueCache::get`] answers it, always.
+/// A place is its position *and* its length: an empty value stands where the value behind it in the same record begins. An empty
+/// value has no bytes, and so none on the disk and none here: [`ValueCache::get`] answers it, always.
 #[derive(Debug)]
 pub struct ValueCache {
     slots: IndexMap<Place, Slot, BuildHasherDefault<Mixer>>,

@@ -15,7 +15,7 @@ macro_rules! number {
 
         impl $name {
             pub const ZERO: $name = $name(0);
-            /// The one after this.
+            /// The next number.
             #[must_use]
             pub const fn next(self) -> $name {
                 $name(self.0 + 1)
@@ -61,9 +61,9 @@ number!(
     Lsn(u64), "l"
 );
 number!(
-    /// Which life of a node: grows at every boot, and is durable before any message of that life leaves. The low
-    /// [`Epoch::NONCE_BITS`] bits are drawn at random, so that a life which begins from an old copy of the disk has another epoch
-    /// than the life that the copy's original went on to.
+    /// The time between a node's boot and its end, by a number that grows at every boot. It is durable before any message of the
+    /// epoch leaves. The low [`Epoch::NONCE_BITS`] bits are drawn at random. So an epoch that begins from an old copy of the disk
+    /// differs from the epoch that the copy's original went on to.
     Epoch(u64), "e"
 );
 number!(
@@ -109,14 +109,14 @@ impl Token {
 impl Epoch {
     pub const NONCE_BITS: u32 = 24;
 
-    /// The epoch of the next life, with `nonce`'s low bits.
+    /// The epoch of the next boot, with `nonce`'s low bits.
     #[must_use]
     pub const fn following(self, nonce: u64) -> Epoch {
         let mask = (1 << Self::NONCE_BITS) - 1;
         Epoch(((self.0 >> Self::NONCE_BITS) + 1) << Self::NONCE_BITS | (nonce & mask))
     }
 
-    /// How many lives there were, this one included.
+    /// How many epochs there were, this one included.
     pub const fn count(self) -> u64 {
         self.0 >> Self::NONCE_BITS
     }
@@ -136,7 +136,7 @@ impl GroupId {
 }
 
 impl Index {
-    /// The one before this; 0 stays 0.
+    /// The number before; 0 stays 0.
     #[must_use]
     pub const fn previous(self) -> Index {
         Index(self.0.saturating_sub(1))

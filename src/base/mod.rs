@@ -1,4 +1,4 @@
-//! The words everything else is written in: time, identifiers, limits, random streams, bounded queues.
+//! What everything else is written in: time, identifiers, limits, random streams, bounded queues.
 //!
 //! Imports nothing of ours. Does no I/O, reads no clock, draws no entropy: `tests/tidy.rs` holds that
 //! over the whole core.

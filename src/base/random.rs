@@ -6,8 +6,8 @@ pub use rand_chacha::rand_core::{Rng, SeedableRng};
 /// ChaCha8: its stream is the same on every platform and in every version, unlike the standard generator's.
 pub type Random = ChaCha8Rng;
 
-/// The stream named `name` of the seed `seed`. Streams of different names do not touch each other, so that one more
-/// draw from one leaves the others as they were.
+/// The stream named `name` of the seed `seed`. Streams of different names do not touch each other: one more draw from a stream
+/// leaves the others as they were.
 pub fn stream(seed: u64, name: &str) -> Random {
     let low = xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), seed);
     let high = xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), !seed);

@@ -28,9 +28,10 @@ impl Time {
     }
 }
 
-/// Milliseconds since 1970, by the wall clock that is furthest ahead of all that were heard of: a hybrid logical clock (Kulkarni et al., "Logical physical clocks", 2014), whose
-/// logical part is the node's monotonic time. It goes on at the speed of that, and never back. Nodes tell it to each other, so that all show the same, but for the time that a
-/// message takes: whoever compares what two nodes have read prefers neither, however wrong their wall clocks are.
+/// Milliseconds since 1970, by the wall clock that is furthest ahead of all that were heard of. It is a hybrid logical clock
+/// (Kulkarni et al., "Logical physical clocks", 2014), whose logical part is the node's monotonic time. It goes on at the speed
+/// of that, and never back. Nodes tell it to each other, so that all show the same, but for the time that a message takes. So a
+/// comparison of what two nodes have read prefers neither, however wrong their wall clocks are.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SharedClock {
     at: Time,

@@ -1,10 +1,11 @@
 //! Whether this node should lead: not while its disk is full or far slower than those of its peers.
 //!
-//! States: `fit` -> `unfit` (at once when the disk is full; when it has been slow for a while) -> `fit` (when all has been well for a *wait* without a break).
-//! Each time that a node becomes unfit soon after it was found fit, the wait doubles: a disk that flaps moves no leadership back and forth.
+//! States: `fit` -> `unfit` (at once when the disk is full; when it has been slow for a while) -> `fit` (when all has been well
+//! for a *wait* without a break). Each time that a node becomes unfit soon after it was found fit, the wait doubles: a disk that
+//! flaps moves no leadership back and forth.
 //!
-//! *Slow* is a comparison: a sync takes far longer than with most peers. If all are slow, nobody is. Of the peers' times the upper median counts, which is
-//! what a quorum without this node would take: where that is no better, nothing is gained by moving.
+//! *Slow* is a comparison: a sync takes far longer than with most peers. If all are slow, no node is. The upper median of the
+//! peers' times counts, since a quorum without this node would take as long: where that is no better, moving gains nothing.
 
 use crate::base::{Duration, Time};
 
@@ -12,7 +13,7 @@ use crate::base::{Duration, Time};
 const SLOW_MS_MIN: u32 = 50;
 /// How many times longer than with the peers a sync must take to be slow.
 const SLOW_FACTOR: u32 = 8;
-/// For an unfit node both are lower, by this factor, so that it is not found well at the first sync that is a little quicker.
+/// For an unfit node both limits are lower, by this factor: the first sync that is a little quicker must not make it fit.
 const SLACK: u32 = 2;
 /// How long a disk must be slow without a break.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
@@ -62,7 +63,8 @@ impl Fitness {
     }
 }
 
-/// Whether a disk whose syncs take `own` milliseconds is slow beside those of the peers. `unfit`: it was found so before.
+/// Whether a disk whose syncs take `own` milliseconds is slow beside those of the peers. `unfit`: the node was found unfit
+/// before.
 pub fn is_slow(own: u32, mut peers: Vec<u32>, unfit: bool) -> bool {
     peers.sort_unstable();
     let slack = if unfit { SLACK } else { 1 };

@@ -1,36 +1,38 @@
 //! The failure detector: one heartbeat stream per pair of nodes, however many groups they share.
 //!
-//! After "store liveness" (CockroachDB) and leader leases (Gray & Cheriton, 1989; Ongaro's dissertation, section 6.4.1): node L
-//! sends "I am alive in epoch e", node S answers "I support L@e for D". The answer carries a [`Promise`], the name of one unbroken span
-//! of support. Groups build on it: a follower that accepted leader L under a promise neither votes nor campaigns while it keeps that
-//! promise, and a leader whose quorum has accepted it under promises that hold may read without a round trip.
+//! After "store liveness" (CockroachDB) and leader leases (Gray & Cheriton, 1989; Ongaro's dissertation, section 6.4.1). Node L
+//! sends "I am alive in epoch e", node S answers "I support L@e for D". The answer carries a [`Promise`], the name of one
+//! unbroken span of support. Groups build on it. A follower that accepted leader L under a promise neither votes nor campaigns
+//! while it keeps that promise. A leader whose quorum has accepted it under promises that hold may read without a round trip.
 //!
 //! # What ends when
 //!
-//! - S counts D from the *receipt* of the heartbeat. L counts it from its own *sending*, shortened by the drift bound. So L's view always
-//!   ends before S's, however slow the messages are.
-//! - A promise that lapsed never revives: S raises the promise's number the next time it supports L. Otherwise L could believe that a follower
-//!   accepted it without a gap, while the follower voted for another in between.
-//! - A restart of either side is another epoch and voids every earlier promise of the pair. Promises are volatile; that is why a node grants
-//!   no vote for D after its boot (see `replica`).
+//! - S counts D from the *receipt* of the heartbeat. L counts it from its own *sending*, shortened by the drift bound. So L's
+//!   view always ends before S's, however slow the messages are.
+//! - A promise that lapsed never revives: S raises the promise's number the next time it supports L. Otherwise L could believe
+//!   that a follower accepted it without a gap, while the follower voted for another in between.
+//! - A restart of either side is another epoch and voids every earlier promise of the pair. Promises are volatile; that is why a
+//!   node grants no vote for D after its boot (see `replica`).
 //!
-//! # Who is reached, and through whom
+//! # Which nodes are reached, and through which others
 //!
-//! A heartbeat says which members the sender's own links do not reach, and over how many links others would take a message there: distances, as in RIP (RFC 2453), bounded
-//! by [`crate::base::limits::RELAY_LINKS_MAX`]. It is empty when all is well. The node's `relay.rs` uses it for what has no other way. And it says to a receiver in which epochs the members are that the receiver said it does not reach:
-//! without that a forward that goes round a cut link to a node that has restarted since names an epoch that is over, and a write must be told unknown. Support is never given or
-//! counted through others.
+//! A heartbeat says which members the sender's own links do not reach, and over how many links other nodes would take a message
+//! there. These are distances, as in RIP (RFC 2453), bounded by [`crate::base::limits::RELAY_LINKS_MAX`]. The list is empty when
+//! all is well. The node's `relay.rs` uses it for messages that have no other way. A heartbeat also tells its receiver the epochs
+//! of the members that the receiver does not reach. Without that a forward that goes round a cut link might name an epoch that is
+//! over, and its write would have to be told unknown. Support is never given or counted through other nodes.
 //!
-//! Phi accrual (Hayashibara et al., 2004), with exponentially distributed arrivals, grades suspicion for routing and the dashboard. It is
-//! never an input to safety.
+//! Phi accrual (Hayashibara et al., 2004), with exponentially distributed arrivals, grades suspicion for routing and the
+//! dashboard. It is never an input to safety.
 //!
-//! # Who should lead
+//! # Which node should lead
 //!
-//! A node that answers heartbeats may still be a bad leader: its disk is full, or far slower than its peers'. Each heartbeat says how the sender's disk does,
-//! and whether the sender finds itself *unfit* to lead ([`fitness`](self): `fitness.rs`). An unfit node hands its leaderships away and is given none, as long as somebody is
-//! fit. Like suspicion this is never an input to safety.
+//! A node that answers heartbeats may still be a bad leader: its disk is full, or far slower than its peers'. Each heartbeat says
+//! how the sender's disk does, and whether the sender finds itself *unfit* to lead ([`fitness`](self): `fitness.rs`). An unfit
+//! node hands its leaderships away and is given none, as long as another node is fit. Like suspicion this is never an input to
+//! safety.
 //!
-//! Nothing here is durable. Heartbeats wait for the epoch to be (the node's gate), so that two lives never share one.
+//! Nothing here is durable. Heartbeats wait in the node's gate until the epoch is durable, so that no epoch is used twice.
 
 mod fitness;
 
@@ -94,7 +96,7 @@ pub struct Liveness {
     /// Of this node's log; goes out with every heartbeat. And as it was first set.
     durable: Lsn,
     began: Option<Lsn>,
-    /// The life before this one; goes out with every heartbeat.
+    /// The epoch before the present one; goes out with every heartbeat.
     previous: Epoch,
     /// Of this node's disk: it is full; how long a sync takes.
     disk: (bool, Duration),
@@ -135,7 +137,7 @@ impl Liveness {
         &self.view
     }
 
-    /// The highest durable position of this node's log. First at boot, before anything of this life is in the log.
+    /// The highest durable position of this node's log. Set first at boot, before anything of this epoch is in the log.
     pub fn set_durable(&mut self, durable: Lsn) {
         self.began.get_or_insert(durable);
         self.durable = durable;
@@ -146,7 +148,7 @@ impl Liveness {
         self.disk = (full, sync);
     }
 
-    /// The life of this node before this one.
+    /// The epoch of this node before the present one.
     pub fn set_previous(&mut self, previous: Epoch) {
         self.previous = previous;
     }
@@ -224,7 +226,8 @@ impl Liveness {
         self.lapse_at = self.lapse_at.min(until);
         out.push(Out::Send(from, PeerMessage::HeartbeatReply(HeartbeatReply { sent: heartbeat.sent, promise })));
         if began {
-            // It has just formed, restarted, or come back into reach: its support, too, is asked for at once, and not at the next beat only.
+            // It has just formed, restarted, or come back into reach: its support, too, is asked for at once, and not at the next
+            // beat only.
             out.push(Out::Send(from, self.heartbeat(cx, from)));
         }
     }
@@ -270,7 +273,7 @@ impl Liveness {
         self.lapse_at = self.lapse_at.min(until);
     }
 
-    /// Notes the peer's epoch. False when the message is of an earlier life than one already seen.
+    /// Notes the peer's epoch. False when the message is of an earlier epoch than the one already seen.
     fn see_epoch(&mut self, cx: &Context<'_>, from: NodeId, epoch: Epoch, out: &mut Outbox<Out>) -> bool {
         let entry = self.view.entry(from);
         if epoch < entry.epoch {
@@ -314,7 +317,7 @@ impl Liveness {
     fn judge(&mut self, now: Time, out: &mut Outbox<Out>) {
         let (full, sync) = self.disk;
         let sync_ms = u32::try_from(sync.as_millis()).unwrap_or(u32::MAX);
-        // Of a peer that is away nothing is expected: with too many away there is nobody to hand anything to.
+        // Of a peer that is away nothing is expected: with too many away there is no node to hand anything to.
         let syncs = self.peers.iter().map(|(node, peer)| if peer.up { self.view.disk_of(*node).sync_ms } else { u32::MAX });
         let slow = is_slow(sync_ms, syncs.collect(), self.fitness.is_unfit());
         let changed = self.fitness.look(now, full, slow);
@@ -515,7 +518,7 @@ mod tests {
         let out = beat(&mut liveness, 20, 4);
         assert!(matches!(out[0], Out::Restarted(NodeId(2))));
         assert_eq!(promised(&out).leader, Epoch(4));
-        assert!(beat(&mut liveness, 30, 3).is_empty(), "an earlier life is not answered");
+        assert!(beat(&mut liveness, 30, 3).is_empty(), "an earlier epoch is not answered");
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Whose turn it is to campaign. When a node dies, or a cluster forms, thousands of groups want to at once: all together they get in each other's way, and
-//! none is done before it is tired of waiting. So a few hundred campaign at a time, and the others wait in a queue, without timers.
+//! Which group may campaign now. When a node dies, or a cluster forms, thousands of groups want to at once. All together they get
+//! in each other's way, and none is done before its patience is over. So a few hundred campaign at a time, and the others wait in
+//! a queue, without timers.
 //!
-//! A turn ends with the campaign; or, for the sake of the others, after a while: a group of which no majority lives campaigns for ever.
+//! A turn ends with the campaign, or, for the sake of the others, after a while: a group without a living majority campaigns for
+//! ever.
 
 use crate::base::limits::CAMPAIGNS_MAX;
 use crate::base::{Duration, GroupId, Time};
@@ -13,7 +15,8 @@ pub struct Campaigns {
     running: BTreeSet<GroupId>,
     /// When their turns end at the latest, in order. Of those too that ended before.
     ends: VecDeque<(Time, GroupId)>,
-    /// Groups that wait for their turn, each once: first those whose preferred leader this node is, then its next choices; in each rank, who asked first.
+    /// Groups that wait for their turn, each once: first those of which this node is the preferred leader, then its next choices;
+    /// in each rank, in order of asking.
     waiting: BTreeSet<(usize, u64, GroupId)>,
     asked: u64,
 }
@@ -25,7 +28,7 @@ impl Campaigns {
         self.waiting.insert((rank, self.asked, group));
     }
 
-    /// The next group whose turn it is, for so long; `None`: nobody waits, or enough campaign.
+    /// The next group whose turn it is, for so long; `None`: no group waits, or enough campaign.
     pub fn next(&mut self, now: Time, turn: Duration) -> Option<GroupId> {
         while let Some((_, group)) = self.ends.pop_front_if(|(end, group)| *end <= now || !self.running.contains(group)) {
             self.running.remove(&group);
@@ -40,7 +43,7 @@ impl Campaigns {
         Some(group)
     }
 
-    /// The group campaigns no more. True: somebody waits for that.
+    /// The group campaigns no more. True: another group waits for that.
     pub fn ended(&mut self, group: GroupId) -> bool {
         self.running.remove(&group) && !self.waiting.is_empty()
     }

@@ -1,13 +1,13 @@
 //! What all groups together have on their way to each peer, and hold in memory: bounded per node, and shared fairly.
 //!
-//! Thousands of groups may have a follower on one node that was away. Each by itself bounds what it sends ([`crate::replica`]); all together they would fill
-//! the link, the peer's queues and the disk for seconds, and what is new would stand behind what is old. So every peer has one budget of bytes, with a
-//! small [`Share`] for what is read back from the log. A group that finds the budget spent waits in a queue. When acknowledgements make room, the
-//! groups in the queue have their turns, one after the other, and each takes one helping; who has just been acknowledged does not
-//! pass by those who wait.
+//! Thousands of groups may have a follower on one node that was away. Each group bounds what it sends ([`crate::replica`]). All
+//! together they would fill the link, the peer's queues and the disk for seconds, with new entries behind old ones. So every peer
+//! has one budget of bytes, with a small [`Share`] for what is read back from the log. A group that finds the budget spent waits
+//! in a queue. When acknowledgements make room, the groups in the queue have their turns, one after the other, and each takes one
+//! helping. A group that has just been acknowledged does not pass by those that wait.
 //!
-//! After every input the node *notes* what the group now has out, and the sums follow by the difference. So a group need not give back what it took: a
-//! leader that steps down, or begins a follower anew, has nothing out.
+//! After every input the node *notes* what the group now has out, and the sums follow by the difference. So a group need not give
+//! back what it took: a leader that steps down, or begins a follower anew, has nothing out.
 
 use crate::actor::{FlowView, Outstanding, PeerFlow, Share};
 use crate::base::{GroupId, NodeId};
@@ -57,7 +57,7 @@ impl Flow {
         }
     }
 
-    /// The queue, among those whose share has room, whose first group has its turn now; `None`: nobody waits who could go on.
+    /// The queue, among those whose share has room, whose first group has its turn now; `None`: no group waits that could go on.
     pub fn next_turn(&mut self) -> Option<(GroupId, NodeId, Share)> {
         let view = &self.view;
         let has_room = |(node, share): &(NodeId, Share)| {
@@ -83,7 +83,7 @@ impl Flow {
         &mut self.view.peers[at]
     }
 
-    /// The sums are those of the groups, and nobody waits twice.
+    /// The sums are those of the groups, and no group waits twice.
     pub fn check<'a>(&self, groups: impl Iterator<Item = &'a Noted> + Clone) {
         let all = || groups.clone().flat_map(|noted| &noted.outstanding);
         for peer in &self.view.peers {
@@ -146,13 +146,13 @@ mod tests {
             self.flow.check(self.noted.values());
         }
 
-        /// Everything out is acknowledged, and whoever waits has a turn.
+        /// Everything out is acknowledged, and every waiting group has a turn.
         fn acknowledge(&mut self, share: Share, helping: usize) {
             for (group, out) in &mut self.out {
                 *out = 0;
                 self.flow.note(*group, self.noted.get_mut(group).expect("one of them"), std::iter::empty(), 0);
             }
-            // Who is acknowledged first asks first, and has to wait behind the others all the same.
+            // The group that is acknowledged first asks first, and has to wait behind the others all the same.
             self.ask(GroupId(1), share, helping);
             while let Some((group, node, share_free)) = self.flow.next_turn() {
                 assert_eq!((node, share_free), (PEER, share));

@@ -1,15 +1,21 @@
-//! The one durability gate: what each outgoing message waits for. Nothing else decides this anywhere.
+//! The one durability gate: what each outgoing message waits for. Nothing else in the program decides this.
 //!
 //! | message | waits for |
 //! |---|---|
 //! | votes; a candidate's request | all that was logged before it is *durable* |
 //! | acknowledgement of an append | all that was logged before it may be *acknowledged* (durable, unless syncing is relaxed) |
-//! | greeting, heartbeat and its reply; formation; refusal | this life's epoch is *durable* |
+//! | greeting, heartbeat and its reply; formation; refusal | the present epoch is *durable* |
 //! | append, `TimeoutNow`, forwards and their replies, farewell; what is relayed | the epoch alone: appends leave before the local sync; an answer was already held until its entry committed |
-//! | pre-votes and their replies | the epoch alone. They promise nothing and change no vote: a reply may tell of a term that is not durable, or of what this node *would* do, and be forgotten; to adopt a term that nobody remembers is harmless, and whoever wins a pre-vote still needs votes |
-//! | releases and their replies | the epoch alone: that a node leads no longer stays true in its next life, in which it has led nothing; that a follower has heard it, too, since what was sent to its earlier life does not bind the next |
+//! | pre-votes and their replies | the epoch alone: they promise nothing and change no vote (1) |
+//! | releases and their replies | the epoch alone: what they say stays true in the next epoch (2) |
 //!
-//! What waits for a *commit* (answers to clients) is held by the store, which is told of commits; the leader's own copy counts when the log says so.
+//! 1. A reply may tell of a term that is not durable, or of what this node *would* do, and be forgotten. To adopt a term that no
+//!    node remembers is harmless, and the winner of a pre-vote still needs votes.
+//! 2. A node that leads no longer does not lead in its next epoch either. A follower that has heard so may forget it: what was
+//!    sent to its earlier epoch does not bind the next.
+//!
+//! What waits for a *commit* (answers to clients) is held by the store, which is told of commits; the leader's own copy counts
+//! when the log says so.
 
 use crate::base::limits::GATED_MESSAGES_MAX;
 use crate::base::{GroupId, Lsn, NodeId};
@@ -19,7 +25,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// What a message waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// This life's epoch is durable.
+    /// The present epoch is durable.
     Epoch,
     /// Everything logged so far is durable.
     Durable,
@@ -61,7 +67,8 @@ pub struct Gate {
     epoch: VecDeque<(Lsn, NodeId, PeerMessage)>,
     /// In the order they were made.
     acknowledgeable: VecDeque<(Lsn, NodeId, PeerMessage)>,
-    /// One request and one reply for each group and peer: a newer one says all that an older one did. So they are never too many, and none is lost.
+    /// One request and one reply for each group and peer: a newer one says all that an older one did. So they are never too many,
+    /// and none is lost.
     votes: BTreeMap<(NodeId, GroupId, bool), (Lsn, PeerMessage)>,
     /// Messages that were dropped because too many waited.
     pub dropped: u64,
@@ -74,7 +81,7 @@ pub struct Watermarks {
     pub last: Lsn,
     pub durable: Lsn,
     pub acknowledgeable: Lsn,
-    /// The record of this life's epoch.
+    /// The record of the present epoch.
     pub epoch: Lsn,
 }
 
@@ -157,7 +164,8 @@ mod tests {
         PeerMessage::Replica(GroupId(group), ReplicaMessage::VoteReply(reply))
     }
 
-    /// However many groups vote while a sync takes its time, every vote leaves; a repeat does not put it off, and a newer one takes its place.
+    /// However many groups vote while a sync takes its time, every vote leaves; a repeat does not put it off, and a newer one
+    /// takes its place.
     #[test]
     fn no_vote_is_lost_in_the_gate() {
         let mut gate = Gate::default();

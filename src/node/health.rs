@@ -1,9 +1,10 @@
-//! How a node does, for whoever looks after it: what a driver compares from time to time to say what has begun and what has ended.
+//! How a node does, for its operator: what a driver compares from time to time to say what has begun and what has ended.
 //!
-//! It is a state and no stream of events, so that nothing is told twice and nothing has to be remembered here of what was told. Only rot is an event
-//! ([`Effect::Rot`](super::Effect)): it is found when somebody reads, and is nobody's state.
+//! It is a state and no stream of events, so that nothing is told twice, and nothing told has to be remembered here. Only rot is
+//! an event ([`Effect::Rot`](super::Effect)): a read finds it, and it is part of no state.
 //!
-//! Counted along the way, so that a look costs a few words per peer and none per partition. Nothing here is an input to anything that the node does.
+//! Counted along the way, so that a look costs a few bytes per peer and none per partition. Nothing here is an input to anything
+//! that the node does.
 
 use super::{Group, Node};
 use crate::base::{ClusterId, Duration, GroupId, NodeId, Place, Time};
@@ -24,7 +25,8 @@ pub struct Health {
     /// Its members; the initial ones until it has formed.
     pub members: Vec<NodeId>,
     pub partitions: u32,
-    /// While the cluster has not formed: who has not been heard in this life; and who was started with other settings, and which.
+    /// While the cluster has not formed: the members that have not been heard in this epoch, and those that were started with
+    /// other settings, and which.
     pub unheard: Vec<NodeId>,
     pub disagreeing: Vec<(NodeId, String)>,
     pub peers: Vec<PeerHealth>,
@@ -32,12 +34,13 @@ pub struct Health {
     pub groups: usize,
     pub groups_led: usize,
     pub groups_leaderless: usize,
-    /// Whom this node does not let in, and why: those that have gone on trying for a while, within [`TURNED_AWAY_FOR`].
+    /// The nodes that this node does not let in, and why: those that have sent messages for a while, within [`TURNED_AWAY_FOR`].
     pub turned_away: Vec<(NodeId, Refusal)>,
     pub disk: DiskHealth,
     /// Bytes that the disk lacks for the next segment of the log; 0: there is room.
     pub disk_bytes_needed: u64,
-    /// How far this node's wall clock is behind the cluster's, and who was the last to tell it much later a time. Zero: it is ahead of all others.
+    /// How far this node's wall clock is behind the cluster's, and which node was the last to tell it a much later time. Zero: it
+    /// is ahead of all others.
     pub clock_behind: Duration,
     pub clock_told_by: Option<NodeId>,
 }
@@ -64,7 +67,7 @@ pub struct Rot {
 
 /// A peer that was turned away counts as such until it has not tried for this long.
 pub const TURNED_AWAY_FOR: Duration = Duration::from_secs(30);
-/// And not before it has tried for this long: a message of an earlier life that comes late is turned away, too.
+/// And not before the node has tried for this long: a message of an earlier epoch that comes late is turned away, too.
 const TURNED_AWAY_AFTER: Duration = Duration::from_secs(2);
 /// Keys are looked up for so many places of rot within [`NAMED_FOR`]: each takes a walk through the group's index.
 pub const NAMED_MAX: usize = 16;

@@ -1,8 +1,9 @@
-//! Who leads a group is told to those that have no replica of it.
+//! A leader's node tells the nodes without a replica of the group that it leads.
 //!
-//! A replica hears of its leader by appends. A node without one would have to ask at each request that comes first, and `ring` and clients would not know. So a
-//! leader's node tells it with its heartbeats: a bounded part each time, all in turn. What is told is a hint like any other, ordered by term and epoch: a
-//! late or lost message costs a question. Where every node has a replica of everything nothing is told.
+//! A replica hears of its leader by appends. A node without one would have to ask at each request that comes first, and `ring`
+//! and clients would not know. So a leader's node tells it with its heartbeats: a bounded part each time, all in turn. What is
+//! told is a hint like any other, ordered by term and epoch: a late or lost message costs a question. Where every node has a
+//! replica of everything nothing is told.
 
 use super::{Node, Work};
 use crate::base::limits::LEADERSHIPS_TOLD_MAX;
@@ -44,7 +45,7 @@ impl Node {
     /// The peer, in this epoch of it, says that it leads these groups.
     pub(super) fn on_leading(&mut self, now: Time, from: NodeId, epoch: Epoch, groups: Vec<Leadership>) {
         for Leadership { group, term } in groups {
-            // Who has a replica knows better.
+            // A node with a replica knows better.
             if !self.groups.contains_key(&group) {
                 let hint = LeaderHint { node: from, epoch, term };
                 self.work.push_back(Work::Gateway(gateway::In::Hint(group, hint)));

@@ -9,9 +9,10 @@
 //! - `relay.rs`: what goes through other nodes where a link is cut;
 //! - [`campaigns`](self): `campaigns.rs`: which groups campaign at a time; `syncs.rs`: how long a sync takes;
 //! - `flow.rs`: what all groups together have on their way to each peer;
-//! - `report.rs`: what the node says of itself; [`health`]: what is told to whoever looks after it.
+//! - `report.rs`: what the node says of itself; [`health`]: what its operator is told.
 //!
-//! A driver calls `step` any number of times, then `flush` once, and carries out the effects. How many steps go into a flush never changes what is correct.
+//! A driver calls `step` any number of times, then `flush` once, and carries out the effects. How many steps go into a flush
+//! never changes what is correct.
 
 mod campaigns;
 mod flow;
@@ -106,7 +107,7 @@ pub enum Effect {
     Send(NodeId, Envelope),
     Reply(ConnId, Response),
     Disk(IoId, DiskOp),
-    /// A read found rot on the disk: for the operator, and for nobody else.
+    /// A read found rot on the disk: for the operator alone.
     Rot(Rot),
     /// The node has stopped cleanly: everything acknowledged is durable, nothing is in flight.
     Stopped,
@@ -162,13 +163,13 @@ pub struct Node {
     options: NodeOptions,
     epoch: Epoch,
     booted: Time,
-    /// Of the record that makes this life's epoch durable: nothing leaves the node before.
+    /// Of the record that makes the present epoch durable: no message leaves the node before.
     epoch_lsn: Lsn,
-    /// The last life may have lost what it acknowledged, and not all groups have caught up since.
+    /// The last epoch may have lost what it acknowledged, and not all groups have caught up since.
     lossy: bool,
-    /// Those that have not.
+    /// Groups that have not caught up.
     lossy_groups: usize,
-    /// There was a life before this one, whose promises may still hold.
+    /// There was an epoch before this one, whose promises may still hold.
     reborn: bool,
     random: Random,
     cache: ValueCache,
@@ -225,7 +226,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(3);
 const MARKS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Node {
-    /// A node at the start of a new life, from what its disk holds. `now` is the node's time of boot, usually zero.
+    /// A node at the start of a new epoch, from what its disk holds. `now` is the node's time of boot, usually zero.
     pub fn boot(mut options: NodeOptions, recovered: Recovered, now: Time) -> Node {
         options.initial_members.sort_unstable();
         options.initial_members.dedup();
@@ -331,8 +332,8 @@ impl Node {
         self.drain(now);
     }
 
-    /// Cuts one log batch, coalesces what is to be sent to each peer in each lane, and hands out all effects. How many steps go into
-    /// a flush never changes what is correct.
+    /// Cuts one log batch, coalesces what is to be sent to each peer in each lane, and hands out all effects. How many steps go
+    /// into a flush never changes what is correct.
     pub fn flush(&mut self, now: Time, effects: &mut Vec<Effect>) {
         for group in std::mem::take(&mut self.dirty) {
             self.work.push_back(Work::Replica(group, replica::In::Flush));
@@ -457,7 +458,8 @@ impl Node {
         self.work.push_back(Work::Liveness(crate::liveness::In::Start(peers)));
     }
 
-    /// Once no group lacks anything that an earlier life acknowledged, the log says so: were only this process to end now, the next life would begin whole.
+    /// Once no group lacks anything that an earlier epoch acknowledged, the log says so: were only this process to end now, the
+    /// next epoch would begin whole.
     fn note_caught_up(&mut self) {
         if self.lossy && self.lossy_groups == 0 {
             self.lossy = false;

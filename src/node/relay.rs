@@ -1,18 +1,21 @@
 //! Messages that take another way, where the direct one is cut.
 //!
-//! A majority may be connected without every two of its nodes being so: one link of three is cut, a firewall lets one direction through. Leaders are elected, and
-//! entries replicated, by whoever reaches a majority directly; that needs no detour. But a gateway must reach the leader, a coordinator its participants, a
-//! participant in doubt its home, and each of them gets an answer the same way back. All of these are forwards and their replies, and these alone are passed on.
+//! A majority may be connected without every two of its nodes being so: one link of three is cut, a firewall lets one direction
+//! through. A node that reaches a majority directly is elected, and replicates entries: that needs no detour. But a gateway must
+//! reach the leader, a coordinator its participants, a participant in doubt its home. Each of them gets an answer the same way
+//! back. All of these are forwards and their replies, and these alone are passed on.
 //!
 //! - *When*: the sender's own link to the destination does not work in both directions, and a peer says that it reaches it
-//!   ([`LivenessView::way_to`](crate::actor::LivenessView::way_to)). Every node on the way decides anew. A message takes at most [`RELAY_LINKS_MAX`] links, so it
-//!   cannot go round for ever.
-//! - *What it counts for*: it is handled as if the origin had sent it itself, in the epoch it names: the window of forwards admits it once, and an answer counts for
-//!   the epoch that was asked. So a message that arrives both ways, or late, is no other case than one that the network repeats.
-//! - *Who is let in*: every node on the way checks the origin as it checks a sender (member, bound directory, no earlier epoch than known), and a node that is
-//!   refused passes nothing on and takes nothing in. The first node on the way has checked the origin's own envelope besides.
-//! - *What is not passed on*: heartbeats, votes, appends. Promises are counted from the sending by one side and from the receipt by the other; and who reaches no
-//!   majority should not lead.
+//!   ([`LivenessView::way_to`](crate::actor::LivenessView::way_to)). Every node on the way decides anew. A message takes at most
+//!   [`RELAY_LINKS_MAX`] links, so it cannot go round for ever.
+//! - *What it counts for*: it is handled as if the origin had sent it itself, in the epoch it names: the window of forwards
+//!   admits it once, and an answer counts for the epoch that was asked. So a message that arrives both ways, or late, is no other
+//!   case than one that the network repeats.
+//! - *Which origins are let in*: every node on the way checks the origin as it checks a sender (member, bound directory, no
+//!   earlier epoch than known). A node that is refused passes nothing on and takes nothing in. The first node on the way has
+//!   checked the origin's own envelope besides.
+//! - *What is not passed on*: heartbeats, votes, appends. One side counts promises from the sending, the other from the receipt;
+//!   and a node that reaches no majority should not lead.
 //!
 //! Nothing is kept here: a relay that dies loses what was in it, as a network would.
 

@@ -23,7 +23,7 @@ pub struct Counters {
 }
 
 impl Node {
-    /// This life.
+    /// The present epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -73,7 +73,8 @@ impl Node {
         }
     }
 
-    /// The transactions in progress in the groups that this node leads, the oldest first, and how many there are beyond the limit.
+    /// The transactions in progress in the groups that this node leads, the oldest first, and how many there are beyond the
+    /// limit.
     pub fn transactions(&self, now: Time) -> (Vec<TransactionReport>, u32) {
         let (mut all, mut count) = (Vec::new(), 0);
         let keep_oldest = |all: &mut Vec<TransactionReport>| {
@@ -98,7 +99,8 @@ impl Node {
         (all, u32::try_from(more).unwrap_or(u32::MAX))
     }
 
-    /// Commits, told from here since boot, of which a participant said that it had lost its part. Syncing all that is acknowledged rules that out: see [`crate::txn`].
+    /// Commits, told from here since boot, of which a participant said that it had lost its part. Syncing all that is
+    /// acknowledged rules that out: see [`crate::txn`].
     pub fn transactions_lost(&self) -> u64 {
         self.groups.values().map(|group| group.coordinator.counters.lost).sum()
     }

@@ -122,13 +122,13 @@ impl Node {
                 Work::Liveness(liveness::In::Heartbeat(from, epoch, heartbeat))
             }
             PeerMessage::HeartbeatReply(reply) => {
-                // One to an earlier life says nothing of this one.
+                // A reply to an earlier epoch of this node says nothing of the present one.
                 if reply.promise.leader == self.epoch {
                     self.work.push_back(Work::Membership(membership::In::Welcomed(from)));
                 }
                 Work::Liveness(liveness::In::Reply(from, epoch, reply))
             }
-            // The last record of this life says that nothing acknowledged is missing: nothing more is acknowledged behind it.
+            // The last record of this epoch says that nothing acknowledged is missing: nothing more is acknowledged behind it.
             PeerMessage::Replica(..) if matches!(self.stop, Stop::Sealing(_) | Stop::Done) => return,
             // A replica hears nothing before it takes part.
             PeerMessage::Replica(group, message) => Work::Replica(group, replica::In::Message(from, epoch, message)),
@@ -513,7 +513,7 @@ impl Node {
         self.groups.get(&id).map_or_else(Vec::new, |group| group.replica.lacking(index))
     }
 
-    /// Takes an answer to whoever asked; who was turned away is told who leads, if that is known.
+    /// Takes an answer to its caller. A caller that was turned away is told which node leads, if that is known.
     fn answer(&mut self, now: Time, id: GroupId, origin: Origin, outcome: Outcome) {
         let outcome = match outcome {
             Outcome::NotLeader { leader: None } => Outcome::NotLeader { leader: self.leader_hint(id) },
@@ -538,8 +538,8 @@ impl Node {
         Some(LeaderHint { node, epoch, term })
     }
 
-    /// Sees to it that the group's actors are woken in time. A timer that is armed for an earlier moment stays: to wake them too early is harmless, and most deadlines are put
-    /// off long before they come.
+    /// Sees to it that the group's actors are woken in time. A timer that is armed for an earlier moment stays: to wake them too
+    /// early is harmless, and most deadlines are put off long before they come.
     fn arm(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let Some(at) = group.deadline().filter(|at| group.timer.is_none_or(|armed| *at < armed)) else { return };

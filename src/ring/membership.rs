@@ -1,30 +1,35 @@
-//! How a cluster forms, and who is let in.
+//! How a cluster forms, and which nodes are let in.
 //!
 //! # Formation
 //!
-//! Every node with an empty directory greets the other initial members until a formation is known. The member with the lowest id, once *all* others
-//! have greeted it in this life with the same initial members and options, draws a cluster id, and logs a [`Formation`]: every member's node id
-//! bound to its directory. When that is durable it tells the others, who log it too; a member hears it again whenever it greets one that has it.
-//! An emptied directory has another id than the bound one, so it can neither join again nor form a second cluster while any other member
-//! remembers the first.
+//! Every node with an empty directory greets the other initial members until it knows a formation. The member with the lowest id
+//! waits until *all* others have greeted it in this epoch with the same initial members and options. Then it draws a cluster id,
+//! and logs a [`Formation`]: every member's node id bound to its directory. When that is durable it tells the others, which log
+//! it too. A member that missed it hears it when it greets a member that has it. An emptied directory has another id than the
+//! bound one. So it can neither join again nor form a second cluster while any other member remembers the first.
 //!
-//! # Who is let in
+//! # Which nodes are let in
 //!
-//! Every envelope is checked against the formation: cluster, node id, directory, epoch. Besides, heartbeats carry the highest durable position of
-//! the sender's log, and where it ended when the life began; peers remember the highest they saw (lazily in their own logs too): a new life that begins below it
-//! runs on an old copy of the disk, or has lost the end of its log. What is refused is told so, in the epoch that is refused; a refused node neither votes nor acknowledges.
+//! Every envelope is checked against the formation: cluster, node id, directory, epoch. Besides, heartbeats carry the highest
+//! durable position of the sender's log, and where the log ended when the epoch began. Peers remember the highest position they
+//! saw (lazily in their own logs too). A new epoch that begins below it runs on an old copy of the disk, or has lost the end of
+//! its log. A refused sender is told so, in the epoch that is refused; it neither votes nor acknowledges.
 //!
-//! A node takes part in a group only when a majority of the group's voters, itself among them, has answered its heartbeats in this life, which they do after these checks. Per group:
-//! what a group needs is a majority of its own voters, and of five nodes that restart, two may be all that return of a group's three.
-//! What a peer says and this node logs (epoch, position, formation) is bounded first: recovery takes larger numbers for damage.
+//! A node takes part in a group only when a majority of the group's voters, itself among them, has answered its heartbeats in
+//! this epoch. They answer after these checks. It goes by group: a group needs a majority of its own voters, and of five nodes
+//! that restart, two may be all that return of a group's three. What a peer says and this node logs (epoch, position, formation)
+//! is bounded first: recovery takes larger numbers for damage.
 //!
-//! *Two nodes on copies of one directory.* The copy was started later, so its epoch is the higher. It is refused by every peer that has seen more of the original's log than the
-//! copy began with, and the original keeps its place there: a later life takes it only by showing that it lacks nothing, and that it does not follow one that did. What cannot be told apart is a copy that lacks nothing, of
-//! a node that has logged nothing since: such a copy is what a restart looks like, and takes the place; the original is refused, and told why. Waiting for the original's silence
-//! first would tell them apart, but make every quick restart wait as well, and a node that restarts must be able to void at once what its former life was promised.
+//! *Two nodes on copies of one directory.* The copy was started later, so its epoch is the higher. Every peer that has seen more
+//! of the original's log than the copy began with refuses the copy. The original keeps its place there. A later epoch takes that
+//! place only by showing that it lacks nothing, and that it does not follow an epoch that did. One case cannot be told apart: a
+//! copy that lacks nothing, of a node that has logged nothing since. Such a copy looks like a restart, and takes the place; the
+//! original is refused, and told why. To wait for the original's silence would tell them apart, but make every quick restart wait
+//! as well. And a node that restarts must be able to void at once what its former epoch was promised.
 //!
-//! What this cannot notice: an old copy that comes back while every node that saw more of it is away or has forgotten (marks are
-//! logged with other records, at most once a second). An old copy is an operator's mistake beyond what promise P3 covers; noticing it is best effort.
+//! What this cannot notice: an old copy that comes back while every node that saw more of it is away or has forgotten. (Marks are
+//! logged with other records, at most once a second.) An old copy is an operator's mistake beyond what promise P3 covers;
+//! noticing it is best effort.
 
 use crate::actor::{Actor, Context, Outbox, TimerKind};
 use crate::base::limits::{ADDRESS_SIZE_MAX, COUNTER_MAX, NODES_MAX, WEIGHT_MAX, ZONE_SIZE_MAX};
@@ -51,7 +56,7 @@ pub struct MembershipOptions {
 #[derive(Debug)]
 pub enum In {
     Start,
-    /// From whom, in which epoch, with which directory.
+    /// Of this node, in this epoch of it, with this directory.
     Greeting(NodeId, Epoch, DirectoryId, Greeting),
     Formed(Formation),
     /// The formation that was handed out for logging is durable.
@@ -80,9 +85,9 @@ pub struct Membership {
     formation: Option<Formation>,
     /// A formation that is being logged.
     pending: Option<Formation>,
-    /// The members that have greeted this one in this life, while it is unformed.
+    /// The members that have greeted this node in this epoch, while it is unformed.
     greeted: BTreeMap<NodeId, (Epoch, Member)>,
-    /// The initial members that were started with other settings, and how those differ, while this one is unformed.
+    /// The initial members that were started with other settings, and how those differ, while this node is unformed.
     disagreeing: BTreeMap<NodeId, String>,
     greet_at: Option<Time>,
     welcomed: BTreeSet<NodeId>,
@@ -93,13 +98,13 @@ pub struct Membership {
 /// How far a peer's log has been seen to be durable.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
-    /// The life that is let in: the latest that has shown where it began.
+    /// The epoch that is let in: the latest that has shown where it began.
     epoch: Epoch,
-    /// The highest position seen, of that life and of those before. Never decreases.
+    /// The highest position seen, of that epoch and of those before. Never decreases.
     highest: Lsn,
     /// What was last written to this node's log.
     logged: Lsn,
-    /// The latest life that began below what was seen before it: it runs on an old copy of the disk.
+    /// The latest epoch that began below what was seen before it: it runs on an old copy of the disk.
     old_copy: Option<Epoch>,
 }
 
@@ -108,18 +113,18 @@ impl Mark {
         Some(Refusal::OldDirectory { seen: self.highest })
     }
 
-    /// Whether this life of the peer is let in, by what is known of it.
+    /// Whether this epoch of the peer is let in, by what is known of it.
     fn admits(&self, epoch: Epoch) -> bool {
         self.epoch <= epoch && self.old_copy != Some(epoch)
     }
 
-    /// A heartbeat of a life that is not known to be an old copy. A later life takes the place of the one that is let in, if it begins where that one was
-    /// seen to be, at least; else that one keeps it.
+    /// A heartbeat of an epoch that is not known to be an old copy. A later epoch takes the place of the one that is let in, if
+    /// it begins where that epoch was seen to be, at least. Otherwise the earlier epoch keeps its place.
     fn hear(&mut self, epoch: Epoch, heartbeat: &Heartbeat) -> Result<(), Option<Refusal>> {
-        // What a life has logged itself must not make up for what it lacks of the one before.
+        // What an epoch has logged itself must not make up for what it lacks of the epoch before.
         let began = if heartbeat.began == Lsn::ZERO { heartbeat.durable } else { heartbeat.began };
         if epoch > self.epoch {
-            // A life that follows a copy's lacks what the copy lacked, however much they have logged.
+            // An epoch that follows a copy's lacks what the copy lacked, however much both have logged.
             let follows_copy = heartbeat.previous != Epoch::ZERO && self.old_copy == Some(heartbeat.previous);
             if began < self.highest || follows_copy {
                 self.old_copy = Some(epoch);
@@ -165,19 +170,20 @@ impl Membership {
         self.options.directory
     }
 
-    /// Whether a majority of these voters, this node among them, has let this node in: then it may vote, lead and acknowledge in their group.
+    /// Whether a majority of these voters, this node among them, has let this node in: then it may vote, lead and acknowledge in
+    /// their group.
     pub fn welcomes(&self, voters: &[NodeId]) -> bool {
         self.refused.is_none() && voters.iter().filter(|voter| self.welcomed.contains(voter)).count() > voters.len() / 2
     }
 
-    /// While the cluster has not formed: the initial members that have not been heard in this life.
+    /// While the cluster has not formed: the initial members that have not been heard in this epoch.
     pub fn unheard(&self, me: NodeId) -> Vec<NodeId> {
         let heard = |node: &NodeId| *node == me || self.greeted.contains_key(node) || self.disagreeing.contains_key(node);
         let waits = self.formation.is_none() && self.pending.is_none();
         self.options.initial.iter().filter(|node| waits && !heard(node)).copied().collect()
     }
 
-    /// While the cluster has not formed: who was started with other settings than this node, and how they differ.
+    /// While the cluster has not formed: the members that were started with other settings than this node, and how they differ.
     pub fn disagreeing(&self) -> impl Iterator<Item = (NodeId, &str)> {
         self.disagreeing.iter().map(|(node, how)| (*node, how.as_str()))
     }
@@ -226,19 +232,21 @@ impl Membership {
                 mark.hear(envelope.epoch, heartbeat)?;
             }
         }
-        // Until a later life has shown where it began, nothing of it counts: its answers would void what the present one was promised.
+        // Until a later epoch has shown where it began, nothing of it counts: its answers would void what the present epoch was
+        // promised.
         if envelope.epoch > mark.epoch { Err(None) } else { Ok(()) }
     }
 
-    /// Whether a message of an admitted envelope is handled. Before the cluster has formed only what leads there is; and who has formed it sends heartbeats in the
-    /// same envelope that says so.
+    /// Whether a message of an admitted envelope is handled. Before the cluster has formed only those that lead there are. The
+    /// node that has formed the cluster sends heartbeats in the same envelope that says so.
     pub fn listens_to(&self, message: &PeerMessage) -> bool {
         self.formation.is_some()
             || matches!(message, PeerMessage::Greeting(_) | PeerMessage::Formed(_) | PeerMessage::Refused(..))
     }
 
-    /// Whether a message of this origin may be handled that others have passed on: a member with the bound directory, in no earlier epoch than it is known to
-    /// live in. No mark grows by it: others cannot make a node be taken for an old copy of itself.
+    /// Whether a message of this origin may be handled that others have passed on: a member with the bound directory, in no
+    /// earlier epoch than it is known to live in. No mark grows by it: others cannot make a node be taken for an old copy of
+    /// itself.
     pub fn admits_relayed(&self, origin: NodeId, directory: DirectoryId, epoch: Epoch) -> bool {
         let Some(formation) = &self.formation else { return false };
         let bound = formation.members.iter().any(|member| member.node == origin && member.directory == directory);
@@ -340,7 +348,8 @@ impl Membership {
             return;
         }
         let bound = formation.members.iter().find(|m| m.node == cx.me).map(|m| m.directory);
-        // Promises are already given by this node's own options, and the placement is computed from these: they must be the same, and within limits.
+        // Promises are already given by this node's own options, and the placement is computed from these: they must be the same,
+        // and within limits.
         let sound = formation.options == self.options.cluster
             && formation.members.len() <= NODES_MAX
             && formation.members.is_sorted_by(|a, b| a.node < b.node)
@@ -406,7 +415,8 @@ impl Membership {
     }
 }
 
-/// Whether the numbers of an envelope that may be logged are within bounds: epoch and position become a mark. No honest node comes near them.
+/// Whether the numbers of an envelope that may be logged are within bounds: epoch and position become a mark. No honest node
+/// comes near them.
 fn is_believable(envelope: &Envelope) -> bool {
     let position =
         |message: &PeerMessage| if let PeerMessage::Heartbeat(beat) = message { beat.durable.max(beat.began).0 } else { 0 };
@@ -555,7 +565,7 @@ mod tests {
     fn a_copy_started_by_mistake_does_not_evict_the_original() {
         let mut node = node(Some(formation()));
         assert_eq!(node.admit(&beat(5, 90, 100)), Ok(()));
-        // Epochs of the copy and of the original's next life are drawn apart, and either may be the higher.
+        // Epochs of the copy and of the original after its restart are drawn apart, and either may be the higher.
         let refused = Err(Some(Refusal::OldDirectory { seen: Lsn(100) }));
         assert_eq!(node.admit(&beat(9, 98, 99)), refused);
         assert_eq!(node.admit(&beat(9, 98, 200)), refused, "what it has logged since does not help it");
@@ -569,7 +579,7 @@ mod tests {
         assert_eq!(
             node.admit(&Envelope { messages: Vec::new(), ..beat(8, 0, 0) }),
             Err(None),
-            "a later life first says where it began"
+            "a later epoch first says where it began"
         );
         assert_eq!(node.admit(&beat(8, 101, 102)), Ok(()), "the original restarts");
         assert_eq!(node.admit(&beat(5, 90, 101)), Err(Some(Refusal::OldDirectory { seen: Lsn(102) })), "and does not live twice");

@@ -1,9 +1,10 @@
 //! Which nodes hold which partition.
 //!
-//! `P` partitions divide the 64-bit token space evenly; a key's partition is the top bits of its token. Every node owns virtual tokens, in
-//! proportion to its weight. A partition's replicas are the first N distinct nodes clockwise from the partition's first token, in distinct zones
-//! where zones allow, skipping a node that already holds its bounded share. Among a partition's replicas the one that is first in fewest
-//! partitions so far (again in proportion to weight) comes first: it is the preferred leader.
+//! `P` partitions divide the 64-bit token space evenly; a key's partition is the top bits of its token. Every node owns virtual
+//! tokens, in proportion to its weight. A partition's replicas are the first N distinct nodes clockwise from the partition's
+//! first token. They are in distinct zones where zones allow, and a node that already holds its bounded share is skipped. Among a
+//! partition's replicas the node that is first in fewest partitions so far (again in proportion to weight) comes first: it is the
+//! preferred leader.
 
 use crate::actor::Placement;
 use crate::base::{NodeId, PartitionId, Token, hash};
@@ -49,8 +50,8 @@ fn virtual_token(node: NodeId, number: u32) -> u64 {
     hash::checksum(u64::from(node.0), &number.to_le_bytes())
 }
 
-/// The first distinct members clockwise from `token`, by position in the membership: first with distinct zones and within bounds, then
-/// giving up zones, then bounds, so that there are always `replicas` of them.
+/// The first distinct members clockwise from `token`, by position in the membership: first with distinct zones and within bounds,
+/// then giving up zones, then bounds, so that there are always `replicas` of them.
 fn choose(
     formation: &Formation,
     ring: &[(u64, usize)],

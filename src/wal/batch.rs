@@ -1,8 +1,8 @@
 //! A batch being filled: records go in, and their place is known at once; values are shared, not copied.
 //!
-//! The batch's start is fixed when it is begun, since all batches before it are closed by then and their lengths known. What is not known
-//! until it is written (its sequence, the chain, what is durable) stands in the header in front, whose size is fixed, and
-//! in the footer behind. Moves: filling -> (closed, waiting) -> [`Batch::finish`] -> written.
+//! The batch's start is fixed when it is begun, since all batches before it are closed by then and their lengths known. Three
+//! things are not known until it is written: its sequence, the chain, and what is durable. They stand in the header in front,
+//! whose size is fixed, and in the footer behind. Moves: filling -> (closed, waiting) -> [`Batch::finish`] -> written.
 
 use super::Record;
 use super::format::{
@@ -90,7 +90,7 @@ impl Parts {
         matches!(self.kind, Kind::Epoch | Kind::HardState | Kind::Formation | Kind::Clean)
     }
 
-    /// Whether it begins a life.
+    /// Whether it begins an epoch.
     pub fn opens_life(&self) -> bool {
         self.kind == Kind::Epoch
     }

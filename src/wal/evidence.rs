@@ -1,7 +1,7 @@
 //! Telling a torn tail from damage: looking behind bad bytes for a batch that says they were durable.
 //!
-//! A batch says how far the log was durable when it was cut ([`BatchHeader::seals`]). Bad bytes where batch `n` should be are a torn tail,
-//! unless some header behind them seals `n`. What earlier lives left behind a cut cannot say so: whatever they wrote
+//! A batch says how far the log was durable when it was cut ([`BatchHeader::seals`]). Bad bytes where batch `n` should be are a
+//! torn tail, unless some header behind them seals `n`. What earlier epochs left behind a cut cannot say so: whatever they wrote
 //! there, batch `n` was not durable then.
 
 use super::format::{
@@ -71,8 +71,8 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().fold(0u8, |all, byte| all | byte) == 0
 }
 
-/// The groups that records between `from` and `until` are about, as far as one of the two directories of the damaged batch tells: the
-/// footer's, or else the records' own headers. `None`: it may be any group.
+/// The groups that records between `from` and `until` are about, as far as one of the two directories of the damaged batch tells:
+/// the footer's, or else the records' own headers. `None`: it may be any group.
 pub fn groups_between(
     window: &mut Window<'_>,
     nonce: u64,

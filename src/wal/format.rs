@@ -1,7 +1,8 @@
 //! The bytes of the log: segment headers, batch headers, records, the footer's directory and its trailer.
 //!
-//! `FORMAT.md`, beside this file, has the layouts as tables and the argument for each field. All numbers are little-endian. Decoding
-//! checks everything it relies on and answers `None` or an error for any other bytes; it never panics and allocates nothing.
+//! `FORMAT.md`, beside this file, has the layouts as tables and the argument for each field. All numbers are little-endian.
+//! Decoding checks everything it relies on and answers `None` or an error for any other bytes; it never panics and allocates
+//! nothing.
 
 use crate::base::hash::checksum;
 use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, SegmentId, Term};
@@ -29,9 +30,10 @@ const SEGMENT_MAGIC: [u8; 8] = *b"RINGSEG\n";
 pub const BATCH_MAGIC: [u8; 4] = [0xB7, 0x52, 0xE1, 0x9D];
 const SEGMENT_CHECKSUM_AT: usize = 120;
 
-/// This life acknowledged before syncing, or began without knowing that nothing acknowledged was lost, and has not made up for it.
+/// This epoch acknowledged before syncing, or began without knowing that nothing acknowledged was lost, and has not made up for
+/// it.
 pub const BATCH_LOSSY: u16 = 1;
-/// This life began so. It says so besides [`BATCH_LOSSY`]: what was missing then is missing on a machine that stayed up, too.
+/// This epoch began so. It says so besides [`BATCH_LOSSY`]: what was missing then is missing on a machine that stayed up, too.
 pub const BATCH_BEGAN_LOSSY: u16 = 2;
 
 /// Record flag: the write has a value (else it deletes), or the hard state has a vote.
@@ -60,7 +62,7 @@ pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// What a segment says of itself, and of the end of the one before it.
+/// What a segment says of itself, and of the end of the segment before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentHeader {
     pub version: u16,
@@ -71,7 +73,7 @@ pub struct SegmentHeader {
     pub first_lsn: Lsn,
     /// Of the first batch in it.
     pub first_sequence: u64,
-    /// The life that wrote this header.
+    /// The epoch that wrote this header.
     pub epoch: Epoch,
     /// Bytes of the file.
     pub size: u32,
@@ -101,8 +103,8 @@ impl SegmentHeader {
         [copy, copy].concat()
     }
 
-    /// The header of `segment`, from whichever copy is whole. Magic, the version's place, and the checksum's place and span stay the same
-    /// in all versions.
+    /// The header of `segment`, from whichever copy is whole. Magic, the version's place, and the checksum's place and span stay
+    /// the same in all versions.
     pub fn decode(segment: SegmentId, bytes: &[u8]) -> Option<SegmentHeader> {
         bytes.chunks_exact(SEGMENT_HEADER_COPY_SIZE).take(2).find_map(|copy| Self::decode_copy(segment, copy))
     }
@@ -141,7 +143,7 @@ pub struct BatchHeader {
     pub length: u32,
     /// [`directory_nonce`].
     pub nonce: u64,
-    /// Counts batches, from 1, over all segments and lives.
+    /// Counts batches, from 1, over all segments and epochs.
     pub sequence: u64,
     pub epoch: Epoch,
     /// Of the first record in it, or of the next one to come when there is none.
@@ -155,7 +157,7 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
-    /// The last batch that was durable when this one was cut: it and all before it are *sealed* by this one.
+    /// The last batch that was durable when this batch was cut: it and all before it are *sealed* by this batch.
     pub fn seals(&self) -> u64 {
         self.sequence.saturating_sub(1).saturating_sub(u64::from(self.behind))
     }
@@ -294,8 +296,8 @@ impl RecordHeader {
         sum
     }
 
-    /// The header that `bytes` begin with, and its checksum, when header and key are whole and the record's length is within `bytes`. The
-    /// value is not looked at.
+    /// The header that `bytes` begin with, and its checksum, when header and key are whole and the record's length is within
+    /// `bytes`. The value is not looked at.
     pub fn decode(salt: u64, bytes: &[u8]) -> Option<(RecordHeader, u64)> {
         if bytes.len() < RECORD_HEADER_SIZE {
             return None;
@@ -382,7 +384,8 @@ pub struct Trailer {
 }
 
 impl Trailer {
-    /// Appends the trailer to `footer`, which holds the directory and will stand at `offset` of `segment`; returns the chain behind the batch.
+    /// Appends the trailer to `footer`, which holds the directory and will stand at `offset` of `segment`; returns the chain
+    /// behind the batch.
     pub fn encode(&self, salt: u64, footer: &mut Vec<u8>) -> u64 {
         footer.extend_from_slice(&self.count.to_le_bytes());
         footer.extend_from_slice(&self.length.to_le_bytes());

@@ -1,8 +1,8 @@
 //! The log actor: appends, group commit, what is acknowledgeable, segments rolled, idle tails sealed.
 //!
-//! Where a record will lie is decided when it is appended: batches stand one behind the other, a batch that does not fit its segment
-//! begins the next. So the *cursor* (where the next batch begins) runs ahead of what is written, over segments that may
-//! not exist yet; a batch whose segment is not there waits, and all behind it.
+//! Where a record will lie is decided when it is appended: batches stand one behind the other, and a batch that does not fit its
+//! segment begins the next. So the *cursor* (where the next batch begins) runs ahead of what is written, over segments that may
+//! not exist yet. A batch whose segment is not there waits, and all behind it.
 
 use super::batch::{Batch, Finished, Parts, batch_length_alone};
 use super::format::{
@@ -26,8 +26,8 @@ const SEGMENT_SIZE_MIN: u32 = 8 * 1024;
 const SEGMENT_SIZE_MAX: u32 = 1 << 30;
 /// While the disk is full, this much of the last segment (or half of it, if that is less) is a reserve (see [`Room`]). In bytes.
 const RESERVE_MAX: u32 = 8 * 1024 * 1024;
-/// Bytes at a segment's end that only a life's first record may take (a sixteenth of a small segment): some twenty starts. Without it a node whose disk is full, and whose log
-/// is full to the last byte, could not even say that it lives (seed 4316).
+/// Bytes at a segment's end that only an epoch's first record may take (a sixteenth of a small segment): some twenty starts.
+/// Without them a node whose disk is full, and whose log is full to the last byte, could not even begin an epoch (seed 4316).
 const BOOT_RESERVE_MAX: u32 = 4 * 1024;
 
 /// What the log has done since boot.
@@ -63,7 +63,7 @@ struct Cursor {
 #[derive(Debug)]
 struct WriteInFlight {
     io: IoId,
-    /// `None`: the last life's tail, written once more.
+    /// `None`: the last epoch's tail, written once more.
     batch: Option<Finished>,
 }
 
@@ -93,7 +93,7 @@ struct Unsynced {
     entries: Vec<(GroupId, Index, Term)>,
 }
 
-/// Bytes at the end of a segment of this size that only a life's first record may take.
+/// Bytes at the end of a segment of this size that only an epoch's first record may take.
 fn boot_reserve(size: u32) -> u32 {
     BOOT_RESERVE_MAX.min(size / 16)
 }
@@ -104,7 +104,7 @@ pub struct Log {
     options: LogOptions,
     nonce: u64,
     epoch: Epoch,
-    /// The last life may have lost what it had acknowledged, and no [`Record::CaughtUp`] was written since.
+    /// The last epoch may have lost what it had acknowledged, and no [`Record::CaughtUp`] was written since.
     lossy: bool,
     /// What the last batch written says.
     last_batch_lossy: bool,
@@ -121,10 +121,10 @@ pub struct Log {
     /// The segment that was last written to, and where what was written ends; `None` before the first.
     current: Option<Segment>,
     current_end: u32,
-    /// What the last life left unsealed: written once more, at its place, before anything else.
+    /// What the last epoch left unsealed: written once more, at its place, before anything else.
     restore: Option<(Place, Bytes)>,
     filling: Option<Batch>,
-    /// Closed batches that wait for the one in flight, or for their segment; each with the size its segment must have.
+    /// Closed batches that wait for the batch in flight, or for their segment; each with the size its segment must have.
     closed: VecDeque<(Batch, u32)>,
     write: Option<WriteInFlight>,
     sync: Option<SyncInFlight>,
@@ -199,14 +199,14 @@ impl Log {
         Lsn(self.next_lsn.0 - 1)
     }
 
-    /// The last record that is durable. Never decreases, over restarts either. At boot: the last one recovered; it is written once more before
-    /// the first batch of this life, so before anything may be said on its strength.
+    /// The last record that is durable. Never decreases, over restarts either. At boot: the last record recovered. It is written
+    /// once more before the first batch of this epoch, so before anything may be said on its strength.
     pub fn durable_lsn(&self) -> Lsn {
         self.durable
     }
 
-    /// The last record on whose strength an append may be acknowledged: durable; or written, when syncing is relaxed and the record's batch
-    /// holds nothing that must be synced at once. So a life acknowledges nothing before its epoch is durable.
+    /// The last record on whose strength an append may be acknowledged: durable; or written, when syncing is relaxed and the
+    /// record's batch holds nothing that must be synced at once. So nothing is acknowledged in an epoch that is not durable.
     pub fn acknowledgeable_lsn(&self) -> Lsn {
         self.acknowledgeable
     }
@@ -245,8 +245,8 @@ impl Log {
         self.segments.bytes_needed()
     }
 
-    /// How long a sync takes now, writes before it included: a mean over the last few, weighted exponentially, or the age of the one that is under way, if that is
-    /// more. Without syncs it halves every second: it is not known any more.
+    /// How long a sync takes now, writes before it included. It is a mean over the last few, weighted exponentially, or the age
+    /// of the sync under way, if that is more. Without syncs it halves every second: it is not known any more.
     pub fn sync_latency(&self, now: Time) -> Duration {
         let silent_for = now.since(self.synced_at).as_secs().min(63);
         let mean = Duration::from_nanos(self.sync_mean >> silent_for);
@@ -319,7 +319,8 @@ impl Log {
         }
     }
 
-    /// Whether `footprint` more bytes go into a batch of `length` at `offset`. An empty batch, a seal, must still fit behind it, and `kept` bytes.
+    /// Whether `footprint` more bytes go into a batch of `length` at `offset`. An empty batch, a seal, must still fit behind it,
+    /// and `kept` bytes.
     fn fits(&self, offset: u32, length: u32, footprint: u32, kept: u32) -> bool {
         let grown = u64::from(length) + u64::from(footprint);
         let taken = u64::from(offset) + u64::from(EMPTY_BATCH_SIZE) + u64::from(kept);
@@ -327,7 +328,8 @@ impl Log {
         grown <= room && grown <= BATCH_BYTES_MAX as u64
     }
 
-    /// The batch being filled; a new one if there is none, in the next segment if a record of this footprint does not fit this one.
+    /// The batch being filled; a new batch if there is none, in the next segment if a record of this footprint does not fit this
+    /// one.
     fn filling_batch(&mut self, footprint: u32, kept: u32) -> &mut Batch {
         if self.filling.is_none() {
             let length = batch_length_alone(footprint);
@@ -390,8 +392,8 @@ impl Log {
         self.closed.pop_front()
     }
 
-    /// Before the first batch of this life: what the last left unsealed is written as it is and synced. What recovery saw of it may have been
-    /// the page cache's word alone.
+    /// Before the first batch of this epoch: what the last epoch left unsealed is written as it is and synced. What recovery saw
+    /// of it may have been in the page cache alone.
     fn write_tail_again(&mut self, now: Time, place: Place, bytes: Bytes, out: &mut Outbox<Out>) {
         let io = self.new_io();
         self.counters.bytes_written += bytes.len() as u64;
@@ -400,8 +402,8 @@ impl Log {
         self.start_sync(now, place.segment, true, out);
     }
 
-    /// Makes the batch's segment the current one. The bytes that go in front of the batch: the segment's header, if it is the segment's first. `None`: not
-    /// yet; the segment is not there, or the one before it is not durable.
+    /// Makes the batch's segment the current one. Returns the bytes that go in front of the batch: the segment's header, if it is
+    /// the segment's first batch. `None`: not yet; the segment is not there, or the segment before it is not durable.
     fn enter_segment(&mut self, now: Time, batch: &Batch, capacity: u32, out: &mut Outbox<Out>) -> Option<Option<Vec<u8>>> {
         if self.current.is_some_and(|current| current.id == batch.segment) {
             assert_eq!(self.current_end, batch.offset, "batches stand one behind the other");

@@ -1,19 +1,21 @@
 //! The log actor: one write-ahead log per node, for all its groups.
 //!
-//! **What for.** Everything that a node must remember goes through here: entries, votes, terms, epochs, the cluster's formation. A record is
-//! written once and stays where it is; the groups' indexes point at the values in it (Bitcask, Sheehy and Smith 2010; WiscKey,
-//! Lu and others 2016, section 3). Group commit as in DeWitt and others 1984, section 5.2: one batch in flight, one filling.
+//! **What for.** Everything that a node must remember goes through here: entries, votes, terms, epochs, the cluster's formation.
+//! A record is written once and stays where it is; the groups' indexes point at the values in it (Bitcask, Sheehy and Smith 2010;
+//! WiscKey, Lu and others 2016, section 3). Group commit as in DeWitt and others 1984, section 5.2: one batch in flight, one
+//! filling.
 //!
-//! **States.** A record is *appended* (it has its LSN and its place), *written* (the write was answered) and *durable* (a sync begun after that was
-//! answered), in this order, each a prefix of the one before: `durable <= written <= last`. A batch is *sealed* when a later one, or the
-//! [`witness`](self) of the log's end, says that it was durable. After a failed write or sync the log is *halted*: it acknowledges nothing any more, and tries nothing again.
+//! **States.** A record is *appended* (it has its LSN and its place), *written* (the write was answered) and *durable* (a sync
+//! begun after that was answered), in this order. Each is a prefix of the one before: `durable <= written <= last`. A batch is
+//! *sealed* when a later batch, or the [`witness`](self) of the log's end, says that it was durable. After a failed write or sync
+//! the log is *halted*: it acknowledges nothing any more, and retries nothing.
 //!
 //! **What must be durable before what.**
 //! 1. A segment's name and its zeros, before anything is written into it.
 //! 2. All of a segment, before the header of the next one, which names its end.
-//! 3. A batch, before the next batch is written (strict). In relaxed syncing only a batch with an epoch, a hard state, a formation or a
-//!    clean end in it; the others say in their header how far the log was durable.
-//! 4. What recovery believed of the last life and no batch has sealed, before the first batch of this life: it is written once
+//! 3. A batch, before the next batch is written (strict). In relaxed syncing only a batch with an epoch, a hard state, a
+//!    formation or a clean end in it; the others say in their header how far the log was durable.
+//! 4. What recovery believed of the last epoch and no batch has sealed, before the first batch of this epoch: it is written once
 //!    more as it is, and synced. (After a failed sync the page cache may show what the medium never got.)
 //! 5. A batch, before the witness that names it is written.
 //!
@@ -22,7 +24,8 @@
 //!
 //! - `format`: the bytes; `FORMAT.md` beside this file has the tables and the arguments.
 //! - `batch`: a batch being filled. - `log`: the actor. - `segments`: preallocation. - `reads`: values and entries read back.
-//! - `recover`: from the disk to a [`Recovered`]. - `evidence`: telling a torn tail from damage. - `witness`: evidence in another file.
+//! - `recover`: from the disk to a [`Recovered`]. - `evidence`: telling a torn tail from damage. - `witness`: evidence in another
+//!   file.
 
 mod batch;
 mod evidence;
@@ -63,21 +66,22 @@ pub struct LogOptions {
 /// What is written to the log. Later kinds: checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// The first record of a life.
+    /// The first record of an epoch.
     Epoch(Epoch),
     Formation(Formation),
     PeerMark(NodeId, PeerMark),
     HardState(GroupId, HardState),
     /// An entry, with the group's commit index as known when it was appended.
     Entry(GroupId, Entry, Index),
-    /// Nothing that was acknowledged is missing: the last record of a clean end. Behind [`Record::CaughtUp`], if the life began with something missing.
+    /// Nothing that was acknowledged is missing: the last record of a clean end. Behind [`Record::CaughtUp`], if the epoch began
+    /// with something missing.
     Clean,
-    /// Nothing is missing any more of what was when this life began. What this life acknowledges may be missing at its end all the same, if syncing is
-    /// relaxed: so it says less than [`Record::Clean`].
+    /// Nothing is missing any more of what was when this epoch began. If syncing is relaxed, what this epoch acknowledges may be
+    /// missing at its end all the same: so it says less than [`Record::Clean`].
     CaughtUp,
 }
 
-/// Whom a read is for.
+/// The group that a read is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReadFor {
     pub group: GroupId,
@@ -100,7 +104,8 @@ pub enum In {
 #[derive(Debug)]
 pub enum Out {
     Placed(Placed),
-    /// What may be acknowledged now, and what is durable. `entries`: the last entry of each group among what became acknowledgeable with this.
+    /// What may be acknowledged now, and what is durable. `entries`: the last entry of each group among what became
+    /// acknowledgeable with this.
     Progress {
         acknowledgeable: Lsn,
         durable: Lsn,
@@ -131,7 +136,7 @@ pub struct Recovered {
     pub formation: Option<Formation>,
     pub peer_marks: BTreeMap<NodeId, PeerMark>,
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
-    /// Whether the last life was cleanly ended, or always acknowledged after syncing (and itself began so).
+    /// Whether the last epoch was cleanly ended, or always acknowledged after syncing (and itself began so).
     pub lossless: bool,
     /// What was cut off at the end of the log.
     pub torn: Option<Torn>,
@@ -144,9 +149,9 @@ impl Recovered {
         Lsn(self.tail.next_lsn.0 - 1)
     }
 
-    /// The machine has been up since the life of that epoch began, and no write or sync failed since. If the last life that wrote anything was not before
-    /// it, all that was *written* was read, synced or not: the page cache outlives the process. So nothing can be missing but what was
-    /// missing when that last life began. Returns whether that is so.
+    /// The machine has been up since that epoch began, and no write or sync failed since. If the last epoch that wrote anything
+    /// was not before it, all that was *written* was read, synced or not: the page cache outlives the process. So nothing can be
+    /// missing but what was missing when that last epoch began. Returns whether that is so.
     pub fn on_a_machine_up_since(&mut self, since: Option<Epoch>) -> bool {
         let all_read = since.is_some_and(|since| self.epoch >= since);
         if all_read {

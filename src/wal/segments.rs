@@ -1,7 +1,7 @@
 //! Segments made ahead of time: created with their zeros, and their names made durable, before anything is written into them.
 //!
-//! States: none -> creating -> ready -> taken. A full disk leads from creating back to none, to be tried again each
-//! second; any other failure halts the node.
+//! States: none -> creating -> ready -> taken. A full disk leads from creating back to none, to be retried each second; any other
+//! failure halts the node.
 
 use crate::base::{Duration, IoId, SegmentId, Time};
 use crate::msg::disk::{DiskError, DiskOp, DiskResult};
@@ -100,7 +100,7 @@ impl Segments {
         if self.disk_is_full() { u64::from(self.lacking) } else { 0 }
     }
 
-    /// When to try again; `None` while a try is under way, or none is needed.
+    /// When to retry; `None` while an attempt is under way, or none is needed.
     pub fn deadline(&self) -> Option<Time> {
         self.retry_at.filter(|_| matches!(self.spare, Spare::None))
     }

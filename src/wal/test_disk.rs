@@ -106,7 +106,7 @@ impl TestDisk {
         Some((io, result))
     }
 
-    /// The process dies: what was not begun is not done; what is visible stays visible.
+    /// The process ends: what was not begun is not done; what is visible stays visible.
     pub fn crash_process(&mut self) {
         self.queue.clear();
     }

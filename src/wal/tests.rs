@@ -36,7 +36,7 @@ struct Rig {
     epoch: Epoch,
     /// What the log holds, in order: recovered, then appended.
     records: Vec<Record>,
-    /// The highest that was said to be durable, and to be acknowledgeable, in this life.
+    /// The highest that was said to be durable, and to be acknowledgeable, in this epoch.
     durable: Lsn,
     acknowledgeable: Lsn,
     placed: Vec<Placed>,
@@ -516,19 +516,19 @@ fn a_machine_that_stayed_up_has_lost_nothing_but_what_was_lost_before() {
     rig.entry(1, 1, "a", b"1");
     rig.settle();
     assert!(rig.acknowledgeable > rig.durable);
-    // The process alone dies: all that was acknowledged is there, and the next life begins whole.
+    // The process alone ends: all that was acknowledged is there, and the next epoch begins whole.
     rig.disk.crash_process();
     let mut recovered = recover(&mut rig.disk, ME).unwrap();
     assert!(!recovered.lossless && recovered.last_lsn() >= rig.acknowledgeable);
     assert!(!recovered.on_a_machine_up_since(None) && !recovered.on_a_machine_up_since(Some(Epoch(2))));
-    assert!(!recovered.lossless, "a life that wrote nothing came between, perhaps on another boot");
+    assert!(!recovered.lossless, "an epoch that wrote nothing came between, perhaps on another boot");
     assert!(recovered.on_a_machine_up_since(Some(Epoch(1))));
     assert!(recovered.lossless);
     rig.log = Log::new(relaxed.clone(), recovered.tail);
     rig.append(Record::Epoch(Epoch(2)));
     rig.settle();
     assert!(is_whole_on_a_machine_that_stayed_up(&mut rig.disk.copy()));
-    // The machine dies; what is missing then is missing for every later process, too, until the node has caught up.
+    // The machine loses power; what is missing then is missing for every later process, too, until the node has caught up.
     rig.boot(relaxed).unwrap();
     rig.settle();
     for _ in 0..2 {
@@ -554,7 +554,7 @@ fn who_has_caught_up_may_still_lose_what_comes_after() {
     assert!(!is_whole_on_a_machine_that_stayed_up(&mut rig.disk.copy()), "it began so");
     rig.append(Record::CaughtUp);
     rig.settle();
-    // The process alone may die from now on. A loss of power may take what was acknowledged since.
+    // The process alone may end from now on. A loss of power may take what was acknowledged since.
     assert!(!recover(&mut rig.disk.copy(), ME).unwrap().lossless);
     assert!(is_whole_on_a_machine_that_stayed_up(&mut rig.disk.copy()));
     rig.append(Record::Clean);
@@ -722,7 +722,7 @@ fn random_record(random: &mut Random, records: &[Record]) -> Record {
     }
 }
 
-/// One seed: lives that end in crashes of the process or the machine, on one disk.
+/// One seed: epochs that end in crashes of the process or the machine, on one disk.
 fn run_lives(seed: u64) {
     let mut random = stream(seed, "lives");
     let relaxed = below(&mut random, 3) == 0;
@@ -735,11 +735,11 @@ fn run_lives(seed: u64) {
     for blocks in old_log(seed) {
         rig.disk.add_old_blocks(blocks);
     }
-    for life in 0..6 {
+    for epoch in 0..6 {
         for _ in 0..below(&mut random, 120) {
             step(&mut rig, &mut random);
         }
-        // Power loss, or only the process; a failed sync must not be believed in the next life either.
+        // Power loss, or only the process; a failed sync must not be believed in the next epoch either.
         let (durable, acknowledgeable, last) = (rig.durable, rig.acknowledgeable, rig.log.last_lsn());
         let machine = below(&mut random, 3) > 0;
         if machine {
@@ -747,14 +747,14 @@ fn run_lives(seed: u64) {
         } else {
             rig.disk.crash_process()
         }
-        let recovered = recover(&mut rig.disk, ME).unwrap_or_else(|error| panic!("seed {seed} life {life}: {error}"));
+        let recovered = recover(&mut rig.disk, ME).unwrap_or_else(|error| panic!("seed {seed}, epoch {epoch}: {error}"));
         let found = Lsn(recovered.tail.next_lsn.0 - 1);
-        assert!(found >= durable && found <= last, "seed {seed} life {life}: {durable:?} <= {found:?} <= {last:?}");
+        assert!(found >= durable && found <= last, "seed {seed}, epoch {epoch}: {durable:?} <= {found:?} <= {last:?}");
         if recovered.lossless {
-            assert!(found >= acknowledgeable, "seed {seed} life {life}: what was acknowledged is lost");
+            assert!(found >= acknowledgeable, "seed {seed}, epoch {epoch}: what was acknowledged is lost");
         }
         let model = Model::of(&rig.records[..found.0 as usize]);
-        assert_eq!(Model::of_recovered(&recovered), model, "seed {seed} life {life}");
+        assert_eq!(Model::of_recovered(&recovered), model, "seed {seed}, epoch {epoch}");
         read_everything(&mut rig.disk, &recovered, &rig.records);
         rig.boot(with(relaxed)).unwrap();
     }
@@ -780,8 +780,8 @@ fn step(rig: &mut Rig, random: &mut Random) {
     }
 }
 
-/// Segments of a log that was in this directory before it was emptied: what preallocated space may show. (Not the first: as the first, it
-/// would be an old disk restored, which the peers notice.)
+/// Segments of a log that was in this directory before it was emptied: what preallocated space may show. (Not the first: as the
+/// first, it would be an old disk restored, which the peers notice.)
 fn old_log(seed: u64) -> Vec<Vec<u8>> {
     let mut rig = Rig::new(LogOptions { directory: DirectoryId(0xD0), ..options(8 * 1024) }, seed ^ 0xABCD);
     for index in 1..100 {

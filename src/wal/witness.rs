@@ -1,14 +1,16 @@
 //! A second witness of the log's end, in another file than what it witnesses.
 //!
-//! A batch is otherwise known to have been durable by what stands behind it, often in the same sector: where both rot together, nothing is left that says so,
-//! and the log would end before them as if they had never been. So a small file of its own says how far the log was durable. It is written a moment
-//! after something became durable, at most every [`WITNESS_AFTER`] and less often on a slow disk; when the log falls idle it is up to date, and is left alone.
+//! A batch is otherwise known to have been durable by what stands behind it, often in the same sector: where both rot together,
+//! nothing is left that says so, and the log would end before them as if they had never been. So a small file of its own says how
+//! far the log was durable. It is written a moment after something became durable, at most every [`WITNESS_AFTER`] and less often
+//! on a slow disk; when the log falls idle it is up to date, and is left alone.
 //!
-//! Moves: `Missing -> Creating -> Idle <-> Writing`; a full disk leads from creating back to missing, to be tried again.
+//! Moves: `Missing -> Creating -> Idle <-> Writing`; a full disk leads from creating back to missing, to be retried.
 //!
-//! **What must be durable before what.** The batch, before the witness that names it is written: a witness never claims too much, so that to
-//! miss what it names is always damage. The file's name and its zeros, before its first use; and a first batch before the file is made, so that old
-//! bytes in it are never taken for a witness of this directory. Of the two slots the older one is written: a torn witness leaves the newer of the others.
+//! **What must be durable before what.** The batch, before the witness that names it is written: a witness never claims too much,
+//! so that to miss what it names is always damage. The file's name and its zeros, before its first use; and a first batch before
+//! the file is made, so that old bytes in it are never taken for a witness of this directory. Of the two slots the older one is
+//! written: a torn witness leaves the newer of the others.
 
 use super::format::{FORMAT_VERSION, salt, u16_at, u32_at, u64_at};
 use super::segments::Answer;
@@ -23,7 +25,7 @@ pub const WITNESS: SegmentId = SegmentId::ZERO;
 pub const WITNESS_AFTER: Duration = Duration::from_millis(100);
 /// The witness takes at most this fraction of the disk's time.
 const SHARE: u32 = 8;
-/// How long a full disk is left alone before the file is tried again.
+/// How long a full disk is left alone before the file is created again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Bytes from one slot to the other: they share no block.

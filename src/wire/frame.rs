@@ -10,8 +10,8 @@
 //! The checksum is there because TCP's own is 16 bits wide and is often computed before the bytes cross a bus that flips
 //! them; a flipped append must not be replicated (promise P4).
 //!
-//! A small body is copied out of the receive buffer, so that a key kept for years never keeps a buffer of 128 KiB with it; a large
-//! one is split off and shared.
+//! A small body is copied out of the receive buffer, so that a key kept for years never keeps a buffer of 128 KiB with it. A
+//! large body is split off and shared.
 
 use crate::base::hash::checksum;
 use crate::msg::codec;

@@ -1,13 +1,14 @@
-//! The handshake: who is at the other end, before anything else is said.
+//! The handshake: which node or client is at the other end, before anything else is said.
 //!
-//! The side that dialled sends its [`Hello`] first. The other answers with its own, and with a [`Goodbye`] behind it if it does not
-//! want the connection: wrong magic or version, wrong cluster, a node id that is taken, too many connections. Each side checks the
-//! other's hello by itself. After that both send frames.
+//! The side that dialled sends its [`Hello`] first. The other answers with its own, and with a [`Goodbye`] behind it if it does
+//! not want the connection: wrong magic or version, wrong cluster, a node id that is taken, too many connections. Each side
+//! checks the other's hello by itself. After that both send frames.
 //!
-//! An address is no identity: another cluster may listen where one did. So a client names the cluster that it wants as soon as it knows one, and the node
-//! as soon as it knows whose address it dials; a server refuses to be taken for another, and a client sends no request to another.
+//! An address is no identity: another cluster may listen where this one did. So a client names the cluster that it wants as soon
+//! as it knows one, and the node as soon as it knows whose address it dials. A server refuses to be taken for another, and a
+//! client sends no request to another.
 //!
-//! A hello has a fixed size and place for every field in every version, so that two versions can tell each other why they do not
+//! A hello has a fixed size and place for every field in every version. So two versions can tell each other why they do not
 //! understand each other.
 
 use super::frame::{self, Kind};
@@ -37,8 +38,8 @@ pub enum Role {
     Client,
 }
 
-/// What each side says of itself. A client has no directory or epoch (zeros); its node and cluster are those that it wants, 0 and `None`: any. A node that
-/// is dialled keeps epoch and directory to itself: zeros.
+/// What each side says of itself. A client has no directory or epoch (zeros); its node and cluster are those that it wants, 0 and
+/// `None`: any. A node that is dialled keeps epoch and directory to itself: zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
     pub role: Role,
@@ -83,7 +84,7 @@ pub enum Reason {
     /// Nothing was asked for a long time.
     #[n(8)]
     Idle,
-    /// A newer connection of the same node took this one's place.
+    /// A newer connection of the same node took the place of this connection.
     #[n(9)]
     Replaced,
     /// The node has no memory to spare for this connection's bytes.
@@ -92,7 +93,7 @@ pub enum Reason {
     /// The node id is not in the cluster, as this node knows it.
     #[n(11)]
     NotAMember,
-    /// The client wants another node than this one.
+    /// The client wants another node than the one it reached.
     #[n(12)]
     WrongNode,
 }
@@ -278,8 +279,8 @@ async fn say_last<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, mut out: Ve
     }
 }
 
-/// Reads a little of what the other end still sends, after the last byte for it is written: a socket that is closed with unread bytes is
-/// reset, and the reset may overtake the goodbye.
+/// Reads a little of what the other end still sends, after the last byte for it is written: a socket that is closed with unread
+/// bytes is reset, and the reset may overtake the goodbye.
 pub async fn linger<S: AsyncRead + Unpin>(stream: &mut S) {
     let read = async {
         let mut scratch = [0; 4096];

@@ -1,9 +1,9 @@
 //! What waits to be written to one connection: encoded, bounded, and written as few large pieces.
 //!
-//! Messages are encoded straight into one buffer. The connection's writer swaps it for an empty one and writes it whole: the more there is
-//! to say, the fewer system calls it takes. When the buffer is full, what happens depends on the kind of connection: to a peer,
-//! expendable frames are dropped first, then the oldest (the transport may lose); a client is cut off, since an answer that is not
-//! delivered would leave it waiting for ever.
+//! Messages are encoded straight into one buffer. The connection's writer swaps it for an empty one and writes it whole: the more
+//! there is to say, the fewer system calls it takes. When the buffer is full, what happens depends on the kind of connection: to
+//! a peer, expendable frames are dropped first, then the oldest (the transport may lose); a client is cut off, since an answer
+//! that is not delivered would leave it waiting for ever.
 
 use super::frame::{self, Kind};
 use super::handshake::Goodbye;
@@ -107,7 +107,7 @@ impl Outgoing {
         Ok(state.buffer.len() + state.in_writing)
     }
 
-    /// Adds a message; drops others, and perhaps this one, when there is no room.
+    /// Adds a message; drops others, and perhaps the message itself, when there is no room.
     pub fn push_dropping<T: minicbor::Encode<codec::Frame>>(&self, message: &T, expendable: bool) -> Dropped {
         let mut state = self.lock();
         if state.end.is_some() {

@@ -1,8 +1,8 @@
 //! Frames from a connection, in batches, with a bound on what a slow or hostile sender can make us hold.
 //!
 //! A buffer grows by what has arrived, never by what a length field promises. A frame that has begun must be whole within
-//! [`FRAME_TIMEOUT`]; a connection on which nothing begins is idle, and closed after the time its role allows. Buffers beyond the first
-//! [`BUFFER_SIZE`] bytes count against one limit for all connections of the node.
+//! [`FRAME_TIMEOUT`]; a connection on which nothing begins is idle, and closed after the time its role allows. Buffers beyond the
+//! first [`BUFFER_SIZE`] bytes count against one limit for all connections of the node.
 
 use super::frame::{self, FrameError, Kind};
 use super::handshake::{Goodbye, Reason};
@@ -107,7 +107,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Waits for at least one frame, and adds to `frames` what has arrived, at most `count_max`. `false`: the other end has closed.
+    /// Waits for at least one frame, and adds to `frames` what has arrived, at most `count_max`. `false`: the other end has
+    /// closed.
     pub async fn next(&mut self, frames: &mut Vec<(Kind, Bytes)>, count_max: usize) -> Result<bool, ReadError> {
         loop {
             while frames.len() < count_max {

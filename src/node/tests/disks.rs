@@ -1,4 +1,4 @@
-//! Disks that are full, or far slower than the others': who leads, what is refused, what it costs.
+//! Disks that are full, or far slower than the others': which nodes lead, what is refused, what it costs.
 
 use super::*;
 use crate::msg::client::StatusReport;
@@ -52,7 +52,7 @@ fn a_node_with_a_full_disk_leads_nothing_and_costs_its_peers_little() {
     assert!(cluster.status(1).disk_bytes_needed > 0);
     assert!(cluster.status(2).peers.iter().any(|peer| peer.node == NodeId(1) && peer.up));
 
-    // Idle: what it cannot take is not sent to it again and again, and nobody campaigns.
+    // Idle: what it cannot take is not sent to it again and again, and no replica campaigns.
     cluster.run(3_000);
     let elections = cluster.elections();
     cluster.sent_bytes = Some(0);

@@ -14,7 +14,7 @@ fn carries_entries(message: &PeerMessage) -> bool {
     entries_in(message) > 0
 }
 
-/// Asks a node for 40 puts and lets nobody answer yet.
+/// Asks a node for 40 puts and lets no peer answer yet.
 fn ask_for_puts(cluster: &mut Cluster) {
     for n in 0..40u32 {
         cluster.ask(1, put(&format!("key{n}"), &"v".repeat(1_000), Condition::None));

@@ -125,7 +125,7 @@ fn rot_is_told_with_its_key_and_place_and_many_keys_are_not_all_looked_up() {
         assert_eq!((told[0].key.clone(), told[1].key.clone()), (key, None), "{n}");
         assert!(told[0].group < GroupId(100) && told[0].why.contains("checksum"), "{told:?}");
     }
-    // A page that holds one says so of that one.
+    // A page that holds one rotten value says so of that value.
     let scan = Scan { prefix: Bytes::from("k03"), from: Bytes::new(), limit: 1, consistency: Consistency::Strong };
     assert_eq!(cluster.call(1, RequestBody::Scan(scan)), ResponseBody::Rejected(Rejection::Corrupt));
     assert_eq!(cluster.rot[0].place.offset, places[3]);

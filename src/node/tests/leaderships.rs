@@ -1,4 +1,4 @@
-//! Who leads when syncs are relaxed, and transfers fail.
+//! Which node leads when syncs are relaxed, and transfers fail.
 
 use super::*;
 
@@ -30,7 +30,8 @@ fn write_while(cluster: &mut Cluster, n: u16, millis: u64, mut meanwhile: impl F
     longest.as_millis() as u64
 }
 
-/// The one whom a stopping node asks to take over never hears of it: the others are told that nobody leads, and the node does not stand again itself.
+/// The follower that a stopping node asks to take over never hears of it. The others are told that no node leads, and the
+/// stopping node does not stand again itself.
 #[test]
 fn a_stop_that_meets_a_failing_transfer_is_done_soon() {
     let mut cluster = Cluster::new(3);
@@ -43,7 +44,7 @@ fn a_stop_that_meets_a_failing_transfer_is_done_soon() {
     assert_eq!(leads(&cluster, 2) + leads(&cluster, 3), 4);
 }
 
-/// Pre-votes do not wait for the disk, and a vote urges its sync: with relaxed syncing nobody waits for the next interval.
+/// Pre-votes do not wait for the disk, and a vote urges its sync: with relaxed syncing no election waits for the next interval.
 #[test]
 fn relaxed_syncing_does_not_put_off_an_election() {
     let mut cluster = Cluster::empty();
@@ -57,7 +58,8 @@ fn relaxed_syncing_does_not_put_off_an_election() {
     assert!(longest < 20, "a write took {longest} ms");
 }
 
-/// Every other tenth of a second node 1 is isolated. Enough heartbeats pass for its support to last, and nothing that it leads commits for half of the time.
+/// Every other tenth of a second node 1 is isolated. Enough heartbeats pass for its support to last, and nothing that it leads
+/// commits for half of the time.
 #[test]
 fn a_leader_whose_links_come_and_go_is_replaced_until_they_stay() {
     let flap = |cluster: &mut Cluster, passed: u64| {
@@ -81,7 +83,8 @@ fn a_leader_whose_links_come_and_go_is_replaced_until_they_stay() {
     assert_eq!(leads(&cluster, 1), led, "well again, it leads again");
 }
 
-/// The preferred leader is well until it leads; then it is cut off. Each time that a leadership comes back, the next attempt is later.
+/// The preferred leader is well until it leads; then it is cut off. Each time that a leadership comes back, the next attempt is
+/// later.
 #[test]
 fn a_preferred_leader_that_fails_each_time_is_asked_ever_more_seldom() {
     let mut cluster = Cluster::empty();

@@ -1,11 +1,11 @@
-//! Who reaches whom: links that are cut, and nodes that do not return.
+//! Which nodes reach which: links that are cut, and nodes that do not return.
 
 use super::*;
 use crate::base::{Epoch, GroupId, Term};
 use crate::msg::peer::{Carried, Forward, Relayed, Task};
 use crate::msg::transaction::{Transaction, TransactionItem};
 
-/// Long enough that who is not reached is known, and who leads has settled.
+/// Long enough that unreached nodes are known as such, and the leaders have settled.
 const SETTLED: u64 = 4_000;
 
 impl Cluster {

@@ -175,7 +175,7 @@ fn a_token_answers_the_same_under_every_leader() {
     let refused = cluster.call(2, with_token(vec![item("a", TransactionAction::Delete, Condition::Absent)], "never"));
     assert!(matches!(refused, ResponseBody::NotCommitted(_)), "{refused:?}");
     (1..=3).for_each(|n| cluster.kill(n));
-    // A token's time is counted while somebody leads, wherever the clock begins.
+    // A token's time is counted while a node leads, wherever the clock begins.
     cluster.now = cluster.now + TOKEN_LIFETIME * 2;
     (1..=3).for_each(|n| cluster.boot(n, 3));
     cluster.run(2_000);
@@ -197,7 +197,7 @@ fn a_token_ends_after_its_time_through_restarts() {
     (1..=3).for_each(|n| cluster.kill(n));
     (1..=3).for_each(|n| cluster.boot(n, 3));
     cluster.run(half - 31_000);
-    assert_eq!(cluster.call(3, with_token(items.clone(), "once")), first, "it lives for its time");
+    assert_eq!(cluster.call(3, with_token(items.clone(), "once")), first, "it is kept for its time");
     cluster.run(150_000);
     assert_eq!(cluster.numbers(2, &KEYS[..1]), [Some(1)]);
     assert!(matches!(cluster.call(2, with_token(items, "once")), ResponseBody::Transacted(_)));
@@ -256,7 +256,7 @@ fn conflicting_transactions_all_come_through() {
     cluster.assert_idle();
 }
 
-/// Kills every node in turn, at every millisecond of a transaction's life: it is done or not, everywhere, and leaves nothing behind.
+/// Kills every node in turn, at every millisecond of a transaction: it is done or not, everywhere, and leaves nothing behind.
 #[test]
 fn a_node_may_die_at_any_moment() {
     for victim in 1..=3 {
@@ -287,7 +287,7 @@ fn a_read_waits_for_a_prepared_write() {
     let mut cluster = Cluster::new(3);
     cluster.call(1, transact(KEYS.iter().map(|key| increment(key, 1)).collect()));
     cluster.run(1_000);
-    // The decision does not reach anybody: participants stay prepared, until they ask.
+    // The decision reaches no participant: they stay prepared, until they ask.
     cluster.loses =
         Some(|message| matches!(message, PeerMessage::Forward(forward) if matches!(forward.task, Task::Resolve { .. })));
     let asked = cluster.ask(1, transact(KEYS.iter().map(|key| increment(key, 1)).collect()));
@@ -308,9 +308,9 @@ fn a_read_waits_for_a_prepared_write() {
     cluster.assert_idle();
 }
 
-/// Five nodes, and two groups with one node in common. That node is cut off while a transaction over both groups commits; as soon as the client has its answer,
-/// and before the participant has heard it, the two others of the participant lose power. What is told of the end: the values of the home's and of the participant's key, and how many commits
-/// were said to be lost.
+/// Five nodes, and two groups with one node in common. That node is cut off while a transaction over both groups commits; as soon
+/// as the client has its answer, and before the participant has heard it, the two others of the participant lose power. What is
+/// told of the end: the values of the home's and of the participant's key, and how many commits were said to be lost.
 fn power_goes_after_a_commit(wal_sync_interval: Duration) -> (Option<Bytes>, Option<Bytes>, u64) {
     let mut cluster = Cluster::empty();
     (cluster.partitions, cluster.wal_sync_interval) = (16, wal_sync_interval);
@@ -352,7 +352,7 @@ fn power_goes_after_a_commit(wal_sync_interval: Duration) -> (Option<Bytes>, Opt
     struck.iter().for_each(|n| cluster.boot(*n, 5));
     cluster.run(8_000);
 
-    // Nobody goes on telling, or waits for what was lost: the keys are free.
+    // No node goes on telling, or waits for what was lost: the keys are free.
     cluster.assert_idle();
     let found = (cluster.get(gateway, &home_key), cluster.get(gateway, &party_key));
     let lost = cluster.nodes.values().map(Node::transactions_lost).sum();
