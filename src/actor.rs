@@ -25,7 +25,8 @@ pub trait Actor {
     /// When this actor next wants to be woken, and why. O(1). A stale wake-up is harmless.
     fn deadline(&self) -> Option<(Time, TimerKind)>;
 
-    /// Asserts every invariant that is this actor's own. The simulator calls it after every round in one seed of ten, and now and then in the others; the fuzzers after every step.
+    /// Asserts every invariant that is this actor's own. The simulator calls it after every round in one seed of ten, and now and
+    /// then in the others; the fuzzers after every step.
     fn check(&self);
 }
 
@@ -35,11 +36,11 @@ pub struct Context<'a> {
     /// Sampled after the event was taken from its queue.
     pub now: Time,
     pub me: NodeId,
-    /// This life of the node.
+    /// The node's present epoch.
     pub epoch: Epoch,
     /// This node's own seeded stream.
     pub random: &'a mut Random,
-    /// Whom this node supports, and who supports it.
+    /// Which peers this node supports, and which support it.
     pub liveness: &'a LivenessView,
     /// What is on its way to peers, over all groups.
     pub flow: &'a FlowView,
@@ -78,8 +79,8 @@ impl<'a> Context<'a> {
     }
 }
 
-/// What a log still takes. While the disk has no room for a next segment, the end of the last one is a reserve, given up step by step, so that a vote never
-/// finds that a put took the last byte:
+/// What a log still takes. While the disk has no room for a next segment, the end of the last segment is a reserve. It is given
+/// up step by step, so that a vote never finds that a put took the last byte:
 ///
 /// ```text
 /// | ... whatever comes ... | what leaders had begun | what frees or ends | votes, epochs, marks, a leader's first entry |
@@ -122,7 +123,7 @@ impl Room {
 pub enum TimerKind {
     /// When a heartbeat is due, or support given or received lapses.
     Liveness,
-    /// When the formation of the cluster should be tried again.
+    /// When the formation of the cluster should be attempted again.
     Formation,
     /// When a group without a leader should campaign, an append be repeated, or a leader without support step down.
     Replica(GroupId),
@@ -130,7 +131,7 @@ pub enum TimerKind {
     Campaign,
     /// When a client's deadline passes, or a request should be routed again.
     Gateway,
-    /// When the log should sync (relaxed), seal an idle tail, or try again to allocate a segment.
+    /// When the log should sync (relaxed), seal an idle tail, or retry to allocate a segment.
     Log,
     /// When a stop has waited long enough for its leaderships to be taken over.
     Stop,
@@ -162,13 +163,14 @@ impl<T> Outbox<T> {
 
 /// What the failure detector knows, as the other actors may read it. Written by `liveness` alone.
 ///
-/// Both directions of a pair are kept: what this node promised the peer, and what the peer promised this node. The first ends later than
-/// the second, by the clocks' drift bound and the time the message took.
+/// Both directions of a pair are kept: what this node promised the peer, and what the peer promised this node. The first ends
+/// later than the second, by the clocks' drift bound and the time the message took.
 ///
-/// The state of disks is here too. Who should lead hangs on it, and at what pace a follower is fed; never safety.
+/// The state of disks is here too. It decides which node should lead, and at what pace a follower is fed; it is never an input to
+/// safety.
 ///
-/// Besides, for routing alone: who is reached, and through whom. A link is whole if it works in both directions. That takes no second opinion: who has the
-/// peer's support has sent it something and was answered, within D.
+/// Besides, for routing alone: which nodes are reached, and through which others. A link is whole if it works in both directions.
+/// That takes no second opinion: a node that has the peer's support has sent it something and was answered, within D.
 #[derive(Debug, Default, Clone)]
 pub struct LivenessView {
     peers: Vec<PeerLiveness>,
@@ -231,14 +233,15 @@ impl PeerLiveness {
 }
 
 impl LivenessView {
-    /// Of a node that knows nobody.
+    /// Of a node that knows no peer.
     pub const EMPTY: LivenessView = LivenessView {
         peers: Vec::new(),
         own_disk: DiskHealth { full: false, unfit: false, sync_ms: 0 },
         detour_patience: Duration::ZERO,
     };
 
-    /// Of a node that knows nobody yet. `detour_patience`: how much longer than a peer's own promise the others' word is not taken for it that they reach it.
+    /// Of a node that knows no peer yet. `detour_patience`: how much longer than a peer's own promise this node waits before it
+    /// believes others that they reach that peer.
     pub fn new(detour_patience: Duration) -> LivenessView {
         LivenessView { detour_patience, ..LivenessView::EMPTY }
     }
@@ -263,20 +266,20 @@ impl LivenessView {
         self.peer(peer).map_or(Epoch::ZERO, |p| p.epoch)
     }
 
-    /// The same, or a higher one by the word of a peer that reaches `peer` while this node does not. For what is sent a detour, never for safety: it may be wrong,
-    /// and is forgotten with the next heartbeat that says nothing of it.
+    /// The same, or a higher epoch as told by a peer that reaches `peer` while this node does not. For what is sent a detour,
+    /// never for safety: it may be wrong, and is forgotten with the next heartbeat that says nothing of it.
     pub fn epoch_told_of(&self, peer: NodeId) -> Epoch {
         let told =
             self.peers.iter().flat_map(|teller| &teller.epochs).filter(|known| known.node == peer).map(|known| known.epoch);
         told.chain([self.epoch_of(peer)]).max().unwrap_or_default()
     }
 
-    /// Where to send what is for `node`, and over how many links it then goes: to the node itself if its link works, else to the peer that says it reaches it
-    /// over the fewest. What peers say is a round of heartbeats old for every link, so a way may be taken for a moment that is none any more, but never one of
-    /// more than [`RELAY_LINKS_MAX`] links.
+    /// Where to send what is for `node`, and over how many links it then goes: to the node itself if its link works, else to the
+    /// peer that says it reaches the node over the fewest links. What peers say is a round of heartbeats old for every link. So a
+    /// way may be taken for a moment that is none any more, but never one of more than [`RELAY_LINKS_MAX`] links.
     ///
-    /// A node that died is reached by nobody, but its last promises to others end a little later than that to this node. Until that is over there is no way, so
-    /// that what could wait for the next leader is not sent after the last.
+    /// No peer reaches a node that died, but its last promises to others end a little later than that to this node. Until that is
+    /// over there is no way, so that what could wait for the next leader is not sent after the last.
     pub fn way_to(&self, node: NodeId, now: Time) -> Option<(NodeId, u8)> {
         let destination = self.peer(node)?;
         if destination.is_reached(now) {
@@ -290,14 +293,15 @@ impl LivenessView {
         ways.filter(|(_, links)| *links <= RELAY_LINKS_MAX).min_by_key(|(peer, links)| (*links, *peer))
     }
 
-    /// What this node says to `peer` of the members that its own links do not reach. A way that leads through the peer is none for it.
+    /// What this node says to `peer` of the members that its own links do not reach. A way that leads through the peer is none
+    /// for it.
     pub fn detours_for(&self, peer: NodeId, now: Time) -> Vec<Detour> {
         let unreached = self.peers.iter().filter(|other| other.node != peer && !other.is_reached(now));
         let links = |node| self.way_to(node, now).filter(|(next, _)| *next != peer).map_or(0, |(_, links)| links);
         unreached.map(|other| Detour { node: other.node, links: links(other.node) }).collect()
     }
 
-    /// What this node can say to `peer` of the epochs of those that its links do not reach.
+    /// What this node can say to `peer` of the epochs of the members that the peer's links do not reach.
     pub fn epochs_for(&self, peer: NodeId, now: Time) -> Vec<Known> {
         let unreached = self.peer(peer).into_iter().flat_map(|entry| &entry.detours).filter_map(|detour| self.peer(detour.node));
         unreached.filter(|other| other.is_reached(now)).map(|other| Known { node: other.node, epoch: other.epoch }).collect()
@@ -333,7 +337,8 @@ pub enum Share {
     CatchUp,
 }
 
-/// What is on its way from this node to its peers, and what of the log is in memory, summed over all groups. Written by the node alone.
+/// What is on its way from this node to its peers, and what of the log is in memory, summed over all groups. Written by the node
+/// alone.
 #[derive(Debug, Default, Clone)]
 pub struct FlowView {
     pub(crate) peers: Vec<PeerFlow>,
@@ -424,7 +429,7 @@ impl Placement {
     }
 }
 
-/// Who asked a group to do something, and gets the answer.
+/// The caller that asked a group to do something, and gets the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// A request of this node's own gateway, by its number there.

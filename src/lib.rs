@@ -45,8 +45,8 @@
 //! | what clients and peers say, and what is in the log | [`msg`] |
 //! | what an actor is, what it may see | [`actor`] |
 //! | limits of everything | [`base::limits`] |
-//! | who is alive, who supports whom, for how long | [`liveness`] |
-//! | how a cluster forms, who is let in, which node holds which key | [`ring`] |
+//! | which nodes are alive, which support which, for how long | [`liveness`] |
+//! | how a cluster forms, which nodes are let in, which holds which key | [`ring`] |
 //! | elections, replication, leases, reads without a round trip | [`replica`] |
 //! | what a group's log has come to, and whether replicas agree on it | [`state`] |
 //! | what a write comes to, what an answer waits for | [`store`] |
@@ -65,7 +65,7 @@
 //! | commands, settings, transactions as text | [`cli`] |
 //! | what clients asked and were told, for checkers | [`history`] |
 //! | the Rust client | [`client`] |
-//! | how a transaction is decided, and who finishes it when nodes die | [`txn`] |
+//! | how a transaction is decided, and finished when nodes die | [`txn`] |
 //! | locks, what a participant does | `src/store/participant.rs`, `lines.rs`, `src/state/locks.rs` |
 //! | idempotency tokens, and when they end | `src/state/tokens.rs` |
 //! | several items at one instant | `src/gateway/many.rs` |
@@ -88,7 +88,7 @@
 //! 7. A client is told *done*, *rejected* (certainly not applied) or *unknown* (may have been applied), and nothing in between.
 //! 8. A failed write or sync ends the node. Nothing is retried on a disk that has lied once.
 
-// The docs are for whoever works on it, too: they name what is private.
+// The docs are for whoever works on the project, too: they name what is private.
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod actor;

@@ -1,12 +1,13 @@
 //! Where the members of the cluster are *now*: an address is not part of a node, and a node may come back elsewhere.
 //!
-//! The cluster noted every member's address when it formed, and the operator may have given others. Newer than both is what a node says of itself in its present
-//! life. It says so on every link that it makes; whoever hears it dials it there, tells its own peers, and writes it down in the data directory
-//! (`addresses.json`), so that nodes which are all restarted still find each other. Of two addresses of a node, the one said in the newer epoch counts.
-//! Nodes that move at once meet as long as one of them dials an address that is still right.
+//! The cluster noted every member's address when it formed, and the operator may have given others. Newer than both is what a
+//! node says of itself in its present epoch. It says so on every link that it makes. A node that hears it dials it there, tells
+//! its own peers, and writes it down in the data directory (`addresses.json`). So nodes which are all restarted still find each
+//! other. Of two addresses of a node, the one said in the newer epoch counts. Nodes that move at once meet as long as one of them
+//! dials an address that is still right.
 //!
-//! An address is only a hint where to dial: who answers there is checked by the handshake. So all that was ever known of a node may be tried in turn. News is
-//! taken only from a node whose data directory the cluster has bound to its id.
+//! An address is only a hint where to dial: the handshake checks which node answers there. So all that was ever known of a node
+//! may be tried in turn. News is taken only from a node whose data directory the cluster has bound to its id.
 //!
 //! Clients are told the present addresses with every report of the ring.
 
@@ -38,7 +39,8 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// What was written down in the data directory, and this life's own. A file that cannot be read only costs what is in it.
+    /// What was written down in the data directory, and the present epoch's own. A file that cannot be read only costs what is in
+    /// it.
     pub fn open(directory: &Path, own: NodeAddress) -> Addresses {
         let path = directory.join(FILE);
         let known = read(&path).unwrap_or_else(|error| {
@@ -53,7 +55,8 @@ impl Addresses {
         addresses
     }
 
-    /// Takes in what is newer than what is known, and gives it. What a peer says of this node itself is not: this node knows better.
+    /// Takes in what is newer than what is known, and gives it. What a peer says of this node itself is not: this node knows
+    /// better.
     pub fn learn(&self, news: Vec<NodeAddress>) -> Vec<NodeAddress> {
         let mut known = self.lock();
         let mut newer = Vec::new();
@@ -105,14 +108,15 @@ fn read(path: &Path) -> io::Result<Vec<NodeAddress>> {
     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
 }
 
-/// Whether the address means every interface of a machine (`0.0.0.0`, `[::]`, `0`): to be listened on, never to be dialled by others.
+/// Whether the address means every interface of a machine (`0.0.0.0`, `[::]`, `0`): to be listened on, never to be dialled by
+/// others.
 pub fn is_unspecified(address: &str) -> bool {
     let Some((host, _)) = address.rsplit_once(':') else { return false };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = host.parse::<IpAddr>() {
         return ip.to_canonical().is_unspecified();
     }
-    // Numbers in other forms are what the system makes of them. A name is asked for by nobody here.
+    // Numbers in other forms are what the system makes of them. No name is looked up here.
     let number = host.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b'x' | b'X' | b'.'));
     let numeric = number && host.bytes().next().is_some_and(|b| b.is_ascii_digit());
     numeric && address.to_socket_addrs().is_ok_and(|mut all| all.any(|one: SocketAddr| one.ip().is_unspecified()))

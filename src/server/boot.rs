@@ -1,18 +1,21 @@
-//! Whether the machine has been up since the last life of the node in a data directory began.
+//! Whether the machine has been up since the last epoch of the node in a data directory began.
 //!
-//! What a process has written outlives it in the page cache, synced or not; only the end of the machine loses it. So a file in the directory, `BOOT`, says
-//! on which boot of the machine nodes have run there, and since which epoch. It is never synced: it means something only while the page cache lives.
+//! What a process has written outlives it in the page cache, synced or not; only the end of the machine loses it. So a file in
+//! the directory, `BOOT`, says on which boot of the machine nodes have run there, and since which epoch. The file is never
+//! synced: it means something only while the page cache lives.
 //!
-//! 1. *The life that wrote nothing* (seed 13901). The note first said nothing of epochs. A machine lost power; the next life began lossy, noted the new boot,
-//!    and was killed before its first batch was written. The third life found the note current, and in the log the last batch of the *first* life, which had
-//!    begun whole: it took itself for whole, and voted without what the first had acknowledged and lost. So the note says where it begins, and holds only if
-//!    the log ends in an epoch that is not before.
+//! 1. *The epoch that wrote nothing* (seed 13901). The note first said nothing of epochs. A machine lost power; the next epoch
+//!    began lossy, noted the new boot, and was killed before its first batch was written. The third epoch found the note current,
+//!    and in the log the last batch of the *first* epoch, which had begun whole. It took itself for whole, and voted without what
+//!    the first had acknowledged and lost. So the note says where it begins, and holds only if the log ends in an epoch that is
+//!    not before.
 //!
-//! It is written before the node acknowledges anything, and taken away at the first write or sync that fails, by the thread that sees it fail: after that the page cache may
-//! show what the medium never got, and forget it later. A copy of the directory says nothing: the note names the directory that it is for.
+//! The note is written before the node acknowledges anything. The first write or sync that fails takes it away, in the thread
+//! that sees the failure: after that the page cache may show what the medium never got, and forget it later. A copy of the
+//! directory says nothing: the note names the directory that it is for.
 //!
-//! What this cannot notice: a file system that was torn away and mounted again with the machine running, and no sync failing in between; a process that is killed in the
-//! instant between a failed sync and the end of the note.
+//! What this cannot notice: a file system that was torn away and mounted again with the machine running, and no sync failing in
+//! between; a process that is killed in the instant between a failed sync and the end of the note.
 
 use crate::base::Epoch;
 use std::fs;

@@ -50,7 +50,8 @@ impl ClientLink {
         }
     }
 
-    /// Closes the connection after what waits. The goodbye promises that what is unanswered was not taken, so it is said only if that is so.
+    /// Closes the connection after what waits. The goodbye promises that what is unanswered was not taken, so it is said only if
+    /// that is so.
     pub fn finish(&self, goodbye: Goodbye) {
         let all_answered = self.in_progress.load(Ordering::Relaxed) == 0;
         self.outgoing.finish(all_answered.then_some(goodbye));
@@ -139,8 +140,8 @@ async fn read_requests<R: AsyncRead + Unpin>(
         let count = events.len();
         link.in_progress.fetch_add(count, Ordering::Relaxed);
         if !network.inbox.push_all(&mut events) {
-            // The node has ended and never sees them. The goodbye says so: this connection is among those that the network bids farewell to, since
-            // nobody is let in after that.
+            // The node has ended and never sees these requests. The goodbye says so: the network bids this connection farewell,
+            // since no connection is let in after that.
             link.in_progress.fetch_sub(count, Ordering::Relaxed);
             return std::future::pending().await;
         }

@@ -1,9 +1,9 @@
 //! The configuration of a server: what can be set, where it may be set, and what holds in the end.
 //!
-//! Every setting is a flag, an environment variable and a key of a TOML file, by one name (`wal_sync_interval`: `--wal-sync-interval`,
-//! `RINGSEED_WAL_SYNC_INTERVAL`). A flag goes before the environment, that before the file, that before the default. All that is
-//! wrong is reported at once: which setting, where it was set, what was expected, and, for an unknown name, the one that was probably
-//! meant. One table ([`SETTINGS`]) is the source of all of it.
+//! Every setting is a flag, an environment variable and a key of a TOML file, by one name (`wal_sync_interval`:
+//! `--wal-sync-interval`, `RINGSEED_WAL_SYNC_INTERVAL`). A flag goes before the environment, that before the file, that before
+//! the default. All that is wrong is reported at once: which setting, where it was set, what was expected, and, for an unknown
+//! name, the name that was probably meant. One table ([`SETTINGS`]) is the source of all of it.
 
 mod file;
 mod table;
@@ -285,14 +285,15 @@ impl Resolved {
     }
 }
 
-/// Whether a part of a filter names a level, alone or behind a module. A word that is no level would be taken for a module, and turn all else off.
+/// Whether a part of a filter names a level, alone or behind a module. Text that is no level would be taken for a module, and
+/// turn all else off.
 fn is_log_directive(part: &str) -> bool {
     let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();
     ["off", "error", "warn", "info", "debug", "trace"].iter().any(|name| level.eq_ignore_ascii_case(name))
 }
 
-/// Kubernetes sets these for every container when there is a service of the name `ringseed`: `RINGSEED_SERVICE_HOST`, `RINGSEED_PORT=tcp://10.0.0.1:7501`,
-/// `RINGSEED_PORT_7501_TCP_ADDR`. None is a setting.
+/// Kubernetes sets these for every container when there is a service of the name `ringseed`: `RINGSEED_SERVICE_HOST`,
+/// `RINGSEED_PORT=tcp://10.0.0.1:7501`, `RINGSEED_PORT_7501_TCP_ADDR`. None is a setting.
 fn is_of_kubernetes(name: &str, value: &str) -> bool {
     name.starts_with("SERVICE_") || name.starts_with("PORT_") || (name == "PORT" && value.contains("://"))
 }

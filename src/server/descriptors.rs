@@ -1,14 +1,16 @@
 //! How the descriptors that the process may have open are shared out, so that clients never take those of the log.
 //!
-//! At the start the soft limit is raised to the hard one, and divided: the server's own (segments of the log, links to peers, small change), the peers'
-//! connections, handshakes, and what is left for clients. If that is less than `max_connections`, fewer are let in, and a warning says what to set.
+//! At the start the soft limit is raised to the hard one, and divided: the server's own (segments of the log, links to peers,
+//! small change), the peers' connections, handshakes, and what is left for clients. If that is less than `max_connections`, fewer
+//! are let in, and a warning says what to set.
 //!
-//! **The line.** That sum is only as good as our counting, and others may open files in this process as well. So there is a second bound that needs no
-//! counting: the system gives the lowest free descriptor, and an accepted connection that was given the line's or a higher one is closed at once. No
-//! connection ever has a descriptor from the line on: as many as the servers of the process may need for themselves are theirs.
+//! **The line.** That sum is only as good as our counting, and others may open files in this process as well. So there is a
+//! second bound that needs no counting. The system gives the lowest free descriptor. An accepted connection that was given the
+//! line's descriptor or a higher one is closed at once. No connection ever has a descriptor from the line on: as many as the
+//! servers of the process may need for themselves are theirs.
 //!
-//! **Out of descriptors all the same** (the system's own limit, or a process that embeds a server): to open a segment is tried again until it succeeds,
-//! as on a disk that stalls; a listener waits, and says so now and then.
+//! **Out of descriptors all the same** (the system's own limit, or a process that embeds a server): the opening of a segment is
+//! retried until it succeeds, as on a disk that stalls; a listener waits, and says so now and then.
 
 use super::error::StartError;
 use crate::base::Duration;
@@ -20,7 +22,7 @@ use std::time::Instant;
 const SEGMENTS_MAX: usize = 128;
 /// Connections whose other end has not said hello yet. One more is told that there are too many.
 const HANDSHAKES_MAX: usize = 512;
-/// Connections that are being told why they are not wanted. One more is closed without a word.
+/// Connections that are being told why they are not wanted. One more is closed without a message.
 const REFUSALS_MAX: usize = 64;
 /// Fewer clients than this are not worth a start.
 const CLIENTS_MIN: usize = 16;
@@ -45,7 +47,8 @@ pub struct Share {
     pub line: u64,
 }
 
-/// Raises the process's limit as far as it goes, and gives this server's share of it. `servers`: how many there are to be in the process.
+/// Raises the process's limit as far as it goes, and gives this server's share of it. `servers`: how many there are to be in the
+/// process.
 pub fn claim(clients_wanted: usize, peers: usize, servers: usize) -> Result<Share, StartError> {
     let limit = raise_limit();
     let needed = needed(clients_wanted, peers, servers);

@@ -6,8 +6,8 @@
 //! DIR/log/NNNNNNNN.log   one segment each; 0: the witness of the log's end
 //! ```
 //!
-//! The lock goes with the process, however it ends, so a killed server leaves nothing to clean up. All of it is the owner's alone: see
-//! [`private`](super::private).
+//! The lock goes with the process, however it ends, so a killed server leaves nothing to clean up. All of it is the owner's
+//! alone: see [`private`](super::private).
 
 use super::error::StartError;
 use super::notices::Progress;
@@ -42,7 +42,8 @@ impl DataDirectory {
         private::make_directory(&log).map_err(failed)?;
         let lock_path = path.join("LOCK");
         if !lock_path.exists() {
-            // The directories' own names must survive a power loss, as the files in them will. The lock file is made after that: where it is, they do.
+            // The directories' own names must survive a power loss, as the files in them will. The lock file is made after that:
+            // where it is, they do.
             private::sync_names(&log, sync_directory).map_err(failed)?;
         }
         let mut lock = private::file().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
@@ -73,7 +74,8 @@ impl DataDirectory {
     }
 }
 
-/// Directories and files that an older version made are readable by everybody. Only what is ours is touched: the directory may hold other things.
+/// Directories and files that an older version made are readable by all users. Only what is ours is touched: the directory may
+/// hold other things.
 fn close_to_others(directory: &Path, log: &Path, lock: &Path) -> io::Result<()> {
     let mut closed = 0;
     for path in [directory, log, lock] {
@@ -190,7 +192,7 @@ impl LogDevice for SegmentFiles {
     }
 }
 
-/// Random bytes of the operating system: for the id of a new directory and the seed of a life.
+/// Random bytes of the operating system: for the id of a new directory and the seed of an epoch.
 pub fn entropy() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;

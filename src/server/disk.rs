@@ -1,14 +1,14 @@
 //! The disk's threads: what the log asks for, done with real files.
 //!
-//! One thread executes `Write` and `Sync` in the order given; one `Create` and `SyncDirectory` in theirs; one `Read`. So neither a slow read nor
-//! the making of the next segment (tens of megabytes of zeros) delays a sync. That writes overtake the making of a segment is
-//! nobody's concern: the log writes into one, and syncs it, only after it was told that file and name are durable.
-//! The results of a write and of the sync behind it reach the node together: one wake-up for both.
+//! One thread executes `Write` and `Sync` in the order given; one `Create` and `SyncDirectory` in theirs; one `Read`. So neither
+//! a slow read nor the making of the next segment (tens of megabytes of zeros) delays a sync. Writes may overtake the making of a
+//! segment: the log writes into a segment, and syncs it, only after it was told that file and name are durable. The results of a
+//! write and of the sync behind it reach the node together: one wake-up for both.
 //!
-//! A failed write or sync is reported once and never tried again here: after a failed fdatasync the kernel has marked the pages
+//! A failed write or sync is reported once and never retried here. After a failed fdatasync the kernel has marked the pages
 //! clean, and a second call would succeed without having written them (Rebello et al., "Can Applications Recover from fsync
-//! Failures?", 2020). What follows from it is the node's to decide: it halts. To *open* a file for want of a descriptor is no failure of the
-//! disk: it is tried again until it succeeds, which the node sees as a disk that stalls.
+//! Failures?", 2020). What follows from it is the node's to decide: it halts. To lack a descriptor for *opening* a file is no
+//! failure of the disk: the opening is retried until it succeeds, which the node sees as a disk that stalls.
 
 use super::boot::BootNote;
 use super::clock::{CpuMeters, Thread};
@@ -45,7 +45,7 @@ pub struct Disk {
     allocate: Option<Sender<(IoId, DiskOp)>>,
     read: Option<Sender<(IoId, Place)>>,
     threads: Vec<JoinHandle<()>>,
-    /// Nothing is tried again any more.
+    /// Nothing is retried any more.
     ending: Arc<AtomicBool>,
 }
 
@@ -61,8 +61,8 @@ impl Disk {
         meters: &Arc<CpuMeters>,
     ) -> io::Result<Disk> {
         let ending = Arc::new(AtomicBool::new(false));
-        // None of the channels has a limit of its own: the log bounds the bytes that are not durable and the reads in progress, and makes
-        // one segment at a time.
+        // None of the channels has a limit of its own: the log bounds the bytes that are not durable and the reads in progress,
+        // and makes one segment at a time.
         let (log_sender, log_receiver) = unbounded();
         let (allocate_sender, allocate_receiver) = unbounded();
         let (read_sender, read_receiver) = unbounded();

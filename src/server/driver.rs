@@ -1,8 +1,9 @@
 //! The node's thread: takes what happened, lets the node step, and hands out what the node wants done. It never waits for I/O.
 //!
-//! One turn: take what must not wait and a portion of the rest (or wait for an event until the node's deadline); step each, with the time sampled
-//! after it was taken; flush, at the latest when the steps have taken [`ROUND_MAX`]; hand messages to the network thread, then disk operations to the disk's threads. Messages go first: an append
-//! leaves for the followers before the leader's own sync begins. What must not leave before a sync, the node keeps to itself.
+//! One turn: take what must not wait and a portion of the rest (or wait for an event until the node's deadline); step each, with
+//! the time sampled after it was taken; flush, at the latest when the steps have taken [`ROUND_MAX`]; hand messages to the
+//! network thread, then disk operations to the disk's threads. Messages go first: an append leaves for the followers before the
+//! leader's own sync begins. What must not leave before a sync, the node keeps to itself.
 
 use super::clock::{Clock, CpuMeters, Thread, wall_clock_ms};
 use super::directory::DataDirectory;
@@ -17,7 +18,8 @@ use crate::node::{Effect, Event, Fatal, Node};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// How long a node steps before it flushes, looks at its deadline and takes what must not wait: a heartbeat is late by this and one step.
+/// How long a node steps before it flushes, looks at its deadline and takes what must not wait: a heartbeat is late by this and
+/// one step.
 const ROUND_MAX: Duration = Duration::from_millis(5);
 /// How often a node that is awake is told the wall-clock time. One that has nothing to do is not woken for it.
 const WALL_CLOCK_EVERY: Duration = Duration::from_secs(1);
@@ -60,7 +62,7 @@ enum Verdict {
     Halt(Fatal),
 }
 
-/// However the thread ends, a panic of the node included: the sockets close, and whoever waits is told.
+/// However the thread ends, a panic of the node included: the sockets close, and every waiting caller is told.
 #[derive(Debug)]
 struct Ending {
     network: Arc<Network>,

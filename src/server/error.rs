@@ -13,7 +13,7 @@ pub enum StartError {
     Listen { address: String, error: io::Error },
     /// The data directory cannot be made, read or written.
     Directory { path: PathBuf, error: io::Error },
-    /// Another process has the data directory: this one, if its lock file says.
+    /// Another process has the data directory: the process of this id, if its lock file says.
     Locked { path: PathBuf, process: Option<u32> },
     /// The disk failed during recovery.
     Disk { path: PathBuf, error: DiskError },

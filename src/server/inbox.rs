@@ -1,15 +1,15 @@
 //! The node's inbox: many producers, one thread that waits with a deadline.
 //!
-//! Producers hand over what one read or one sync gave at once, and the node takes all there is at once: one lock on either side per batch,
-//! and one wake-up only when the node sleeps. A channel costs both for every event.
+//! Producers hand over what one read or one sync gave at once, and the node takes all there is at once: one lock on either side
+//! per batch, and one wake-up only when the node sleeps. A channel costs both for every event.
 //!
-//! **Two queues.** What must not wait (heartbeats and votes, results of writes and syncs, the clock) is *control*, and overtakes *bulk*: entries,
-//! requests, values read. The node takes all control there is, and of bulk a bounded portion, so that a heartbeat waits for one portion and
-//! not for a backlog. Overtaking is safe: envelopes may be reordered anyhow, reads of the disk overtake in any case, and results of writes and syncs
-//! keep their order among themselves.
+//! **Two queues.** What must not wait (heartbeats and votes, results of writes and syncs, the clock) is *control*, and overtakes
+//! *bulk*: entries, requests, values read. The node takes all control there is, and of bulk a bounded portion. So a heartbeat
+//! waits for one portion and not for a backlog. Overtaking is safe: envelopes may be reordered anyhow, reads of the disk overtake
+//! in any case, and results of writes and syncs keep their order among themselves.
 //!
-//! A producer that can wait (a connection) does so while too many events or bytes are waiting in its lane; its sockets fill up, and
-//! the other end feels it. The disk's results never wait: there are no more of them than operations in progress.
+//! A producer that can wait (a connection) does so while too many events or bytes are waiting in its lane; its sockets fill up,
+//! and the other end feels it. The disk's results never wait: there are no more of them than operations in progress.
 
 use super::peers::envelope_size;
 use crate::base::{Duration, Time};
@@ -46,7 +46,7 @@ struct State {
     bulk_size: usize,
     /// The node waits on `filled`.
     sleeps: bool,
-    /// Somebody waits on `emptied`.
+    /// A thread waits on `emptied`.
     crowded: bool,
     /// End without a farewell.
     aborted: bool,
@@ -160,8 +160,8 @@ impl Inbox {
         }
     }
 
-    /// Moves all control and a portion of bulk into `events`, which must be empty; waits for something until `deadline` at the latest, by the caller's clock
-    /// `now`.
+    /// Moves all control and a portion of bulk into `events`, which must be empty; waits for something until `deadline` at the
+    /// latest, by the caller's clock `now`.
     pub fn take(&self, events: &mut Vec<Event>, now: impl Fn() -> Time, deadline: Option<Time>) -> Taken {
         assert!(events.is_empty(), "the last batch was stepped");
         let mut state = self.lock();
@@ -202,7 +202,7 @@ impl Inbox {
     }
 
     fn wake(&self, mut state: MutexGuard<'_, State>) {
-        // Whoever clears the flag wakes; the rest of a burst finds it cleared.
+        // The sender that clears the flag wakes the thread; the rest of a burst finds it cleared.
         let sleeps = std::mem::take(&mut state.sleeps);
         drop(state);
         if sleeps {

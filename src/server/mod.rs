@@ -8,13 +8,13 @@
 //! ```
 //!
 //! - [`driver`]: the node's thread. It steps the node, and never waits for I/O.
-//! - [`boot`]: whether the machine stayed up since the last life.
+//! - [`boot`]: whether the machine stayed up since the last epoch.
 //! - [`disk`]: the log's thread (write, sync, in order) and the thread for reads. [`directory`]: lock, segments, recovery's view.
-//!   [`private`]: that nobody else can read them.
-//! - [`net`]: the network thread: one listener; [`peers`] and [`clients`] are its two kinds of connection, the handshake tells them
-//!   apart, [`crate::wire`] moves their bytes.
+//!   [`private`]: that no other user can read them.
+//! - [`net`]: the network thread: one listener; [`peers`] and [`clients`] are its two kinds of connection, the handshake tells
+//!   them apart, [`crate::wire`] moves their bytes.
 //! - [`addresses`]: where the members are now.
-//! - [`descriptors`]: who may open how much.
+//! - [`descriptors`]: which part may open how much.
 //! - [`notices`]: what the log says of the node's states: once when one begins, once when it ends.
 //! - [`inbox`]: where everything that happens to the node waits for it.
 //!
@@ -22,8 +22,8 @@
 //! transport may lose and repeat; the disk executes in order and answers once. Memory is bounded: each queue and buffer has a
 //! limit that is named where it is kept.
 //!
-//! **Ends.** A clean stop hands leaderships away, syncs, answers, and says goodbye. A halt (the disk failed) says nothing more. A panic of
-//! the node's thread ends the server as a crash would.
+//! **Ends.** A clean stop hands leaderships away, syncs, answers, and says goodbye. A halt (the disk failed) says nothing more. A
+//! panic of the node's thread ends the server as a crash would.
 //!
 //! Left out: TLS, HTTP, several nodes on one set of sockets.
 
@@ -211,7 +211,7 @@ impl Server {
 
     /// Waits until the server has ended by itself or was stopped; [`Server::join`] then says how, at once.
     pub async fn ended(&self) {
-        // The sender is gone when it has ended without a word: also an end.
+        // The sender is gone when it has ended without a message: also an end.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
@@ -304,8 +304,8 @@ impl core::fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs one server until SIGINT or SIGTERM (a clean stop; a second one ends it at once) or until it fails. Blocks. `started` is called
-/// once it listens.
+/// Runs one server until SIGINT or SIGTERM (a clean stop; a second one ends it at once) or until it fails. Blocks. `started` is
+/// called once it listens.
 pub fn run(settings: ServerSettings, started: impl FnOnce(SocketAddr)) -> Result<(), RunError> {
     let server = Server::start(settings).map_err(RunError::Start)?;
     started(server.address());

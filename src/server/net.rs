@@ -1,8 +1,9 @@
-//! The network thread: one listener for peers and clients, links to the peers, and the way of what the node says to the right socket.
+//! The network thread: one listener for peers and clients, links to the peers, and the way of what the node says to the right
+//! socket.
 //!
-//! A current-thread tokio runtime of its own runs here; everything in this module that is `async` runs on that thread. The node hands over
-//! all that one flush had to say at once, and messages are encoded here, off the node's thread. Nothing here blocks the
-//! node, whatever the sockets do: queues are bounded and drop (peers) or cut off (clients).
+//! A current-thread tokio runtime of its own runs here; everything in this module that is `async` runs on that thread. The node
+//! hands over all that one flush had to say at once, and messages are encoded here, off the node's thread. Nothing here blocks
+//! the node, whatever the sockets do: queues are bounded and drop (peers) or cut off (clients).
 
 use super::addresses::Addresses;
 use super::clients::{self, ClientLink};
@@ -106,14 +107,14 @@ pub struct Network {
     connection_last: AtomicU64,
     handshakes: AtomicUsize,
     refusals: AtomicUsize,
-    /// Who was refused, as what, and why: whoever is knocks again, and would fill the log.
+    /// Which callers were refused, as what, and why: a refused caller knocks again, and would fill the log.
     pub refused: Repeats<(NodeId, Role, Reason)>,
     outbox: Outbox,
     /// The clean end has begun.
     parting: OnceLock<Goodbye>,
 }
 
-/// Who this node is, in this life.
+/// This node, in its present epoch.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     pub node: NodeId,
@@ -180,8 +181,8 @@ impl Network {
         Hello { role: Role::Peer, node, epoch, cluster: self.cluster.get().copied(), directory }
     }
 
-    /// What this node says of itself to whoever has dialled it: who it is. Its epoch and its directory, by which peers know it, are told where this
-    /// node dials.
+    /// What this node says of itself to a caller that has dialled it: its id. Its epoch and its directory, by which peers know
+    /// it, are told where this node dials.
     pub fn answer(&self) -> Hello {
         Hello { epoch: Epoch::ZERO, directory: DirectoryId::default(), ..self.hello() }
     }
@@ -206,7 +207,7 @@ impl Network {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number that no connection of this life had.
+    /// A number that no connection of this epoch had.
     pub fn next_connection(&self) -> ConnId {
         ConnId(self.connection_last.fetch_add(1, Ordering::Relaxed) + 1)
     }
@@ -234,7 +235,7 @@ impl Network {
         }
     }
 
-    /// What whoever comes now is told, once the clean end has begun. The node sees nothing of theirs any more.
+    /// What a caller is told that comes once the clean end has begun. The node sees nothing of it any more.
     pub fn parting(&self) -> Option<&Goodbye> {
         self.parting.get()
     }
@@ -278,7 +279,7 @@ impl Network {
         }
     }
 
-    /// Whether the node has said anything in this life. Before, its epoch is not durable: the next life's might be older.
+    /// Whether the node has said anything in this epoch. Before, the epoch is not durable: the next one might be older.
     pub fn has_spoken(&self) -> bool {
         self.spoken.load(Ordering::Relaxed)
     }
@@ -294,7 +295,7 @@ impl Network {
         let _ = self.bindings.set(formation.members.iter().map(|member| (member.node, member.directory)).collect());
     }
 
-    /// The cluster has formed, durably here. The node is asked which directory belongs to whom.
+    /// The cluster has formed, durably here. The node is asked which directory belongs to which id.
     pub fn learn_cluster(&self, cluster: ClusterId) {
         if self.cluster.set(cluster).is_ok() {
             let request = Request { id: 0, timeout_ms: 1_000, body: RequestBody::Ring };
@@ -431,8 +432,8 @@ pub fn run(network: &Arc<Network>, listener: std::net::TcpListener, seed: u64) -
             }
         }
         if network.route().await == End::Drain {
-            // With it goes the listener: whoever dials now is refused at once, and asks another node. Taken in, it would send requests that nobody
-            // answers, and wait for as long as the others' farewell takes.
+            // With it goes the listener: a caller that dials now is refused at once, and asks another node. Taken in, it would
+            // send requests that no node answers, and wait for as long as the others' farewell takes.
             listening.abort();
             farewell(network).await;
         }
@@ -493,7 +494,7 @@ async fn listen(network: Arc<Network>, listener: TcpListener) {
     }
 }
 
-/// Small messages leave at once; a peer or client that vanished without a word is noticed.
+/// Small messages leave at once; a peer or client that vanished without a message is noticed.
 pub fn tune(stream: &TcpStream) {
     let tuned = stream.set_nodelay(true).and_then(|()| {
         use rustix::net::sockopt;
@@ -532,7 +533,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut st
         Role::Client => network.client_wanted(&theirs),
         Role::Peer | Role::PeerControl => peers::wanted(network, &theirs),
     };
-    // One whose handshake was under way when the end began.
+    // A connection whose handshake was under way when the end began.
     if let Some(goodbye) = network.parting() {
         return network.refuse(&mut stream, goodbye).await;
     }

@@ -1,14 +1,16 @@
-//! What the log says of the node's states: one line when a state begins that an operator can act on, one when it ends, and never one per request.
+//! What the log says of the node's states: one line when a state begins that an operator can act on, one when it ends, and never
+//! one per request.
 //!
 //! - [`watch`](self): `notices/watch.rs` compares how the node does ([`Health`]) with how it did a second ago, and gives lines.
 //! - [`repeats`](self): `notices/repeats.rs` says how often something has happened instead of saying it each time.
 //! - [`Progress`]: of a recovery that takes long.
 //!
-//! **Levels.** `error`: data or service is missing, and will be until somebody acts. `warn`: something is wrong, and the cluster gets along. `info`: what an operator wants to
-//! know afterwards, and the end of every state that was told at a higher level. Everything about single connections is `debug`.
+//! **Levels.** `error`: data or service is missing, and will be until the operator acts. `warn`: something is wrong, and the
+//! cluster gets along. `info`: what an operator wants to know afterwards, and the end of every state that was told at a higher
+//! level. Everything about single connections is `debug`.
 //!
-//! The node's thread never waits for standard error: it hands over what there is to say, and a thread of its own says it. If that falls behind, a look is left out; the next
-//! one tells the same.
+//! The node's thread never waits for standard error: it hands over what there is to say, and a thread of its own says it. If that
+//! falls behind, a look is left out; the next one tells the same.
 
 mod repeats;
 #[cfg(test)]
@@ -132,7 +134,7 @@ pub fn torn(node: NodeId, torn: &Torn) {
     } else {
         info(format!(
             "behind the end of the log, at byte {offset} of segment {segment}, are {bytes} bytes of no whole batch: a crash cut a write off there, in the \
-             last life or before; they are overwritten, and nothing needs to be done"
+             last run of the node or before; they are overwritten, and nothing needs to be done"
         ))
     };
     say(node, &line);

@@ -1,16 +1,17 @@
 //! Connections between nodes: each node dials every other, and says what it has to say on the connection that it dialled.
 //!
-//! So neither side has to agree with the other on which connection counts. In each direction there are two, one for each [`Lane`]: what keeps
-//! leaders in office (heartbeats, votes) shares no queue, no socket buffer and no reader with bulk. While the control lane has no connection, its
-//! messages take the bulk lane's. That lanes overtake each other is no more than the transport may do anyhow. A
-//! link that is lost is dialled again, after a pause that doubles up to a second, with jitter, and at once when the peer
-//! itself turns up. A peer may have moved: what it said last is dialled first, and then, in turn, all other addresses that were ever known of it; the
-//! handshake says who answers.
+//! So neither side has to agree with the other on which connection counts. In each direction there are two, one for each
+//! [`Lane`]: what keeps leaders in office (heartbeats, votes) shares no queue, no socket buffer and no reader with bulk. While
+//! the control lane has no connection, its messages take the bulk lane's. Lanes overtake each other, as the transport may do
+//! anyhow. A link that is lost is dialled again, after a pause that doubles up to a second, with jitter, and at once when the
+//! peer itself turns up. A peer may have moved. So the address that it said last is dialled first, and then, in turn, all others
+//! that were ever known of it; the handshake says which node answers.
 //!
-//! **Who is let in.** A node id belongs to one data directory. While a connection from the right one is open (the one that the cluster
-//! bound to the id; before it formed, the first that came), another directory that claims the id is refused. A newer connection
-//! from the same directory takes the older one's place: the older is what a restart or a cut cable left behind. A wrong directory
-//! is let in while the right one is away, so that the node itself can tell it why it is refused.
+//! **Which connections are let in.** A node id belongs to one data directory: to that which the cluster bound to the id, or,
+//! before it formed, to the first that came. While a connection from the right directory is open, another directory that claims
+//! the id is refused. A newer connection from the same directory takes the older one's place: the older is what a restart or a
+//! cut cable left behind. A wrong directory is let in while the right one is away, so that the node itself can tell it why it is
+//! refused.
 
 use super::net::{Network, NetworkCounters, tune};
 use crate::base::limits::{ENVELOPE_MESSAGES_MAX, FRAME_SIZE_MAX};
@@ -250,7 +251,7 @@ fn answer_size(body: &crate::msg::client::ResponseBody, fixed: usize) -> usize {
     }
 }
 
-/// Dials the peer `node` in one lane, for as long as the network lives.
+/// Dials the peer `node` in one lane, for as long as the network runs.
 pub async fn keep_link(network: Arc<Network>, node: NodeId, lane: Lane, seed: u64) {
     let peer = network.peer(node).expect("made from the list of peers");
     let mut random = random::stream(seed, &format!("dial {node} {lane:?}"));
@@ -426,7 +427,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mu
     }
 }
 
-/// Takes out what is for the server, from a node that the cluster knows to be the one that it says.
+/// Takes out what is for the server, from a node that the cluster has checked.
 fn take_addresses(network: &Arc<Network>, envelope: &mut Envelope) {
     let bound = network.bound_directory(envelope.from) == Some(envelope.directory);
     envelope.messages.retain_mut(|message| match message {

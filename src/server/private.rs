@@ -1,8 +1,8 @@
-//! What is kept on the disk is the owner's alone: directories 0700, files 0600, whatever the umask; and a directory that is made survives a
-//! power loss.
+//! What is kept on the disk is the owner's alone: directories 0700, files 0600, whatever the umask; and a directory that is made
+//! survives a power loss.
 //!
-//! Every file and directory of a server is made through here. What an older version, or a hand, left open to others is closed at the start.
-//! The mode of what belongs to another user cannot be changed: that is said, and no reason to stop.
+//! Every file and directory of a server is made through here. What an older version, or a hand, left open to others is closed at
+//! the start. The mode of what belongs to another user cannot be changed: that is said, and no reason to stop.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -28,8 +28,8 @@ pub fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
 }
 
-/// Makes the name of `path` durable, and that of every directory above it: a name lasts once the directory that holds it is synced. Directories that we
-/// may not open hold no name that we made.
+/// Makes the name of `path` durable, and that of every directory above it: a name lasts once the directory that holds it is
+/// synced. Directories that we may not open hold no name that we made.
 pub fn sync_names(path: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     for above in std::path::absolute(path)?.ancestors().skip(1) {
         match sync(above) {

@@ -118,7 +118,8 @@ impl ServerSettings {
         }
     }
 
-    /// What was fixed when the cluster formed cannot be set otherwise. A default that is another is no wish; anything else is refused.
+    /// What was fixed when the cluster formed cannot be set otherwise. A default that is another is no wish; anything else is
+    /// refused.
     pub(super) fn check_formed(&self, formation: &Formation) -> Result<(), StartError> {
         let (ours, formed, default) = (self.cluster, formation.options, ClusterOptions::default());
         let fixed = [

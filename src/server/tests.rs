@@ -135,7 +135,7 @@ async fn one_directory_has_a_node_id_and_its_newest_connection_counts() {
     handshake::dial(&mut second, &peer(2)).await.expect("welcome");
     assert_eq!(goodbye(&mut first).await.reason, Reason::Replaced);
     drop(second);
-    // When the first is gone, who comes next may be the right one.
+    // When the first is gone, the next connection may be from the right directory.
     for _ in 0..100 {
         let mut third = running.dial().await;
         handshake::dial(&mut third, &impostor).await.expect("a hello in any case");

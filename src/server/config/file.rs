@@ -1,7 +1,7 @@
 //! Reads settings from a TOML file, each with the line that it stands on.
 //!
-//! A value may be written as a string or, where it is a number, as an integer: both are read as the same text that a flag would have.
-//! `peers` may also be a table (`[peers]`, then `1 = "host:port"`) or a list (`["1=host:port", ...]`).
+//! A value may be written as a string or, where it is a number, as an integer: both are read as the same text that a flag would
+//! have. `peers` may also be a table (`[peers]`, then `1 = "host:port"`) or a list (`["1=host:port", ...]`).
 
 use super::{ConfigError, Origin, Problem};
 use std::path::Path;

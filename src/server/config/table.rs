@@ -1,5 +1,5 @@
-//! The one table of settings. Flags, environment variables, file keys, help texts, `ringseed config` and the table in the README all come
-//! from it; a setting is added here and nowhere else.
+//! The one table of settings. Flags, environment variables, file keys, help texts, `ringseed config` and the table in the README
+//! all come from it; a setting is added here and nowhere else.
 
 use super::Configuration;
 use super::text::{Shape, Value};
@@ -35,7 +35,7 @@ impl Setting {
         format!("RINGSEED_{}", self.name.to_ascii_uppercase())
     }
 
-    /// The value that holds when nobody says anything.
+    /// The value that holds when no source gives another.
     pub fn default_text(&self) -> String {
         (self.get)(&Configuration::default()).text()
     }
@@ -155,7 +155,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "heartbeat_interval",
         shape: between(1, 60_000),
-        help: "How often each node tells each other one that it lives",
+        help: "How often each node tells each other node that it is up",
         of_cluster: false,
         get: |c| Value::Duration(c.server.heartbeat_interval),
         set: |c, v| c.server.heartbeat_interval = duration(v),

@@ -1,5 +1,5 @@
-//! How settings read and print: durations (`100ms`, `5s`), sizes (`64MiB`), addresses, lists of peers; and which known name is nearest to a
-//! wrong one.
+//! How settings read and print: durations (`100ms`, `5s`), sizes (`64MiB`), addresses, lists of peers; and which known name is
+//! nearest to a wrong one.
 
 use crate::base::{Duration, NodeId};
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ pub enum Shape {
     Path,
     /// Any text without line breaks.
     Text,
-    /// One of these words.
+    /// One of these values.
     Choice(&'static [&'static str]),
     /// `1=host:port,2=host:port`.
     Peers,

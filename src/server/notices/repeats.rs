@@ -1,7 +1,8 @@
 //! How often something has happened, instead of a line each time.
 //!
-//! The first time is told at once. If it goes on, that is told with a count: after a minute, then after ten times as long each time, up to an hour. When it has not
-//! happened for a while, that is told once, if it was told more than once or has happened since it was last told.
+//! The first time is told at once. If it goes on, that is told with a count: after a minute, then after ten times as long each
+//! time, up to an hour. When it has not happened for a while, that is told once. (Only if it was told more than once, or has
+//! happened since it was last told.)
 
 use super::{Line, info};
 use crate::base::Duration;
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 const AGAIN_AFTER_MIN: Duration = Duration::from_secs(60);
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(3600);
-/// Longer than whoever knocks waits between two tries.
+/// Longer than a refused caller waits between two attempts.
 const QUIET_AFTER: Duration = Duration::from_secs(120);
 /// Things that are counted each by itself. Beyond: together, as one.
 const KEYS_MAX: usize = 64;
@@ -38,7 +39,8 @@ impl<K> Default for Repeats<K> {
 }
 
 impl<K: Ord> Repeats<K> {
-    /// It has happened. `Some`: it is to be said now, and it has happened so often since it was last said. `name`: how its end is told.
+    /// It has happened. `Some`: it is to be said now, and it has happened so often since it was last said. `name`: how its end is
+    /// told.
     pub fn happened(&self, now: Instant, key: K, name: impl FnOnce() -> String) -> Option<u64> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = Some(key);

@@ -1,7 +1,7 @@
 //! Compares how a node does with how it did, and says what has begun and what has ended.
 //!
-//! Each state here is *absent*, *pending* (it is there, but for too short a time to be worth a line) or *told*. Only one that was told has an end that is told.
-//! A node that is refused, or stopping, has no other state that matters.
+//! Each state here is *absent*, *pending* (it is there, but for too short a time to be worth a line) or *told*. Only the end of a
+//! told state is told. A node that is refused, or stopping, has no other state that matters.
 
 use super::{Line, Repeats, error, info, warn};
 use crate::base::{Duration, NodeId, Place, SegmentId, Time};
@@ -79,7 +79,7 @@ pub struct Watch {
     clock: State,
     led: Led,
     rot: Repeats<(SegmentId, u32)>,
-    /// Whose values were found corrupt: the node says it once.
+    /// The keys whose values were found corrupt: the node says it once.
     rotten: BTreeMap<(SegmentId, u32), String>,
 }
 
@@ -356,7 +356,7 @@ fn list(nodes: &[NodeId]) -> String {
     format!("{} {}", if nodes.len() == 1 { "node" } else { "nodes" }, names.join(", "))
 }
 
-/// Why there is no connection to those that are waited for, as far as is known; of the first few.
+/// Why there is no connection to the members that are waited for, as far as is known; of the first few.
 fn troubles(nodes: &[NodeId], trouble: &impl Fn(NodeId) -> Option<String>) -> String {
     let known: Vec<String> = nodes.iter().take(5).filter_map(|node| Some(format!("node {node}: {}", trouble(*node)?))).collect();
     if known.is_empty() { String::new() } else { format!(" ({})", known.join("; ")) }
