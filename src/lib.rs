@@ -66,7 +66,7 @@
 //! | what clients asked and were told, for checkers | [`history`] |
 //! | the Rust client | [`client`] |
 //! | how a transaction is decided, and finished when nodes die | [`txn`] |
-//! | locks, what a participant does | `src/store/participant.rs`, `lines.rs`, `src/state/locks.rs` |
+//! | locks, what a participant does | `src/store/participant.rs`, `queues.rs`, `src/state/locks.rs` |
 //! | idempotency tokens, and when they end | `src/state/tokens.rs` |
 //! | several items at one instant | `src/gateway/many.rs` |
 //! | faults, plans, checkers, planted bugs | `sim/` |

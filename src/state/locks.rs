@@ -1,9 +1,11 @@
 //! Locks of transactions on keys: shared for what is checked or read, exclusive for what is written, all until the decision.
 //!
-//! There are two such tables. One is replicated state: what is prepared. The other stands at the *head* of a leader's log: a lock is there from when its entry is proposed. That is volatile;
-//! a new leader begins with a copy of the first. Single-key operations hold no locks, they only wait for them.
+//! There are two such tables. One is replicated state: what is prepared. The other stands at the *head* of a leader's log: a lock
+//! is there from when its entry is proposed. That is volatile; a new leader begins with a copy of the first. Single-key
+//! operations hold no locks, they only wait for them.
 //!
-//! A holder has a [`Rank`]. One whose decision is known here and on its way into the log is *leaving*: it waits for nobody any more, so that everybody may wait for it.
+//! A holder has a [`Rank`]. A holder whose decision is known here and on its way into the log is *leaving*: it waits for no other
+//! any more, so that every other may wait for it.
 
 use crate::base::NodeId;
 use crate::msg::transaction::{Age, Attempt, TransactionId};

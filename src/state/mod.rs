@@ -6,15 +6,17 @@
 //! (an image, part by part) ---------> State::install(part)
 //! ```
 //!
-//! The same entries give the same state on every replica, however they came and in whichever epoch. So nothing volatile is here: no waiter, no time of this node's clock (times are facts of the
-//! log: the ticks by which tokens end), no work of a leader. What dies with a leadership is the business of [`crate::store`] and [`crate::txn`], which read this state; `store` alone
+//! The same entries give the same state on every replica, however they came and in whichever epoch. So nothing volatile is here:
+//! no waiter, no time of this node's clock, no work of a leader. (Times are facts of the log: the ticks by which tokens end.)
+//! What dies with a leadership is the business of [`crate::store`] and [`crate::txn`], which read this state; `store` alone
 //! changes it.
 //!
-//! Two replicas that have applied the same index have the same [`State::digest`], though their values lie in different places. An image is all of it, in order and in pieces
-//! ([`State::parts`]); the digest is made of the same parts, so that what an image forgets, a digest does not see, and a test compares both.
+//! Two replicas that have applied the same index have the same [`State::digest`], though their values lie in different places. An
+//! image is all of it, in order and in pieces ([`State::parts`]); the digest is made of the same parts, so that what an image
+//! forgets, a digest does not see, and a test compares both.
 //!
-//! `items.rs`: keys, versions, places. `prepared.rs`: what participants hold until the decision, and what became of it. `locks.rs`: the locks that go with it. `tokens.rs`: idempotency
-//! tokens. `image.rs`: parts and digest.
+//! `items.rs`: keys, versions, places. `prepared.rs`: what participants hold until the decision, and what became of it.
+//! `locks.rs`: the locks that go with it. `tokens.rs`: idempotency tokens. `image.rs`: parts and digest.
 
 mod image;
 mod items;

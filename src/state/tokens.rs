@@ -1,7 +1,8 @@
 //! Idempotency tokens and what they answer.
 //!
-//! All of it is replicated, the time of their end, too: the leader logs a *tick* every [`TICK`] that it leads and there are tokens, and at each tick those of [`TICKS`] ticks ago are
-//! forgotten, on every replica and after any restart. So each lives for [`TOKEN_LIFETIME`](crate::base::limits::TOKEN_LIFETIME) at least, and longer by what nobody led; and an end costs the
+//! All of it is replicated, the time of their end, too. The leader logs a *tick* every [`TICK`] that it leads and there are
+//! tokens. At each tick those of [`TICKS`] ticks ago are forgotten, on every replica and after any restart. So each is kept for
+//! [`TOKEN_LIFETIME`](crate::base::limits::TOKEN_LIFETIME) at least, and longer by the time without a leader. An end costs the
 //! log the same, whatever the number of tokens. A client that will certainly not ask again *releases* its token before that.
 
 use crate::base::Duration;

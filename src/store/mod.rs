@@ -1,16 +1,19 @@
-//! The evaluation of operations against the state of one partition ([`crate::state`]), which this actor alone changes, as entries commit.
+//! The evaluation of operations against the state of one partition ([`crate::state`]), which this actor alone changes, as entries
+//! commit.
 //!
 //! # Evaluation
 //!
-//! The leader evaluates every operation once, against the *head* of its log: what is applied, plus the writes in flight before it. What it proposes is
-//! the outcome ([`Fact`]). So operations on one key pipeline without waiting for each other's commit: if an earlier entry is lost with the leadership,
-//! all later ones are lost too. An answer that depends on the log at index i is given once i is committed.
+//! The leader evaluates every operation once, against the *head* of its log: what is applied, plus the writes in flight before
+//! it. What it proposes is the outcome ([`Fact`]). So operations on one key pipeline without waiting for each other's commit: if
+//! an earlier entry is lost with the leadership, all later ones are lost too. An answer that depends on the log at index i is
+//! given once i is committed.
 //!
-//! An operation that needs a value which is on the disk, or a lock that a transaction holds, waits in its key's line ([`lines`](self)), holding nothing; later writers of the key
-//! stand behind it. When its turn has come and the value is there it is evaluated in one step, if its deadline has not passed. Reads do not stand in line: they see what is
-//! applied, and wait only while a transaction is prepared to write what they ask for (`read.rs`).
+//! An operation that needs a value which is on the disk, or a lock that a transaction holds, waits in its key's queue
+//! ([`queues`](self)), holding nothing; later writers of the key queue behind it. When its turn has come and the value is there
+//! it is evaluated in one step, if its deadline has not passed. Reads do not queue: they see what is applied, and wait only while
+//! a transaction is prepared to write what they ask for (`read.rs`).
 //!
-//! `lines.rs`: who waits for what. `participant.rs`: what a group does for a transaction, as participant and as home.
+//! `queues.rs`: which waiter waits for which. `participant.rs`: what a group does for a transaction, as participant and as home.
 //!
 //! # What an answer waits for
 //!
@@ -27,12 +30,12 @@
 //!
 //! # States
 //!
-//! Following (applies, serves eventual reads, turns the rest away) <-> leading (from `Led` to `Deposed`). What is in progress when the leadership ends is answered: what was proposed is
-//! unknown, all else was certainly not begun.
+//! Following (applies, serves eventual reads, turns the rest away) <-> leading (from `Led` to `Deposed`). What is in progress
+//! when the leadership ends is answered: what was proposed is unknown, all else was certainly not begun.
 
 mod evaluate;
-mod lines;
 mod participant;
+mod queues;
 mod read;
 
 use crate::actor::{Actor, Committed, Context, Origin, Outbox, TimerKind};
@@ -45,8 +48,8 @@ use crate::msg::transaction::{Decision, Ending, Preparation, TransactionId, Vote
 use crate::state::{Item, Locks, State};
 use bytes::Bytes;
 use evaluate::Current;
-use lines::{Lines, Pins, Work};
 use participant::{Attended, Held, Preparing, Resolving};
+use queues::{Lines, Pins, Work};
 use read::{Blocked, Gathering, Waiting};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

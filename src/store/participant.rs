@@ -1,4 +1,5 @@
-//! What a group does for a transaction: as a participant it prepares, votes and resolves; as the home it holds its own items until the decision.
+//! What a group does for a transaction: as a participant it prepares, votes and resolves; as the home it holds its own items
+//! until the decision.
 //!
 //! # A participant
 //!
@@ -7,44 +8,56 @@
 //!                              \-> No                        \--too long without a word--> Inquire, again and again
 //! ```
 //!
-//! *Prepared* is an entry of the log: locks, and the writes with their values. It outlives any leader; only the home's decision ends it, and its entry (`Resolve`) must commit before
-//! the home is told. A transaction that is *resolved* is remembered until a later prepare of the same home says that all attempts up to a *floor* are over, but for those that it names; prepares of what
-//! is over are refused. (Without the names one attempt that is stuck would keep the floor down, and everything after it in memory.) So a late copy of a prepare is never taken for a new transaction, and no word of the protocol does harm by coming late, twice, or in another order.
+//! *Prepared* is an entry of the log: locks, and the writes with their values. It outlives any leader. Only the home's decision
+//! ends it, and its entry (`Resolve`) must commit before the home is told. A *resolved* transaction is remembered until a later
+//! prepare of the same home says that all attempts up to a *floor* are over, but for those that it names. Prepares of what is
+//! over are refused. (Without the names one attempt that is stuck would keep the floor down, and everything after it in memory.)
+//! So a late copy of a prepare is never taken for a new transaction, and no message of the protocol does harm by coming late,
+//! twice, or in another order.
 //!
-//! The version of a participant's write is the index of its prepare: no other write of the key comes between prepare and resolution, so versions still grow in the order of effect, and the vote
-//! can name them.
+//! The version of a participant's write is the index of its prepare. No other write of the key comes between prepare and
+//! resolution, so versions still grow in the order of effect, and the vote can name them.
 //!
 //! # Stories
 //!
-//! 1. *A commit that an old leader acknowledged.* Leader A has a prepare in flight and is cut off from its followers, not from the home. The group elects B; the home's repeated prepare is
-//!    committed there, B votes, the home commits. The word of it reaches A, from a new leader of the home that still takes A for the leader. A found the prepare in flight and said "resolved", with nothing
-//!    of it committed. So the home thought that everybody knew, logged the end, and told B, when it asked, that the transaction was unknown: aborted in one group, committed in the others.
-//!    A leader whose prepare is in flight acknowledges an abort at once, and never a commit.
-//! 2. *An attempt that is over while it is prepared.* The home gives an attempt up; its floor passes it before the abort is resolved here. What became of it is then not remembered: the floor
-//!    refuses it already.
+//! 1. *A commit that an old leader acknowledged.* Leader A has a prepare in flight and is cut off from its followers, not from
+//!    the home. The group elects B; the home's repeated prepare is committed there, B votes, the home commits. The home's
+//!    `Resolve` reaches A, from a new leader of the home that still takes A for the leader. A found the prepare in flight and
+//!    said "resolved", with nothing of it committed. So the home took every participant for told, and logged the end. When B
+//!    asked, the home said that the transaction was unknown: aborted in one group, committed in the others. A leader whose
+//!    prepare is in flight acknowledges an abort at once, and never a commit.
+//! 2. *An attempt that is over while it is prepared.* The home gives an attempt up; its floor passes it before the abort is
+//!    resolved here. What became of it is then not remembered: the floor refuses it already.
 //!
-//! 3. *A transaction and its own ghost.* An attempt dies for a conflict at one participant; at another its locks are held until the abort is in that log. The next attempt is as old, and is there
-//!    first: taken for a rival that is not younger, the ghost would kill it, and so on, attempt after attempt, the more surely the more groups take part.
+//! 3. *A transaction and its own ghost.* An attempt dies for a conflict at one participant; at another its locks are held until
+//!    the abort is in that log. The next attempt is as old, and is there first. Taken for a rival that is not younger, the ghost
+//!    would kill it, and so on, attempt after attempt, the more surely the more groups take part.
 //!
-//! 4. *A prepare that was lost.* With relaxed syncing a majority of the group loses power, and with it a prepare that was voted for; the home has decided to commit. Nothing can be applied here.
-//!    Told "not prepared here", the home told the group again, every 50 ms, for ever. Now the leader logs the resolution all the same. Once that is committed in its own term, all that
-//!    was committed before the home was told stands before it. If the prepare does not, the leader answers *lost*, and the home counts it. Without that entry the leader may be one that was
-//!    replaced, as in the first story: then others have the prepare, and have to be told. (A lease proves too little: it rests on the speeds of clocks, and only a stale read may come of those.)
+//! 4. *A prepare that was lost.* With relaxed syncing a majority of the group loses power, and with it a prepare that was voted
+//!    for; the home has decided to commit. Nothing can be applied here. Told "not prepared here", the home told the group again,
+//!    every 50 ms, for ever. Now the leader logs the resolution all the same. Once that is committed in its own term, all that
+//!    was committed before the home was told stands before it. If the prepare does not, the leader answers *lost*, and the home
+//!    counts it. Without that entry the leader may be one that was replaced, as in the first story: then others have the prepare,
+//!    and have to be told. (A lease proves too little: it rests on the speeds of clocks, and only a stale read may come of
+//!    those.)
 //!
 //! # Waiting ends
 //!
-//! A claim waits for a key only behind a greater [`Rank`]: that of a younger transaction, or of an earlier attempt at the same one. Ranks are totally ordered (age, then attempts backwards; ages
-//! that should not be the same, after a clock was set back, are told apart by the attempts, or kill), so no circle closes. It also waits for whom it outranks not, but who is *leaving*: a
-//! holder whose decision is known here and proposed. Such a holder is decided, so it waits nowhere, and no circle goes through it. An earlier attempt is over as well (its coordinator gave it up, or lost
-//! its leadership, before the next was begun): the abort is on its way, and if that is lost the participant asks.
+//! A claim waits for a key only behind a greater [`Rank`]: that of a younger transaction, or of an earlier attempt of its own.
+//! Ranks are totally ordered, so no circle closes. (They go by age, then by attempts backwards. Ages that should differ and do
+//! not, after a clock was set back, are told apart by the attempts, or one kills the other.) It also waits behind a lesser rank
+//! that is *leaving*: a holder whose decision is known here and proposed. Such a holder is decided, so it waits nowhere, and no
+//! circle goes through it. An earlier attempt is over as well: its coordinator gave it up, or lost its leadership, before the
+//! next was begun. The abort is on its way, and if that is lost the participant asks.
 //!
 //! # The home
 //!
-//! The home's own items are evaluated and locked in memory only (*held*). Their writes stand in the entry of the decision, so that home and decision are one record and one round. If this
-//! leader loses its leadership first, locks and coordinator are gone together, and nobody can decide the transaction any more ([`crate::txn`] says why that aborts it).
+//! The home's own items are evaluated and locked in memory only (*held*). Their writes stand in the entry of the decision, so
+//! that home and decision are one record and one round. If this leader loses its leadership first, locks and coordinator are gone
+//! together, and no leader can decide the transaction any more ([`crate::txn`] says why that aborts it).
 
 use super::evaluate::{ItemVerdict, evaluate_item};
-use super::lines::{Pins, Waiter, Work};
+use super::queues::{Pins, Waiter, Work};
 use super::{Head, NoRoom, Out, Store, Verdict};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{PREPARED_PER_GROUP_MAX, RESOLVED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};

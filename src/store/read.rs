@@ -1,4 +1,5 @@
-//! Reads of what is applied: one item, or a partition's part of a page. Values that are not in memory are read from the log and verified there.
+//! Reads of what is applied: one item, or a partition's part of a page. Values that are not in memory are read from the log and
+//! verified there.
 
 use super::{Out, Store};
 use crate::actor::{Context, Origin, Outbox};

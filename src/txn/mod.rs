@@ -1,10 +1,11 @@
-//! The coordinator of transactions: two-phase commit over partitions (Gray, "Notes on data base operating systems", 1978), with every decision in a
-//! replicated log, presumed abort (Mohan, Lindsay and Obermarck, "Transaction management in the R* distributed database management system", 1986, section 3) and the home
-//! as last agent.
+//! The coordinator of transactions: two-phase commit over partitions (Gray, "Notes on data base operating systems", 1978), with
+//! every decision in a replicated log. Abort is presumed (Mohan, Lindsay and Obermarck, "Transaction management in the R*
+//! distributed database management system", 1986, section 3), and the home is the last agent.
 //!
 //! # The protocol
 //!
-//! A transaction's *home* is the group of its token, or of its first key. The leader of the home coordinates; the other groups that its keys are in are *participants* (`store/participant.rs`).
+//! A transaction's *home* is the group of its token, or of its first key. The leader of the home coordinates; the other groups
+//! that its keys are in are *participants* (`store/participant.rs`).
 //!
 //! ```text
 //! client     home's coordinator         home's log                    participants
@@ -19,40 +20,49 @@
 //!   |            | [ended: ...] in a later Decide, or an End of its own   | forgotten behind the floor
 //! ```
 //!
-//! Two rounds of replication, one after the other, before the client hears; one record for each participant and round, and one for the home. All keys in one group: no participant, so
-//! one record and one round.
+//! Two rounds of replication, one after the other, before the client hears; one record for each participant and round, and one
+//! for the home. All keys in one group: no participant, so one record and one round.
 //!
 //! # Why it is safe
 //!
 //! 1. *An id is begun at most once*: it holds the home's term and a number that the term's only leader counts.
-//! 2. *A decision to commit is the `Decide` entry, and nothing else is*. Nobody hears of it before it is committed in the home's log.
-//! 3. *Abort is presumed, and needs no record.* The coordinator of an id exists only in the leader of the id's term. While it works on the id it answers "open". When it has given up, it never proposes
-//!    the decision. A later leader that has applied the first entry of its own term has all that was and ever will be committed of earlier terms: if no `Decide` is among it, there will never be
-//!    one. So the new term's first entry is the abort of everything undecided, and the answer "aborted" is final whoever gives it, however late it arrives.
-//! 4. *A commit is remembered until every participant has said that its own entry of it is committed* (`ended` is logged after that). So nobody who is still prepared is told "unknown, so aborted".
+//! 2. *A decision to commit is the `Decide` entry, and nothing else is*. No node hears of it before it is committed in the home's
+//!    log.
+//! 3. *Abort is presumed, and needs no record.* The coordinator of an id exists only in the leader of the id's term. While it
+//!    works on the id it answers "open". When it has given up, it never proposes the decision. A later leader that has applied
+//!    the first entry of its own term has all that was and ever will be committed of earlier terms. If no `Decide` is among it,
+//!    there will never be one. So the new term's first entry is the abort of everything undecided, and the answer "aborted" is
+//!    final whichever node gives it, however late it arrives.
+//! 4. *A commit is remembered until every participant has said that its own entry of it is committed* (`ended` is logged after
+//!    that). So no participant that is still prepared is told "unknown, so aborted".
 //! 5. *A participant never decides.* It asks.
-//! 6. *The home's locks may be volatile*: whoever could lose them is the only one who could have decided, and loses that, too. Their writes stand in the decision itself, evaluated under the locks.
-//! 7. *Late copies.* A prepare names a *floor*: all attempts of the home up to it are over, but for those that it names as open, far below. The participant refuses what is over, and remembers what
-//!    became of the rest.
+//! 6. *The home's locks may be volatile*: the only leader that could lose them is the only one that could have decided, and loses
+//!    that, too. Their writes stand in the decision itself, evaluated under the locks.
+//! 7. *Late copies.* A prepare names a *floor*: all attempts of the home up to it are over, but for those that the prepare names
+//!    as open, far below. The participant refuses what is over, and remembers what became of the rest.
 //!
 //! # What relaxed syncing may lose
 //!
-//! A participant whose majority loses power may lose a prepare that it voted for, or its knowledge of a decision; a home may lose a decision that was told. Then a transaction is done in part: what
-//! the setting gives up (the last interval). But nothing is stuck: who is prepared asks, and is told what the home knows; who is told of a commit and has lost its prepare says so, which is
-//! counted (`transactions_lost`).
+//! A participant whose majority loses power may lose a prepare that it voted for, or its knowledge of a decision; a home may lose
+//! a decision that was told. Then a transaction is done in part: what the setting gives up (the last interval). But nothing is
+//! stuck. A prepared participant asks, and is told what the home knows. A participant that is told of a commit and has lost its
+//! prepare says so, which is counted (`transactions_lost`).
 //!
 //! # One round instead of two?
 //!
-//! A parallel commit (Taft et al., "CockroachDB: the resilient geo-distributed SQL database", 2020, section 3.2) would answer after the votes, the decision being implied by them. It was not chosen: with the home as last agent
-//! the second round is one record in one group, whose batch and sync are shared with everything else on the node; what one round would save in latency it would add in records (the home would have
-//! to log a staging record and the outcome) and in recovery (who asks would have to query every participant and block it from voting).
+//! A parallel commit (Taft et al., "CockroachDB: the resilient geo-distributed SQL database", 2020, section 3.2) would answer
+//! after the votes, the decision being implied by them. It was not chosen. With the home as last agent the second round is one
+//! record in one group, whose batch and sync are shared with everything else on the node. What one round would save in latency it
+//! would add in records: the home would have to log a staging record and the outcome. It would add to recovery as well: a
+//! participant that asks would have to query every other and block it from voting.
 //!
 //! # Tokens
 //!
-//! With an idempotency token, the answer is part of the decision, a refusal by condition, too; so the same token meets its answer at the same home under any leader. It is kept for [`TOKEN_LIFETIME`],
-//! counted in entries of the log (`state/tokens.rs`): clocks that are set do not matter. A client that has its answer, and has asked once only, will not ask again: it releases the token, and an entry that
-//! others share ends it. A home that remembers as many as it may takes no new one, since none may go before its time; what comes without a token goes on, and so an interactive
-//! transaction is tried without its own.
+//! With an idempotency token, the answer is part of the decision, a refusal by condition, too; so the same token meets its answer
+//! at the same home under any leader. It is kept for [`TOKEN_LIFETIME`], counted in entries of the log (`state/tokens.rs`):
+//! clocks that are set do not matter. A client that has its answer, and has asked once only, will not ask again: it releases the
+//! token, and an entry that others share ends it. A home that remembers as many as it may takes no new one, since none may go
+//! before its time; what comes without a token goes on, and so an interactive transaction is tried without its own.
 
 use crate::actor::{Actor, Context, Origin, Outbox, TimerKind};
 use crate::base::cache::Lent;

@@ -1,7 +1,8 @@
-//! Who waits for a key, in which order: single-key writes and transactions that wait for a lock, for a value from the disk, or behind one who does.
+//! Which waiter waits for a key, in which order: single-key writes and transactions that wait for a lock, for a value from the
+//! disk, or behind a waiter that does.
 //!
-//! A waiter stands in the line of each of its keys, and is evaluated in one step when it is at the front of all of them, no lock is in its way, and every
-//! value that it needs is pinned in memory. It holds nothing meanwhile. Nobody passes who came later.
+//! A waiter stands in the queue of each of its keys. It is evaluated in one step when it is at the front of all of them, no lock
+//! is in its way, and every value that it needs is pinned in memory. It holds nothing meanwhile. No later waiter passes it.
 
 use super::evaluate::may_need_value;
 use super::participant::Claim;
