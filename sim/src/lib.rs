@@ -30,7 +30,7 @@ pub mod workload;
 pub mod world;
 
 pub use plan::Plan;
-pub use run::{Outcome, RunOptions, Verdict, run_plan, run_seed};
+pub use run::{Run, RunOptions, Verdict, run_plan, run_seed};
 pub use runner::{Summary, run_many, run_those};
 
 /// Nanoseconds of the world, from the start of a run. No node sees them.

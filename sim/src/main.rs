@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ringseed_sim::counters::{Counters, Kind};
 use ringseed_sim::plan::Plan;
 use ringseed_sim::points::Point;
-use ringseed_sim::{Outcome, RunOptions, Summary, Verdict, run_plan, run_those, shrink};
+use ringseed_sim::{Run, RunOptions, Summary, Verdict, run_plan, run_those, shrink};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -119,12 +119,12 @@ fn run_one(arguments: &Arguments, plan: &Plan, command: &str) -> Result<u8, Stri
     print_options(plan);
     let options =
         RunOptions { trace: arguments.trace.is_some(), history: arguments.history.is_some(), twice: arguments.check_determinism };
-    let outcome = run_plan(plan, options);
+    let run = run_plan(plan, options);
     println!("\nTimeline (simulated seconds)");
-    outcome.timeline.iter().for_each(|line| println!("{line}"));
+    run.timeline.iter().for_each(|line| println!("{line}"));
     println!();
-    print_counters(&outcome.counters, false);
-    let stats = outcome.stats;
+    print_counters(&run.counters, false);
+    let stats = run.stats;
     println!(
         "{} operations: {} done, {} conditions failed, {} rejected, {} unknown; {} events, {} rounds, {:.1} simulated seconds, trace {:016x}",
         stats.done + stats.conditions_failed + stats.rejected + stats.unknown,
@@ -132,31 +132,31 @@ fn run_one(arguments: &Arguments, plan: &Plan, command: &str) -> Result<u8, Stri
         stats.conditions_failed,
         stats.rejected,
         stats.unknown,
-        outcome.events,
-        outcome.rounds,
-        outcome.simulated as f64 / 1e9,
-        outcome.trace_hash
+        run.events,
+        run.rounds,
+        run.simulated as f64 / 1e9,
+        run.trace_hash
     );
-    if outcome.undecided > 0 {
-        println!("{} keys could not be judged within the checkers' bound", outcome.undecided);
+    if run.undecided > 0 {
+        println!("{} keys could not be judged within the checkers' bound", run.undecided);
     }
-    save(arguments, plan, &outcome)?;
-    println!("\nVerdict: {}", outcome.verdict);
+    save(arguments, plan, &run)?;
+    println!("\nVerdict: {}", run.verdict);
     println!("Reproduce: cargo run --release -p ringseed-sim -- {command}");
-    if arguments.shrink && !outcome.verdict.is_clean() {
-        shrink_it(arguments, plan, &outcome.verdict)?;
+    if arguments.shrink && !run.verdict.is_clean() {
+        shrink_it(arguments, plan, &run.verdict)?;
     }
-    Ok(outcome.verdict.exit_code())
+    Ok(run.verdict.exit_code())
 }
 
-fn save(arguments: &Arguments, plan: &Plan, outcome: &Outcome) -> Result<(), String> {
+fn save(arguments: &Arguments, plan: &Plan, run: &Run) -> Result<(), String> {
     if let Some(file) = &arguments.save_plan {
         write_plan(file, plan)?;
     }
-    if let (Some(file), Some(text)) = (&arguments.trace, &outcome.trace) {
+    if let (Some(file), Some(text)) = (&arguments.trace, &run.trace) {
         write(file, text.as_bytes())?;
     }
-    if let (Some(file), Some(history)) = (&arguments.history, &outcome.history) {
+    if let (Some(file), Some(history)) = (&arguments.history, &run.history) {
         let mut writer = ringseed::history::Writer::new(Vec::new());
         for record in history {
             writer.write(record).map_err(|e| e.to_string())?;
@@ -174,8 +174,8 @@ fn shrink_it(arguments: &Arguments, plan: &Plan, verdict: &Verdict) -> Result<()
     write_plan(&file, &shrunk.plan)?;
     println!("{} faults are left of {}, after {} runs:", shrunk.plan.faults.len(), plan.faults.len(), shrunk.tries);
     print_options(&shrunk.plan);
-    let outcome = run_plan(&shrunk.plan, RunOptions::default());
-    outcome.timeline.iter().for_each(|line| println!("{line}"));
+    let run = run_plan(&shrunk.plan, RunOptions::default());
+    run.timeline.iter().for_each(|line| println!("{line}"));
     println!("Reproduce: cargo run --release -p ringseed-sim -- --plan {}", file.display());
     Ok(())
 }
@@ -190,11 +190,11 @@ fn run_seeds(arguments: &Arguments, seeds: Range<u64>) -> u8 {
     let failures_max = if arguments.stop_at_failure { 1 } else { arguments.failures.max(1) };
     let first = seeds.start;
     let wanted = |plan: &Plan| arguments.scenario.as_ref().is_none_or(|part| plan.scenario.contains(part));
-    let summary = run_those(seeds, wanted, jobs, twice_every, failures_max, |seed, outcome| {
+    let summary = run_those(seeds, wanted, jobs, twice_every, failures_max, |seed, run| {
         bar.inc(1);
-        if !outcome.verdict.is_clean() {
+        if !run.verdict.is_clean() {
             bar.suspend(|| {
-                println!("seed {seed}: {}", outcome.verdict);
+                println!("seed {seed}: {}", run.verdict);
                 println!("  reproduce: cargo run --release -p ringseed-sim -- --seed {seed}");
             });
         }

@@ -7,7 +7,7 @@ use crate::plan::Plan;
 use crate::workload::Stats;
 use crate::workload::transactions::LIST_PREFIX;
 use crate::world::World;
-use ringseed::history::{Action, Outcome as Answer, Record};
+use ringseed::history::{Action, Outcome, Record};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -79,7 +79,7 @@ impl std::fmt::Display for Verdict {
 
 /// What is left of a run.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct Run {
     pub verdict: Verdict,
     pub counters: Counters,
     pub stats: Stats,
@@ -97,27 +97,27 @@ pub struct Outcome {
 }
 
 /// Runs the plan that `seed` expands to.
-pub fn run_seed(seed: u64) -> Outcome {
+pub fn run_seed(seed: u64) -> Run {
     run_plan(&Plan::generate(seed), RunOptions::default())
 }
 
 /// Runs a plan; never panics itself.
-pub fn run_plan(plan: &Plan, options: RunOptions) -> Outcome {
-    let mut outcome = run_once(plan, options);
-    if options.twice && outcome.verdict.is_clean() {
+pub fn run_plan(plan: &Plan, options: RunOptions) -> Run {
+    let mut run = run_once(plan, options);
+    if options.twice && run.verdict.is_clean() {
         let again = run_once(plan, RunOptions::default());
-        if again.trace_hash != outcome.trace_hash {
+        if again.trace_hash != run.trace_hash {
             let what = format!(
                 "one run has {} events with hash {:016x}, the other {} with {:016x}",
-                outcome.events, outcome.trace_hash, again.events, again.trace_hash
+                run.events, run.trace_hash, again.events, again.trace_hash
             );
-            outcome.verdict = Verdict::Nondeterminism(what);
+            run.verdict = Verdict::Nondeterminism(what);
         }
     }
-    outcome
+    run
 }
 
-fn run_once(plan: &Plan, options: RunOptions) -> Outcome {
+fn run_once(plan: &Plan, options: RunOptions) -> Run {
     let mut world = match catching(|| World::new(plan, options.trace)) {
         Ok(world) => world,
         Err(what) => return unborn(what),
@@ -133,7 +133,7 @@ fn run_once(plan: &Plan, options: RunOptions) -> Outcome {
             Err(what) => verdict = Verdict::Panic(what),
         }
     }
-    Outcome {
+    Run {
         verdict,
         counters: std::mem::take(&mut world.counters),
         stats: world.workload.stats,
@@ -149,8 +149,8 @@ fn run_once(plan: &Plan, options: RunOptions) -> Outcome {
 }
 
 /// A plan that not even begins.
-fn unborn(what: String) -> Outcome {
-    Outcome {
+fn unborn(what: String) -> Run {
+    Run {
         verdict: Verdict::Panic(what),
         counters: Counters::default(),
         stats: Stats::default(),
@@ -201,7 +201,7 @@ const SEARCH_STEPS_MAX: u64 = 50_000;
 fn rests_on_a_lease(record: &Record) -> bool {
     !record.action.is_write()
         || matches!(record.action, Action::Scan { .. })
-        || matches!(record.outcome, Answer::ConditionFailed { .. } | Answer::NotCommitted { .. } | Answer::Rejected { .. })
+        || matches!(record.outcome, Outcome::ConditionFailed { .. } | Outcome::NotCommitted { .. } | Outcome::Rejected { .. })
 }
 
 thread_local! {

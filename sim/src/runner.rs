@@ -2,7 +2,7 @@
 
 use crate::counters::{Counters, Kind};
 use crate::plan::Plan;
-use crate::run::{Outcome, RunOptions, Verdict, run_plan};
+use crate::run::{Run, RunOptions, Verdict, run_plan};
 use crate::workload::Stats;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -49,16 +49,16 @@ impl Summary {
         self.counters.idle()
     }
 
-    fn add(&mut self, seed: u64, outcome: &Outcome) {
+    fn add(&mut self, seed: u64, run: &Run) {
         self.seeds += 1;
-        if !outcome.verdict.is_clean() {
-            self.failures.push((seed, outcome.verdict.clone()));
+        if !run.verdict.is_clean() {
+            self.failures.push((seed, run.verdict.clone()));
         }
-        self.counters.add(&outcome.counters);
-        self.stats.add(&outcome.stats);
-        self.simulated += Duration::from_nanos(outcome.simulated);
-        self.events += outcome.events;
-        self.undecided += outcome.undecided as u64;
+        self.counters.add(&run.counters);
+        self.stats.add(&run.stats);
+        self.simulated += Duration::from_nanos(run.simulated);
+        self.events += run.events;
+        self.undecided += run.undecided as u64;
     }
 }
 
@@ -69,7 +69,7 @@ pub fn run_many(
     jobs: usize,
     twice_every: u64,
     failures_max: usize,
-    on_done: impl Fn(u64, &Outcome) + Sync,
+    on_done: impl Fn(u64, &Run) + Sync,
 ) -> Summary {
     run_those(seeds, |_| true, jobs, twice_every, failures_max, on_done)
 }
@@ -81,7 +81,7 @@ pub fn run_those(
     jobs: usize,
     twice_every: u64,
     failures_max: usize,
-    on_done: impl Fn(u64, &Outcome) + Sync,
+    on_done: impl Fn(u64, &Run) + Sync,
 ) -> Summary {
     let began = Instant::now();
     let next = AtomicU64::new(seeds.start);
@@ -99,10 +99,10 @@ pub fn run_those(
                         continue;
                     }
                     let twice = twice_every > 0 && seed.is_multiple_of(twice_every);
-                    let outcome = run_plan(&plan, RunOptions { twice, ..RunOptions::default() });
-                    on_done(seed, &outcome);
+                    let run = run_plan(&plan, RunOptions { twice, ..RunOptions::default() });
+                    on_done(seed, &run);
                     let mut summary = summary.lock().expect("no thread panics while it holds this");
-                    summary.add(seed, &outcome);
+                    summary.add(seed, &run);
                     if summary.failures.len() >= failures_max {
                         return;
                     }

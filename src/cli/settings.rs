@@ -116,7 +116,7 @@ pub fn config(args: &ConfigArgs) -> Result<(), Failure> {
     }
     let resolved = resolve(&args.server)?;
     if args.json {
-        let object = |v: &config::Effective| json!({ "value": v.text, "from": v.origin.to_string() });
+        let object = |v: &config::Effective| json!({ "value": v.text, "from": v.set_by.to_string() });
         let map: serde_json::Map<_, _> = resolved.values.iter().map(|v| (v.setting.name.to_owned(), object(v))).collect();
         writeln!(io::stdout(), "{:#}", serde_json::Value::Object(map))?;
         return Ok(());
@@ -124,7 +124,7 @@ pub fn config(args: &ConfigArgs) -> Result<(), Failure> {
     let mut shown = table(&["SETTING", "VALUE", "FROM"]);
     for value in &resolved.values {
         let text = if value.text.is_empty() { "\"\"" } else { &value.text };
-        shown.add_row(vec![value.setting.name.to_owned(), text.to_owned(), value.origin.to_string()]);
+        shown.add_row(vec![value.setting.name.to_owned(), text.to_owned(), value.set_by.to_string()]);
     }
     Ok(super::show::print(&shown)?)
 }

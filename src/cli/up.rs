@@ -11,7 +11,7 @@ use super::{connection, folder};
 use crate::base::{ClusterId, Duration, NodeId};
 use crate::client::{Client, ClientOptions};
 use crate::node::Fatal;
-use crate::server::config::{self, Configuration, Origin, Resolved, SETTINGS, Sources};
+use crate::server::config::{self, Configuration, Resolved, SETTINGS, SetBy, Sources};
 use crate::server::private;
 use crate::server::{Server, ServerSettings, StartError, Stopper};
 use clap::Args;
@@ -74,7 +74,7 @@ pub fn up(args: &UpArgs) -> Result<(), Failure> {
     let directory = directory.canonicalize().unwrap_or(directory);
     let remembered = read_cluster(&directory)?;
     let resolved = resolve(args, remembered.as_ref())?;
-    let log = if resolved.value("log").origin == Origin::Default { "warn" } else { &resolved.configuration.log };
+    let log = if resolved.value("log").set_by == SetBy::Default { "warn" } else { &resolved.configuration.log };
     super::log::start(log, &resolved.configuration.log_format)?;
 
     let runtime = connection::background_runtime(1)?;
@@ -107,7 +107,7 @@ fn resolve(args: &UpArgs, remembered: Option<&Cluster>) -> Result<Resolved, Fail
     let mut sources = Sources { flags: args.settings.0.clone(), environment: Sources::environment(), file: None };
     let asked = config::resolve(&sources).map_err(failure)?;
     let Some(cluster) = remembered else {
-        if asked.value("replication_factor").origin == Origin::Default {
+        if asked.value("replication_factor").set_by == SetBy::Default {
             let nodes = u64::from(args.nodes.unwrap_or(DEFAULT_NODES));
             let most = u64::from(asked.configuration.server.cluster.replication_factor);
             sources.flags.push(("replication_factor", nodes.min(most).to_string()));
@@ -123,10 +123,10 @@ fn resolve(args: &UpArgs, remembered: Option<&Cluster>) -> Result<Resolved, Fail
     for (name, fixed) in &cluster.settings {
         let Some(setting) = config::find(name) else { continue };
         let given = asked.value(setting.name);
-        if given.origin != Origin::Default && given.text != *fixed {
+        if given.set_by != SetBy::Default && given.text != *fixed {
             return Err(Failure::Other(format!(
                 "{}: {name} was fixed as {fixed} when the cluster in this directory formed; choose another directory with --data",
-                given.origin
+                given.set_by
             )));
         }
         sources.flags.push((setting.name, fixed.clone()));

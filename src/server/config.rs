@@ -43,7 +43,7 @@ impl Default for Configuration {
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum SetBy {
     Default,
     /// The file, and the line (from 1) if the trouble is with one.
     File(PathBuf, Option<usize>),
@@ -53,14 +53,14 @@ pub enum Origin {
     Flag(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SetBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Default => write!(f, "default"),
-            Origin::File(file, Some(line)) => write!(f, "{}:{line}", file.display()),
-            Origin::File(file, None) => write!(f, "{}", file.display()),
-            Origin::Environment(variable) => write!(f, "{variable}"),
-            Origin::Flag(flag) => write!(f, "--{flag}"),
+            SetBy::Default => write!(f, "default"),
+            SetBy::File(file, Some(line)) => write!(f, "{}:{line}", file.display()),
+            SetBy::File(file, None) => write!(f, "{}", file.display()),
+            SetBy::Environment(variable) => write!(f, "{variable}"),
+            SetBy::Flag(flag) => write!(f, "--{flag}"),
         }
     }
 }
@@ -70,7 +70,7 @@ impl fmt::Display for Origin {
 pub struct ConfigError {
     /// The setting's name as it was given; `None` when the trouble is with a whole file.
     pub name: Option<String>,
-    pub origin: Origin,
+    pub set_by: SetBy,
     pub problem: Problem,
 }
 
@@ -91,12 +91,12 @@ pub enum Problem {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.as_deref().unwrap_or_default();
-        write!(f, "{}: ", self.origin)?;
+        write!(f, "{}: ", self.set_by)?;
         match &self.problem {
             Problem::Unknown => {
                 write!(f, "there is no setting `{name}`")?;
                 match nearest(name, SETTINGS.iter().map(|setting| setting.name)) {
-                    Some(meant) => write!(f, "; did you mean `{}`?", spelled(&self.origin, meant)),
+                    Some(meant) => write!(f, "; did you mean `{}`?", spelled(&self.set_by, meant)),
                     None => write!(f, "; `ringseed config` lists all there are"),
                 }
             }
@@ -112,10 +112,10 @@ impl fmt::Display for ConfigError {
 }
 
 /// How a setting is spelled where it was given.
-fn spelled(origin: &Origin, name: &str) -> String {
-    match (origin, find(name)) {
-        (Origin::Environment(_), Some(setting)) => setting.variable(),
-        (Origin::Flag(_), Some(setting)) => format!("--{}", setting.flag()),
+fn spelled(set_by: &SetBy, name: &str) -> String {
+    match (set_by, find(name)) {
+        (SetBy::Environment(_), Some(setting)) => setting.variable(),
+        (SetBy::Flag(_), Some(setting)) => format!("--{}", setting.flag()),
         _ => name.to_owned(),
     }
 }
@@ -166,7 +166,7 @@ pub struct Resolved {
 pub struct Effective {
     pub setting: &'static Setting,
     pub text: String,
-    pub origin: Origin,
+    pub set_by: SetBy,
 }
 
 /// Puts the sources together: flag over environment over file over default.
@@ -178,27 +178,27 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigErrors> {
         configuration: Configuration::default(),
         values: SETTINGS
             .iter()
-            .map(|setting| Effective { setting, text: setting.default_text(), origin: Origin::Default })
+            .map(|setting| Effective { setting, text: setting.default_text(), set_by: SetBy::Default })
             .collect(),
     };
     let mut errors = Vec::new();
     // From the weakest to the strongest: each overwrites what came before.
     if let Some(path) = &sources.file {
         match file::read(path) {
-            Ok(entries) => entries.into_iter().for_each(|e| resolved.take(&e.name, &e.text, e.origin, &mut errors)),
+            Ok(entries) => entries.into_iter().for_each(|e| resolved.take(&e.name, &e.text, e.set_by, &mut errors)),
             Err(wrong) => errors.extend(wrong),
         }
     }
     for (variable, value) in &sources.environment {
         let name = variable.strip_prefix(PREFIX).unwrap_or(variable);
         if !OTHER_VARIABLES.contains(&name) && !is_of_kubernetes(name, value) {
-            let origin = Origin::Environment(variable.clone());
-            resolved.take(&name.to_ascii_lowercase(), value, origin, &mut errors);
+            let set_by = SetBy::Environment(variable.clone());
+            resolved.take(&name.to_ascii_lowercase(), value, set_by, &mut errors);
         }
     }
     for (name, value) in &sources.flags {
         let flag = find(name).map_or_else(|| (*name).to_owned(), Setting::flag);
-        resolved.take(name, value, Origin::Flag(flag), &mut errors);
+        resolved.take(name, value, SetBy::Flag(flag), &mut errors);
     }
     if errors.is_empty() {
         resolved.check_together(&mut errors);
@@ -212,15 +212,15 @@ impl Resolved {
         self.values.iter().find(|value| value.setting.name == name).expect("a name in the table")
     }
 
-    fn take(&mut self, name: &str, text: &str, origin: Origin, errors: &mut Vec<ConfigError>) {
-        let wrong = |problem| ConfigError { name: Some(name.to_owned()), origin: origin.clone(), problem };
+    fn take(&mut self, name: &str, text: &str, set_by: SetBy, errors: &mut Vec<ConfigError>) {
+        let wrong = |problem| ConfigError { name: Some(name.to_owned()), set_by: set_by.clone(), problem };
         let Some(at) = SETTINGS.iter().position(|setting| setting.name == name) else {
             return errors.push(wrong(Problem::Unknown));
         };
         match SETTINGS[at].shape.parse(text) {
             None => errors.push(wrong(Problem::Value(format!("`{}`", text.escape_debug())))),
             Some(value) => {
-                self.values[at] = Effective { setting: &SETTINGS[at], text: value.text(), origin };
+                self.values[at] = Effective { setting: &SETTINGS[at], text: value.text(), set_by };
                 (SETTINGS[at].set)(&mut self.configuration, value);
             }
         }
@@ -230,8 +230,8 @@ impl Resolved {
     fn check_together(&self, errors: &mut Vec<ConfigError>) {
         let server = &self.configuration.server;
         let mut conflict = |name: &str, why: String| {
-            let origin = self.value(name).origin.clone();
-            errors.push(ConfigError { name: Some(name.to_owned()), origin, problem: Problem::Conflict(why) });
+            let set_by = self.value(name).set_by.clone();
+            errors.push(ConfigError { name: Some(name.to_owned()), set_by, problem: Problem::Conflict(why) });
         };
         let support = Duration::from_millis(u64::from(server.cluster.support_ms));
         if support < 2 * server.heartbeat_interval {
@@ -268,7 +268,7 @@ impl Resolved {
             conflict("peers", why);
         }
         let factor = usize::from(server.cluster.replication_factor);
-        if members > 0 && factor > members && self.value("replication_factor").origin != Origin::Default {
+        if members > 0 && factor > members && self.value("replication_factor").set_by != SetBy::Default {
             let why = format!("({factor}) is more than there are initial members ({members}): so many replicas there cannot be");
             conflict("replication_factor", why);
         }
@@ -348,8 +348,8 @@ mod tests {
         let resolved = resolve(&sources).unwrap();
         let server = &resolved.configuration.server;
         assert_eq!((server.weight, server.cluster.partitions, server.zone.as_str()), (4, 256, "file"));
-        let origins = ["weight", "partitions", "zone", "listen"].map(|name| resolved.value(name).origin.to_string());
-        assert_eq!(origins, ["--weight", "RINGSEED_PARTITIONS", &format!("{}:3", file.0.display()), "default"]);
+        let sources = ["weight", "partitions", "zone", "listen"].map(|name| resolved.value(name).set_by.to_string());
+        assert_eq!(sources, ["--weight", "RINGSEED_PARTITIONS", &format!("{}:3", file.0.display()), "default"]);
     }
 
     #[test]

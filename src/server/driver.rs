@@ -54,9 +54,9 @@ struct Turn {
     stop_by: Option<Time>,
 }
 
-/// What the effects of a turn mean for the driver itself.
+/// How the driver goes on after a turn, by the effects in it.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum Course {
     GoOn,
     Stopped,
     Halt(Fatal),
@@ -94,17 +94,17 @@ impl Driver {
                 self.node.step(now, Event::WallClock(wall_clock_ms()));
                 wall_clock_due = now + WALL_CLOCK_EVERY;
             }
-            let verdict = self.step_all(&mut turn);
+            let course = self.step_all(&mut turn);
             if self.notices.is_due(now) {
                 self.notices.look(now, self.node.health(now));
             }
-            match verdict {
-                Verdict::GoOn => {}
-                Verdict::Stopped => {
+            match course {
+                Course::GoOn => {}
+                Course::Stopped => {
                     self.turn_away(&mut turn.messages);
                     return Ok(());
                 }
-                Verdict::Halt(fatal) => {
+                Course::Halt(fatal) => {
                     tracing::error!(directory = %self.directory.path().display(), reason = %fatal.0, "the node halts");
                     return Err(fatal);
                 }
@@ -128,10 +128,10 @@ impl Driver {
         self.network.end(End::Drain);
     }
 
-    fn step_all(&mut self, turn: &mut Turn) -> Verdict {
+    fn step_all(&mut self, turn: &mut Turn) -> Course {
         let mut events = std::mem::take(&mut turn.events);
         let mut waiting = events.drain(..);
-        let verdict = loop {
+        let course = loop {
             let began = self.clock.now();
             let mut urgent = std::mem::take(&mut turn.urgent);
             urgent.drain(..).for_each(|event| _ = self.step(&mut turn.stop_by, event));
@@ -146,15 +146,15 @@ impl Driver {
                 self.node.step(now, Event::Timer);
             }
             self.node.flush(now, &mut turn.effects);
-            let verdict = self.hand_out(turn);
-            if verdict != Verdict::GoOn || waiting.len() == 0 {
-                break verdict;
+            let course = self.hand_out(turn);
+            if course != Course::GoOn || waiting.len() == 0 {
+                break course;
             }
             self.inbox.take_control(&mut turn.urgent);
         };
         drop(waiting);
         turn.events = events;
-        verdict
+        course
     }
 
     /// Steps one event; gives the time at which it did.
@@ -167,8 +167,8 @@ impl Driver {
         now
     }
 
-    fn hand_out(&mut self, turn: &mut Turn) -> Verdict {
-        let mut verdict = Verdict::GoOn;
+    fn hand_out(&mut self, turn: &mut Turn) -> Course {
+        let mut course = Course::GoOn;
         for effect in turn.effects.drain(..) {
             match effect {
                 Effect::Send(node, envelope) => {
@@ -184,21 +184,21 @@ impl Driver {
                 Effect::Disk(id, op @ (DiskOp::Create { .. } | DiskOp::SyncDirectory)) => self.disk.allocate(id, op),
                 Effect::Disk(id, op) => turn.disk_ops.push((id, op)),
                 Effect::Rot(rot) => self.notices.rot(rot),
-                Effect::Stopped => verdict = Verdict::Stopped,
+                Effect::Stopped => course = Course::Stopped,
                 Effect::Halt(fatal) => {
-                    verdict = Verdict::Halt(fatal);
+                    course = Course::Halt(fatal);
                     break;
                 }
             }
         }
         // A node that halts says nothing more, not even what came before in the same flush: its disk is not to be trusted.
-        if !matches!(verdict, Verdict::Halt(_)) {
+        if !matches!(course, Course::Halt(_)) {
             if let Some(cluster) = self.node.cluster() {
                 self.network.learn_cluster(cluster);
             }
             self.network.hand_over(&mut turn.messages);
             self.disk.execute(&mut turn.disk_ops);
         }
-        verdict
+        course
     }
 }

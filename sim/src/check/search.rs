@@ -25,8 +25,8 @@ use std::collections::BTreeSet;
 pub(super) fn check(key: &Bytes, calls: &mut Calls<'_>, options: &Options) -> Result<bool, Violation> {
     calls.definite.sort_by_key(|call| call.start);
     let state = match options.initial {
-        Initial::Empty => Item::Is(None),
-        Initial::Anything => Item::Anything,
+        Initial::Empty => Known::Is(None),
+        Initial::Anything => Known::Anything,
     };
     let mut search = Search::new(calls, options.steps_max);
     match search.run(state) {
@@ -36,9 +36,9 @@ pub(super) fn check(key: &Bytes, calls: &mut Calls<'_>, options: &Options) -> Re
     }
 }
 
-/// The state of the item. `Anything` only before it is first seen or written.
+/// What is known of the item's state. `Anything` only before it is first seen or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Item {
+enum Known {
     Anything,
     Is(Value),
 }
@@ -56,7 +56,7 @@ struct Event {
 struct Taken {
     choice: Choice,
     /// The state before it.
-    state: Item,
+    state: Known,
     /// It changed nothing: there is no other choice to go back to.
     forced: bool,
 }
@@ -78,7 +78,7 @@ struct Search<'c, 'a> {
     taken: Vec<Taken>,
     /// Of what is taken.
     hash: u128,
-    seen: BTreeSet<(u128, Item)>,
+    seen: BTreeSet<(u128, Known)>,
     steps: u64,
     /// The longest attempt: how many definite operations it placed, the state it reached, its last operations, and what was left.
     furthest: Option<Furthest>,
@@ -87,7 +87,7 @@ struct Search<'c, 'a> {
 
 struct Furthest {
     placed: usize,
-    state: Item,
+    state: Known,
     last: Vec<usize>,
     stuck: Vec<usize>,
 }
@@ -135,7 +135,7 @@ impl<'c, 'a> Search<'c, 'a> {
     }
 
     /// `None` when the bound on steps was reached.
-    fn run(&mut self, mut state: Item) -> Option<bool> {
+    fn run(&mut self, mut state: Known) -> Option<bool> {
         let mut from = None;
         while self.events[HEAD].next != HEAD {
             self.steps = self.steps.checked_sub(1)?;
@@ -162,7 +162,7 @@ impl<'c, 'a> Search<'c, 'a> {
     }
 
     /// The next operation to let take effect, behind the choice `from`; the state after it; and whether it is the only sensible one.
-    fn choose(&mut self, state: Item, from: Option<Choice>) -> Option<(Choice, Item, bool)> {
+    fn choose(&mut self, state: Known, from: Option<Choice>) -> Option<(Choice, Known, bool)> {
         if from.is_none()
             && let Some(place) = self.silent(state)
         {
@@ -204,11 +204,11 @@ impl<'c, 'a> Search<'c, 'a> {
     }
 
     /// An operation that may take effect now and changes nothing.
-    fn silent(&mut self, state: Item) -> Option<usize> {
+    fn silent(&mut self, state: Known) -> Option<usize> {
         let mut place = self.events[HEAD].next;
         while place != HEAD && self.events[place].end.is_some() {
             let step = &self.definite[self.events[place].call].step;
-            if !matches!(step, Step::Write { .. }) && state != Item::Anything && effect(step, state, self.table).is_some() {
+            if !matches!(step, Step::Write { .. }) && state != Known::Anything && effect(step, state, self.table).is_some() {
                 return Some(place);
             }
             place = self.events[place].next;
@@ -225,7 +225,7 @@ impl<'c, 'a> Search<'c, 'a> {
         self.definite[self.events[place].call].end
     }
 
-    fn is_new(&mut self, choice: Choice, state: Item) -> bool {
+    fn is_new(&mut self, choice: Choice, state: Known) -> bool {
         let hash = self.hash ^ self.mark(choice);
         self.seen.insert((hash, state))
     }
@@ -240,7 +240,7 @@ impl<'c, 'a> Search<'c, 'a> {
         u128::from(checksum(1, &bytes)) << 64 | u128::from(checksum(2, &bytes))
     }
 
-    fn take(&mut self, choice: Choice, state: Item, forced: bool) {
+    fn take(&mut self, choice: Choice, state: Known, forced: bool) {
         self.hash ^= self.mark(choice);
         match choice {
             Choice::Definite(place) => {
@@ -280,7 +280,7 @@ impl<'c, 'a> Search<'c, 'a> {
     }
 
     /// Keeps the longest attempt, for the message.
-    fn remember(&mut self, state: Item) {
+    fn remember(&mut self, state: Known) {
         if self.furthest.as_ref().is_some_and(|furthest| furthest.placed >= self.placed) {
             return;
         }
@@ -301,8 +301,8 @@ impl<'c, 'a> Search<'c, 'a> {
     fn explain(&self, key: &Bytes) -> Violation {
         let Some(furthest) = &self.furthest else { unreachable!("a search that fails was stuck somewhere") };
         let state = match furthest.state {
-            Item::Anything => "not known".into(),
-            Item::Is(value) => self.table.show(value),
+            Known::Anything => "not known".into(),
+            Known::Is(value) => self.table.show(value),
         };
         let stuck = furthest.stuck.len();
         let what = format!(
@@ -327,11 +327,11 @@ fn change(call: &Call<'_>) -> Change {
 }
 
 /// The state after the operation, when it may take effect in `state`. Versions have no say.
-fn effect(step: &Step, state: Item, table: &mut Table) -> Option<Item> {
+fn effect(step: &Step, state: Known, table: &mut Table) -> Option<Known> {
     match step {
-        Step::Read { value, .. } => (state == Item::Anything || state == Item::Is(*value)).then_some(Item::Is(*value)),
+        Step::Read { value, .. } => (state == Known::Anything || state == Known::Is(*value)).then_some(Known::Is(*value)),
         Step::Failed { condition, present, .. } => {
-            let Item::Is(value) = state else { return Some(state) };
+            let Known::Is(value) = state else { return Some(state) };
             let failed = match condition {
                 When::Always => false,
                 When::Value(id) => value != Some(*id),
@@ -346,24 +346,24 @@ fn effect(step: &Step, state: Item, table: &mut Table) -> Option<Item> {
     }
 }
 
-fn apply(change: Change, state: Item, table: &mut Table, result: Option<Value>) -> Option<Item> {
+fn apply(change: Change, state: Known, table: &mut Table, result: Option<Value>) -> Option<Known> {
     match change {
-        Change::Put(id, when) => holds(when, state).then_some(Item::Is(Some(id))),
-        Change::Delete(when) => holds(when, state).then_some(Item::Is(None)),
+        Change::Put(id, when) => holds(when, state).then_some(Known::Is(Some(id))),
+        Change::Delete(when) => holds(when, state).then_some(Known::Is(None)),
         Change::Increment(by) => {
             let value = match state {
-                Item::Anything => return Some(result.map_or(Item::Anything, Item::Is)),
-                Item::Is(value) => value,
+                Known::Anything => return Some(result.map_or(Known::Anything, Known::Is)),
+                Known::Is(value) => value,
             };
             let number = value.map_or(Some(0), |id| table.number(id))?;
             let sum: Id = table.id(&Data::of_number(number.checked_add(by)?));
-            (result.is_none() || result == Some(Some(sum))).then_some(Item::Is(Some(sum)))
+            (result.is_none() || result == Some(Some(sum))).then_some(Known::Is(Some(sum)))
         }
     }
 }
 
-fn holds(when: When, state: Item) -> bool {
-    let Item::Is(value) = state else { return true };
+fn holds(when: When, state: Known) -> bool {
+    let Known::Is(value) = state else { return true };
     match when {
         When::Always => true,
         When::Value(id) => value == Some(id),

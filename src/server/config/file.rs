@@ -3,7 +3,7 @@
 //! A value may be written as a string or, where it is a number, as an integer: both are read as the same text that a flag would
 //! have. `peers` may also be a table (`[peers]`, then `1 = "host:port"`) or a list (`["1=host:port", ...]`).
 
-use super::{ConfigError, Origin, Problem};
+use super::{ConfigError, Problem, SetBy};
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
@@ -12,25 +12,24 @@ use toml::de::{DeTable, DeValue};
 pub struct FileEntry {
     pub name: String,
     pub text: String,
-    pub origin: Origin,
+    pub set_by: SetBy,
 }
 
 /// Every setting in `file`, known or not, in order of line.
 pub fn read(file: &Path) -> Result<Vec<FileEntry>, Vec<ConfigError>> {
-    let unreadable = |why: String| {
-        vec![ConfigError { name: None, origin: Origin::File(file.into(), None), problem: Problem::Unreadable(why) }]
-    };
+    let unreadable =
+        |why: String| vec![ConfigError { name: None, set_by: SetBy::File(file.into(), None), problem: Problem::Unreadable(why) }];
     let text = std::fs::read_to_string(file).map_err(|error| unreadable(error.to_string()))?;
     parse(file, &text)
 }
 
 fn parse(file: &Path, text: &str) -> Result<Vec<FileEntry>, Vec<ConfigError>> {
-    let at = |offset: usize| Origin::File(file.into(), Some(line_of(text, offset)));
+    let at = |offset: usize| SetBy::File(file.into(), Some(line_of(text, offset)));
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let error = |e: toml::de::Error| ConfigError {
             name: None,
-            origin: at(e.span().map_or(0, |span| span.start)),
+            set_by: at(e.span().map_or(0, |span| span.start)),
             problem: Problem::Syntax(e.message().to_owned()),
         };
         return Err(errors.into_iter().map(error).collect());
@@ -39,12 +38,12 @@ fn parse(file: &Path, text: &str) -> Result<Vec<FileEntry>, Vec<ConfigError>> {
     let mut wrong = Vec::new();
     for (key, value) in table.get_ref() {
         let name = key.get_ref().to_string();
-        let origin = at(key.span().start);
+        let set_by = at(key.span().start);
         match text_of(value.get_ref()) {
-            Some(text) => entries.push((key.span().start, FileEntry { name, text, origin })),
+            Some(text) => entries.push((key.span().start, FileEntry { name, text, set_by })),
             None => {
                 let shown = format!("a {}", value.get_ref().type_str());
-                wrong.push(ConfigError { name: Some(name), origin, problem: Problem::Value(shown) });
+                wrong.push(ConfigError { name: Some(name), set_by, problem: Problem::Value(shown) });
             }
         }
     }
@@ -83,7 +82,7 @@ mod tests {
 
     fn pairs(text: &str) -> Vec<(String, String, String)> {
         let entries = parse(Path::new("a.toml"), text).unwrap();
-        entries.into_iter().map(|e| (e.name, e.text, e.origin.to_string())).collect()
+        entries.into_iter().map(|e| (e.name, e.text, e.set_by.to_string())).collect()
     }
 
     #[test]
@@ -99,8 +98,8 @@ mod tests {
             ("peers", "1=a:1,2=b:2", "a.toml:7"),
         ];
         assert_eq!(read.len(), expected.len());
-        for (read, (name, text, origin)) in read.iter().zip(expected) {
-            assert_eq!((read.0.as_str(), read.1.as_str(), read.2.as_str()), (name, text, origin));
+        for (read, (name, text, set_by)) in read.iter().zip(expected) {
+            assert_eq!((read.0.as_str(), read.1.as_str(), read.2.as_str()), (name, text, set_by));
         }
         assert_eq!(pairs("peers = [\"1=a:1\", \"2=b:2\"]")[0].1, "1=a:1,2=b:2");
     }
