@@ -1,7 +1,8 @@
 //! Calls: each is one task on its way, from the request or the question that it came of to the answer.
 //!
-//! A call waits here, is with this node's replica, or was forwarded. What was certainly not begun is routed again until the deadline; what may have been
-//! begun is not repeated, unless it may be. At the deadline a write that was handed to a leader is *unknown*; everything else is rejected.
+//! A call waits here, is with this node's replica, or was forwarded. What was certainly not begun is routed again until the
+//! deadline; what may have been begun is not repeated, unless it may be. At the deadline a write that was handed to a leader is
+//! *unknown*; everything else is rejected.
 
 use super::{Call, Caller, Gateway, Out, Whereabouts};
 use crate::actor::{Context, Outbox};
@@ -98,7 +99,7 @@ impl Gateway {
                     && self.leaders.get(&group).copied() == believed
                     && leader.is_none_or(|hint| hint.node != node)
                 {
-                    // It does not lead, and knows nobody later: ask the others.
+                    // The peer does not lead, and knows no later leader: ask the others.
                     self.leaders.remove(&group);
                 }
                 // Always after a pause: the hint may be as stale as ours was.
@@ -144,7 +145,7 @@ impl Gateway {
         forgotten.into_iter().for_each(|id| self.abandon(id));
     }
 
-    /// Drops a call that nobody waits for.
+    /// Drops a call for which no caller waits.
     pub(super) fn abandon(&mut self, id: u64) {
         self.recall(id);
         if let Some(call) = self.calls.remove(&id) {
@@ -153,7 +154,7 @@ impl Gateway {
         }
     }
 
-    /// Whoever still waits, after all patience, is told what holds; and nothing is begun any more.
+    /// Every caller that still waits, after all patience, is told what holds; and nothing is begun any more.
     pub(super) fn on_end(&mut self, cx: &mut Context<'_>, peers: Vec<NodeId>, out: &mut Outbox<Out>) {
         self.ended = true;
         for id in self.calls.keys().copied().collect::<Vec<u64>>() {

@@ -1,18 +1,22 @@
-//! Between gateways: a task that a peer forwards here, and what becomes of what is with a peer that answers, restarts, stops or is cut off.
+//! Between gateways: a task that a peer forwards here, and what becomes of what is with a peer that answers, restarts, stops or
+//! is cut off.
 //!
-//! A forwarded task names the leader's epoch and term. Any other epoch or term of the receiver refuses it, so that a late copy cannot be applied by a later
-//! leadership. Within a term repeats are refused by the receiving gateway's [`window`](super::window).
+//! A forwarded task names the leader's epoch and term. Any other epoch or term of the receiver refuses it, so that a late copy
+//! cannot be applied by a later leadership. Within a term repeats are refused by the receiving gateway's
+//! [`window`](super::window).
 //!
-//! **A peer that goes away.** When the link to a peer goes down, what was with it is not waited for until the deadline. A read is asked for again; a write is
-//! *unknown*, once an answer that came just before has had its moment. What comes after goes through other nodes, if one reaches the peer (the node's `relay.rs`).
-//! A peer that stops cleanly says how far it has taken this node's forwards ([`Farewell`]). What is beyond was certainly not begun, and is routed again, so that
-//! a clean stop costs no caller an answer.
+//! **A peer that goes away.** When the link to a peer goes down, what was with it is not waited for until the deadline. A read is
+//! asked for again; a write is *unknown*, once an answer that came just before has had its moment. What comes after goes through
+//! other nodes, if one reaches the peer (the node's `relay.rs`). A peer that stops cleanly says how far it has taken this node's
+//! forwards ([`Farewell`]). What is beyond was certainly not begun, and is routed again, so that a clean stop costs no caller an
+//! answer.
 //!
-//! 1. *A farewell that comes late*, when the peer is back: the forwards of this moment went to its new epoch, and have higher sequences than the farewell
-//!    names. Each call remembers the epoch that it was sent to; a farewell speaks for one.
-//! 2. *An answer of a later epoch.* A leader begins a write, crashes, and is back before its new heartbeats are heard. A repeated copy of the forward reaches
-//!    the new epoch, whose window is fresh, and which answers that it does not lead, "certainly not begun". That is true of itself alone: an answer counts if it
-//!    comes from the epoch that the call was sent to. From a later one it says that the earlier is over: the write is *unknown*.
+//! 1. *A farewell that comes late*, when the peer is back: the forwards of this moment went to its new epoch, and have higher
+//!    sequences than the farewell names. Each call remembers the epoch that it was sent to; a farewell speaks for one.
+//! 2. *An answer of a later epoch.* A leader begins a write, crashes, and is back before its new heartbeats are heard. A repeated
+//!    copy of the forward reaches the new epoch, whose window is fresh, and which answers that it does not lead, "certainly not
+//!    begun". That is true of itself alone: an answer counts if it comes from the epoch that the call was sent to. From a later
+//!    one it says that the earlier is over: the write is *unknown*.
 
 use super::routes::begin_within;
 use super::{Gateway, Out};
@@ -93,7 +97,7 @@ impl Gateway {
                     && preparation.parties.len() <= TRANSACTION_ITEMS_MAX
                     && preparation.open.len() <= OPEN_NAMED_MAX
                     && preparation.id.home != group
-                    // Whoever is in doubt must have somebody to ask.
+                    // A participant in doubt must have a home to ask.
                     && !self.placement.replicas(preparation.id.home).is_empty()
             }
             Task::Inquire(id) => id.home == group,

@@ -1,10 +1,12 @@
 //! Several items at one instant, over all partitions.
 //!
-//! Items of one group are read there, at one instant. With more groups, each first *measures* its items: versions and lengths, from the index. So what the read costs is known before a
-//! value is read: more than one answer may hold is refused, and what all such reads at this gateway hold together is bounded; beyond, they wait in order. Then each group reads its
-//! items, if they are still as measured and no transaction is prepared to write one. Every measure was before every read, so if all say yes, the items were all like that at the
-//! instant in between (the validation phase of optimistic concurrency control; Kung and Robinson, "On optimistic methods for concurrency control", 1981). After [`TRIES`] that failed, or when a
-//! group finds one or another of its items about to be written again and again, the items are read by a transaction, which locks them: writers cannot starve it.
+//! Items of one group are read there, at one instant. With more groups, each first *measures* its items: versions and lengths,
+//! from the index. So what the read costs is known before a value is read. More than one answer may hold is refused; what all
+//! such reads at this gateway hold together is bounded, and beyond that they wait in order. Then each group reads its items, if
+//! they are still as measured and no transaction is prepared to write one. Every measure was before every read. So if all groups
+//! say yes, the items were all like that at the instant in between (the validation phase of optimistic concurrency control; Kung
+//! and Robinson, "On optimistic methods for concurrency control", 1981). After [`TRIES`] that failed, or when a group finds its
+//! items about to be written again and again, the items are read by a transaction, which locks them: writers cannot starve it.
 
 use super::calls::RETRY_INTERVAL;
 use super::{Caller, Gateway, Out};
@@ -19,7 +21,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How often items are measured and read before they are locked.
 const TRIES: u32 = 3;
-/// A part that a leader has no room to read is asked for again after a pause that grows with every attempt, up to this many times [`RETRY_INTERVAL`].
+/// A part that a leader has no room to read is asked for again after a pause that grows with every attempt, up to this many times
+/// [`RETRY_INTERVAL`].
 const CROWDED_STEPS_MAX: usize = 20;
 
 #[derive(Debug)]
@@ -45,9 +48,9 @@ pub struct Many {
 #[derive(Debug, Default)]
 pub struct Manys {
     all: BTreeMap<u64, Many>,
-    /// Bytes of those whose values are being read.
+    /// Bytes of the reads whose values are being read.
     size: usize,
-    /// Those that are measured, and wait until others are done. In order.
+    /// Reads that are measured, and wait until others are done. In order.
     queue: VecDeque<u64>,
     /// The deadlines of these.
     deadlines: BTreeSet<(Time, u64)>,
@@ -62,7 +65,7 @@ impl Manys {
         self.all.is_empty()
     }
 
-    /// The earliest deadline of those that wait.
+    /// The earliest deadline of the reads that wait.
     pub fn deadline(&self) -> Option<Time> {
         self.deadlines.first().map(|(at, _)| *at)
     }
@@ -135,7 +138,7 @@ impl Gateway {
         self.ask_all(cx, number, Phase::Reading, task, out);
     }
 
-    /// The values of one are not held any more: those that wait for room go on.
+    /// The values of one read are not held any more: the reads that wait for room go on.
     fn give_back(&mut self, cx: &mut Context<'_>, size: usize, out: &mut Outbox<Out>) {
         self.manys.size -= size;
         while let Some(number) = self.manys.queue.pop_front() {
@@ -152,7 +155,7 @@ impl Gateway {
         }
     }
 
-    /// Those that have waited for room until their deadline.
+    /// Reads that have waited for room until their deadline.
     pub(super) fn on_manys_late(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
         while let Some((at, number)) = self.manys.deadlines.first().copied().filter(|(at, _)| *at <= cx.now) {
             self.manys.deadlines.remove(&(at, number));
@@ -255,7 +258,7 @@ impl Gateway {
         }
     }
 
-    /// The node ends: those that wait for room have no call that would be answered.
+    /// The node ends: a read that waits for room has no call that would be answered.
     pub(super) fn end_manys(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
         self.manys.deadlines.clear();
         for number in std::mem::take(&mut self.manys.queue) {

@@ -1,8 +1,8 @@
 //! Turns client requests into tasks for the groups, and brings the answers back.
 //!
-//! A task goes to the leader that the gateway believes in: to this node's own replica, or forwarded to a peer. What was certainly not begun is routed again until
-//! the caller's deadline; what may have been begun is never repeated, unless it is a read (promise P6). At the deadline a write that was handed to a leader is
-//! *unknown*; everything else is rejected.
+//! A task goes to the leader that the gateway believes in: to this node's own replica, or forwarded to a peer. What was certainly
+//! not begun is routed again until the caller's deadline; what may have been begun is never repeated, unless it is a read
+//! (promise P6). At the deadline a write that was handed to a leader is *unknown*; everything else is rejected.
 //!
 //! - `calls.rs`: a task on its way, until its answer or its deadline.
 //! - `routes.rs`: which leader is believed in, and the way to it.
@@ -11,11 +11,12 @@
 //! - `scan.rs` and `many.rs`: what is put together of several groups' answers. Both are calls too, one for each part.
 //! - [`window`]: which forwards of a peer are repeats.
 //!
-//! A transaction goes to its home group's coordinator. One that dies of a conflict is retried with its first age, after a pause that grows, until the deadline; behind an
-//! older one of this gateway that met a conflict, too, it queues. Coordinators, and participants in doubt, use the same calls to reach the leaders of other groups
-//! ([`In::Ask`]).
+//! A transaction goes to its home group's coordinator. A transaction that dies of a conflict is retried with its first age, after
+//! a pause that grows, until the deadline. Behind an older one of this gateway that met a conflict, too, it queues. Coordinators,
+//! and participants in doubt, use the same calls to reach the leaders of other groups ([`In::Ask`]).
 //!
-//! A scan is cut into one task per partition, some at a time; their parts are merged in key order. Each part shows one instant of its partition.
+//! A scan is cut into one task per partition, some at a time; their parts are merged in key order. Each part shows one instant of
+//! its partition.
 
 mod calls;
 mod forwards;
@@ -49,7 +50,7 @@ pub enum In {
     ForwardReply(NodeId, Epoch, ForwardReply),
     /// What a local replica made of a task of this gateway.
     Answer(u64, Outcome),
-    /// A local replica has learnt who leads.
+    /// A local replica has learnt which node leads.
     Leader(GroupId, Option<NodeId>, Term),
     /// A peer says that it leads a group of which there is no replica here.
     Hint(GroupId, LeaderHint),
@@ -60,7 +61,7 @@ pub enum In {
         task: Task,
         deadline: Time,
     },
-    /// Who asked for this group does not lead it any more: its questions are forgotten.
+    /// The asker for this group does not lead it any more: its questions are forgotten.
     Forget(GroupId),
     /// The peer is in a new epoch: what it was doing for us is lost.
     Restarted(NodeId),
@@ -91,7 +92,7 @@ pub enum Out {
     Answered(Asker, Outcome),
 }
 
-/// Who on this node asks something of another group.
+/// The actor of this node that asks something of another group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Asker {
     /// The coordinator of this group, by its tag.
@@ -123,7 +124,8 @@ pub struct Gateway {
     forwarded: BTreeMap<(NodeId, u64), u64>,
     /// The last sequence used towards each peer.
     sequences: BTreeMap<NodeId, u64>,
-    /// Reads that peers have forwarded and that are not answered, by peer, its epoch and sequence, until when they are worked on at the latest.
+    /// Reads that peers have forwarded and that are not answered, by peer, its epoch and sequence, until when they are worked on
+    /// at the latest.
     serving: BTreeMap<(NodeId, Epoch, u64), Time>,
     windows: Windows,
     /// Transactions that met a conflict.
@@ -133,7 +135,7 @@ pub struct Gateway {
     last_age: Age,
     /// Bytes of keys and values of `calls`.
     size: usize,
-    /// When the other replicas of a group may next be asked who leads it.
+    /// When the other replicas of a group may next be asked which node leads it.
     ask_at: BTreeMap<GroupId, Time>,
     stopping: bool,
     /// Nothing is begun any more.
@@ -169,7 +171,7 @@ struct Call {
     attempts: usize,
     /// How often it was forwarded as a read.
     asked: u32,
-    /// It was forwarded only to learn who leads, to a node that will certainly not begin it.
+    /// It was forwarded only to learn which node leads, to a node that will certainly not begin it.
     asking: bool,
     /// A part of what is gathered, which a leader had no room to read.
     crowded: bool,
@@ -177,7 +179,7 @@ struct Call {
     conflict: Vec<Failure>,
     /// The epoch of the peer that it was forwarded to, if it names one.
     epoch: Option<Epoch>,
-    /// The peer that it was handed to: the one that it was forwarded to, or the first that passes it on.
+    /// The peer that it was handed to: the peer that it was forwarded to, or the first that passes it on.
     next: Option<NodeId>,
     /// The link to that peer was lost.
     lost: bool,
@@ -319,7 +321,7 @@ impl Actor for Gateway {
             In::ForwardReply(from, epoch, reply) => self.on_forward_reply(cx, from, epoch, reply, out),
             In::Answer(id, outcome) => self.on_outcome(cx, id, outcome, out),
             In::Leader(group, leader, term) => self.on_leader(cx, group, leader, term, out),
-            // At the node's end nobody waits for the answer any more.
+            // At the node's end no asker waits for the answer any more.
             In::Ask { .. } if self.ended => {}
             In::Ask { asker, group, task, deadline } => self.call(cx, Caller::Asker(asker), group, task, deadline, out),
             In::Forget(group) => self.on_forget(group),

@@ -1,11 +1,13 @@
-//! Transactions that died of a conflict, and which of them is tried again when.
+//! Transactions that died of a conflict, and which of them is retried when.
 //!
-//! Each try of a transaction costs records in the logs of all groups that take part, whether it dies or not, and of those that want one key one alone can have it. So with every client
-//! that joins, the tries that die would eat up what the others could do. Therefore: *one that died for a key waits, holding nothing, while an older one of this gateway that met a
-//! conflict, too, and names this key, is in progress*. When that one is done, the next is woken. So of the rivals for a key each gateway sends the oldest, and those that come anew.
+//! Each attempt at a transaction costs records in the logs of all groups that take part, whether it dies or not. Of the attempts
+//! that want one key, one alone can have it. So with every client that joins, the attempts that die would eat up what the others
+//! could do. Therefore *a transaction that died for a key waits, holding nothing, while an older one of this gateway that met a
+//! conflict, too, and names this key, is in progress*. When the older one is done, the next is woken. So of the rivals for a key
+//! each gateway sends the oldest, and those that come anew.
 //!
-//! Nothing is stuck: whoever is waited for is older, and ends by its own deadline; it may be without a leader meanwhile, so that whoever waits tries now and then all the same, after
-//! pauses that double up to a second.
+//! Nothing is stuck: a transaction that others wait for is older, and ends by its own deadline. It may be without a leader
+//! meanwhile. So those that wait are retried now and then all the same, after pauses that double up to a second.
 
 use super::{Call, Gateway, Whereabouts};
 use crate::actor::Context;
@@ -35,7 +37,7 @@ impl Rivals {
         }
     }
 
-    /// Takes one out of all its queues. Who is first in them now.
+    /// Takes a transaction out of all its queues. Returns the first in each of them now.
     fn leave(&mut self, transaction: &Transaction, rival: (Age, u64)) -> BTreeSet<(Age, u64)> {
         let mut next = BTreeSet::new();
         for item in &transaction.items {
@@ -55,7 +57,7 @@ impl Rivals {
         next
     }
 
-    /// Whether an older one names a key that this one died for.
+    /// Whether an older transaction names a key that this one died for.
     fn outrank(&self, transaction: &Transaction, failures: &[Failure], rival: (Age, u64)) -> bool {
         let items = failures.iter().filter_map(|failure| transaction.items.get(failure.item as usize));
         items.filter_map(|item| self.0.get(&item.key)?.first()).any(|first| *first < rival)
@@ -63,7 +65,7 @@ impl Rivals {
 }
 
 impl Gateway {
-    /// The transaction died for an older one: nothing of it is left, and it is tried again, as old as it is.
+    /// The transaction died for an older one: nothing of it is left, and it is retried, as old as it is.
     pub(super) fn on_conflict(&mut self, cx: &mut Context<'_>, id: u64, failures: Vec<Failure>) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let Task::Transact { age, transaction } = &call.task else { return };
@@ -85,7 +87,7 @@ impl Gateway {
         self.wait_for(cx, id, pause);
     }
 
-    /// A call is over: if it had rivals, those that are first now are tried again.
+    /// A call is over: if it had rivals, those that are first now are retried.
     pub(super) fn rival_is_done(&mut self, cx: &mut Context<'_>, id: u64, call: &Call) {
         let Task::Transact { age, transaction } = &call.task else { return };
         if call.conflict.is_empty() {

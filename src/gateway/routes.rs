@@ -1,7 +1,8 @@
 //! Where a call goes: which leader the gateway believes in, and the way to it.
 //!
-//! **A read that is slow.** What a peer does not answer is asked for again, less often each time, since it may have been lost. At the same leader that is a copy, with the
-//! sequence of the first: while the first is worked on the copy is dropped there, and whichever is answered ends the call.
+//! **A read that is slow.** What a peer does not answer is asked for again, less often each time, since it may have been lost. At
+//! the same leader that is a copy, with the sequence of the first: while the first is worked on the copy is dropped there, and
+//! whichever is answered ends the call.
 
 use super::{Gateway, Out, Whereabouts};
 use crate::actor::{Context, Origin, Outbox};
@@ -12,7 +13,7 @@ use crate::msg::peer::{Forward, LeaderHint, PeerMessage};
 pub(super) const READ_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often that doubles.
 const READ_RETRY_DOUBLINGS: u32 = 3;
-/// How often the other replicas of a group are asked who leads it, when this node's own replica does not know.
+/// How often the other replicas of a group are asked which node leads it, when this node's own replica does not know.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a call is routed in vain before that: the own replica mostly knows soon.
 const ASK_AFTER: usize = 3;
@@ -35,13 +36,14 @@ impl Gateway {
             _ if eventual && here => Some((cx.me, None)),
             _ if eventual => nearest(cx, replicas, call.attempts).map(|node| (node, None)),
             Some(hint) if hint.node == cx.me || cx.liveness.way_to(hint.node, cx.now).is_some() => {
-                // An append may come before the first heartbeat of its sender's epoch: what was not known then is known by now. A leader that
-                // has restarted since does not lead in that term any more, and says so.
+                // An append may come before the first heartbeat of its sender's epoch: what was not known then is known by now. A
+                // leader that has restarted since does not lead in that term any more, and says so.
                 let epoch = hint.epoch.max(cx.liveness.epoch_told_of(hint.node));
                 Some((hint.node, Some((epoch, hint.term))))
             }
-            // Without a replica here nobody tells who leads, nor does one that is cut off from the leader. Whoever is asked for term zero, which nobody
-            // leads, does not begin anything and says whom it believes in.
+            // Without a replica here no actor of this node tells which node leads, nor does a replica that is cut off from the
+            // leader. A node that is asked for term zero, in which none leads, begins nothing and names the leader that it
+            // believes in.
             _ if !here || (call.attempts > ASK_AFTER && self.ask_at.get(&call.group).is_none_or(|at| *at <= cx.now)) => {
                 self.ask_at.insert(call.group, cx.now + ASK_INTERVAL);
                 nearest(cx, replicas, call.attempts).map(|node| (node, Some((cx.liveness.epoch_told_of(node), Term::ZERO))))
@@ -97,8 +99,8 @@ impl Gateway {
         }
     }
 
-    /// Believes the hint if it is of a later term than what is known, or of a later epoch in the same: a replica may have heard of a leader before
-    /// its node knew in which epoch the leader is.
+    /// Believes the hint if it is of a later term than what is known, or of a later epoch in the same: a replica may have heard
+    /// of a leader before its node knew in which epoch the leader is.
     pub(super) fn learn(&mut self, group: GroupId, hint: LeaderHint) {
         let known = self.leaders.get(&group).map(|known| (known.term, known.epoch));
         if self.placement.replicas(group).contains(&hint.node) && known.is_none_or(|known| known < (hint.term, hint.epoch)) {
@@ -126,7 +128,7 @@ impl Gateway {
         self.route_leaderless(cx, group, out);
     }
 
-    /// Goes on with the calls that wait until somebody leads the group.
+    /// Goes on with the calls that wait until the group has a leader.
     pub(super) fn route_leaderless(&mut self, cx: &Context<'_>, group: GroupId, out: &mut Outbox<Out>) {
         let waiting: Vec<u64> = self.leaderless.range((group, 0)..=(group, u64::MAX)).map(|(_, id)| *id).collect();
         for id in waiting {

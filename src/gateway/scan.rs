@@ -1,12 +1,14 @@
 //! Pages of items over all partitions.
 //!
-//! A page costs what it returns. Each partition *lists* its first keys, with versions and lengths, from its index; the lists are merged, and only the values of what is in the page are
-//! read, from the partitions that listed them, if they are still as listed: so each partition's part shows the instant of its list. If an item has changed meanwhile the page is begun anew,
-//! and after [`TRIES`] that failed, or for an eventual read (whose replicas need not agree), each partition answers with keys and values at once.
+//! A page costs what it returns. Each partition *lists* its first keys, with versions and lengths, from its index; the lists are
+//! merged. Only the values of what is in the page are read, from the partitions that listed them, if they are still as listed. So
+//! each partition's part shows the instant of its list. If an item has changed meanwhile the page is begun anew. After [`TRIES`]
+//! that failed, or for an eventual read (whose replicas need not agree), each partition answers with keys and values at once.
 //!
-//! A partition is asked for a little more than its share of the page. A list that was cut short (by its limit, by the bytes of a part, by what one step may look at, or before what a
-//! transaction is about to write) says where it would go on. Keys from there on are not known, so the page ends before the smallest such key: it may have fewer items than were asked for, or
-//! none, and says where to go on.
+//! A partition is asked for a little more than its share of the page. A list that was cut short says where it would go on. (It
+//! may be cut by its limit, by the bytes of a part, by what one step may look at, or before what a transaction is about to
+//! write.) Keys from there on are not known, so the page ends before the smallest such key: it may have fewer items than were
+//! asked for, or none, and says where to go on.
 
 use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
@@ -256,7 +258,7 @@ impl Gateway {
         }
     }
 
-    /// Answers the client. Parts that are still out find nobody waiting for them.
+    /// Answers the client. No caller waits for parts that are still out.
     fn finish_scan(&mut self, key: u64, failure: Option<Rejection>, out: &mut Outbox<Out>) {
         let Some(gather) = self.gathers.remove(&key) else { return };
         let (conn, id) = (gather.conn, gather.id);

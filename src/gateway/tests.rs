@@ -27,7 +27,8 @@ fn handle(gateway: &mut Gateway, now: Time, input: In) -> Vec<Out> {
     std::iter::from_fn(|| out.pop()).collect()
 }
 
-/// What leaves the gateway when a request is forwarded to the peer, in epoch 9 of it, and then this comes, and after it a little time.
+/// What leaves the gateway when a request is forwarded to the peer, in epoch 9 of it, and then this input comes, and after it a
+/// little time.
 fn forwarded_and_then(body: RequestBody, then: In) -> Vec<Out> {
     let mut gateway = Gateway::default();
     let start = Time::from_millis(1);

@@ -27,7 +27,7 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub enum RequestBody {
-    /// Answered by the node itself: who the members are, who leads what.
+    /// Answered by the node itself: which nodes are members, and which leads what.
     #[n(0)]
     Ring,
     /// Answered by the node itself: how it is.
@@ -53,7 +53,8 @@ pub enum RequestBody {
 }
 
 impl RequestBody {
-    /// Whether it is within the limits. Client and node both ask this, and nothing else: a request that a client lets through is refused by no node for its size.
+    /// Whether it is within the limits. Client and node both ask this, and nothing else: a request that a client lets through is
+    /// refused by no node for its size.
     ///
     /// # Errors
     /// What the client is told. A certain refusal: nothing was done.
@@ -233,7 +234,7 @@ pub struct Response {
     /// The request's.
     #[n(0)]
     pub id: u64,
-    /// Who the answering node believes leads the key's partition. Send the next request for it there.
+    /// The node that the answering node takes for the leader of the key's partition. Send the next request for it there.
     #[n(1)]
     pub leader: Option<NodeId>,
     #[n(2)]
@@ -286,7 +287,7 @@ pub enum ResponseBody {
         #[cbor(decode_with = "crate::msg::codec::list")]
         Vec<ItemResult>,
     ),
-    /// A transaction was not committed: nothing of it was or will be done. When all reasons are conflicts, trying again may succeed.
+    /// A transaction was not committed: nothing of it was or will be done. When all reasons are conflicts, a retry may succeed.
     #[n(9)]
     NotCommitted(
         #[n(0)]
@@ -355,7 +356,7 @@ pub enum Rejection {
     ValueTooLong(#[n(0)] u32),
     #[n(3)]
     NotANumber,
-    /// A queue is full. Try again later, or with fewer requests at once.
+    /// A queue is full. Retry later, or with fewer requests at once.
     #[n(4)]
     Overloaded,
     /// No leader of the partition could be reached before the deadline, and nothing was sent to one.
@@ -385,8 +386,9 @@ pub enum Rejection {
     /// What was to be read together is larger than [`crate::base::limits::TRANSACTION_SIZE_MAX`].
     #[n(13)]
     TooLarge,
-    /// The home, or the node that leads it, remembers as many tokens as it may: see [`crate::base::limits::TOKENS_PER_GROUP_MAX`]. Release those that nobody will ask with again, try
-    /// again later, or without a token.
+    /// The home, or the node that leads it, remembers as many tokens as it may: see
+    /// [`crate::base::limits::TOKENS_PER_GROUP_MAX`]. Release tokens that will not be used again, retry later, or do without a
+    /// token.
     #[n(14)]
     TooManyTokens,
 }
@@ -485,7 +487,7 @@ pub struct PartitionReport {
     #[n(0)]
     #[cbor(decode_with = "crate::msg::codec::list")]
     pub replicas: Vec<NodeId>,
-    /// Who the answering node believes leads it.
+    /// The node that the answering node takes for the leader.
     #[n(1)]
     pub leader: Option<NodeId>,
 }
@@ -532,7 +534,8 @@ pub struct StatusReport {
     /// CPU time of the node's process so far, in microseconds; 0 when the driver does not say.
     #[n(13)]
     pub cpu_us: u64,
-    /// Bytes that the disk lacks for the log's next segment; 0 while there is room. The disk is *full* once the segment before is, but for a reserve.
+    /// Bytes that the disk lacks for the log's next segment; 0 while there is room. The disk is *full* once the segment before
+    /// is, but for a reserve.
     #[n(20)]
     #[cbor(default)]
     pub disk_bytes_needed: u64,

@@ -1,4 +1,4 @@
-//! Who is a member, and what was fixed when the cluster formed.
+//! Which nodes are members, and what was fixed when the cluster formed.
 
 use crate::base::{ClusterId, DirectoryId, Epoch, Lsn, NodeId};
 use minicbor::{Decode, Encode};
@@ -59,8 +59,8 @@ impl Default for ClusterOptions {
     }
 }
 
-/// How far a peer's log was seen to be durable, and in which life of it. The life matters: a message of that same life which arrives late says less
-/// and means nothing; a later life that begins below is an old copy of the disk. Both only grow.
+/// How far a peer's log was seen to be durable, and in which epoch of the peer. The epoch matters: a message of the same epoch
+/// which arrives late says less and means nothing; a later epoch that begins below is an old copy of the disk. Both only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct PeerMark {
     pub epoch: Epoch,

@@ -4,9 +4,10 @@
 //! what the decoding context ([`Frame`]) is for. Hostile bytes give an error; they neither panic nor allocate more than
 //! [`memory_max`] of the frame.
 //!
-//! A list is counted before it is built: a byte on the wire may be a hundred in memory. Every list and box of a message that comes from a peer or a client is decoded by
-//! [`list`], [`long_list`], [`bounded_list`] or [`boxed`], which charge what they are about to allocate to the frame. Lists of unknown length are refused, in fields that are
-//! not known, too: to skip one within another, the decoder remembers each.
+//! A list is counted before it is built: a byte on the wire may be a hundred in memory. Every list and box of a message that
+//! comes from a peer or a client is decoded by [`list`], [`long_list`], [`bounded_list`] or [`boxed`]. They charge what they are
+//! about to allocate to the frame. Lists of unknown length are refused, in fields that are not known, too: to skip a list within
+//! another, the decoder remembers each.
 
 use crate::base::limits::{APPEND_ENTRIES_MAX, SCAN_ITEMS_MAX, TRANSACTION_ITEMS_MAX};
 use bytes::Bytes;
@@ -32,8 +33,8 @@ pub struct Frame {
     memory: usize,
 }
 
-/// Bytes that lists and boxes of a frame of `size` bytes may take, at most. Whatever nodes and clients of ours send takes less; the worst are envelopes of many small
-/// messages.
+/// Bytes that lists and boxes of a frame of `size` bytes may take, at most. Whatever nodes and clients of ours send takes less;
+/// the worst are envelopes of many small messages.
 pub fn memory_max(size: usize) -> usize {
     MEMORY_FREE + size.saturating_mul(MEMORY_PER_BYTE)
 }
@@ -98,7 +99,8 @@ pub fn decode_charged<T: for<'b> minicbor::Decode<'b, Frame>>(frame: &Bytes) -> 
     (message, memory - context.memory)
 }
 
-/// Whether nothing in it is of unknown length (RFC 8949, section 3.2). Nothing that we encode is. Looks at the head of each element once, and skips what is in strings.
+/// Whether nothing in it is of unknown length (RFC 8949, section 3.2). Nothing that we encode is. Looks at the head of each
+/// element once, and skips what is in strings.
 fn has_known_lengths(frame: &[u8]) -> bool {
     const UNKNOWN: u8 = 31;
     let mut rest = frame;
@@ -122,12 +124,13 @@ fn has_known_lengths(frame: &[u8]) -> bool {
     true
 }
 
-/// The most elements of a [`list`]: items of a page, of a transaction, entries of an append. More than the largest of their limits.
+/// The most elements of a [`list`]: items of a page, of a transaction, entries of an append. More than the largest of their
+/// limits.
 const LIST_MAX: usize = 1_024;
 const _: () = assert!(LIST_MAX >= APPEND_ENTRIES_MAX && LIST_MAX >= SCAN_ITEMS_MAX && LIST_MAX >= TRANSACTION_ITEMS_MAX);
 
-/// For `#[cbor(decode_with = "codec::list")]` on a list that has a limit of its own: of at most [`LIST_MAX`] elements. A little beyond its own limit it is decoded all the same,
-/// so that whoever sent it can be told.
+/// For `#[cbor(decode_with = "codec::list")]` on a list that has a limit of its own: of at most [`LIST_MAX`] elements. A little
+/// beyond its own limit it is decoded all the same, so that its sender can be told.
 pub fn list<'b, C: Slices, T: minicbor::Decode<'b, C>>(
     d: &mut minicbor::Decoder<'b>,
     context: &mut C,

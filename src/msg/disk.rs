@@ -1,10 +1,10 @@
 //! What the log asks of the disk, and what it is told.
 //!
-//! A driver executes `Write` and `Sync` one after the other, in the order given, and `Create` and `SyncDirectory` in theirs. Between the two rows
-//! there is no order: a segment is written to only after the driver has answered that it, and its name, are durable. `Read` may
-//! overtake all of them.
-//! Segment 0 is no segment but the witness of the log's end (`wal`); it is made, written and synced like one.
-//! Every operation is answered exactly once, by its [`IoId`](crate::base::IoId), unless the node dies first.
+//! A driver executes `Write` and `Sync` one after the other, in the order given, and `Create` and `SyncDirectory` in theirs.
+//! Between the two rows there is no order: a segment is written to only after the driver has answered that it, and its name, are
+//! durable. `Read` may overtake all of them. Segment 0 is no segment but the witness of the log's end (`wal`); it is made,
+//! written and synced like a segment. Every operation is answered exactly once, by its [`IoId`](crate::base::IoId), unless the
+//! node ends first.
 
 use crate::base::{Place, SegmentId};
 use bytes::Bytes;

@@ -58,8 +58,9 @@ impl Fact {
         }
     }
 
-    /// Whether it brings new values. What does not frees something, or ends it: a full disk takes it as long as its reserve lasts. The decision of a
-    /// transaction counts as such, values included: it was begun while there was room, and locks wait for it.
+    /// Whether it brings new values. What does not frees something, or ends it: a full disk takes it as long as its reserve
+    /// lasts. The decision of a transaction counts as such, values included: it was begun while there was room, and locks wait
+    /// for it.
     pub fn needs_room(&self) -> bool {
         match self {
             Fact::Noop => false,
@@ -76,7 +77,7 @@ impl Fact {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HardState {
     pub term: Term,
-    /// Whom this replica voted for in `term`.
+    /// The node that this replica voted for in `term`.
     pub vote: Option<crate::base::NodeId>,
     /// Known to be committed when this was written. Lazy: it may be lower than what was, never higher.
     pub commit: Index,

@@ -5,7 +5,7 @@
 //! - [`log`]: what a group's log holds: entries, and the facts in them.
 //! - [`transaction`]: transactions, to clients, between nodes and in the log.
 //! - [`disk`]: what the log asks of the disk.
-//! - [`cluster`]: who is a member, and what was fixed when the cluster formed.
+//! - [`cluster`]: which nodes are members, and what was fixed when the cluster formed.
 //! - [`codec`]: CBOR with numbered fields; payloads are shared with the frame they came in, never copied.
 
 pub mod client;

@@ -1,11 +1,12 @@
 //! What nodes say to each other.
 //!
-//! The transport may lose, repeat and reorder envelopes. Every envelope names its cluster, its sender's node id, data directory and
-//! epoch: an envelope of another cluster, of a directory that is not the one bound to the node id, or of an earlier epoch
-//! than one already seen, is dropped and counted.
+//! The transport may lose, repeat and reorder envelopes. Every envelope names its cluster, its sender's node id, data directory
+//! and epoch. It is dropped and counted if it is of another cluster, of a directory that is not bound to the node id, or of an
+//! earlier epoch than one already seen.
 //!
-//! What must not wait travels in a [`Lane`] of its own: with a queue, a connection and a place in the receiver's inbox that bulk does not share.
-//! Lanes overtake each other, and that is safe because the transport may reorder anyhow; within a lane, messages mostly keep their order.
+//! What must not wait travels in a [`Lane`] of its own: with a queue, a connection and a place in the receiver's inbox that bulk
+//! does not share. Lanes overtake each other, and that is safe because the transport may reorder anyhow; within a lane, messages
+//! mostly keep their order.
 
 use super::client::{Action, Consistency, Operation, ResponseBody, Scan};
 use super::cluster::{ClusterOptions, Formation};
@@ -20,10 +21,11 @@ use minicbor::{Decode, Encode};
 /// Which way a message takes between two nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
-    /// Small, rare, and of use only when it is on time: who lives, who may lead.
+    /// Small, rare, and of use only when it is on time: which nodes are alive, which may lead.
     Control,
-    /// Whatever carries entries, requests or answers, or speaks of them. An empty append is bulk too: behind the entries that were sent before it, it
-    /// asks what became of them. Only a leader's first append is not: a voter that hears of its new leader too late campaigns against it.
+    /// Whatever carries entries, requests or answers, or speaks of them. An empty append is bulk too: behind the entries that
+    /// were sent before it, it asks what became of them. Only a leader's first append is not: a voter that hears of its new
+    /// leader too late campaigns against it.
     Bulk,
 }
 
@@ -85,7 +87,7 @@ pub enum PeerMessage {
     Forward(#[n(0)] Forward),
     #[n(7)]
     ForwardReply(#[n(0)] ForwardReply),
-    /// The last message of a life that ends cleanly.
+    /// The last message of an epoch that ends cleanly.
     #[n(8)]
     Farewell(#[n(0)] Farewell),
     #[n(9)]
@@ -148,7 +150,7 @@ impl PeerMessage {
     }
 }
 
-/// Where a node is, as it said itself in that life.
+/// Where a node is, as it said itself in that epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]
 pub struct NodeAddress {
     #[n(0)]
@@ -237,15 +239,17 @@ pub struct Heartbeat {
     #[n(2)]
     #[cbor(default, decode_with = "one_each")]
     pub detours: Vec<Detour>,
-    /// In which epochs the sender knows the members that the *receiver's* own link does not reach, as it last said: what it would hear by itself.
+    /// In which epochs the sender knows the members that the *receiver's* own link does not reach, as it last said: what it would
+    /// hear by itself.
     #[n(7)]
     #[cbor(default, decode_with = "one_each")]
     pub epochs: Vec<Known>,
-    /// Where the log ended when this life of the sender began; zero if the sender does not say. What this life has logged since hides nothing here.
+    /// Where the log ended when this epoch of the sender began; zero if the sender does not say. What this epoch has logged since
+    /// hides nothing here.
     #[n(5)]
     #[cbor(default)]
     pub began: Lsn,
-    /// The life before, in the same log; zero if there was none, or the sender does not say.
+    /// The epoch before, in the same log; zero if there was none, or the sender does not say.
     #[n(6)]
     #[cbor(default)]
     pub previous: Epoch,
@@ -258,13 +262,14 @@ pub struct Heartbeat {
     pub clock_ms: u64,
 }
 
-/// How a node's disk does. A hint, for who should lead; never an input to safety.
+/// How a node's disk does. A hint which node should lead; never an input to safety.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 pub struct DiskHealth {
     /// There is no room for entries but a reserve: appends of them are refused.
     #[n(0)]
     pub full: bool,
-    /// The sender finds that others should lead: its disk is full, or far slower than those of its peers, or was so a short time ago.
+    /// The sender finds that others should lead: its disk is full, or far slower than those of its peers, or was so a short time
+    /// ago.
     #[n(1)]
     pub unfit: bool,
     /// How long a sync of the log takes, in milliseconds.
@@ -277,7 +282,7 @@ pub struct DiskHealth {
 pub struct Detour {
     #[n(0)]
     pub node: NodeId,
-    /// Over how many links others would take a message there; 0: nobody would, as far as the sender knows.
+    /// Over how many links other nodes would take a message there; 0: none would, as far as the sender knows.
     #[n(1)]
     pub links: u8,
 }
@@ -410,7 +415,8 @@ pub struct VoteReply {
     pub term: Term,
     #[n(1)]
     pub granted: bool,
-    /// The voter may have lost acknowledged entries (relaxed syncing and an unclean start). Such a vote only counts when every voter votes.
+    /// The voter may have lost acknowledged entries (relaxed syncing and an unclean start). Such a vote only counts when every
+    /// voter votes.
     #[n(2)]
     pub lossy: bool,
 }
@@ -431,10 +437,12 @@ pub struct Append {
     /// The leader's commit index.
     #[n(4)]
     pub commit: Index,
-    /// Grows with every quorum round of the leader in its term; comes back in the reply, so that a read can wait for a round begun after it.
+    /// Grows with every quorum round of the leader in its term; comes back in the reply, so that a read can wait for a round
+    /// begun after it.
     #[n(5)]
     pub round: u64,
-    /// The epoch of the follower that the leader knows, and to which all belongs that it counts as matched. Zero: it knows none yet.
+    /// The epoch of the follower that the leader knows, and to which all belongs that it counts as matched. Zero: it knows none
+    /// yet.
     #[n(6)]
     #[cbor(default)]
     pub follower: Epoch,
@@ -469,8 +477,8 @@ pub enum AppendOutcome {
     /// The follower's log equals the leader's up to here, and is durable.
     #[n(0)]
     Matched(#[n(0)] Index),
-    /// It has no such entry before `entries`. Try again from `index`: the first of the follower's entries of `term` (fast back-off), or just
-    /// behind its last entry, with `term` zero.
+    /// It has no such entry before `entries`. Retry from `index`: the first of the follower's entries of `term` (fast back-off),
+    /// or just behind its last entry, with `term` zero.
     #[n(1)]
     Conflict {
         #[n(0)]
@@ -484,7 +492,8 @@ pub enum AppendOutcome {
     /// The term is stale; the reply's `term` says the newer one.
     #[n(2)]
     StaleTerm,
-    /// The follower has no room for the entries that it lacks. Its log equals the leader's up to `matched`, which is durable there.
+    /// The follower has no room for the entries that it lacks. Its log equals the leader's up to `matched`, which is durable
+    /// there.
     #[n(3)]
     Full {
         #[n(0)]
@@ -551,7 +560,8 @@ pub enum Task {
         Vec<Blob>,
     ),
     // 7 was a validation that read nothing.
-    /// Versions and lengths of these items at one instant, once no transaction is about to write one: what they would cost to read.
+    /// Versions and lengths of these items at one instant, once no transaction is about to write one: what they would cost to
+    /// read.
     #[n(8)]
     Measure(
         #[n(0)]
@@ -627,7 +637,8 @@ impl Task {
     }
 }
 
-/// A message that other nodes pass on, since its origin and its destination do not reach each other. Handled as if it came from the origin itself.
+/// A message that other nodes pass on, since its origin and its destination do not reach each other. Handled as if it came from
+/// the origin itself.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Relayed {
@@ -640,14 +651,14 @@ pub struct Relayed {
     pub epoch: Epoch,
     #[n(3)]
     pub destination: NodeId,
-    /// How many links it may still take, the one to the receiver not counted.
+    /// How many links it may still take, the link to the receiver not counted.
     #[n(4)]
     pub links: u8,
     #[n(5)]
     pub carried: Carried,
 }
 
-/// What is passed on. Heartbeats and consensus never are: who supports whom, and who leads, rests on links of their own.
+/// What is passed on. Heartbeats and consensus never are: support and leadership rest on links of their own.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub enum Carried {
@@ -683,7 +694,8 @@ impl TryFrom<PeerMessage> for Carried {
     }
 }
 
-/// How far the sender has taken the receiver's forwards. What is beyond it has not begun, and never will: it takes nothing any more.
+/// How far the sender has taken the receiver's forwards. What is beyond it has not begun, and never will: it takes nothing any
+/// more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Farewell {
     /// The epoch of the gateway that is told.
@@ -702,7 +714,7 @@ pub struct ForwardReply {
     pub sequence: u64,
     #[n(1)]
     pub outcome: Outcome,
-    /// The epoch of the gateway that is answered: its next life counts sequences from the start again.
+    /// The epoch of the gateway that is answered: its next epoch counts sequences from the start again.
     #[n(2)]
     pub epoch: Epoch,
 }
@@ -722,8 +734,8 @@ pub enum Outcome {
     /// To [`Task::Inquire`]: whether it was committed; `None` while that is open.
     #[n(4)]
     Decided(#[n(0)] Option<bool>),
-    /// False, to [`Task::ReadSeen`] and [`Task::ReadListed`]: an item has changed, or is about to. To [`Task::ReadMany`] and [`Task::Measure`]: transactions were about to
-    /// write one or another of the items all the time.
+    /// False, to [`Task::ReadSeen`] and [`Task::ReadListed`]: an item has changed, or is about to. To [`Task::ReadMany`] and
+    /// [`Task::Measure`]: transactions were about to write one or another of the items all the time.
     #[n(5)]
     Valid(#[n(0)] bool),
     /// To [`Task::Measure`], in its order.
@@ -739,7 +751,7 @@ pub enum Outcome {
     /// To [`Task::Resolve`]: the group has lost what was prepared, by relaxed syncing and a loss of power.
     #[n(10)]
     Lost,
-    /// Certainly not begun here: the receiver does not lead the group in that term. Who it believes does, if it knows.
+    /// Certainly not begun here: the receiver does not lead the group in that term. Which node it believes leads, if it knows.
     #[n(1)]
     NotLeader {
         #[n(0)]

@@ -16,12 +16,13 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Transaction {
-    /// From 1 to [`TRANSACTION_ITEMS_MAX`], each of another key. None, and a token: the token is released ([`Transaction::release`]).
+    /// From 1 to [`TRANSACTION_ITEMS_MAX`], each of another key. None, and a token: the token is released
+    /// ([`Transaction::release`]).
     #[n(0)]
     #[cbor(decode_with = "crate::msg::codec::list")]
     pub items: Vec<TransactionItem>,
-    /// Whoever asks again with the same token, within [`crate::base::limits::TOKEN_LIFETIME`], gets the same answer; with the same token and other
-    /// items, a rejection. From 1 to [`TOKEN_SIZE_MAX`] bytes.
+    /// A client that asks again with the same token, within [`crate::base::limits::TOKEN_LIFETIME`], gets the same answer; with
+    /// the same token and other items, a rejection. From 1 to [`TOKEN_SIZE_MAX`] bytes.
     #[n(1)]
     #[cbor(with = "crate::msg::codec::maybe_blob", has_nil)]
     pub token: Option<Bytes>,
@@ -120,8 +121,8 @@ impl Transaction {
         self.items.iter().map(TransactionItem::size).sum::<usize>() + self.token.as_ref().map_or(0, Bytes::len)
     }
 
-    /// Says that nobody will ask with this token again, and that no request with it is under way: it need not be remembered. Coming late, twice, or after the token's
-    /// end, it does nothing.
+    /// Says that no client will ask with this token again, and that no request with it is under way: it need not be remembered.
+    /// Coming late, twice, or after the token's end, it does nothing.
     pub fn release(token: Bytes) -> Transaction {
         Transaction { items: Vec::new(), token: Some(token) }
     }
@@ -234,7 +235,7 @@ pub enum FailureReason {
         #[n(1)]
         present: bool,
     },
-    /// Another transaction, older than this one, had the key. Trying again may succeed.
+    /// Another transaction, older than this one, had the key. A retry may succeed.
     #[n(1)]
     Conflict,
     /// An increment of what is no number, or beyond 64 bits.
@@ -312,8 +313,8 @@ impl fmt::Display for TransactionState {
     }
 }
 
-/// One attempt at a transaction. Given by the leader of its home group, so that an id is begun at most once: no other leader of the home has
-/// this term.
+/// One attempt at a transaction. Given by the leader of its home group, so that an id is begun at most once: no other leader of
+/// the home has this term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct TransactionId {
     #[n(0)]
@@ -343,8 +344,8 @@ impl Attempt {
     pub const FIRST: Attempt = Attempt { term: Term::ZERO, number: 0 };
 }
 
-/// Who goes first when transactions conflict: the older, that is, the lesser. A transaction that is tried again keeps its age. Fairness rests on
-/// it, never safety; and it is taken from the clock that all nodes share, so that wall clocks may be wrong.
+/// Which transaction goes first when two conflict: the older, that is, the lesser. A transaction that is retried keeps its age.
+/// Fairness rests on it, never safety. It is taken from the clock that all nodes share, so that wall clocks may be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
 pub struct Age {
     /// By the shared clock ([`crate::base::SharedClock`]), at the gateway that the client asked.
@@ -429,8 +430,8 @@ pub struct PlacedResult {
     pub result: ItemResult,
 }
 
-/// A transaction's fact in a group's log. `V` is a value: its bytes ([`Blob`]) on the wire and in memory, its length and checksum ([`Stored`]) in
-/// the record's header part, its place in the log ([`super::log::ValuePlace`]) once it is logged.
+/// A transaction's fact in a group's log. `V` is a value: its bytes ([`Blob`]) on the wire and in memory, its length and checksum
+/// ([`Stored`]) in the record's header part, its place in the log ([`super::log::ValuePlace`]) once it is logged.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub enum TransactionFact<V> {
@@ -457,8 +458,8 @@ pub enum TransactionFact<V> {
         #[cbor(default, decode_with = "crate::msg::codec::list")]
         open: Vec<Attempt>,
     },
-    /// In the home's log: the transaction is committed, and these are the home's own writes. Or it is not, and all that is decided is what its token
-    /// answers.
+    /// In the home's log: the transaction is committed, and these are the home's own writes. Or it is not, and all that is
+    /// decided is what its token answers.
     #[n(1)]
     Decide {
         #[n(0)]
@@ -503,7 +504,8 @@ pub enum TransactionFact<V> {
     },
 }
 
-/// At most [`TRANSACTION_ITEMS_MAX`]: what is logged of a write is longer than an empty one on the wire, so that more are not decoded.
+/// At most [`TRANSACTION_ITEMS_MAX`]: what is logged of a write is longer than an empty one on the wire, so that more are not
+/// decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Writes<V>(pub Vec<Written<V>>);
 

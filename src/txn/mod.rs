@@ -172,7 +172,7 @@ pub struct Counters {
 #[derive(Debug)]
 struct Commit {
     parties: Vec<GroupId>,
-    /// Who has not said that it knows. A new leader asks all again.
+    /// The participants that have not said that they know. A new leader asks all again.
     unaware: BTreeSet<GroupId>,
     /// When this leader knew of it.
     since: Time,
@@ -204,7 +204,7 @@ struct Leading {
     end_at: Option<Time>,
     /// When time has passed for tokens.
     tick_at: Option<Time>,
-    /// Who could not be told, and when to try again.
+    /// The participants that could not be told, and when to retry.
     tell_again: Vec<(Attempt, GroupId)>,
     tell_at: Option<Time>,
 }
@@ -352,7 +352,8 @@ impl Coordinator {
         out.push(Out::Hold(preparation, active.deadline));
     }
 
-    /// All attempts up to the first are over, but for those named. Those far below the newest are named, lest one that is stuck keep the floor down: what is above it others remember.
+    /// All attempts up to the first are over, but for those named. Those far below the newest are named, lest one that is stuck
+    /// keep the floor down: what is above it others remember.
     fn floor(&self) -> (Attempt, Vec<Attempt>) {
         let Some(leading) = &self.leading else { return (Attempt::FIRST, Vec::new()) };
         let term = leading.term;
@@ -437,13 +438,13 @@ impl Coordinator {
         out.push(Out::Decide(Decision { id, commit: true, parties, ended, token }));
     }
 
-    /// Conditions or conflicts stand in the way. A refusal that trying again would not change is kept for the token.
+    /// Conditions or conflicts stand in the way. A refusal that a retry would not change is kept for the token.
     fn refuse(&mut self, cx: &Context<'_>, id: TransactionId, failures: Vec<Failure>, out: &mut Outbox<Out>) {
         let conflict = failures.is_empty() || failures.iter().any(|failure| failure.reason == FailureReason::Conflict);
         self.counters.conflicts += u64::from(conflict);
         let Some(active) = self.active(id) else { return };
         let Some((token, contents)) = active.token.clone().filter(|_| !conflict) else {
-            // An empty list: a participant that cannot say any more why. Trying again will tell.
+            // An empty list: a participant that cannot say any more why. A retry will tell.
             let failures =
                 if failures.is_empty() { vec![Failure { item: 0, reason: FailureReason::Conflict }] } else { failures };
             self.abort(cx, id, Outcome::Answer(ResponseBody::NotCommitted(failures)), out);
@@ -456,7 +457,7 @@ impl Coordinator {
         out.push(Out::Decide(Decision { id, commit: false, parties: Vec::new(), ended: Vec::new(), token }));
     }
 
-    /// Gives an attempt up, and says so. From here on it is aborted, whoever asks.
+    /// Gives an attempt up, and says so. From here on it is aborted, whichever participant asks.
     fn abort(&mut self, cx: &Context<'_>, id: TransactionId, answer: Outcome, out: &mut Outbox<Out>) {
         self.release(cx, id, out);
         self.counters.aborted += 1;
@@ -465,7 +466,7 @@ impl Coordinator {
         }
     }
 
-    /// Tells everybody who may hold a lock for the attempt to let go. If the word is lost, they will ask.
+    /// Tells every group that may hold a lock for the attempt to let go. If the message is lost, the group will ask.
     fn release(&mut self, cx: &Context<'_>, id: TransactionId, out: &mut Outbox<Out>) {
         out.push(Out::Release(id));
         let Some(leading) = &self.leading else { return };
@@ -638,7 +639,7 @@ impl Coordinator {
         let Some(leading) = self.leading.take() else { return };
         for active in leading.active.into_values() {
             let outcome = match active.phase {
-                // Nobody will ever decide it: the client's gateway begins another attempt.
+                // No leader will ever decide it: the client's gateway begins another attempt.
                 Phase::Holding | Phase::Preparing => Outcome::NotLeader { leader: None },
                 // Of a refusal the token must not answer otherwise later.
                 Phase::Deciding | Phase::Refusing(_) => Outcome::Answer(ResponseBody::Unknown(Doubt::LeadershipLost)),
@@ -738,7 +739,8 @@ fn first_of(ended: &mut Vec<TransactionId>) -> Vec<TransactionId> {
 }
 
 impl Active {
-    /// Takes what came with a vote. The values that were read are held until the decision: as many as one transaction may read, and as all of the node may.
+    /// Takes what came with a vote. The values that were read are held until the decision: as many as one transaction may read,
+    /// and as all of the node may.
     fn take(&mut self, cx: &Context<'_>, placed: Vec<PlacedResult>) -> Result<(), Rejection> {
         let read = bytes_read(placed.iter().map(|placed| &placed.result));
         if read > 0 {

@@ -1,10 +1,11 @@
 //! From the disk to what the node knew: the segments in order, batch by batch, record by record.
 //!
 //! 1. Sync the device: what is read below must stay what it is.
-//! 2. Read every segment's header. Segments at the end of the list without a valid one were made ahead of time, or their first batch was torn.
+//! 2. Read every segment's header. Segments at the end of the list without a valid one were made ahead of time, or their first
+//!    batch was torn.
 //! 3. Walk the batches. Each must continue the chain, and be whole to the last byte, before any record of it is believed.
-//! 4. Where the walk stops short: a torn tail if nothing behind, nor the witness, says that the batch was durable, and the boot goes on from the
-//!    cut; else [`RecoverError::Damaged`]. What was cut is told ([`Torn`]), so that nothing goes in silence.
+//! 4. Where the walk stops short: a torn tail if nothing behind, nor the witness, says that the batch was durable, and the boot
+//!    goes on from the cut; else [`RecoverError::Damaged`]. What was cut is told ([`Torn`]), so that nothing goes in silence.
 //!
 //! Values are verified and let go; keys stay. Bytes of any kind give a result or an error, and are read in bounded chunks.
 
@@ -92,7 +93,8 @@ pub struct Torn {
     pub offset: u32,
     /// Up to the last byte that is not zero.
     pub bytes: u64,
-    /// The last life was writing a batch here when it ended. Else it may be what an earlier cut has left, which no later batch has overwritten yet.
+    /// The last epoch was writing a batch here when it ended. Otherwise it may be what an earlier cut has left, which no later
+    /// batch has overwritten yet.
     pub is_fresh: bool,
 }
 
@@ -108,7 +110,7 @@ pub struct Tail {
     pub(super) next_sequence: u64,
     pub(super) next_lsn: Lsn,
     pub(super) epoch: Epoch,
-    /// The last life may have lost what it had acknowledged; and did so before it began.
+    /// The last epoch may have lost what it had acknowledged; and did so before it began.
     pub(super) lossy: bool,
     pub(super) began_lossy: bool,
     /// The valid end of the log that no batch seals yet.
@@ -227,7 +229,8 @@ fn damaged(segment: SegmentId, offset: u32, what: String) -> RecoverError {
     RecoverError::Damaged { segment, offset, what, groups: None }
 }
 
-/// Replays one segment; `next` is the header of the one behind it, which names its end; `empty` are the files behind the last one.
+/// Replays one segment; `next` is the header of the segment behind it, which names its end; `empty` are the files behind the last
+/// segment.
 fn walk_segment(
     device: &mut dyn LogDevice,
     replay: &mut Replay,
@@ -253,7 +256,7 @@ fn walk_segment(
     let Some(why) = why else {
         return check_end(&mut window, replay, found, next.expect("only the end of a sealed segment has no reason"));
     };
-    // Nothing behind a batch that seals this one can be accepted as evidence for less.
+    // Nothing behind a batch that seals this batch can be accepted as evidence for less.
     let later = find_header(&mut window, end.saturating_add(1), |later| later.nonce == nonce && later.sequence > sequence)?;
     let sealed = next.is_some()
         || find_header(&mut window, end.saturating_add(1), |later| later.nonce == nonce && later.seals() >= sequence)?.is_some();
@@ -272,7 +275,8 @@ fn walk_segment(
     replay.keep_unsealed(device, id)
 }
 
-/// What stands at the end of the log and is no whole batch. Earlier lives leave the rest of what they cut; it begins with no header, or with one of their epoch.
+/// What stands at the end of the log and is no whole batch. Earlier epochs leave the rest of what they cut; it begins with no
+/// header, or with a header of their epoch.
 fn find_torn(window: &mut Window<'_>, epoch: Epoch, end: u32) -> Result<Option<Torn>, RecoverError> {
     let Some(last) = last_byte(window, end)? else { return Ok(None) };
     let segment = window.segment();
@@ -283,7 +287,7 @@ fn find_torn(window: &mut Window<'_>, epoch: Epoch, end: u32) -> Result<Option<T
     Ok(Some(Torn { segment, offset: end, bytes: last + 1 - u64::from(end), is_fresh }))
 }
 
-/// A sealed segment ends where the next one says: the chain must be the one it names, and nothing newer may continue it here.
+/// A sealed segment ends where the next says: the chain must be the one it names, and nothing newer may continue it here.
 fn check_end(window: &mut Window<'_>, replay: &Replay, found: &Found, next: &SegmentHeader) -> Result<(), RecoverError> {
     let tail = &replay.tail;
     if next.previous_chain != tail.chain || next.first_sequence != tail.next_sequence || next.first_lsn != tail.next_lsn {
@@ -411,7 +415,7 @@ fn check_body(batch: &[u8], segment: SegmentId, offset: u32, header: &BatchHeade
     newer.map_or(Ok(chain), |found| Err(BodyError::Newer(found)))
 }
 
-/// Whether another life can follow one of this epoch.
+/// Whether another epoch can follow this one.
 fn is_epoch(epoch: Epoch) -> bool {
     epoch.0 <= COUNTER_MAX && epoch.following(u64::MAX).0 <= COUNTER_MAX
 }
@@ -481,8 +485,8 @@ impl Replay {
         let bad = |what: &str| Err(damaged(segment, offset, what.to_string()));
         let kind = Kind::from_number(record.kind).expect("checked with the batch");
         if record.term.max(record.index).max(record.commit) > COUNTER_MAX {
-            // Its checksum is right, so that it is what was written, by a program that logged what a peer said without looking. It is not
-            // believed; and it costs no more than a mark that was never logged.
+            // Its checksum is right, so that it is what was written, by a program that logged what a peer said without looking.
+            // It is not believed; and it costs no more than a mark that was never logged.
             return if kind == Kind::PeerMark { Ok(()) } else { bad("a record's numbers are beyond reason") };
         }
         let state = &mut self.recovered;
