@@ -12,6 +12,7 @@ use ringseed::base::*;
 use ringseed::msg::client::*;
 use ringseed::msg::cluster::*;
 use ringseed::msg::codec::{self, Blob};
+use ringseed::msg::configuration::Configuration;
 use ringseed::msg::log::{Entry, Fact};
 use ringseed::msg::peer::*;
 use ringseed::msg::transaction::*;
@@ -223,9 +224,11 @@ fn facts() -> Vec<Fact> {
         TransactionFact::End { ended: vec![id()], expired: vec![Blob(key())], tick: false },
     ];
     assert_has_each!(steps, TransactionFact: Prepare Decide Resolve End);
+    let configuration = Configuration::new(vec![NodeId(1), NodeId(2)], vec![NodeId(1), NodeId(3)], vec![NodeId(4)]);
     let mut all = vec![Fact::Noop, Fact::Write { key: key(), value: Some(key()) }];
+    all.push(Fact::Configuration(Box::new(configuration.expect("sound"))));
     all.extend(steps.into_iter().map(|step| Fact::Transaction(Box::new(step))));
-    assert_has_each!(all, Fact: Noop Write Transaction);
+    assert_has_each!(all, Fact: Noop Write Transaction Configuration);
     all
 }
 

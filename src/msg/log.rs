@@ -5,6 +5,7 @@
 //! versions of the program without replicas drifting apart.
 
 use super::codec::Blob;
+use super::configuration::Configuration;
 use super::transaction::TransactionFact;
 use crate::base::{GroupId, Index, Lsn, Place, Term};
 use bytes::Bytes;
@@ -22,7 +23,7 @@ pub struct Entry {
     pub fact: Fact,
 }
 
-/// What an entry says. New kinds (membership) take new numbers.
+/// What an entry says. New kinds take new numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub enum Fact {
@@ -46,13 +47,20 @@ pub enum Fact {
         #[cbor(decode_with = "crate::msg::codec::boxed")]
         Box<TransactionFact<Blob>>,
     ),
+    /// The group's configuration from this entry on, committed or not.
+    #[n(3)]
+    Configuration(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::boxed")]
+        Box<Configuration>,
+    ),
 }
 
 impl Fact {
     /// Bytes of key and value.
     pub fn size(&self) -> usize {
         match self {
-            Fact::Noop => 0,
+            Fact::Noop | Fact::Configuration(_) => 0,
             Fact::Write { key, value } => key.len() + value.as_ref().map_or(0, Bytes::len),
             Fact::Transaction(fact) => fact.size(),
         }
@@ -63,7 +71,7 @@ impl Fact {
     /// for it.
     pub fn needs_room(&self) -> bool {
         match self {
-            Fact::Noop => false,
+            Fact::Noop | Fact::Configuration(_) => false,
             Fact::Write { value, .. } => value.is_some(),
             Fact::Transaction(fact) => match &**fact {
                 TransactionFact::Prepare { writes, .. } => writes.0.iter().any(|write| write.value.is_some()),
@@ -83,6 +91,13 @@ pub struct HardState {
     pub commit: Index,
 }
 
+/// Where a group's log begins: the last entry that it does not hold any more. That entry and all before are committed, and in the group's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogBase {
+    pub index: Index,
+    pub term: Term,
+}
+
 /// What a recovered or remembered entry is, without its value: enough to apply it and to find its bytes again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntrySummary {
@@ -97,6 +112,7 @@ pub enum FactSummary {
     Noop,
     Write { key: Bytes, value: Option<ValuePlace> },
     Transaction(Box<TransactionFact<ValuePlace>>),
+    Configuration(Box<Configuration>),
 }
 
 /// Where one record of the log lies: all of it, header included.

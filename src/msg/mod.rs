@@ -11,6 +11,7 @@
 pub mod client;
 pub mod cluster;
 pub mod codec;
+pub mod configuration;
 pub mod disk;
 pub mod key_text;
 pub mod log;

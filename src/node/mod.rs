@@ -34,6 +34,7 @@ use crate::gateway::{self, Gateway};
 use crate::liveness::{Liveness, LivenessOptions};
 use crate::msg::client::{Request, Response};
 use crate::msg::cluster::ClusterOptions;
+use crate::msg::configuration::Configuration;
 use crate::msg::disk::{DiskOp, DiskResult};
 use crate::msg::peer::{Envelope, Lane, PeerMessage};
 use crate::replica::log::GroupLog;
@@ -435,15 +436,15 @@ impl Node {
             }
             let found = recovered.remove(&id).unwrap_or_default();
             let mut state = State::new();
-            let commit = found.state.commit.0.min(found.entries.len() as u64);
-            for entry in &found.entries[..commit as usize] {
+            for entry in found.committed() {
                 state.apply(entry.index, &entry.fact, &mut |_| {});
             }
             self.token_bytes += state.tokens().size();
+            let first = Configuration::of(voters);
+            let log = GroupLog::recovered(found.base, first, found.entries, state.applied());
             let store = Store::new(id, state, self.booted);
             let coordinator = Coordinator::new(id, self.placement.partition_count());
-            let log = GroupLog::recovered(found.entries, Index(commit));
-            let options = ReplicaOptions { group: id, voters, support, no_vote_until, lossy: self.lossy };
+            let options = ReplicaOptions { group: id, support, no_vote_until, lossy: self.lossy };
             let replica = Replica::new(options, found.state, log);
             let group = Group { replica, store, coordinator, timer: None, noted: Noted::default(), leads: Leads::default() };
             self.groups.insert(id, group);
@@ -493,7 +494,8 @@ impl Node {
     fn advance_stop(&mut self, now: Time) -> bool {
         match self.stop {
             Stop::Draining(until) => {
-                let leads = self.groups.values().any(|group| group.replica.leads() && group.replica.voters().len() > 1);
+                let leads =
+                    self.groups.values().any(|group| group.replica.leads() && group.replica.configuration().voters().len() > 1);
                 // What peers have forwarded is in the stores alone.
                 let busy = || !self.gateway.is_idle() || self.groups.values().any(|g| g.replica.leads() && !g.store.is_idle());
                 if now < until && (leads || busy()) {

@@ -265,7 +265,9 @@ impl Node {
                 membership::Out::Joined(formation) => self.join(&formation),
                 membership::Out::Welcomed => {
                     let waiting = self.groups.iter().filter(|(_, group)| !group.replica.has_started());
-                    let let_in = waiting.filter(|(_, group)| self.membership.welcomes(group.replica.voters()));
+                    let let_in = waiting.filter(|(_, group)| {
+                        group.replica.configuration().has_quorum(|node| self.membership.is_welcomed_by(node))
+                    });
                     self.work.extend(let_in.map(|(id, _)| Work::Replica(*id, replica::In::Start)));
                 }
                 membership::Out::Refused(why) => self.counters.refusal = Some(why),
@@ -307,7 +309,7 @@ impl Node {
     /// Tells every group that the peer has a replica of.
     fn tell_groups_of(&mut self, peer: NodeId, input: impl Fn(NodeId) -> replica::In) {
         for (id, group) in &self.groups {
-            if group.replica.voters().contains(&peer) {
+            if group.replica.configuration().is_member(peer) {
                 self.work.push_back(Work::Replica(*id, input(peer)));
             }
         }
@@ -378,7 +380,8 @@ impl Node {
                 replica::Out::LogEntry(entry, commit) => Work::Log(wal::In::Append(Record::Entry(id, entry, commit))),
                 replica::Out::Apply(committed) => Work::Store(id, store::In::Apply(committed)),
                 replica::Out::AskTurn => {
-                    let rank = self.groups[&id].replica.voters().iter().position(|voter| *voter == self.options.me);
+                    let rank =
+                        self.groups[&id].replica.configuration().voters().iter().position(|voter| *voter == self.options.me);
                     self.campaigns.ask(id, rank.unwrap_or_default());
                     self.grant_turns(now);
                     continue;
@@ -432,10 +435,9 @@ impl Node {
     fn run_store(&mut self, now: Time, id: GroupId, input: store::In) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let (me, own, view) = (self.options.me, self.log.room().is_full(), self.liveness.view());
-        let is_full = |node: &&NodeId| if **node == me { own } else { view.disk_of(**node).full };
-        let voters = group.replica.voters();
+        let is_full = |node: NodeId| if node == me { own } else { view.disk_of(node).full };
         // As far as heartbeats tell.
-        let quorum_has_room = voters.iter().filter(is_full).count() * 2 < voters.len();
+        let quorum_has_room = group.replica.configuration().has_quorum(|node| !is_full(node));
         let mut out = std::mem::take(&mut self.outboxes.store);
         let mut cx = context!(self, now, self.liveness.view());
         cx.quorum_has_room = quorum_has_room;

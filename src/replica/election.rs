@@ -5,6 +5,7 @@ use super::{Acceptance, Out, Replica, Role, TERM_STEP_MAX, Votes};
 use crate::actor::{Context, Outbox};
 use crate::base::random::below;
 use crate::base::{Duration, Epoch, NodeId, Term};
+use crate::msg::configuration::Configuration;
 use crate::msg::log::{Entry, Fact};
 use crate::msg::peer::{Released, ReplicaMessage, VoteReply, VoteRequest};
 
@@ -28,7 +29,7 @@ impl Replica {
     /// Arms the election timer: soon, the preferred leader first.
     fn wait_for_leader(&mut self, cx: &mut Context<'_>) {
         let spread = self.spread().as_nanos() as u64;
-        let rank = self.options.voters.iter().position(|node| *node == cx.me).unwrap_or(0) as u64;
+        let rank = self.configuration().voters().iter().position(|node| *node == cx.me).unwrap_or(0) as u64;
         let mut patience = Duration::from_nanos(rank * spread / 2 + below(cx.random, spread));
         if self.others(cx.me).any(|node| self.may_take_over(cx, node)) {
             patience += self.options.support;
@@ -56,7 +57,7 @@ impl Replica {
 
     /// It is time to campaign: the node says when.
     pub(super) fn ask_turn(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
-        if self.stops {
+        if self.stops || !self.configuration().is_voter(cx.me) {
             self.election_at = Some(cx.now + self.options.support * 8);
         } else if matches!(&self.role, Role::Candidate { votes } if !votes.has(cx.me)) {
             // Its own vote is still being synced. To start over would only put another behind it.
@@ -90,7 +91,7 @@ impl Replica {
             return true;
         }
         if let Role::Leader(leader) = &self.role {
-            return leader.has_lease(cx, self.quorum());
+            return leader.has_lease(cx, self.configuration());
         }
         let Some(Acceptance { leader, term, promise }) = self.accepted else { return false };
         // Who campaigns for a later term does not lead in the earlier one any more.
@@ -117,7 +118,7 @@ impl Replica {
         self.election_at = Some(cx.now + self.election_patience(cx));
         self.role = Role::PreCandidate { votes: Votes::default() };
         self.announce(None, out);
-        for node in self.others(cx.me) {
+        for node in self.other_voters(cx.me) {
             out.push(Out::Send(node, ReplicaMessage::PreVote(request)));
         }
         let own = VoteReply { term: request.term, granted: true, lossy: self.lossy };
@@ -151,13 +152,11 @@ impl Replica {
             self.adopt_from_reply(cx, reply.term, out);
             return;
         }
-        let all = self.options.voters.len();
-        let quorum = self.quorum();
         let Role::PreCandidate { votes } = &mut self.role else { return };
         if reply.term != self.state.term.next() {
             return;
         }
-        if votes.add(from, reply.lossy, quorum, all) {
+        if votes.add(from, reply.lossy, self.log.configuration()) {
             self.stand(cx, None, out);
         }
     }
@@ -172,7 +171,7 @@ impl Replica {
         self.election_at = Some(cx.now + self.election_patience(cx));
         self.announce(None, out);
         let request = self.vote_request(self.state.term, released);
-        for node in self.others(cx.me) {
+        for node in self.other_voters(cx.me) {
             out.push(Out::Send(node, ReplicaMessage::Vote(request)));
         }
         // Its own vote goes the way of all votes, so that it counts only once it is durable.
@@ -201,13 +200,11 @@ impl Replica {
 
     pub(super) fn on_vote_reply(&mut self, cx: &mut Context<'_>, from: NodeId, reply: VoteReply, out: &mut Outbox<Out>) {
         self.adopt_from_reply(cx, reply.term, out);
-        let all = self.options.voters.len();
-        let quorum = self.quorum();
         let Role::Candidate { votes } = &mut self.role else { return };
         if !reply.granted || reply.term != self.state.term {
             return;
         }
-        if votes.add(from, reply.lossy, quorum, all) {
+        if votes.add(from, reply.lossy, self.log.configuration()) {
             self.lead(cx, out);
         } else if from == cx.me {
             // Only now are the others asked: the request waited for this vote.
@@ -224,7 +221,7 @@ impl Replica {
         self.attempts = 0;
         self.note_comeback(cx);
         let patience = self.rebalance_patience(cx);
-        let leader = Leader::new(cx, &self.options.voters, self.log.last_index(), first, patience);
+        let leader = Leader::new(cx, &self.log, first, patience);
         self.role = Role::Leader(Box::new(leader));
         self.on_fitness(cx);
         self.append_own(Entry { index: first, term: self.state.term, fact: Fact::Noop }, out);
@@ -268,8 +265,8 @@ impl Replica {
     /// Becomes a follower in the same term. A leader tells every voter that it is over.
     pub(super) fn step_down(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
         if self.leads() {
-            for node in self.options.voters.iter().filter(|node| **node != cx.me) {
-                self.releasing.insert(*node, self.state.term);
+            for node in self.log.configuration().members().filter(|node| *node != cx.me) {
+                self.releasing.insert(node, self.state.term);
             }
             self.release_wait = Duration::ZERO;
             out.push(Out::Deposed);
@@ -353,7 +350,8 @@ impl Replica {
         let follows = matches!(self.role, Role::Follower { leader: Some(leader) } if leader == from);
         let released = Released { leader: from, term };
         let request = self.vote_request(self.state.term.next(), Some(released));
-        if term != self.state.term || !follows || self.lossy || self.stops || self.is_bound(cx, cx.me, &request) {
+        let stands = self.configuration().is_voter(cx.me) && !self.lossy && !self.stops;
+        if term != self.state.term || !follows || !stands || self.is_bound(cx, cx.me, &request) {
             return;
         }
         self.stand(cx, Some(released), out);
@@ -400,13 +398,13 @@ impl Votes {
         self.sound.contains(&voter) || self.lossy.contains(&voter)
     }
 
-    /// Counts a vote; true when the election is won. Votes of lossy replicas count only when every voter votes.
-    fn add(&mut self, from: NodeId, lossy: bool, quorum: usize, all: usize) -> bool {
+    /// Counts a vote; true when the election is won.
+    fn add(&mut self, from: NodeId, lossy: bool, configuration: &Configuration) -> bool {
         if lossy {
             self.lossy.insert(from);
         } else {
             self.sound.insert(from);
         }
-        self.sound.len() >= quorum || self.sound.union(&self.lossy).count() == all
+        configuration.elects(|node| self.sound.contains(&node), |node| self.lossy.contains(&node))
     }
 }

@@ -58,7 +58,7 @@ impl Replica {
     fn conflict(&self, append: &Append) -> Option<AppendOutcome> {
         let previous = append.previous_index;
         match self.log.term_at(previous) {
-            Some(term) if term == append.previous_term => None,
+            _ if self.log.agrees(previous, append.previous_term) => None,
             Some(term) => Some(AppendOutcome::Conflict { index: self.log.first_of_term(previous), term, previous }),
             None => Some(AppendOutcome::Conflict { index: self.log.last_index().next(), term: Term::ZERO, previous }),
         }
@@ -66,7 +66,7 @@ impl Replica {
 
     /// The last entry of an append, which joins on, that is in this log already.
     fn known_up_to(&self, append: &Append) -> Index {
-        let known = append.entries.iter().take_while(|entry| self.log.term_at(entry.index) == Some(entry.term)).count();
+        let known = append.entries.iter().take_while(|entry| self.log.agrees(entry.index, entry.term)).count();
         Index(append.previous_index.0 + known as u64)
     }
 
@@ -91,7 +91,7 @@ impl Replica {
         let matched = Index(append.previous_index.0 + append.entries.len() as u64);
         for entry in append.entries {
             match self.log.term_at(entry.index) {
-                Some(term) if term == entry.term => continue,
+                _ if self.log.agrees(entry.index, entry.term) => continue,
                 Some(_) if entry.index <= self.state.commit => return None,
                 Some(_) => {
                     self.log.truncate(entry.index);

@@ -9,6 +9,7 @@ use crate::actor::{Context, FlowView, Outbox, Outstanding, Share};
 use crate::base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::base::random::below;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Term, Time};
+use crate::msg::configuration::Configuration;
 use crate::msg::log::{Entry, Fact, HardState};
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
 use handover::Stalls;
@@ -66,11 +67,11 @@ struct Transfer {
 
 impl Leader {
     /// A leader that has just been elected. `patience`: how long it keeps a leadership that is another's by preference.
-    pub fn new(cx: &Context<'_>, voters: &[NodeId], last: Index, term_start: Index, patience: Duration) -> Leader {
-        let preferred = voters.first() == Some(&cx.me);
-        let others = voters.iter().filter(|node| **node != cx.me);
+    pub fn new(cx: &Context<'_>, log: &GroupLog, term_start: Index, patience: Duration) -> Leader {
+        let preferred = log.configuration().voters()[0] == cx.me;
+        let others = log.configuration().members().filter(|node| *node != cx.me);
         Leader {
-            progress: others.map(|node| Progress::new(*node, cx.liveness.epoch_of(*node), last)).collect(),
+            progress: others.map(|node| Progress::new(node, cx.liveness.epoch_of(node), log)).collect(),
             term_start,
             round: 0,
             confirms: VecDeque::new(),
@@ -89,12 +90,28 @@ impl Leader {
     }
 
     /// Whether a quorum has accepted this leader in its term, under promises that hold beyond now.
-    pub fn has_lease(&self, cx: &Context<'_>, quorum: usize) -> bool {
-        let accepted = |p: &&Progress| {
+    pub fn has_lease(&self, cx: &Context<'_>, configuration: &Configuration) -> bool {
+        let accepted = |p: &Progress| {
             let promise = cx.liveness.supported_by(p.node, cx.now).map(|(promise, _)| promise);
             promise.is_some() && p.acceptance == promise
         };
-        !self.released && 1 + self.progress.iter().filter(accepted).count() >= quorum
+        !self.released && configuration.has_quorum(|node| self.of(node).map_or(node == cx.me, accepted))
+    }
+
+    fn of(&self, follower: NodeId) -> Option<&Progress> {
+        self.progress.iter().find(|p| p.node == follower)
+    }
+
+    /// Follows a change of the configuration.
+    pub fn follow(&mut self, cx: &Context<'_>, log: &GroupLog) {
+        let configuration = log.configuration();
+        self.progress.retain(|p| configuration.is_member(p.node));
+        for node in configuration.members().filter(|node| *node != cx.me) {
+            if self.of(node).is_none() {
+                self.progress.push(Progress::new(node, cx.liveness.epoch_of(node), log));
+            }
+        }
+        self.nudge_by(cx.now);
     }
 
     pub fn deadline(&self) -> Option<Time> {
@@ -102,9 +119,11 @@ impl Leader {
         [self.nudge_at, self.step_down_at, transfer, self.rebalance_at, self.hand_over_at].into_iter().flatten().min()
     }
 
-    pub fn check(&self, log: &GroupLog, voters: &[NodeId]) {
-        assert_eq!(self.progress.len() + 1, voters.len(), "every other voter has a progress");
-        self.progress.iter().for_each(|p| p.check(log.last_index()));
+    pub fn check(&self, log: &GroupLog) {
+        let followed = log.configuration().members().filter(|node| self.of(*node).is_some()).count();
+        assert_eq!(self.progress.len(), followed, "whoever has a progress is a member, once");
+        assert!(followed + 1 >= log.configuration().members().count(), "every other member has a progress");
+        self.progress.iter().for_each(|p| p.check(log));
         assert!(log.last_index() >= self.term_start, "a leader's log holds the first entry of its term");
         assert_eq!(log.term_at(self.term_start), Some(log.last_term()), "a leader appends in its own term alone");
         assert!(self.confirms.iter().is_sorted_by_key(|(_, round)| round), "rounds are waited for in order");
@@ -119,16 +138,10 @@ impl Leader {
     }
 
     /// The highest round that a quorum, this leader included, has confirmed.
-    fn quorum_round(&self, quorum: usize) -> u64 {
-        quorum_th(self.progress.iter().map(|p| p.round_acked).chain([self.round]), quorum)
+    fn quorum_round(&self, configuration: &Configuration) -> u64 {
+        // A voter without a progress is this leader.
+        configuration.reached(|node| self.of(node).map_or(self.round, |p| p.round_acked))
     }
-}
-
-/// The highest value that `quorum` of the values reach.
-fn quorum_th<T: Ord + Copy + Default>(values: impl Iterator<Item = T>, quorum: usize) -> T {
-    let mut values: Vec<T> = values.collect();
-    values.sort_unstable_by(|a, b| b.cmp(a));
-    values.get(quorum - 1).copied().unwrap_or_default()
 }
 
 impl Replica {
@@ -145,7 +158,7 @@ impl Replica {
 
     /// Whether this node leads and may read without a round trip now.
     pub fn has_lease(&self, cx: &Context<'_>) -> bool {
-        matches!(&self.role, Role::Leader(leader) if leader.has_lease(cx, self.quorum()) && self.state.commit >= leader.term_start)
+        matches!(&self.role, Role::Leader(leader) if leader.has_lease(cx, self.configuration()) && self.state.commit >= leader.term_start)
     }
 
     /// Whether nothing is under way in this group: what is in the log is committed, and, at a leader, at every reachable voter.
@@ -182,7 +195,10 @@ impl Replica {
     /// The voters that have not durably acknowledged the entry, as far as this leader knows.
     pub fn lacking(&self, index: Index) -> Vec<NodeId> {
         match &self.role {
-            Role::Leader(leader) => leader.progress.iter().filter(|p| p.matched < index).map(|p| p.node).collect(),
+            Role::Leader(leader) => {
+                let lacks = |p: &&Progress| self.configuration().is_voter(p.node) && p.matched < index;
+                leader.progress.iter().filter(lacks).map(|p| p.node).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -198,8 +214,12 @@ impl Replica {
             return;
         }
         assert_eq!(index, self.log.last_index().next(), "the store proposes at the head of the log");
+        let configures = matches!(fact, Fact::Configuration(_));
         self.append_own(Entry { index, term, fact }, out);
-        if let Some(leader) = self.leader_mut() {
+        if let Role::Leader(leader) = &mut self.role {
+            if configures {
+                leader.follow(cx, &self.log);
+            }
             leader.stalls.waiting_since.get_or_insert(cx.now);
         }
     }
@@ -228,7 +248,7 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_durable(&mut self, cx: &Context<'_>, index: Index, term: Term, out: &mut Outbox<Out>) {
+    pub(super) fn on_durable(&mut self, cx: &mut Context<'_>, index: Index, term: Term, out: &mut Outbox<Out>) {
         if self.log.term_at(index) == Some(term) {
             self.durable = self.durable.max(index);
             self.try_commit(cx, out);
@@ -236,10 +256,10 @@ impl Replica {
     }
 
     /// Commits what a quorum holds durably, if it is of this leader's own term (Raft, section 5.4.2).
-    fn try_commit(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
-        let quorum = self.quorum();
+    fn try_commit(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
         let Role::Leader(leader) = &mut self.role else { return };
-        let index = quorum_th(leader.progress.iter().map(|p| p.matched).chain([self.durable]), quorum);
+        // A voter without a progress is this leader.
+        let index = self.log.configuration().reached(|node| leader.of(node).map_or(self.durable, |p| p.matched));
         if index > self.state.commit && self.log.term_at(index) == Some(self.state.term) {
             self.state.commit = index;
             let stalls = leader.stalls.committed(cx, self.options.support, self.log.last_index() > index);
@@ -254,15 +274,20 @@ impl Replica {
             if stalls {
                 self.on_stalls(cx, out);
             }
+            if self.log.configured_at() <= index && !self.configuration().is_voter(cx.me) {
+                // The others are told of the commit by the next leader.
+                self.step_down(cx, out);
+            }
         }
         self.report_all_matched(out);
     }
 
     fn report_all_matched(&mut self, out: &mut Outbox<Out>) {
-        let durable = self.durable;
-        let Some(leader) = self.leader_mut() else { return };
+        let (durable, configuration) = (self.durable, self.log.configuration());
+        let Role::Leader(leader) = &mut self.role else { return };
         if leader.watched > Index::ZERO {
-            let all = leader.progress.iter().map(|p| p.matched).chain([durable]).min().unwrap_or_default();
+            let voters = leader.progress.iter().filter(|p| configuration.is_voter(p.node));
+            let all = voters.map(|p| p.matched).chain([durable]).min().unwrap_or_default();
             out.push(Out::AllMatched(all));
             if all >= leader.watched {
                 leader.watched = Index::ZERO;
@@ -336,6 +361,7 @@ impl Replica {
             // Nothing was sent from there.
             return;
         }
+        let base = self.log.base().index;
         let same = self.log.last_at_or_before_term(term);
         let next = if term > Term::ZERO && self.log.term_at(same) == Some(term) { same.next() } else { index };
         let Some(progress) = self.leader_mut().and_then(|l| l.progress.iter_mut().find(|p| p.node == from)) else { return };
@@ -343,8 +369,9 @@ impl Replica {
             Pace::Probe { .. } => previous.next() == progress.next,
             Pace::Stream => previous.next() <= progress.next,
         };
-        if previous > progress.matched && current {
-            progress.probe_from(Index(next.0.min(previous.0).max(1)), cx.now);
+        // A follower that lacks the base needs the group's state: no entry here joins on to what it has.
+        if previous > progress.matched && current && previous > base {
+            progress.probe_from(next.min(previous), cx.now);
         }
     }
 
@@ -353,11 +380,10 @@ impl Replica {
             out.push(Out::Confirmed(tag));
             return;
         }
-        let quorum = self.quorum();
-        let Some(leader) = self.leader_mut() else { return };
+        let Role::Leader(leader) = &mut self.role else { return };
         leader.confirms.push_back((tag, leader.round + 1));
         leader.round_wanted = true;
-        if quorum == 1 {
+        if self.log.configuration().has_quorum(|node| node == cx.me) {
             leader.round += 1;
             leader.round_wanted = false;
             self.serve_confirms(cx, out);
@@ -367,10 +393,11 @@ impl Replica {
     /// Answers the reads whose round is complete. A lease that came meanwhile serves them all: it holds now, after they began.
     fn serve_confirms(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
         let by_lease = self.has_lease(cx);
-        let quorum = self.quorum();
-        let commit = self.state.commit;
-        let Some(leader) = self.leader_mut().filter(|l| commit >= l.term_start) else { return };
-        let round = leader.quorum_round(quorum);
+        let Role::Leader(leader) = &mut self.role else { return };
+        if self.state.commit < leader.term_start {
+            return;
+        }
+        let round = leader.quorum_round(self.log.configuration());
         while let Some((tag, wanted)) = leader.confirms.front().copied() {
             if wanted > round && !by_lease {
                 break;
@@ -381,7 +408,7 @@ impl Replica {
     }
 
     pub(super) fn on_support_gained(&mut self, cx: &mut Context<'_>, peer: NodeId, out: &mut Outbox<Out>) {
-        let preferred = self.options.voters.first() == Some(&peer);
+        let preferred = self.preferred() == peer;
         if !self.leads() {
             return self.try_again_soon(cx);
         }
@@ -411,7 +438,7 @@ impl Replica {
 
     pub(super) fn on_recovered(&mut self, cx: &mut Context<'_>, peer: NodeId) {
         let patience = self.rebalance_patience(cx);
-        let preferred = self.options.voters.first() == Some(&peer);
+        let preferred = self.preferred() == peer;
         if let Some(leader) = self.leader_mut() {
             leader.nudge_by(cx.now);
             if preferred && leader.rebalance_at.is_none() {
@@ -431,14 +458,18 @@ impl Replica {
         if !cx.liveness.own_disk.unfit {
             return;
         }
-        let fit = |p: &&Progress| !cx.liveness.disk_of(p.node).unfit && cx.liveness.supported_by(p.node, cx.now).is_some();
+        let configuration = self.log.configuration();
+        let fit = |p: &&Progress| {
+            let votes = configuration.is_voter(p.node);
+            votes && !cx.liveness.disk_of(p.node).unfit && cx.liveness.supported_by(p.node, cx.now).is_some()
+        };
         let heirs: Vec<&Progress> = leader.progress.iter().filter(fit).collect();
         if heirs.is_empty() {
             // One that comes back, or recovers, is told of.
             return;
         }
         let near = heirs.into_iter().filter(|p| last.0 - p.matched.0 < APPEND_ENTRIES_MAX as u64);
-        let rank = |node: NodeId| std::cmp::Reverse(self.options.voters.iter().position(|voter| *voter == node));
+        let rank = |node: NodeId| std::cmp::Reverse(configuration.members().position(|member| member == node));
         let heir = near.max_by_key(|p| (p.matched, rank(p.node))).map(|p| p.node);
         leader.hand_over_at = Some(again);
         if let Some(heir) = heir.filter(|_| leader.transfer.is_none()) {
@@ -448,11 +479,10 @@ impl Replica {
 
     /// Support has changed: a leader without a quorum's steps down, if that lasts.
     pub(super) fn on_support_lost(&mut self, cx: &Context<'_>) {
-        let quorum = self.quorum();
         let support = self.options.support;
-        let Some(leader) = self.leader_mut() else { return };
-        let supported = 1 + leader.progress.iter().filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some()).count();
-        if supported >= quorum {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let supports = |node: NodeId| node == cx.me || cx.liveness.supported_by(node, cx.now).is_some();
+        if self.log.configuration().has_quorum(supports) {
             leader.step_down_at = None;
         } else if leader.step_down_at.is_none() {
             leader.step_down_at = Some(cx.now + support);
@@ -461,11 +491,10 @@ impl Replica {
 
     /// The follower is in this epoch. In a new one it may hold less than it acknowledged in an earlier one: nothing of that counts any more.
     pub(super) fn on_follower_epoch(&mut self, cx: &Context<'_>, peer: NodeId, epoch: Epoch) {
-        let last = self.log.last_index();
-        if let Some(leader) = self.leader_mut()
+        if let Role::Leader(leader) = &mut self.role
             && let Some(progress) = leader.progress.iter_mut().find(|p| p.node == peer && p.epoch < epoch)
         {
-            progress.restart(epoch, last);
+            progress.restart(epoch, &self.log);
             leader.nudge_by(cx.now);
         }
     }
@@ -700,6 +729,7 @@ impl<'a> Sender<'a> {
         // While the match is not known, an empty append asks for it; else it stands on what is matched, and cannot conflict.
         let previous = match progress.pace {
             Pace::Probe { waiting: false } => progress.next.previous(),
+            _ if progress.matched < self.log.base().index => progress.next.previous(),
             _ => progress.matched,
         };
         self.send(progress, previous, Vec::new(), out);
@@ -723,24 +753,5 @@ impl<'a> Sender<'a> {
             follower: progress.epoch,
         };
         out.push(Out::Send(progress.node, ReplicaMessage::Append(append)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quorum_th;
-
-    /// For every small set of values: exactly those values are at most the result that a quorum reaches.
-    #[test]
-    fn the_quorum_th_value_is_reached_by_a_quorum_and_none_higher_is() {
-        for size in 1..=5usize {
-            let quorum = size / 2 + 1;
-            for code in 0..4u32.pow(size as u32) {
-                let values: Vec<u32> = (0..size).map(|at| code / 4u32.pow(at as u32) % 4).collect();
-                let found = quorum_th(values.iter().copied(), quorum);
-                assert!(values.iter().filter(|v| **v >= found).count() >= quorum);
-                assert!(values.iter().filter(|v| **v > found).count() < quorum);
-            }
-        }
     }
 }

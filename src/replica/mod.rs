@@ -92,12 +92,14 @@ mod follower;
 mod leader;
 pub mod log;
 pub mod progress;
+pub mod quorum;
 #[cfg(test)]
 mod tests;
 
 use crate::actor::{Actor, Committed, Context, Outbox, TimerKind};
 use crate::base::limits::COUNTER_MAX;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Place, Term, Time};
+use crate::msg::configuration::Configuration;
 use crate::msg::log::{Entry, Fact, HardState, Placed};
 use crate::msg::peer::{Promise, ReplicaMessage};
 use leader::Leader;
@@ -112,8 +114,6 @@ const TERM_STEP_MAX: u64 = 1 << 16;
 #[derive(Debug, Clone)]
 pub struct ReplicaOptions {
     pub group: GroupId,
-    /// All voters, this node among them, the preferred leader first.
-    pub voters: Vec<NodeId>,
     /// D.
     pub support: Duration,
     /// Before this no vote is granted, not even its own: promises of an earlier life may still hold.
@@ -260,7 +260,7 @@ struct Votes {
 impl Replica {
     /// A replica as recovery found it. What is up to `log`'s recovered commit index counts as applied by the store already.
     pub fn new(options: ReplicaOptions, state: HardState, log: GroupLog) -> Replica {
-        let commit = Index(state.commit.0.min(log.last_index().0));
+        let commit = state.commit.min(log.last_index()).max(log.base().index);
         let durable = log.last_index();
         let lossy = options.lossy;
         Replica {
@@ -327,8 +327,9 @@ impl Replica {
         &self.log
     }
 
-    pub fn voters(&self) -> &[NodeId] {
-        &self.options.voters
+    /// Who takes part, by the last configuration in the log.
+    pub fn configuration(&self) -> &Configuration {
+        self.log.configuration()
     }
 
     /// Who leads, as far as this replica knows, and in which term.
@@ -336,12 +337,19 @@ impl Replica {
         self.announced
     }
 
-    fn quorum(&self) -> usize {
-        self.options.voters.len() / 2 + 1
+    /// The leader by preference.
+    fn preferred(&self) -> NodeId {
+        self.configuration().voters()[0]
     }
 
+    /// All members but this node.
     fn others(&self, me: NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        self.options.voters.iter().copied().filter(move |node| *node != me)
+        self.configuration().members().filter(move |node| *node != me)
+    }
+
+    /// The voters but this node.
+    fn other_voters(&self, me: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        self.others(me).filter(|node| self.configuration().is_voter(*node))
     }
 
     /// Hands what is committed to the store.
@@ -364,7 +372,7 @@ impl Replica {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: NodeId, epoch: Epoch, message: ReplicaMessage, out: &mut Outbox<Out>) {
-        if !self.options.voters.contains(&from) || message.term() > TERM_MAX {
+        if !self.configuration().is_member(from) || message.term() > TERM_MAX {
             return;
         }
         self.on_follower_epoch(cx, from, epoch);
@@ -436,6 +444,7 @@ impl Actor for Replica {
 
     fn check(&self) {
         self.log.check();
+        assert!(self.log.base().index <= self.applied, "what is gone from the log is applied");
         assert!(self.applied <= self.state.commit, "only what is committed is applied");
         assert!(self.state.commit <= self.log.last_index(), "only what is in the log is committed");
         assert!(self.durable <= self.log.last_index(), "only what is in the log is durable");
@@ -444,7 +453,7 @@ impl Actor for Replica {
             assert!(accepted.term <= self.state.term, "no leader is accepted in a later term");
         }
         match &self.role {
-            Role::Leader(leader) => leader.check(&self.log, &self.options.voters),
+            Role::Leader(leader) => leader.check(&self.log),
             Role::Follower { .. } => {}
             Role::PreCandidate { .. } | Role::Candidate { .. } => assert!(self.election_at.is_some(), "a campaign ends in time"),
         }

@@ -11,6 +11,7 @@
 //! not, it is answered by a conflict, which says from where on entries are to be sent again. The questions themselves become rarer, up to
 //! a limit, until an answer comes.
 
+use super::log::GroupLog;
 use crate::actor::{Outstanding, Share};
 use crate::base::limits::{APPEND_BYTES_IN_FLIGHT_MAX, APPENDS_IN_FLIGHT_MAX};
 use crate::base::{Duration, Epoch, Index, NodeId, Time};
@@ -27,6 +28,8 @@ pub struct Progress {
     pub matched: Index,
     /// The next entry to send. Always above `matched`.
     pub next: Index,
+    /// The first entry that the leader's log holds: no other can be sent.
+    first: Index,
     pub pace: Pace,
     /// Appends with entries that were not answered yet.
     in_flight: VecDeque<Sent>,
@@ -103,12 +106,13 @@ pub struct Fetch {
 }
 
 impl Progress {
-    pub fn new(node: NodeId, epoch: Epoch, last: Index) -> Progress {
+    pub fn new(node: NodeId, epoch: Epoch, log: &GroupLog) -> Progress {
         Progress {
             node,
             epoch,
             matched: Index::ZERO,
-            next: last.next(),
+            next: log.last_index().next(),
+            first: log.base().index.next(),
             pace: Pace::Probe { waiting: false },
             in_flight: VecDeque::new(),
             in_flight_size: 0,
@@ -218,7 +222,7 @@ impl Progress {
     pub fn probe_from(&mut self, next: Index, now: Time) {
         self.probed_at = Some(now);
         self.pace = Pace::Probe { waiting: false };
-        self.next = next.max(self.matched.next());
+        self.next = next.max(self.matched.next()).max(self.first);
         self.nothing_in_flight();
         self.fetch = None;
     }
@@ -255,11 +259,13 @@ impl Progress {
     }
 
     /// The follower lives anew, in this epoch: what it matched is asked again.
-    pub fn restart(&mut self, epoch: Epoch, last: Index) {
-        *self = Progress::new(self.node, epoch, last);
+    pub fn restart(&mut self, epoch: Epoch, log: &GroupLog) {
+        *self = Progress::new(self.node, epoch, log);
     }
 
-    pub fn check(&self, last: Index) {
+    pub fn check(&self, log: &GroupLog) {
+        let last = log.last_index();
+        assert!(self.first == log.base().index.next() && self.next >= self.first, "what is not in the log is not sent");
         assert!(self.matched < self.next, "what is matched is not sent again");
         assert!(self.matched <= last && self.next <= last.next(), "nothing beyond the log is sent or matched");
         assert_eq!(self.in_flight.iter().map(|sent| sent.size).sum::<usize>(), self.in_flight_size);
@@ -270,17 +276,22 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Term;
+    use crate::msg::configuration::Configuration;
+    use crate::msg::log::{Fact, LogBase};
 
     #[test]
     fn a_follower_without_room_is_left_alone_for_longer_each_time_and_not_at_all_once_it_takes_something() {
-        let mut progress = Progress::new(NodeId(2), Epoch(1), Index(100));
+        let mut log = GroupLog::new(LogBase::default(), Configuration::of(vec![NodeId(1), NodeId(2)]));
+        (1..=100).for_each(|index| log.append(Entry { index: Index(index), term: Term(1), fact: Fact::Noop }));
+        let mut progress = Progress::new(NodeId(2), Epoch(1), &log);
         let mut now = Time::from_millis(1_000);
         let mut waits = Vec::new();
         for _ in 0..8 {
             assert!(progress.may_send(now), "at the end of the wait");
             progress.sent(Index(100), 1 << 20, Share::Recent, now);
             progress.on_full(now, Index(40));
-            progress.check(Index(100));
+            progress.check(&log);
             assert_eq!((progress.matched, progress.next), (Index(40), Index(41)));
             waits.push(progress.full_until.since(now).as_millis() as u64);
             assert!(!progress.may_send(now) && !progress.may_send(Time(progress.full_until.0 - 1)));

@@ -73,7 +73,7 @@ pub enum Out {
     LogFormation(Formation),
     /// The cluster has formed, durably here.
     Joined(Formation),
-    /// Another peer lets this node in: see [`Membership::welcomes`].
+    /// Another peer lets this node in: see [`Membership::is_welcomed_by`].
     Welcomed,
     /// A peer refuses this node, for this reason.
     Refused(String),
@@ -170,10 +170,9 @@ impl Membership {
         self.options.directory
     }
 
-    /// Whether a majority of these voters, this node among them, has let this node in: then it may vote, lead and acknowledge in
-    /// their group.
-    pub fn welcomes(&self, voters: &[NodeId]) -> bool {
-        self.refused.is_none() && voters.iter().filter(|voter| self.welcomed.contains(voter)).count() > voters.len() / 2
+    /// Whether the node, or this node itself, has let this node in. Once a quorum of a group's voters has, it may vote, lead and acknowledge in their group.
+    pub fn is_welcomed_by(&self, node: NodeId) -> bool {
+        self.refused.is_none() && self.welcomed.contains(&node)
     }
 
     /// While the cluster has not formed: the initial members that have not been heard in this epoch.

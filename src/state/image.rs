@@ -4,6 +4,7 @@ use super::prepared::{Floor, Prepared};
 use super::{Item, State};
 use crate::base::{GroupId, Index, Version, hash};
 use crate::msg::codec::{self, Blob};
+use crate::msg::configuration::Configuration;
 use crate::msg::log::ValuePlace;
 use crate::msg::transaction::{Age, Attempt, Stored, TokenRecord, TransactionId, Writes, Written};
 use bytes::Bytes;
@@ -75,6 +76,12 @@ pub enum Part<V> {
         #[n(1)]
         record: TokenRecord,
     },
+    #[n(7)]
+    Configuration(
+        #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::boxed")]
+        Box<Configuration>,
+    ),
     /// The last.
     #[n(6)]
     End {
@@ -100,6 +107,7 @@ impl<V> Part<V> {
             Part::Floor { home, upto, open } => Part::Floor { home, upto, open },
             Part::Decision { attempt, parties } => Part::Decision { attempt, parties },
             Part::Token { since, record } => Part::Token { since, record },
+            Part::Configuration(configuration) => Part::Configuration(configuration),
             Part::End { applied, ticks } => Part::End { applied, ticks },
         }
     }
@@ -113,7 +121,8 @@ impl<V> Part<V> {
             Part::Floor { .. } => 3,
             Part::Decision { .. } => 4,
             Part::Token { .. } => 5,
-            Part::End { .. } => 6,
+            Part::Configuration(_) => 6,
+            Part::End { .. } => 7,
         }
     }
 }
@@ -158,9 +167,11 @@ impl State {
         let token = if let Some(Part::Token { record, .. }) = last { Some(record.token.clone()) } else { None };
         let tokens = behind(self.tokens.known(), last, 5, token)
             .map(|(_, (since, record))| Part::Token { since: *since, record: record.clone() });
+        let configuration =
+            starts(last, 6).filter(|within| !within).and_then(|_| self.configuration.clone()).map(Part::Configuration);
         let end =
-            starts(last, 6).filter(|within| !within).map(|_| Part::End { applied: self.applied, ticks: self.tokens.ticks() });
-        items.chain(prepared).chain(resolved).chain(floors).chain(decisions).chain(tokens).chain(end)
+            starts(last, 7).filter(|within| !within).map(|_| Part::End { applied: self.applied, ticks: self.tokens.ticks() });
+        items.chain(prepared).chain(resolved).chain(floors).chain(decisions).chain(tokens).chain(configuration).chain(end)
     }
 
     /// Takes the next part of an image into a state that holds the parts before it.
@@ -176,6 +187,7 @@ impl State {
             }
             Part::Decision { attempt, parties } => _ = self.decisions.insert(attempt, parties),
             Part::Token { since, record } => self.tokens.install(since, record),
+            Part::Configuration(configuration) => self.configuration = Some(configuration),
             Part::End { applied, ticks } => {
                 self.applied = applied;
                 self.tokens.set_ticks(ticks);

@@ -32,6 +32,7 @@ pub use tokens::{TICK, Tokens};
 
 use crate::base::{GroupId, Index, Version};
 use crate::msg::codec::Blob;
+use crate::msg::configuration::Configuration;
 use crate::msg::log::{FactSummary, ValuePlace};
 use crate::msg::transaction::{Attempt, TransactionFact, TransactionId};
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ pub struct State {
     /// Of this group as a home: committed, and not known to be over, with the participants to tell.
     decisions: BTreeMap<Attempt, Vec<GroupId>>,
     tokens: Tokens,
+    configuration: Option<Box<Configuration>>,
 }
 
 impl Default for State {
@@ -62,6 +64,7 @@ impl State {
             outcomes: Outcomes::new(),
             decisions: BTreeMap::new(),
             tokens: Tokens::new(),
+            configuration: None,
         }
     }
 
@@ -73,6 +76,11 @@ impl State {
 
     pub fn applied(&self) -> Index {
         self.applied
+    }
+
+    /// The last that an entry brought; `None`: the group's first is in force.
+    pub fn configuration(&self) -> Option<&Configuration> {
+        self.configuration.as_deref()
     }
 
     pub fn items(&self) -> &Items {
@@ -98,6 +106,7 @@ impl State {
         let version = Version(index.0);
         match fact {
             FactSummary::Noop => {}
+            FactSummary::Configuration(configuration) => self.configuration = Some(configuration.clone()),
             FactSummary::Write { key, value } => self.items.put(key, Item { version, value: *value }, replaced),
             FactSummary::Transaction(step) => self.apply_step(version, step, replaced),
         }

@@ -2,8 +2,9 @@
 
 use super::{Part, State};
 use crate::base::random::{self, Random, below};
-use crate::base::{GroupId, Index, Place, SegmentId, Term};
+use crate::base::{GroupId, Index, NodeId, Place, SegmentId, Term};
 use crate::msg::codec::{self, Blob};
+use crate::msg::configuration::Configuration;
 use crate::msg::log::{FactSummary, ValuePlace};
 use crate::msg::transaction::{
     Age, Attempt, ItemResult, Stored, TokenRecord, TransactionAnswer, TransactionFact, TransactionId, Writes, Written,
@@ -22,6 +23,10 @@ fn value(number: u64, segment: u64) -> ValuePlace {
     ValuePlace { place, checksum: number as u32 }
 }
 
+fn configuration(random: &mut Random) -> Configuration {
+    Configuration::of((0..=below(random, 3) as u16).map(NodeId).collect())
+}
+
 /// An entry that some leader might log, or one that none would.
 fn fact(random: &mut Random, segment: u64) -> FactSummary {
     let key = |random: &mut Random| Bytes::from(format!("k{}", below(random, 30)));
@@ -33,6 +38,7 @@ fn fact(random: &mut Random, segment: u64) -> FactSummary {
     let other = id(GroupId(2 + below(random, 3) as u32), below(random, 60));
     let own = id(HOME, below(random, 60));
     let step = match below(random, 10) {
+        0 if below(random, 4) == 0 => return FactSummary::Configuration(Box::new(configuration(random))),
         0 => return FactSummary::Noop,
         1..=3 => return FactSummary::Write { key: key(random), value: maybe(random) },
         4 | 5 => TransactionFact::Prepare {
@@ -97,7 +103,7 @@ fn the_same_entries_have_the_same_digest_wherever_values_lie_and_other_entries_a
 
 #[test]
 fn an_image_is_all_of_a_state_and_comes_in_pieces() {
-    let mut seen = [false; 7];
+    let mut seen = [false; 8];
     for seed in 0..40 {
         let state = drawn(seed, 400, 1);
         let whole = parts(&state);
@@ -131,7 +137,7 @@ fn an_image_is_all_of_a_state_and_comes_in_pieces() {
         }
         assert_eq!(both[0].digest(), both[1].digest(), "seed {seed}");
     }
-    assert_eq!(seen, [true; 7], "every kind of part was drawn");
+    assert_eq!(seen, [true; 8], "every kind of part was drawn");
 }
 
 #[test]

@@ -462,7 +462,7 @@ impl Store {
         };
         self.state.apply(index, &fact, &mut |old| cx.cache.remove(old.place));
         match &fact {
-            FactSummary::Noop => {}
+            FactSummary::Noop | FactSummary::Configuration(_) => {}
             FactSummary::Write { key, value } => self.after_write(cx, index, key, *value),
             FactSummary::Transaction(step) => self.after_step(cx, index, step, &resolved, out),
         }

@@ -58,6 +58,9 @@ impl Parts {
                     Fact::Write { key, value: Some(value) } => {
                         (Kind::Write, RecordHeader { flags: RECORD_PRESENT, ..header }, key, value)
                     }
+                    Fact::Configuration(configuration) => {
+                        (Kind::Configuration, header, codec::encode(&*configuration).into(), Bytes::new())
+                    }
                     Fact::Transaction(fact) => (Kind::Transaction, header, codec::encode(&fact.stored()).into(), fact.values()),
                 }
             }
@@ -96,7 +99,7 @@ impl Parts {
     }
 
     fn is_entry(&self) -> bool {
-        matches!(self.kind, Kind::Noop | Kind::Write | Kind::Transaction)
+        self.kind.is_entry()
     }
 }
 

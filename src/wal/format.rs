@@ -221,6 +221,8 @@ pub enum Kind {
     /// An entry that is a step of a transaction: the key part is its CBOR, the value part its values, one behind the other.
     Transaction,
     CaughtUp,
+    /// An entry with the group's configuration from there on: the key part is its CBOR.
+    Configuration,
 }
 
 impl Kind {
@@ -235,7 +237,13 @@ impl Kind {
             Kind::Clean => 7,
             Kind::Transaction => 8,
             Kind::CaughtUp => 9,
+            Kind::Configuration => 10,
         }
+    }
+
+    /// Whether it is an entry of a group.
+    pub fn is_entry(self) -> bool {
+        matches!(self, Kind::Noop | Kind::Write | Kind::Transaction | Kind::Configuration)
     }
 
     pub fn from_number(number: u8) -> Option<Kind> {
@@ -249,6 +257,7 @@ impl Kind {
             7 => Kind::Clean,
             8 => Kind::Transaction,
             9 => Kind::CaughtUp,
+            10 => Kind::Configuration,
             _ => return None,
         })
     }
@@ -362,8 +371,7 @@ impl RecordHeader {
 
 /// The group that an entry of the footer's directory is about; `None` for a record of no group.
 pub fn directory_entry_group(entry: &[u8]) -> Option<GroupId> {
-    let of_group =
-        matches!(Kind::from_number(entry[0]), Some(Kind::HardState | Kind::Noop | Kind::Write | Kind::Transaction) | None);
+    let of_group = Kind::from_number(entry[0]).is_none_or(|kind| kind == Kind::HardState || kind.is_entry());
     of_group.then(|| GroupId(u32_at(entry, 4)))
 }
 

@@ -46,7 +46,7 @@ pub use recover::{RecoverError, Tail, Torn, recover};
 use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, Term};
 use crate::msg::cluster::{Formation, PeerMark};
 use crate::msg::disk::{DiskOp, DiskResult};
-use crate::msg::log::{Entry, EntrySummary, HardState, Placed, ValuePlace};
+use crate::msg::log::{Entry, EntrySummary, HardState, LogBase, Placed, ValuePlace};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -166,6 +166,20 @@ impl Recovered {
 pub struct RecoveredGroup {
     /// The last one written; its commit index is the highest that any record of the group knew.
     pub state: HardState,
-    /// In order of index, without holes, from 1.
+    /// Where the log begins.
+    pub base: LogBase,
+    /// In order of index, without holes, from the base on.
     pub entries: Vec<EntrySummary>,
+}
+
+impl RecoveredGroup {
+    pub fn last_index(&self) -> Index {
+        Index(self.base.index.0 + self.entries.len() as u64)
+    }
+
+    /// What is known to be committed of the entries.
+    pub fn committed(&self) -> &[EntrySummary] {
+        let commit = self.state.commit.min(self.last_index()).max(self.base.index);
+        &self.entries[..(commit.0 - self.base.index.0) as usize]
+    }
 }

@@ -121,6 +121,10 @@ fn decode_entry(nonce: u64, place: Place, bytes: &Bytes) -> Result<Entry, ReadEr
                 None => return corrupt("the record is no step of a transaction"),
             }
         }
+        Some(Kind::Configuration) => match codec::decode(&bytes.slice(super::format::RECORD_HEADER_SIZE..header.value_at())) {
+            Ok(configuration) => Fact::Configuration(Box::new(configuration)),
+            Err(_) => return corrupt("the record is no configuration"),
+        },
         _ => return corrupt("the record is no entry"),
     };
     Ok(Entry { index: header.index(), term: header.term(), fact })

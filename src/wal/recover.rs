@@ -508,7 +508,9 @@ impl Replay {
                 group.state = HardState { term: Term(record.term), vote, commit };
             }
             Kind::Clean | Kind::CaughtUp => {}
-            Kind::Noop | Kind::Write | Kind::Transaction => return self.apply_entry(segment, offset, record, bytes),
+            Kind::Noop | Kind::Write | Kind::Transaction | Kind::Configuration => {
+                return self.apply_entry(segment, offset, record, bytes);
+            }
         }
         Ok(())
     }
@@ -516,22 +518,24 @@ impl Replay {
     /// An entry at an index discards the group's entries from that index on: they were written earlier, and were replaced.
     fn apply_entry(&mut self, segment: SegmentId, offset: u32, record: &RecordHeader, bytes: &[u8]) -> Result<(), RecoverError> {
         let group = self.recovered.groups.entry(record.group()).or_default();
-        let length = group.entries.len() as u64;
-        if record.index == 0 || record.index > length + 1 {
-            let what = format!("entry {} of group {} follows entry {length}", record.index, record.group);
+        let last = group.last_index();
+        if record.index() <= group.base.index || record.index() > last.next() {
+            let what = format!("entry {} of group {} follows entry {last}", record.index, record.group);
             return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
         }
-        group.entries.truncate(record.index as usize - 1);
+        group.entries.truncate((record.index - group.base.index.0) as usize - 1);
         group.state.commit = group.state.commit.max(Index(record.commit));
         let fact = if record.kind == Kind::Noop.number() {
             FactSummary::Noop
         } else if record.kind == Kind::Transaction.number() {
             match transaction_fact(segment, offset, record, bytes) {
                 Some(fact) => FactSummary::Transaction(Box::new(fact)),
-                None => {
-                    let what = format!("entry {} of group {} is no step of a transaction", record.index, record.group);
-                    return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
-                }
+                None => return Err(no_such_entry(segment, offset, record, "step of a transaction")),
+            }
+        } else if record.kind == Kind::Configuration.number() {
+            match codec::decode(&Bytes::copy_from_slice(&bytes[RECORD_HEADER_SIZE..record.value_at()])) {
+                Ok(configuration) => FactSummary::Configuration(Box::new(configuration)),
+                Err(_) => return Err(no_such_entry(segment, offset, record, "configuration")),
             }
         } else {
             let value_at = record.value_at();
@@ -573,7 +577,7 @@ impl Replay {
     fn finish(mut self) -> Recovered {
         for group in self.recovered.groups.values_mut() {
             // What was committed was appended before; this is only a bound on what the next layer may rely on.
-            group.state.commit = group.state.commit.min(Index(group.entries.len() as u64));
+            group.state.commit = group.state.commit.min(group.last_index());
         }
         let RecoveredState { epoch, formation, peer_marks, groups } = self.recovered;
         let lossless = !self.tail.lossy;
@@ -638,6 +642,12 @@ impl<'d> Window<'d> {
         &self.bytes[from..from + length as usize]
     }
 }
+
+fn no_such_entry(segment: SegmentId, offset: u32, record: &RecordHeader, name: &str) -> RecoverError {
+    let what = format!("entry {} of group {} is no {name}", record.index, record.group);
+    RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) }
+}
+
 /// A step of a transaction, with the places of its values.
 fn transaction_fact(segment: SegmentId, offset: u32, record: &RecordHeader, bytes: &[u8]) -> Option<TransactionFact<ValuePlace>> {
     let value_at = record.value_at();

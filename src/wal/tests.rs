@@ -9,7 +9,8 @@ use crate::actor::{Actor, Context, LivenessView, Outbox};
 use crate::base::limits::COUNTER_MAX;
 use crate::base::random::{Random, below, stream};
 use crate::base::{SegmentId, Time};
-use crate::msg::codec::Blob;
+use crate::msg::codec::{self, Blob};
+use crate::msg::configuration::Configuration;
 use crate::msg::disk::LogDevice;
 use crate::msg::log::{Fact, FactSummary};
 use crate::msg::transaction::{Age, Attempt, TransactionFact, TransactionId, Writes, Written};
@@ -179,6 +180,7 @@ impl Model {
                     entries.truncate(entry.index.0 as usize - 1);
                     let (key, value) = match &entry.fact {
                         Fact::Noop => (None, None),
+                        Fact::Configuration(configuration) => (Some(codec::encode(&**configuration).into()), None),
                         Fact::Write { key, value } => {
                             (Some(key.clone()), value.as_ref().map(|v| crate::base::hash::value_checksum(v)))
                         }
@@ -205,6 +207,7 @@ impl Model {
                 assert_eq!(entry.index.0, at as u64 + 1);
                 match &entry.fact {
                     FactSummary::Noop => (entry.term, None, None),
+                    FactSummary::Configuration(configuration) => (entry.term, Some(codec::encode(&**configuration).into()), None),
                     FactSummary::Write { key, value } => (entry.term, Some(key.clone()), value.map(|v| v.checksum)),
                     FactSummary::Transaction(fact) => {
                         let values = fact.writes().iter().filter_map(|write| write.value);
@@ -710,7 +713,12 @@ fn random_record(random: &mut Random, records: &[Record]) -> Record {
             let mark = PeerMark { epoch: Epoch(below(random, 9)), durable: Lsn(below(random, 1000)) };
             Record::PeerMark(NodeId(below(random, 3) as u16), mark)
         }
-        2 => Record::Entry(group, Entry { index: Index(last + 1), term: Term(1), fact: Fact::Noop }, Index(commit)),
+        2 => {
+            let voters = (0..=below(random, 4) as u16).map(NodeId).collect();
+            let change = Fact::Configuration(Box::new(Configuration::of(voters)));
+            let fact = if below(random, 2) == 0 { Fact::Noop } else { change };
+            Record::Entry(group, Entry { index: Index(last + 1), term: Term(1), fact }, Index(commit))
+        }
         choice => {
             // Now and then a suffix that was not committed is replaced.
             let index = if choice == 3 { commit + 1 + below(random, last - commit + 1) } else { last + 1 };

@@ -12,6 +12,7 @@ use ringseed::msg::client::{
 };
 use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
 use ringseed::msg::codec::Blob;
+use ringseed::msg::configuration::Configuration;
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
 use ringseed::msg::log::{Entry, Fact};
 use ringseed::msg::peer::*;
@@ -163,8 +164,14 @@ fn greeting(dice: &mut Dice<'_>) -> Greeting {
 }
 
 fn entry(dice: &mut Dice<'_>, index: u64) -> Entry {
-    let fact = match dice.byte() % 4 {
+    let fact = match dice.byte() % 5 {
         0 => Fact::Noop,
+        4 => {
+            let voters = (0..=dice.byte() % 4).map(|n| NodeId(u16::from(n) + u16::from(dice.byte() % 3))).collect();
+            Fact::Configuration(Box::new(
+                Configuration::new(voters, Vec::new(), Vec::new()).unwrap_or_else(|_| Configuration::of(vec![NodeId(1)])),
+            ))
+        }
         1 => Fact::Write { key: dice.key(), value: dice.flag().then(|| dice.value()) },
         _ => Fact::Transaction(Box::new(step(dice))),
     };

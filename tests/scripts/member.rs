@@ -10,7 +10,8 @@ use ringseed::base::{ConnId, Duration, Epoch, GroupId, Index, Lsn, NodeId, Place
 use ringseed::gateway::{self, Gateway};
 use ringseed::liveness::{self, Liveness, LivenessOptions};
 use ringseed::msg::client::{Doubt, Rejection, ResponseBody};
-use ringseed::msg::log::{Entry, EntrySummary, Fact, FactSummary, HardState, Placed, ValuePlace};
+use ringseed::msg::configuration::Configuration;
+use ringseed::msg::log::{Entry, EntrySummary, Fact, FactSummary, HardState, LogBase, Placed, ValuePlace};
 use ringseed::msg::peer::{ForwardReply, LeaderHint, Outcome, PeerMessage};
 use ringseed::node::gate::{Gate, Watermarks};
 use ringseed::replica::log::GroupLog;
@@ -90,8 +91,12 @@ impl Member {
         let mut come_to = State::new();
         entries.iter().take(state.commit.0 as usize).for_each(|entry| come_to.apply(entry.index, &entry.fact, &mut |_| {}));
         let store = Store::new(GROUP, come_to, Time::ZERO);
-        let options = ReplicaOptions { group: GROUP, voters: voters.to_vec(), support: SUPPORT, no_vote_until, lossy };
-        let replica = Replica::new(options, state, GroupLog::recovered(entries, state.commit));
+        let options = ReplicaOptions { group: GROUP, support: SUPPORT, no_vote_until, lossy };
+        let replica = Replica::new(
+            options,
+            state,
+            GroupLog::recovered(LogBase::default(), Configuration::of(voters.to_vec()), entries, state.commit),
+        );
         let liveness = Liveness::new(LivenessOptions {
             heartbeat_interval: Duration::from_millis(100),
             support: SUPPORT,
@@ -451,6 +456,7 @@ fn recover(log: &[Logged]) -> (HardState, Vec<EntrySummary>) {
                 let fact = match &entry.fact {
                     Fact::Noop => FactSummary::Noop,
                     Fact::Write { key, .. } => FactSummary::Write { key: key.clone(), value: value_place(lsn, &entry.fact) },
+                    Fact::Configuration(configuration) => FactSummary::Configuration(configuration.clone()),
                     Fact::Transaction(_) => unreachable!("scripts are about one group"),
                 };
                 entries.push(EntrySummary { index: entry.index, term: entry.term, record: place(lsn, 1), fact });

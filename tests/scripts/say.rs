@@ -155,6 +155,7 @@ fn entry(entry: &Entry) -> String {
         }
         Fact::Write { key, value: None } => format!("{} deleted", String::from_utf8_lossy(key)),
         Fact::Transaction(step) => format!("{step:?}"),
+        Fact::Configuration(configuration) => format!("{configuration:?}"),
     };
     format!("{} {fact}", position(entry.index, entry.term))
 }

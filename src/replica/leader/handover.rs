@@ -85,7 +85,7 @@ impl Replica {
     }
 
     pub(super) fn rebalance(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
-        let preferred = self.options.voters[0];
+        let preferred = self.preferred();
         let again = cx.now + self.rebalance_patience(cx);
         let (last, support) = (self.log.last_index(), self.options.support);
         let (state, group) = (self.state, self.options.group);
@@ -146,11 +146,12 @@ impl Replica {
     fn successor(&self, cx: &Context<'_>) -> Option<NodeId> {
         let Role::Leader(leader) = &self.role else { return None };
         let tried = |node: NodeId| leader.leaving.iter().flatten().any(|tried| *tried == node);
-        let rank = |node: NodeId| self.options.voters.iter().position(|v| *v == node);
+        let configuration = self.configuration();
+        let rank = |node: NodeId| configuration.members().position(|v| v == node);
         leader
             .progress
             .iter()
-            .filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some() && !tried(p.node))
+            .filter(|p| configuration.is_voter(p.node) && cx.liveness.supported_by(p.node, cx.now).is_some() && !tried(p.node))
             .max_by_key(|p| {
                 let fit = !cx.liveness.disk_of(p.node).unfit;
                 (fit, p.matched, p.acceptance, Reverse(p.round_trip), Reverse(rank(p.node)))
