@@ -1,5 +1,5 @@
-//! The built `ringseed` binary, as a user meets it: what it says about wrong input, its exit codes, and all its commands against a cluster
-//! that `ringseed up` runs.
+//! The built `ringseed` binary, as a user meets it: what it says about wrong input, its exit codes, and all its commands against
+//! a cluster that `ringseed up` runs.
 #![cfg(feature = "server")]
 
 mod home;

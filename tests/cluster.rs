@@ -1,5 +1,5 @@
-//! A real cluster: three processes over TCP with real files, killed, stopped and continued, stopped cleanly and restarted while clients work.
-//! What the clients saw is judged by the simulator's checkers.
+//! A real cluster: three processes over TCP with real files, killed, stopped and continued, stopped cleanly and restarted while
+//! clients work. What the clients saw is judged by the simulator's checkers.
 #![cfg(feature = "server")]
 
 use bytes::Bytes;
@@ -375,7 +375,8 @@ async fn bank(shared: Arc<Work>, client: Client, process: u64) {
     }
 }
 
-/// Coordinators and participants die under transfers: no audit sees a wrong sum, what the clients saw is strictly serializable, and nothing is left in flight.
+/// Coordinators and participants die under transfers: no audit sees a wrong sum, what the clients saw is strictly serializable,
+/// and nothing is left in flight.
 #[tokio::test]
 async fn transactions_survive_kills_and_leave_nothing_behind() {
     let mut cluster = Cluster::start("bank");

@@ -1,8 +1,9 @@
-//! Every limit that a client meets, from both sides: the largest legal and the smallest illegal of every request, sent through the real client to a real cluster; and
-//! that what is legal fits into the frames that carry it.
+//! Every limit that a client meets, from both sides: the largest legal and the smallest illegal of every request, sent through
+//! the real client to a real cluster; and that what is legal fits into the frames that carry it.
 //!
-//! While the table is gone through, other requests of the same client, on the same connections, go on: none of them may be disturbed, whatever becomes of a row. The
-//! same rows go to a node by a connection that checks nothing before it sends: the node itself answers them, and the connection lives on.
+//! While the table is gone through, other requests of the same client, on the same connections, go on: none of them may be
+//! disturbed, whatever becomes of a row. The same rows go to a node by a connection that checks nothing before it sends: the node
+//! itself answers them, and the connection lives on.
 #![cfg(feature = "server")]
 
 #[path = "limits/cluster.rs"]

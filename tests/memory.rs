@@ -1,8 +1,8 @@
-//! What it costs to decode a frame: a small multiple of its size, whatever the bytes, for every kind of message. Lists and boxes are charged to the frame, which may be charged so
-//! much and no more; beside these there are strings.
+//! What it costs to decode a frame: a small multiple of its size, whatever the bytes, for every kind of message. Lists and boxes
+//! are charged to the frame, which may be charged so much and no more; beside these there are strings.
 //!
-//! Each list in a message of each kind is stretched: by copies of its first element, by the shortest things that there are, and by a field that is not known and that goes deep. A
-//! decoder that builds before it counts allocates a hundred times the frame.
+//! Each list in a message of each kind is stretched: by copies of its first element, by the shortest things that there are, and
+//! by a field that is not known and that goes deep. A decoder that builds before it counts allocates a hundred times the frame.
 
 use bytes::Bytes;
 use minicbor::data::Type;
@@ -21,7 +21,8 @@ use std::collections::BTreeSet;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Whether there is an example of each kind. A kind that is added to the enum does not compile until it is named here, and then wants its example.
+/// Whether there is an example of each kind. A kind that is added to the enum does not compile until it is named here, and then
+/// wants its example.
 macro_rules! assert_has_each {
     ($examples:expr, $of:ident: $($kind:ident)*) => {
         let found: BTreeSet<&str> = $examples.iter().map(|example| match example { $($of::$kind { .. } => stringify!($kind)),* }).collect();
@@ -388,7 +389,8 @@ fn messages() -> Vec<PeerMessage> {
     all
 }
 
-/// An array in well-formed bytes: where it is, how many elements it has, where they begin, where the first ends, and where all end.
+/// An array in well-formed bytes: where it is, how many elements it has, where they begin, where the first ends, and where all
+/// end.
 struct Array {
     at: usize,
     count: u64,

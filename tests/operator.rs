@@ -1,5 +1,5 @@
-//! What the log of a server says: an operator's hour over real processes, every state told once; and standard error as programs meet it.
-//! `cargo test --test operator -- --nocapture` prints the log of that hour.
+//! What the log of a server says: an operator's hour over real processes, every state told once; and standard error as programs
+//! meet it. `cargo test --test operator -- --nocapture` prints the log of that hour.
 #![cfg(feature = "server")]
 
 mod home;

@@ -1,5 +1,5 @@
-//! The planted bugs of `sim/mutants/` are documented, and still apply to the source as it is. That each of them is caught is shown by
-//! `cargo run --release -p ringseed-sim -- mutants`, which takes some minutes.
+//! The planted bugs of `sim/mutants/` are documented, and still apply to the source as it is. That each of them is caught is
+//! shown by `cargo run --release -p ringseed-sim -- mutants`, which takes some minutes.
 
 use ringseed_sim::mutants::{Place, all, all_apply};
 use std::collections::BTreeSet;

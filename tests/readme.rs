@@ -1,7 +1,8 @@
-//! Every command in the README works when it is pasted: its blocks are run one after the other, in a fresh home, as a new user would.
+//! Every command in the README works when it is pasted: its blocks are run one after the other, in a fresh home, as a new user
+//! would.
 //!
-//! What is changed for the test: ports and directories are free ones, a load runs for a fraction of a second. Blocks of `cargo` commands are the
-//! project's own tools, which `.ci/run` calls.
+//! What is changed for the test: ports and directories are free ones, a load runs for a fraction of a second. Blocks of `cargo`
+//! commands are the project's own tools, which `.ci/run` calls.
 
 #![cfg(feature = "server")]
 

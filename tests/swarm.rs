@@ -1,8 +1,8 @@
 //! The swarm: thousands of seeds of the simulator under plain `cargo test`.
 //!
-//! A fixed base set, and fresh seeds derived from the commit, so that every commit looks at new ones. One seed in fifty is run twice and its traces compared.
-//! Without a test harness of its own, so that what it prints is seen: how many seeds ran, how fast, and how often each kind of fault fired and mattered.
-//! `RINGSEED_SEEDS=N` runs N base seeds instead.
+//! A fixed base set, and fresh seeds derived from the commit, so that every commit looks at new ones. One seed in fifty is run
+//! twice and its traces compared. Without a test harness of its own, so that what it prints is seen: how many seeds ran, how
+//! fast, and how often each kind of fault fired and mattered. `RINGSEED_SEEDS=N` runs N base seeds instead.
 
 use ringseed_sim::counters::Kind;
 use ringseed_sim::points::Point;

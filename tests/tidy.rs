@@ -1,7 +1,7 @@
 //! What the compiler does not hold: who may import whom, names that the core must not know, and what may be in the repository.
 //!
-//! Reads source text with comments and literals blanked, so it needs no parser. A rule that gets in the way is changed here, with its
-//! reason, or not at all.
+//! Reads source text with comments and literals blanked, so it needs no parser. A rule that gets in the way is changed here, with
+//! its reason, or not at all.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -228,8 +228,8 @@ fn show(file: &Path) -> String {
     file.strip_prefix(root()).unwrap_or(file).display().to_string()
 }
 
-/// The files of a module of the library: its file, or all in its folder, but not those that are tests throughout, which may use what
-/// they like. None when it is not there yet.
+/// The files of a module of the library: its file, or all in its folder, but not those that are tests throughout, which may use
+/// what they like. None when it is not there yet.
 fn module_files(module: &str) -> Vec<PathBuf> {
     let folder = root().join("src").join(module);
     let file = folder.with_extension("rs");

@@ -1,7 +1,8 @@
-//! What a client may send to a server, and a server to a client: the hello, then frames, in pieces of any size. Errors or messages, never a panic, and never
-//! more memory than the bytes that came.
+//! What a client may send to a server, and a server to a client: the hello, then frames, in pieces of any size. Errors or
+//! messages, never a panic, and never more memory than the bytes that came.
 //!
-//! A checksum that is right is rare in arbitrary bytes, so half of the inputs are framed properly first, and only their bodies are arbitrary.
+//! A checksum that is right is rare in arbitrary bytes, so half of the inputs are framed properly first, and only their bodies
+//! are arbitrary.
 #![no_main]
 
 use bytes::{Bytes, BytesMut};

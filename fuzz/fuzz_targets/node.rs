@@ -1,4 +1,5 @@
-//! Any sequence of events into one node, and a boot from the log that it left: see `tests/hostile/sequence.rs`, which `cargo test` plays with random input.
+//! Any sequence of events into one node, and a boot from the log that it left: see `tests/hostile/sequence.rs`, which
+//! `cargo test` plays with random input.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,8 @@
-//! Any bytes as the segments of a log: recovery gives a result or an error. It does not panic, and what it keeps is bounded by the bytes.
+//! Any bytes as the segments of a log: recovery gives a result or an error. It does not panic, and what it keeps is bounded by
+//! the bytes.
 //!
-//! Checksums stop most inputs at the first header, so half of the runs begin with a log written by the real log actor, and damage it.
+//! Checksums stop most inputs at the first header, so half of the runs begin with a log written by the real log actor, and damage
+//! it.
 #![no_main]
 
 use bytes::Bytes;

@@ -1,5 +1,5 @@
-//! Any bytes, read as a transaction in the text form and in JSON: an error with a place or a transaction, never a panic; and what was read is written
-//! in both forms such that it is read the same.
+//! Any bytes, read as a transaction in the text form and in JSON: an error with a place or a transaction, never a panic; and what
+//! was read is written in both forms such that it is read the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,7 @@
 //! Every limit that is not a setting, in one place. What a limit answers when it is reached stands beside it.
 //!
-//! A limit that is made of others must leave them room: `tests/limits.rs` encodes the largest legal message of every kind, and finds that it fits into a frame and
-//! is decoded again.
+//! A limit that is made of others must leave them room: `tests/limits.rs` encodes the largest legal message of every kind, and
+//! finds that it fits into a frame and is decoded again.
 
 use core::time::Duration;
 
@@ -9,34 +9,39 @@ use core::time::Duration;
 pub const KEY_SIZE_MAX: usize = 2 * 1024;
 /// The longest value, in bytes. Longer: rejected, `ValueTooLong`.
 pub const VALUE_SIZE_MAX: usize = 400 * 1024;
-/// The longest frame from a peer or a client, or to one, in bytes. Longer: the connection is closed with an error. Nothing legal is: see above.
+/// The longest frame from a peer or a client, or to one, in bytes. Longer: the connection is closed with an error. Nothing legal
+/// is: see above.
 pub const FRAME_SIZE_MAX: usize = 8 * 1024 * 1024;
 /// The most items in one page of a scan. More were asked for: the page holds this many and says where to go on.
 pub const SCAN_ITEMS_MAX: usize = 1_000;
-/// The most items, deleted ones included, that one partition looks at for one part of a page. At the limit: the part says where to go on, even if it holds nothing.
+/// The most items, deleted ones included, that one partition looks at for one part of a page. At the limit: the part says where
+/// to go on, even if it holds nothing.
 pub const SCAN_VISITS_MAX: usize = 4_096;
 /// The most bytes of keys and values in one page of a scan, over all partitions. A page always holds one item.
 pub const SCAN_BYTES_MAX: usize = 1024 * 1024;
 /// The most operations of a transaction, and items of one read. More: rejected, `Invalid`.
 pub const TRANSACTION_ITEMS_MAX: usize = 100;
-/// The most bytes of keys and values of a transaction, and of what one read of several items answers. More: rejected, `Invalid` or `TooLarge`.
+/// The most bytes of keys and values of a transaction, and of what one read of several items answers. More: rejected, `Invalid`
+/// or `TooLarge`.
 pub const TRANSACTION_SIZE_MAX: usize = 4 * 1024 * 1024;
 /// The longest idempotency token, in bytes. Longer: rejected, `Invalid`.
 pub const TOKEN_SIZE_MAX: usize = 64;
 /// For how long a token answers the same, at least.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
-/// The largest epoch, term, index or position in a log that is believed, so that counting on from it never overflows. A message with a larger one
-/// is dropped; nothing larger is ever logged.
+/// The largest epoch, term, index or position in a log that is believed, so that counting on from it never overflows. A message
+/// with a larger one is dropped; nothing larger is ever logged.
 pub const COUNTER_MAX: u64 = 1 << 62;
 /// The longest address of a node, in bytes. A greeting or a formation with a longer one is not taken.
 pub const ADDRESS_SIZE_MAX: usize = 512;
-/// Leaderships told to a peer with one heartbeat, for partitions that the peer has no replica of. The rest is told with the next heartbeats, in turn.
+/// Leaderships told to a peer with one heartbeat, for partitions that the peer has no replica of. The rest is told with the next
+/// heartbeats, in turn.
 pub const LEADERSHIPS_TOLD_MAX: usize = 128;
 /// The longest name of a zone, in bytes. A greeting or a formation with a longer one is not taken.
 pub const ZONE_SIZE_MAX: usize = 512;
 /// What a clock may show at most, in milliseconds since 1970: the year 3000. Later: not believed, whoever says it.
 pub const CLOCK_MS_MAX: u64 = 32_503_680_000_000;
-/// The most nodes that one item is on. A setting above it: the server does not start. Larger would be a ring whose report is longer than a frame.
+/// The most nodes that one item is on. A setting above it: the server does not start. Larger would be a ring whose report is
+/// longer than a frame.
 pub const REPLICATION_FACTOR_MAX: u8 = 32;
 /// The most transactions in flight that a node reports. There are more: the oldest, and how many others there are.
 pub const TRANSACTIONS_REPORTED_MAX: usize = 4 * 1024;
@@ -59,16 +64,18 @@ pub const REQUESTS_PER_CONNECTION_MAX: usize = 1_024;
 pub const REQUEST_BYTES_IN_PROGRESS_MAX: usize = 256 * 1024 * 1024;
 /// Operations waiting for a value to be read, in one group. At the limit: rejected, `Overloaded`.
 pub const PARKED_PER_GROUP_MAX: usize = 4 * 1024;
-/// Transactions in progress at one home, decided ones that not all participants know of included. At the limit: rejected, `Overloaded`.
+/// Transactions in progress at one home, decided ones that not all participants know of included. At the limit: rejected,
+/// `Overloaded`.
 pub const TRANSACTIONS_PER_HOME_MAX: usize = 4 * 1024;
 /// Transactions prepared in one group and not resolved. At the limit: no vote, `Overloaded`.
 pub const PREPARED_PER_GROUP_MAX: usize = 4 * 1024;
-/// Outcomes of transactions that one group remembers as a participant. At the limit: no vote, `Overloaded`, but for prepares that say that more is over.
+/// Outcomes of transactions that one group remembers as a participant. At the limit: no vote, `Overloaded`, but for prepares that
+/// say that more is over.
 pub const RESOLVED_PER_GROUP_MAX: usize = 64 * 1024;
 /// Attempts that a prepare names as open although they lie below its floor. More: the floor is lower.
 pub const OPEN_NAMED_MAX: usize = 256;
-/// Tokens that one group remembers. At the limit, a transaction with a new one is rejected, `TooManyTokens`; none is forgotten before its time, and transactions
-/// without a token go on.
+/// Tokens that one group remembers. At the limit, a transaction with a new one is rejected, `TooManyTokens`; none is forgotten
+/// before its time, and transactions without a token go on.
 pub const TOKENS_PER_GROUP_MAX: usize = 16 * 1024;
 /// Bytes that the tokens of one group take in memory, with their answers. At the limit: as above.
 pub const TOKEN_BYTES_PER_GROUP_MAX: usize = 8 * 1024 * 1024;
@@ -91,15 +98,18 @@ pub const APPEND_BYTES_MAX: usize = 256 * 1024;
 pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
 /// Bytes of appends to one follower of one group that wait for an acknowledgement. At the limit: the follower waits.
 pub const APPEND_BYTES_IN_FLIGHT_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of appends to one peer, of all groups, that wait for an acknowledgement or for the disk to be read. At the limit: groups wait for their turn.
+/// Bytes of appends to one peer, of all groups, that wait for an acknowledgement or for the disk to be read. At the limit: groups
+/// wait for their turn.
 pub const PEER_BYTES_IN_FLIGHT_MAX: usize = 16 * 1024 * 1024;
 /// Of these, bytes of entries that are read back from the log for a peer that lags. At the limit: groups wait for their turn.
 pub const PEER_CATCH_UP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of recent entries that one group keeps in memory for followers that lag a little. Beyond: read back from the log.
 pub const RECENT_ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of entries in memory at one node, of all groups, beyond which none is kept for followers that lag: read back from the log.
+/// Bytes of entries in memory at one node, of all groups, beyond which none is kept for followers that lag: read back from the
+/// log.
 pub const NODE_RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of entries in memory at one node, of all groups: not yet applied, or recent. At the limit: client writes are rejected, `Overloaded`.
+/// Bytes of entries in memory at one node, of all groups: not yet applied, or recent. At the limit: client writes are rejected,
+/// `Overloaded`.
 pub const NODE_ENTRY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Scans in progress at one gateway. At the limit: rejected, `Overloaded`.
 pub const SCANS_IN_PROGRESS_MAX: usize = 32;
@@ -109,8 +119,8 @@ pub const GETS_OF_MANY_IN_PROGRESS_MAX: usize = 1_024;
 pub const GETS_OF_MANY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Reads and checks in progress in one group. At the limit: rejected, `Overloaded`.
 pub const READS_PER_GROUP_MAX: usize = 16 * 1024;
-/// Messages that wait for the log at one node, votes apart, of which there is one for each group and peer. At the limit: dropped, as the network may drop any,
-/// and counted.
+/// Messages that wait for the log at one node, votes apart, of which there is one for each group and peer. At the limit: dropped,
+/// as the network may drop any, and counted.
 pub const GATED_MESSAGES_MAX: usize = 64 * 1024;
 /// Groups of one node that campaign at the same time. At the limit: the next waits for its turn.
 pub const CAMPAIGNS_MAX: usize = 256;
@@ -121,10 +131,12 @@ pub const ENVELOPE_MESSAGES_MAX: usize = 64 * 1024;
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes in the log's queue that are not yet durable. At the limit: client writes are rejected, `Overloaded`.
 pub const LOG_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// Bytes of values that coordinators at one node hold: read by transactions that are not decided yet. At the limit: the transaction is rejected, `Overloaded`.
+/// Bytes of values that coordinators at one node hold: read by transactions that are not decided yet. At the limit: the
+/// transaction is rejected, `Overloaded`.
 pub const VOTED_BYTES_PER_NODE_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of values that are being read, at one node, for answers that are not made yet and for writes that need them. Counted where they are asked for,
-/// by the lengths in the index. At the limit: rejected, `Overloaded`; a gateway asks again for a part of what it gathers.
+/// Bytes of values that are being read, at one node, for answers that are not made yet and for writes that need them. Counted
+/// where they are asked for, by the lengths in the index. At the limit: rejected, `Overloaded`; a gateway asks again for a part
+/// of what it gathers.
 pub const READ_BYTES_IN_PROGRESS_MAX: usize = 64 * 1024 * 1024;
 /// Reads of values and entries that wait for the disk, at one node. At the limit: rejected, `Overloaded`.
 pub const READS_IN_PROGRESS_MAX: usize = 16 * 1024;

@@ -15,8 +15,8 @@ pub struct ConnectionArgs {
     /// Any of the cluster's servers; the others are learnt from the first that answers [default: those of the last `ringseed up`]
     #[arg(long, env = "RINGSEED_SERVERS", value_name = "HOST:PORT,...", value_delimiter = ',', value_parser = address)]
     pub servers: Vec<String>,
-    /// The cluster that is meant, as `status` prints it: a server of another is an error [default: with the servers of the last `ringseed up`, that one's; else
-    /// that of the first that answers]
+    /// The cluster that is meant, as `status` prints it: a server of another is an error [default: with the servers of the last
+    /// `ringseed up`, that one's; else that of the first that answers]
     #[arg(long, env = "RINGSEED_CLUSTER", value_name = "ID", value_parser = parse_cluster)]
     pub cluster: Option<ClusterId>,
     /// For how long to go on trying
@@ -64,7 +64,8 @@ impl ConnectionArgs {
     }
 }
 
-/// Where the first `count` nodes of a cluster on this machine listen unless told otherwise: at the default of `listen` and the ports after it.
+/// Where the first `count` nodes of a cluster on this machine listen unless told otherwise: at the default of `listen` and the
+/// ports after it.
 pub fn default_addresses(count: u16) -> Vec<String> {
     let listen = ServerSettings::default().listen;
     let (host, port) = listen.rsplit_once(':').expect("the default has a port");

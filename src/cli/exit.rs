@@ -110,10 +110,9 @@ impl Failure {
     /// Says it: on standard error, or as JSON on standard output.
     pub fn report(&self, json: bool) {
         match self {
-            // Whoever read our output has left, and knows why.
+            // The reader of our output has left, and knows why.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            // If nobody reads it any more, the exit code still says it.
-            // The load's own report is on standard output.
+            // If no reader is left, the exit code still says it. The load's own report is on standard output.
             Failure::Found(_) => eprintln!("error: {self}"),
             // The report on standard output says what.
             Failure::NotWell(_) => {}

@@ -1,4 +1,5 @@
-//! The user's data folder: where `ringseed up` keeps its cluster, the shell its history, and the client commands find the servers to talk to.
+//! The user's data folder: where `ringseed up` keeps its cluster, the shell its history, and the client commands find the servers
+//! to talk to.
 //!
 //! It is `$XDG_DATA_HOME/ringseed`, or `~/.local/share/ringseed`.
 
@@ -76,7 +77,8 @@ pub fn remember(directory: &Path, addresses: &[String], cluster: Option<ClusterI
     let _ = write_whole(&folder.join(CLUSTERS), &format!("{text}\n"));
 }
 
-/// Writes a file that is the owner's alone, so that a reader sees the old text or the new one, never a part, also after a power loss.
+/// Writes a file that is the owner's alone, so that a reader sees the old text or the new one, never a part, also after a power
+/// loss.
 pub fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
     let written = private::write_whole(path, text.as_bytes());
     written.map_err(|error| Failure::Other(format!("cannot write {}: {error}", path.display())))

@@ -1,9 +1,10 @@
 //! Standard error: the log, and all that is said there besides.
 //!
-//! - With `log_format` `json`, *every* line is a JSON object of the log's form: remarks, wrong arguments and settings, and panics as well. The form is decided
-//!   first of all, by a look at arguments, environment and file that cannot fail; what is wrong with them is said later, and in that form.
-//! - Nobody may be listening. A standard error that is closed makes no panic and ends nothing: what is said then is lost.
-//! - Colours are for terminals, and for those who have not set `NO_COLOR`.
+//! - With `log_format` `json`, *every* line is a JSON object of the log's form: remarks, wrong arguments and settings, and panics
+//!   as well. The form is decided first of all, by a look at arguments, environment and file that cannot fail; what is wrong with
+//!   them is said later, and in that form.
+//! - Standard error may have no reader. One that is closed makes no panic and ends nothing: what is said then is lost.
+//! - Colours are for terminals, and for users that have not set `NO_COLOR`.
 
 use super::exit::Failure;
 use core::fmt;

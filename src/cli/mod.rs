@@ -1,14 +1,17 @@
-//! The `ringseed` program: arguments, what is printed, exit codes. Everything that it does it does through the library's public parts:
-//! [`crate::server`] runs nodes, [`crate::client`] talks to them.
+//! The `ringseed` program: arguments, what is printed, exit codes. Everything that it does it does through the library's public
+//! parts: [`crate::server`] runs nodes, [`crate::client`] talks to them.
 //!
 //! - [`settings`]: `server`, `config`, and the flags that come from the table of settings.
 //! - [`up`]: a whole cluster in one process, to try things out.
-//! - [`operations`]: `put`, `get`, `delete`, `cas`, `incr`; [`prefix`]: `scan`, `count`, `delete --prefix`; [`status`]; [`ring`]; [`shell`] has the same commands at a prompt.
+//! - [`operations`]: `put`, `get`, `delete`, `cas`, `incr`; [`prefix`]: `scan`, `count`, `delete --prefix`; [`status`]; [`ring`];
+//!   [`shell`] has the same commands at a prompt.
 //! - [`txn`]: `txn`, `get-many`, `txns`; [`transaction_text`]: transactions as people and programs write them.
 //! - [`load`]: traffic, measured, and recorded for checkers.
-//! - [`log`]: standard error, as text or as JSON. [`exit`]: exit codes and failures. [`show`], [`value`]: how bytes get out and in. [`connection`], [`folder`]: where the servers are.
+//! - [`log`]: standard error, as text or as JSON. [`exit`]: exit codes and failures. [`show`], [`value`]: how bytes get out and
+//!   in. [`connection`], [`folder`]: where the servers are.
 
-/// Says a remark on standard error: see [`log::remark`]. In every module below it takes the place of the one that panics where nobody listens.
+/// Says a remark on standard error: see [`log::remark`]. In every module below it takes the place of the one that panics where
+/// nobody listens.
 macro_rules! eprintln {
     () => { $crate::cli::log::remark(format_args!("")) };
     ($($argument:tt)*) => { $crate::cli::log::remark(format_args!($($argument)*)) };
@@ -102,7 +105,7 @@ enum DataCommand {
     Txns(txn::TxnsArgs),
     /// Show every node: up or down, leaderships, lag, disk, CPU
     Status(status::StatusArgs),
-    /// Show who owns what, or where a key lives
+    /// Show which node owns what, or where a key is placed
     Ring(ring::RingArgs),
 }
 

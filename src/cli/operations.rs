@@ -69,7 +69,7 @@ pub struct ReadArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct WriteArgs {
-    /// Who must have synced a write before it is acknowledged
+    /// Which replicas must have synced a write before it is acknowledged
     #[arg(long, value_enum, default_value = "quorum")]
     pub acknowledge: AcknowledgeArg,
 }

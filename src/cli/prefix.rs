@@ -137,8 +137,8 @@ struct Deleted {
     unknown: u64,
 }
 
-/// Deletes what it finds under the prefix, a page at a time. Whatever ends it, it says what was done; the same command goes on with the rest. An item that is written again
-/// behind it stays.
+/// Deletes what it finds under the prefix, a page at a time. Whatever ends it, it says what was done; the same command goes on
+/// with the rest. An item that is written again behind it stays.
 pub async fn delete(client: &Client, args: &DeleteArgs, prefix: &OsString) -> Result<(), Failure> {
     let shown = quoted(&prefix.to_string_lossy());
     let prefix = value::key(prefix)?;
@@ -179,7 +179,7 @@ async fn delete_pages(client: &Client, args: &DeleteArgs, prefix: &Bytes, delete
     loop {
         let scanned = page(client, &args.common, prefix, from, STEP, Consistency::Strong).await?;
         let deletes = scanned.items.into_iter().map(|item| {
-            // Who deleted it meanwhile has counted it.
+            // The other client that deleted it meanwhile has counted it.
             let action = Action::Delete { condition: Condition::Present, acknowledge: args.write.acknowledge.into() };
             client.call_within(RequestBody::Operation(Operation { key: item.key, action }), args.common.connection.timeout)
         });

@@ -1,4 +1,4 @@
-//! `ringseed ring [KEY]`: who owns what.
+//! `ringseed ring [KEY]`: which node owns what.
 
 use super::exit::Failure;
 use super::operations::CommonArgs;
@@ -16,7 +16,7 @@ use std::io::{self, Write};
 
 #[derive(Debug, Clone, Args)]
 pub struct RingArgs {
-    /// Show where this key lives instead; \n, \t, \\ and \xff as keys are printed
+    /// Show where this key is placed instead; \n, \t, \\ and \xff as keys are printed
     pub key: Option<OsString>,
     #[command(flatten)]
     pub common: CommonArgs,

@@ -9,8 +9,8 @@ use serde_json::json;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// The settings that were given as flags. A hand-written `Args`, so that each flag exists because the table has it. With `SHARED`, without
-/// those that differ from node to node.
+/// The settings that were given as flags. A hand-written `Args`, so that each flag exists because the table has it. With
+/// `SHARED`, without those that differ from node to node.
 #[derive(Debug, Clone, Default)]
 pub struct SettingFlags<const SHARED: bool>(pub Vec<(&'static str, String)>);
 

@@ -1,10 +1,12 @@
 //! `ringseed shell`: the client commands at a prompt, over one connection, with a history and completion.
 //!
-//! A line is split into words much as a Unix shell would: blanks part words, quotes keep them together, a backslash takes a blank, a quote or a `#` as it stands. Any other
-//! backslash stays, so that keys can be given as they are printed (`\n`, `\xff`, `\\`) without quotes. There are no variables, pipes or patterns.
+//! A line is split into words much as a Unix shell would: blanks part words, quotes keep them together, a backslash takes a
+//! blank, a quote or a `#` as it stands. Any other backslash stays, so that keys can be given as they are printed (`\n`, `\xff`,
+//! `\\`) without quotes. There are no variables, pipes or patterns.
 //!
-//! Between `begin` and `commit` or `rollback`, `get`, `get-many`, `put`, `delete` and `incr` belong to the transaction: reads see its writes, and nothing is
-//! written before the commit. Commands that would not belong to it are refused, but for those that only report.
+//! Between `begin` and `commit` or `rollback`, `get`, `get-many`, `put`, `delete` and `incr` belong to the transaction: reads see
+//! its writes, and nothing is written before the commit. Commands that would not belong to it are refused, but for those that
+//! only report.
 
 use super::connection::{self, ConnectionArgs};
 use super::exit::{self, EXIT_CODES, Failure};
@@ -119,7 +121,7 @@ pub fn shell(args: &ShellArgs) -> Result<(), Failure> {
         failed.note(exit::OTHER);
     }
     match failed {
-        // Whoever types has seen it.
+        // The reader at the terminal has seen it.
         Failed { count, code } if count > 0 && !interactive => Err(Failure::Script { failed: count, code }),
         _ => Ok(()),
     }

@@ -1,6 +1,7 @@
 //! `ringseed status`: every node at one look.
 //!
-//! Each node is asked for itself. How long one that does not answer has been away, and how far each lags, is what the others say of it.
+//! Each node is asked for itself. How long one that does not answer has been away, and how far each lags, is what the others say
+//! of it.
 
 use super::exit::Failure;
 use super::operations::CommonArgs;

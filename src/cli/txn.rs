@@ -1,7 +1,7 @@
 //! The commands on several items at once: `txn`, `get-many`, `txns`.
 //!
-//! As with one item, data goes to standard output and nothing else does: what was read and what increments came to, as `scan` writes it (key, value,
-//! version, tabs between). Versions of other writes, and keys that are absent, go to standard error.
+//! As with one item, data goes to standard output and nothing else does: what was read and what increments came to, as `scan`
+//! writes it (key, value, version, tabs between). Versions of other writes, and keys that are absent, go to standard error.
 
 use super::exit::Failure;
 use super::operations::CommonArgs;

@@ -1,9 +1,10 @@
 //! `ringseed up`: a whole cluster in one process, to try things out.
 //!
 //! Each node is what `ringseed server` would run: its own threads, its own directory, its own port, real TCP to the others. The
-//! directory of the cluster holds `cluster.json` and a directory per node, and survives restarts. Addresses and the settings that are fixed when a
-//! cluster forms are part of the cluster: they are chosen at the first start (ports from the default one upwards, free ones), written
-//! down, and used again. A port that another process has taken meanwhile is an error, not a reason to move.
+//! directory of the cluster holds `cluster.json` and a directory per node, and survives restarts. Addresses and the settings that
+//! are fixed when a cluster forms are part of the cluster: they are chosen at the first start (ports from the default one
+//! upwards, free ones), written down, and used again. A port that another process has taken meanwhile is an error, not a reason
+//! to move.
 
 use super::exit::Failure;
 use super::settings::SettingFlags;
@@ -24,7 +25,7 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// Prints a line. Whoever read them may have left (`ringseed up | head`): no reason to end a cluster.
+/// Prints a line. Its reader may have left (`ringseed up | head`): no reason to end a cluster.
 macro_rules! say {
     ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
 }

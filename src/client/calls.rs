@@ -1,4 +1,5 @@
-//! Calls on one item, and pages: each is made, given options where the defaults do not do, and awaited. Nothing is sent before that.
+//! Calls on one item, and pages: each is made, given options where the defaults do not do, and awaited. Nothing is sent before
+//! that.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), ringseed::client::Error> {

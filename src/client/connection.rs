@@ -1,8 +1,9 @@
 //! One connection to one node, shared by all requests to it.
 //!
-//! An address is no identity. The cluster is pinned by the client's options, or else by the first node that names one; from then on every connection
-//! states it, and the node as well if the ring says whose address it is. A hello that says otherwise ends the connection before any request is sent. A node whose
-//! cluster has not formed may form any: it is asked for reports only, and dialled anew for everything else.
+//! An address is no identity. The cluster is pinned by the client's options, or else by the first node that names one. From then
+//! on every connection states it, and the node as well if the ring says whose address it is. A hello that says otherwise ends the
+//! connection before any request is sent. A node whose cluster has not formed may form any: it is asked for reports only, and
+//! dialled anew for everything else.
 
 use super::Error;
 use crate::base::limits::FRAME_SIZE_MAX;
@@ -26,17 +27,17 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 const BATCH_MAX: usize = 256;
 /// A node that has requests to answer and has said nothing for this long is avoided while there are others.
 const SILENCE_MAX: Duration = Duration::from_millis(500);
-/// How long an address that could not be reached is not tried again while there are others.
+/// How long an address that could not be reached is not dialled again while there are others.
 const AVOID_FOR: Duration = Duration::from_millis(500);
 
 /// The way to one address: its connection, made when it is needed.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) address: String,
-    /// The one that the client talks to; shared by all links.
+    /// The cluster that the client talks to; shared by all links.
     cluster: Arc<OnceLock<ClusterId>>,
     state: Mutex<LinkState>,
-    /// Held by the one that connects; the others wait for it.
+    /// Held by the call that connects; the others wait for it.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -45,7 +46,7 @@ struct LinkState {
     connection: Option<Arc<Connection>>,
     /// It could not be reached: not worth another try before this.
     avoid_until: Option<Instant>,
-    /// Whose address it is, as the ring says; `None`: it says nothing of it.
+    /// The node whose address it is, as the ring says; `None`: it says nothing of it.
     node: Option<NodeId>,
 }
 
@@ -53,7 +54,7 @@ struct LinkState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NoConnection {
     Unreachable(String),
-    /// Another node than the one that is wanted is there.
+    /// Another node than the wanted one is there.
     Wrong(String),
     /// The node's cluster has not formed yet, as far as it knows.
     Forming(String),
@@ -88,13 +89,13 @@ impl Link {
         }
     }
 
-    /// The connection; made now if there is none. `formed`: only to a node whose cluster is known to be the one that is wanted.
+    /// The connection; made now if there is none. `formed`: only to a node whose cluster is known to be the wanted one.
     pub(super) async fn connection(&self, connect_timeout: Duration, formed: bool) -> Result<Arc<Connection>, NoConnection> {
         if let Some(open) = self.open(formed) {
             return Ok(open);
         }
         let _connecting = self.connecting.lock().await;
-        // The one that was waited for may have made it, or may have failed to just now.
+        // The call that was waited for may have made it, or may have failed to just now.
         if let Some(open) = self.open(formed) {
             return Ok(open);
         }
@@ -126,7 +127,7 @@ impl Link {
         }
     }
 
-    /// The first cluster that is met is the one that is meant from then on.
+    /// The first cluster that is met is meant from then on.
     fn pin(&self, connection: Connection) -> Result<Connection, NoConnection> {
         let Some(cluster) = connection.cluster else { return Ok(connection) };
         let pinned = *self.cluster.get_or_init(|| cluster);
@@ -134,7 +135,7 @@ impl Link {
         wanted.check(&self.address, connection.node, Some(cluster)).map(|()| connection)
     }
 
-    /// Lets the connection end. Nobody waits for an answer on it.
+    /// Lets the connection end. No call waits for an answer on it.
     pub(super) fn close(&self) {
         self.lock().connection = None;
     }
@@ -154,7 +155,7 @@ impl Link {
 pub(super) enum NoAnswer {
     /// Certainly not applied: it was not sent, or the node closed the door before it read anything.
     NotTaken(String),
-    /// The same: another node than the one that is wanted is at its address.
+    /// The same: another node than the wanted one is at its address.
     Wrong(String),
     /// The same: the node belongs to no cluster yet.
     Forming,
@@ -167,7 +168,7 @@ pub(super) enum NoAnswer {
 }
 
 impl NoAnswer {
-    /// What the caller is told when it is not worth, or not allowed, to try again.
+    /// What the caller is told when a retry is not worth it, or not allowed.
     pub(super) fn into_error(self, body: &RequestBody) -> Error {
         use crate::msg::client::Doubt;
         match self {
@@ -192,7 +193,7 @@ impl From<NoConnection> for NoAnswer {
     }
 }
 
-/// Who is to be at the other end. `None`: anybody.
+/// The node that is to be at the other end. `None`: any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Wanted {
     cluster: Option<ClusterId>,
@@ -200,7 +201,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// Whether the node that answered at `address` is the one. One that knows no cluster yet may be.
+    /// Whether the node that answered at `address` is the wanted one. A node that knows no cluster yet may be.
     fn check(self, address: &str, node: NodeId, cluster: Option<ClusterId>) -> Result<(), NoConnection> {
         if let (Some(wanted), Some(cluster)) = (self.cluster, cluster)
             && wanted != cluster
@@ -255,7 +256,7 @@ impl Connection {
         Ok(Connection { node: theirs.node, cluster: theirs.cluster, shared })
     }
 
-    /// Says who is wanted, and gives who is there.
+    /// Says which node is wanted, and returns the node that is there.
     async fn dial(address: &str, connect_timeout: Duration, wanted: Wanted) -> Result<(TcpStream, Hello), String> {
         let mut stream = match timeout(connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
@@ -312,7 +313,7 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// Nobody waits for an answer any more.
+    /// No call waits for an answer any more.
     fn drop(&mut self) {
         self.shared.outgoing.finish(None);
     }
@@ -325,7 +326,7 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        // Present only when no answer came: a silent node stays under suspicion, whether or not somebody still waits.
+        // Present only when no answer came: a silent node stays under suspicion, whether or not a call still waits.
         self.shared.lock().answers.remove(&self.id);
     }
 }
@@ -350,7 +351,7 @@ impl Shared {
     }
 }
 
-/// Writes requests and takes in answers until the connection ends; then tells all who wait.
+/// Writes requests and takes in answers until the connection ends; then tells all calls that wait.
 async fn run<S: AsyncRead + AsyncWrite + Unpin>(shared: Arc<Shared>, stream: S) {
     let ending = Ending(&shared);
     let (read_half, mut write_half) = tokio::io::split(stream);
@@ -367,7 +368,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(shared: Arc<Shared>, stream: S) 
     drop(ending);
 }
 
-/// Tells all who wait, however the task ends: also when its runtime is shut down.
+/// Tells all calls that wait, however the task ends: also when its runtime is shut down.
 struct Ending<'a>(&'a Shared);
 
 impl Drop for Ending<'_> {
@@ -417,7 +418,8 @@ async fn read_answers<R: AsyncRead + Unpin>(shared: &Shared, reader: &mut FrameR
 }
 
 /// What a goodbye means for the requests in flight. At the door nothing was read; a connection that is closed for idleness has
-/// nothing in progress, so what crossed the goodbye on its way was not read either; a node that stops cleanly has answered what it took.
+/// nothing in progress, so what crossed the goodbye on its way was not read either; a node that stops cleanly has answered what
+/// it took.
 fn parted(goodbye: Goodbye) -> NoAnswer {
     match goodbye.reason {
         Reason::WrongMagic

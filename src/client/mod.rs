@@ -1,20 +1,22 @@
 //! The Rust client: connects to any node, learns the ring, and sends each request to the leader it believes in.
 //!
-//! One connection is kept per node, made when it is first needed, and shared by all requests (answers carry their request's id and
-//! may come in any order). Who leads a key's partition is taken from the ring's report and from the hint in every answer. A wrong
-//! belief costs one hop: the node that was asked forwards the request itself.
+//! One connection is kept per node, made when it is first needed, and shared by all requests (answers carry their request's id
+//! and may come in any order). The leader of a key's partition is taken from the ring's report and from the hint in every answer.
+//! A wrong belief costs one hop: the node that was asked forwards the request itself.
 //!
 //! **What is retried.** What was *certainly not applied* for a reason that another node or another moment may mend (`NoLeader`,
 //! `NotReady`, `Stopping`, a connection that could not be made) is sent again, elsewhere, until the deadline. What *may have been
-//! applied* never is: a write in flight when its connection drops comes back as [`Error::Unknown`]. Reads apply nothing, so
-//! they are sent again. So is a transaction that has a *token*: however often it is sent, it is done once at most and answered the same, so a later
-//! answer says what became of an earlier try.
+//! applied* never is: a write in flight when its connection drops comes back as [`Error::Unknown`]. Reads apply nothing, so they
+//! are sent again. So is a transaction that has a *token*: however often it is sent, it is done once at most and answered the
+//! same, so a later answer says what became of an earlier attempt.
 //!
-//! **Whom it talks to.** An address is no identity: after a restart another cluster may listen where this one did. The client belongs to one cluster, named
-//! by its options or else by the first node that answers, and sends nothing to a node of another: that is an error which names both. Where the nodes are is learnt
-//! anew from the ring whenever one of them is not found at its address.
+//! **Which cluster it talks to.** An address is no identity: after a restart another cluster may listen where this one did. The
+//! client belongs to one cluster, named by its options or else by the first node that answers. It sends nothing to a node of
+//! another: that is an error which names both. Where the nodes are is learnt anew from the ring whenever a node is not found at
+//! its address.
 //!
-//! Calls on one item and pages are in [`calls`], with an example. Transactions of one request, and those that read before they write, are in [`transaction`].
+//! Calls on one item and pages are in [`calls`], with an example. Transactions of one request, and those that read before they
+//! write, are in [`transaction`].
 
 pub mod calls;
 mod connection;
@@ -112,14 +114,15 @@ pub enum Error {
     ConditionFailed { version: Version, present: bool },
     /// Nothing of the transaction was done. These of its items stood in the way, of those that were looked at.
     NotCommitted(Vec<ItemFailure>),
-    /// Nothing of an interactive transaction was done: what it read is not so any more, or other transactions were in its way for as long as it was
-    /// tried. Begin it again, with new reads.
+    /// Nothing of an interactive transaction was done: what it read is not so any more, or other transactions were in its way for
+    /// as long as it was tried. Begin it again, with new reads.
     Conflict(Vec<ItemFailure>),
     /// Certainly not applied.
     Rejected(Rejection),
     /// May have been applied.
     Unknown(Doubt),
-    /// No node could be reached, or another cluster's was at the address, so nothing was sent. Says which were tried and what they said.
+    /// No node could be reached, or another cluster's was at the address, so nothing was sent. Says which were tried and what
+    /// they said.
     Unreachable(String),
     /// A node said something that makes no sense. Certainly not applied if it was a refused handshake.
     Protocol(String),
@@ -154,7 +157,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Error {
-    /// Whether nothing was done, and the same may succeed if it is tried again a little later (an interactive transaction: with new reads).
+    /// Whether nothing was done, and a retry a little later may succeed (of an interactive transaction: with new reads).
     pub fn is_retriable(&self) -> bool {
         match self {
             Error::Conflict(_) => true,
@@ -166,7 +169,8 @@ impl Error {
     }
 }
 
-/// The first of the links that has a connection. Each has a head start before the next is tried as well: one that hangs costs no more than that.
+/// The first of the links that has a connection. Each has a head start before the next is tried as well: one that hangs costs no
+/// more than that.
 async fn first_of<'a>(
     links: &'a [Arc<Link>],
     connect_timeout: Duration,
@@ -195,12 +199,13 @@ async fn first_of<'a>(
 }
 
 impl Client {
-    /// Connects to the first of `addresses` (`host:port`) that answers, and learns the ring from it. They are tried one after the other, a little apart, and
-    /// all again until the options' timeout: servers may just be starting. A cluster that has not formed yet has no ring: the client learns it later.
+    /// Connects to the first of `addresses` (`host:port`) that answers, and learns the ring from it. They are tried one after the
+    /// other, a little apart, and all again until the options' timeout: servers may just be starting. A cluster that has not
+    /// formed yet has no ring: the client learns it later.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] when none of them can be connected to, or they belong to several clusters and the options do not say which is meant. It says
-    /// what each said.
+    /// [`Error::Unreachable`] when none of them can be connected to, or they belong to several clusters and the options do not
+    /// say which is meant. It says what each said.
     pub async fn connect(addresses: &[String], options: ClientOptions) -> Result<Client, Error> {
         if addresses.is_empty() {
             return Err(Error::Unreachable("no address was given".into()));
@@ -238,8 +243,8 @@ impl Client {
         self.routing().cluster()
     }
 
-    /// Nobody has said which cluster is meant, and the first that answered need not be it: of the addresses that were given, those that are none of its members' must
-    /// not belong to another.
+    /// No option says which cluster is meant, and the first that answered need not be it. So an address that was given and is
+    /// none of its members' must not belong to another cluster.
     async fn check_strangers(&self, addresses: &[String]) -> Result<(), Error> {
         if self.shared.options.cluster.is_some() {
             return Ok(());
@@ -332,7 +337,8 @@ impl Client {
 
     /// [`Client::call_within`]; counts the requests that may have been sent for it.
     async fn call_counted(&self, body: RequestBody, timeout: Duration, sent: &mut u32) -> Result<ResponseBody, Error> {
-        // What the node would reject is not sent: it would cost time, and a request that is longer than a frame the connection of all others.
+        // What the node would reject is not sent: it would cost time, and a request that is longer than a frame the connection of
+        // all others.
         body.validate().map_err(Error::Rejected)?;
         if timeout.is_zero() {
             return Err(Error::Rejected(Rejection::DeadlineExceeded));
@@ -340,7 +346,8 @@ impl Client {
         let deadline = Instant::now() + timeout.min(TIMEOUT_MAX);
         let mut tried: Vec<Arc<Link>> = Vec::new();
         let mut pause = PAUSE_MIN;
-        // What was said by a node that is not the one at whose address it is; and whether all said such things since the last pause.
+        // What was said by a node that is not the one at whose address it is; and whether all said such things since the last
+        // pause.
         let (mut wrong, mut all_wrong) = (None, true);
         // An earlier try of a transaction with a token may have been done, or may yet be.
         let mut doubt: Option<Doubt> = None;
@@ -382,7 +389,7 @@ impl Client {
             if !again || Instant::now() + pause >= deadline || (round_is_over && all_wrong) {
                 return Err(match (doubt, trouble) {
                     (Some(doubt), trouble) if !transaction::settles(&trouble) => Error::Unknown(doubt),
-                    // The last that was tried was away: what matters more is who was not.
+                    // The last node that was asked was away: what matters more is which were not.
                     (_, Error::Unreachable(why)) => Error::Unreachable(wrong.unwrap_or(why)),
                     (_, trouble) => trouble,
                 });
@@ -426,7 +433,7 @@ impl Client {
         Ok(response)
     }
 
-    /// Asks for the ring, whoever is best first, until one answers. Nothing is lost if none does: requests are forwarded.
+    /// Asks for the ring, the best node first, until one answers. Nothing is lost if none does: requests are forwarded.
     async fn learn_ring(&self) {
         let connect_timeout = self.shared.options.connect_timeout;
         let mut tried = Vec::new();
@@ -468,7 +475,8 @@ fn applies(body: &RequestBody) -> bool {
     }
 }
 
-/// Whether the request asks how the node is. All others are for nodes of the cluster that the client belongs to, and none that may form another.
+/// Whether the request asks how the node is. All others are for nodes of the cluster that the client belongs to, and none that
+/// may form another.
 fn is_report(body: &RequestBody) -> bool {
     matches!(body, RequestBody::Ring | RequestBody::Status | RequestBody::Transactions)
 }
@@ -478,7 +486,7 @@ fn has_token(body: &RequestBody) -> bool {
     matches!(body, RequestBody::Transact(transaction) if transaction.token.is_some())
 }
 
-/// Whether another node, or the same one a little later, may do what this one rejected.
+/// Whether another node, or the same node a little later, may do what this one rejected.
 fn may_pass(why: &Rejection) -> bool {
     matches!(why, Rejection::NoLeader | Rejection::NotReady | Rejection::Stopping)
 }

@@ -1,8 +1,8 @@
-//! A sequence of events into one node, its invariants checked after each: messages of peers (well-formed in type, arbitrary in content), requests, time, disk
-//! completions, stops. However it ends, the node boots again from the log that it left.
+//! A sequence of events into one node, its invariants checked after each: messages of peers (well-formed in type, arbitrary in
+//! content), requests, time, disk completions, stops. However it ends, the node boots again from the log that it left.
 //!
-//! The disk keeps what is written and answers in order; a byte of the input says how much of it is answered when. Used by `tests/hostile.rs` with random
-//! input, and by the fuzz target `node`.
+//! The disk keeps what is written and answers in order; a byte of the input says how much of it is answered when. Used by
+//! `tests/hostile.rs` with random input, and by the fuzz target `node`.
 
 use bytes::Bytes;
 use ringseed::base::limits::COUNTER_MAX;

@@ -121,7 +121,8 @@ pub fn partition(key: &[u8]) -> u64 {
     hash::token(0, key).0 >> (u64::BITS - PARTITIONS.trailing_zeros())
 }
 
-/// Writers on the connections of `client`, one for each partition, each of which must find that every write of its own was done once.
+/// Writers on the connections of `client`, one for each partition, each of which must find that every write of its own was done
+/// once.
 pub struct Steady {
     over: Arc<AtomicBool>,
     writers: Vec<JoinHandle<u64>>,

@@ -1,6 +1,7 @@
 //! The largest legal message of every kind fits into a frame, and is decoded again as it was.
 //!
-//! A new kind of request, answer, task or message does not compile here until its largest is added. Numbers are the largest that are believed.
+//! A new kind of request, answer, task or message does not compile here until its largest is added. Numbers are the largest that
+//! are believed.
 
 use bytes::Bytes;
 use ringseed::base::limits::*;

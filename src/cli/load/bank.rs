@@ -1,8 +1,9 @@
 //! The bank: accounts among which money is moved, and never made or lost.
 //!
-//! Every account begins with [`BALANCE`], all in one transaction. A transfer is one transaction: three of four take from one account and add to others blindly, by
-//! increments; the fourth reads the balances first and writes new ones if they are still the same. A look at all accounts, by a read of several items or by a
-//! transaction of reads in turn, must find the sum with which they began. A transfer whose outcome is unknown is done or not, so it changes no sum either.
+//! Every account begins with [`BALANCE`], all in one transaction. A transfer is one transaction: three of four take from one
+//! account and add to others blindly, by increments; the fourth reads the balances first and writes new ones if they are still
+//! the same. A look at all accounts, by a read of several items or by a transaction of reads in turn, must find the sum with
+//! which they began. A transfer whose outcome is unknown is done or not, so it changes no sum either.
 
 use super::Load;
 use crate::base::limits::TRANSACTION_ITEMS_MAX;

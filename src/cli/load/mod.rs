@@ -1,12 +1,13 @@
 //! `ringseed load`: traffic, measured, and recorded for checkers.
 //!
-//! Each of the clients has one operation in progress at a time, on a thread that they all share (the generator must not take the CPU that it
-//! measures). Without `--rate` the next operation begins when the last one ended. With `--rate` operations are due at
-//! fixed times, and a latency counts from when the operation was *due*: a stall of the cluster then shows in all the operations that it
-//! held up, not in one of each client (coordinated omission).
+//! Each of the clients has one operation in progress at a time, on a thread that they all share (the generator must not take the
+//! CPU that it measures). Without `--rate` the next operation begins when the last one ended. With `--rate` operations are due at
+//! fixed times, and a latency counts from when the operation was *due*: a stall of the cluster then shows in all the operations
+//! that it held up, not in one of each client (coordinated omission).
 //!
-//! Only what was done counts in throughput and latency. After a failure a client waits a little before it goes on. Reads find something
-//! because all keys are written before the clock starts. What the bank is and what it checks is in [`bank`]. A history has all operations, also those of that preparation.
+//! Only what was done counts in throughput and latency. After a failure a client waits a little before it goes on. Reads find
+//! something because all keys are written before the clock starts. What the bank is and what it checks is in [`bank`]. A history
+//! has all operations, also those of that preparation.
 
 mod bank;
 mod recorder;
@@ -85,7 +86,7 @@ pub struct LoadArgs {
     /// Do not write all keys first
     #[arg(long)]
     pub no_preload: bool,
-    /// Who must have synced a write before it is acknowledged
+    /// Which replicas must have synced a write before it is acknowledged
     #[command(flatten)]
     pub write: super::operations::WriteArgs,
     #[command(flatten)]
@@ -202,7 +203,7 @@ async fn run(args: &LoadArgs, records: Option<mpsc::Sender<Record>>) -> Result<(
     }
 }
 
-/// A look at the bank when all is over: the one that may not be left out.
+/// A look at the bank when all is over: this look may not be left out.
 async fn last_audit(load: &Load, client: &Client) -> Result<bank::Found, Failure> {
     for attempt in 0.. {
         match load.audit(client, load.args.clients, false).await {

@@ -66,7 +66,8 @@ impl Keys {
         }
     }
 
-    /// `count` different ones, of which there must be as many. Zipf's law is bent where the popular ones are taken: what is drawn twice goes to the next that is free.
+    /// `count` different ones, of which there must be as many. Zipf's law is bent where the popular ones are taken: what is drawn
+    /// twice goes to the next that is free.
     pub fn distinct(&self, random: &mut Random, count: u64) -> Vec<u64> {
         let (Keys::Uniform(keys) | Keys::Hot(keys) | Keys::Zipf(Zipf { keys, .. })) = *self;
         assert!(count <= keys);
