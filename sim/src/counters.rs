@@ -1,6 +1,6 @@
 //! Evidence that the faults bite: how often each kind *fired*, and how often it *mattered*.
 //!
-//! A fault that fires and changes nothing (a partition over which nobody sends, a power loss with nothing unsynced) tests
+//! A fault that fires and changes nothing (a partition over which no node sends, a power loss with nothing unsynced) tests
 //! nothing. A batch of seeds in which a kind never fired, or never mattered, fails.
 
 use crate::points::Point;

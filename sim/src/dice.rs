@@ -1,4 +1,4 @@
-//! Draws from a seeded stream, in the words that plans and faults use.
+//! Draws from a seeded stream, in the terms that plans and faults use.
 
 use ringseed::base::random::{self, Random, Rng};
 

@@ -1,7 +1,7 @@
 //! The simulator: the real node in a world of crashes, partitions and disk faults.
 //!
-//! `seed -> plan -> run`. [`Plan::generate`] expands a seed into plain data, [`run_plan`] executes it, and the checkers judge what happened.
-//! A run is a function of its plan: the same plan gives the same trace, byte by byte (promise P7).
+//! `seed -> plan -> run`. [`Plan::generate`] expands a seed into plain data, [`run_plan`] executes it, and the checkers judge
+//! what happened. A run is a function of its plan: the same plan gives the same trace, byte by byte (promise P7).
 //!
 //! - [`plan`]: what a run does. [`shrink`]: the smallest part of it that still fails.
 //! - [`world`]: the event heap; machines, faults, the phases of a run. [`network`], [`disk`], [`clock`]: what surrounds a node.

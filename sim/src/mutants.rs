@@ -1,7 +1,7 @@
 //! Planted bugs: proof that the simulator and its checkers bite.
 //!
-//! Each file under [`PATCHES`] is a patch that plants one bug, kept as a patch so that the real source holds none. It opens with lines that say
-//! what it is:
+//! Each file under [`PATCHES`] is a patch that plants one bug, kept as a patch so that the real source holds none. It opens with
+//! lines that say what it is:
 //!
 //! ```text
 //! # breaks: a vote is sent before it is durable, so a node can vote twice in one term
@@ -11,15 +11,16 @@
 //! diff --git a/src/replica/...
 //! ```
 //!
-//! `promise` is the one that should be seen to break. `where` is `core`, or `simulator` for bugs in the simulator itself, which show
-//! that a fault does something and that a checker looks. Normally seeds are run until one fails. With a `command` (run at the root of
-//! the copy, by a shell) the bug is caught when that fails; it must pass without the bug, and build with it.
+//! `promise` is the promise that should be seen to break. `where` is `core`, or `simulator` for bugs in the simulator itself,
+//! which show that a fault does something and that a checker looks. Normally seeds are run until one fails. With a `command` (run
+//! at the root of the copy, by a shell) the bug is caught when that fails; it must pass without the bug, and build with it.
 //!
-//! The tool copies the sources to `target/mutants/tree`, applies one patch at a time, and builds into one target directory, so that
-//! only what is touched is built again. First it runs everything without a bug: were that to fail, every bug would seem caught.
+//! The tool copies the sources to `target/mutants/tree`, applies one patch at a time, and builds into one target directory, so
+//! that only what is touched is built again. First it runs everything without a bug: were that to fail, every bug would seem
+//! caught.
 //!
-//! A patch that does not apply any more is mended by hand: apply it with `git apply --reject`, repair, and save `git diff -U2` behind
-//! its opening lines.
+//! A patch that does not apply any more is mended by hand: apply it with `git apply --reject`, repair, and save `git diff -U2`
+//! behind its opening lines.
 
 use ringseed::base::hash;
 use std::fmt::Write as _;
@@ -276,7 +277,8 @@ impl Scratch<'_> {
         command.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_RELEASE_DEBUG", "0").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "2");
     }
 
-    /// Runs a program with its output in a file. Its exit code (`None`: it was ended for taking too long, or by a signal) and the output.
+    /// Runs a program with its output in a file. Its exit code (`None`: it was ended for taking too long, or by a signal) and the
+    /// output.
     fn execute(&self, mut command: Command, name: &str, time_max: Duration) -> Result<(Option<i32>, String), String> {
         let path = self.log.join(format!("{name}.txt"));
         let file = File::create(&path).map_err(|e| format!("{}: {e}", path.display()))?;

@@ -1,8 +1,9 @@
 //! The network between nodes: what becomes of each message.
 //!
-//! Without faults, messages between two nodes arrive in order within their lane, each after a latency of its own and, where the plan limits the
-//! bandwidth, after all that was sent before it in its lane: lanes are connections of their own. Faults that are active together add up:
-//! the state of every directed pair is computed anew whenever one begins or ends. What is lost is lost, as over a broken connection.
+//! Without faults, messages between two nodes arrive in order within their lane, each after a latency of its own. Where the plan
+//! limits the bandwidth, each comes after all that was sent before it in its lane: lanes are connections of their own. Faults
+//! that are active together add up: the state of every directed pair is computed anew whenever one begins or ends. What is lost
+//! is lost, as over a broken connection.
 
 use crate::WorldTime;
 use crate::counters::{Counters, Kind};
@@ -189,7 +190,7 @@ impl Network {
         let again = self.dice.chance(self.duplication.0).then(|| {
             counters.fired(Kind::Duplication);
             counters.mattered(Kind::Duplication);
-            // Mostly soon; now and then much later, into another term or another life.
+            // Mostly soon; now and then much later, into another term or another epoch.
             let late = self.dice.spread(1, (self.duplication.1 * MS).max(2));
             arrival + late
         });

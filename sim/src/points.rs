@@ -1,7 +1,7 @@
 //! Points of the transactions' protocol at which a plan can place a fault.
 //!
-//! All are seen from outside of the node, in what it sends, is sent, and makes durable: the core knows nothing of them. Each counts how often it was
-//! passed, and how often a fault was placed there.
+//! All are seen from outside of the node, in what it sends, is sent, and makes durable: the core knows nothing of them. Each
+//! counts how often it was passed, and how often a fault was placed there.
 
 use ringseed::msg::log::Fact;
 use ringseed::msg::peer::{AppendOutcome, Outcome, PeerMessage, ReplicaMessage, Task};

@@ -165,8 +165,8 @@ fn unborn(what: String) -> Run {
     }
 }
 
-/// Judges the clients' history. With clocks beyond the bound, answers that rest on a lease may be wrong: then the judges see the rest,
-/// and it is counted whether the whole would have failed.
+/// Judges the clients' history. With clocks beyond the bound, answers that rest on a lease may be wrong: then the judges see the
+/// rest, and it is counted whether the whole would have failed.
 fn judge(plan: &Plan, history: &[Record], counters: &mut Counters) -> Result<check::Report, Violation> {
     if counters.get(Kind::ReadError).fired == 0 {
         check::corruption::check_history(history)?;

@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The exit code when every seed was clean but some kind of fault never fired or mattered, or some point of a protocol was never passed or struck.
+/// The exit code when every seed was clean but some kind of fault never fired or mattered, or some point of a protocol was never
+/// passed or struck.
 pub const FAULT_NEVER_FIRED: u8 = 14;
 /// A batch of fewer seeds is too small to say that a kind never fires.
 pub const SEEDS_FOR_EVERY_KIND: u64 = 1_000;
@@ -62,8 +63,8 @@ impl Summary {
     }
 }
 
-/// Runs the seeds on `jobs` threads. `on_done` is called after each, in no order. One seed in `twice_every` is run twice and its traces
-/// compared (0: none). After `failures_max` failures no new seed begins.
+/// Runs the seeds on `jobs` threads. `on_done` is called after each, in no order. One seed in `twice_every` is run twice and its
+/// traces compared (0: none). After `failures_max` failures no new seed begins.
 pub fn run_many(
     seeds: Range<u64>,
     jobs: usize,

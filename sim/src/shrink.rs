@@ -1,7 +1,7 @@
 //! From a plan that fails to a smaller one that fails in the same way.
 //!
-//! Faults are taken out in halves, then quarters, then one by one (delta debugging: Zeller and Hildebrandt, 2002); then clients, partitions
-//! and time. "The same way" is the same promise, noticed by the same checker.
+//! Faults are taken out in halves, then quarters, then one by one (delta debugging: Zeller and Hildebrandt, 2002); then clients,
+//! partitions and time. "The same way" is the same promise, noticed by the same checker.
 
 use crate::plan::{Fault, Plan};
 use crate::run::{RunOptions, run_plan};

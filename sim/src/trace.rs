@@ -1,4 +1,5 @@
-//! What happened, for machines (a hash over every event: promise P7) and for people (the full text on demand; a short timeline always).
+//! What happened, for machines (a hash over every event: promise P7) and for people (the full text on demand; a short timeline
+//! always).
 
 use crate::WorldTime;
 use xxhash_rust::xxh3::Xxh3;

@@ -1,13 +1,14 @@
-//! The clients: what they ask, when, of whom, and what they make of the answer.
+//! The clients: what they ask, when, of which node, and what they make of the answer.
 //!
-//! A client has one operation in progress, waits for its answer longer than the cluster may try, and records what it asked and what it was told
-//! in the format of [`ringseed::history`]. It knows what it last saw of each key, and so its conditions sometimes hold. What was
-//! in progress when a connection broke, or when the client lost patience, is *unknown*.
+//! A client has one operation in progress, and waits for its answer longer than the cluster may take. It records what it asked
+//! and what it was told in the format of [`ringseed::history`]. It knows what it last saw of each key, and so its conditions
+//! sometimes hold. What was in progress when a connection broke, or when the client lost patience, is *unknown*.
 //!
 //! What they ask of several keys at once is in [`transactions`].
 //!
-//! After the faults, the same clients run *errands*: a fresh write and a strong read in every partition, and a last strong read of
-//! every key (which makes the durability of each acknowledged write a matter of linearizability). An errand is repeated until it is done.
+//! After the faults, the same clients run *errands*: a fresh write and a strong read in every partition, and a last strong read
+//! of every key (which makes the durability of each acknowledged write a matter of linearizability). An errand is repeated until
+//! it is done.
 
 pub mod transactions;
 
@@ -154,7 +155,7 @@ impl Workload {
         self.clients[client].dice.between(20_000, 400_000)
     }
 
-    /// Whom the client connects to next, of `machines`; and whether it leaves where it is.
+    /// Which machine the client connects to next, of `machines`; and whether it leaves where it is.
     pub fn wanders(&mut self, client: usize) -> bool {
         let permille = self.plan.wander_permille;
         let client = &mut self.clients[client];

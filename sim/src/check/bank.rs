@@ -1,4 +1,4 @@
-//! Transfers conserve the sum of all accounts (P2): whoever reads all of them at one instant sees it.
+//! Transfers conserve the sum of all accounts (P2): every read of all of them at one instant sees it.
 //!
 //! Needs no versions and no graph, and so trusts neither. Accounts are keys that begin with a prefix; one that is absent holds 0.
 

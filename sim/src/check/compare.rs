@@ -1,5 +1,5 @@
-//! Holds both judges of linearizability against a third that tries every order: on small histories, made from an order that was, half of
-//! them with one answer changed. All must say the same.
+//! Holds both judges of linearizability against a third that tries every order: on small histories, made from an order that was,
+//! half of them with one answer changed. All must say the same.
 
 use super::linear::tests::{data, delete, get, increment, op, put_if, rejected, unknown};
 use super::linear::{self};

@@ -1,5 +1,5 @@
-//! Corrupt bytes are never served, and do not come from nowhere (P4): where no read of the disk was made to fail, no value that a node
-//! holds may fail its checksum. One that does was torn, and believed at replay.
+//! Corrupt bytes are never served, and do not come from nowhere (P4): where no read of the disk was made to fail, no value that a
+//! node holds may fail its checksum. One that does was torn, and believed at replay.
 
 use super::{Violation, render};
 use ringseed::base::NodeId;

@@ -1,5 +1,5 @@
-//! An acknowledged write survives (P3): at the end of a run the item has the version of the last acknowledged write of it, or a later one;
-//! and where the versions are equal, the bytes are.
+//! An acknowledged write survives (P3): at the end of a run the item has the version of the last acknowledged write of it, or a
+//! later one; and where the versions are equal, the bytes are.
 //!
 //! Final reads by clients say much of this through [`super::linear`]; this looks at what the replicas hold, for all keys.
 

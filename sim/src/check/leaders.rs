@@ -1,7 +1,8 @@
-//! At most one leader per group and term (Raft, figure 3: election safety), and at most one holder of a group's lease at an instant.
+//! At most one leader per group and term (Raft, figure 3: election safety), and at most one holder of a group's lease at an
+//! instant.
 //!
-//! The first breaks everything behind it (P1, P3); the second lets a deposed leader serve stale reads (P1), even where no client happened
-//! to ask for one.
+//! The first breaks everything behind it (P1, P3); the second lets a deposed leader serve stale reads (P1), even where no client
+//! happened to ask for one.
 
 use super::Violation;
 use ringseed::base::{Epoch, GroupId, NodeId, Term};
@@ -10,22 +11,23 @@ use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub struct Leaders {
-    /// Who led, and in which life: a node that restarts does not lead its old term again.
+    /// Which node led, and in which epoch: a node that restarts does not lead its old term again.
     led: BTreeMap<(GroupId, Term), (NodeId, Epoch)>,
-    /// Who last held the lease, and at which instant that was seen.
+    /// Which node last held the lease, and at which instant that was seen.
     lease: BTreeMap<GroupId, (u64, NodeId)>,
     /// Whether the clocks kept to the bound that leases rest on.
     leases_hold: bool,
 }
 
 impl Leaders {
-    /// `leases_hold`: whether every clock of the run keeps to the drift bound. Beyond it two may hold a lease, and that is allowed.
+    /// `leases_hold`: whether every clock of the run keeps to the drift bound. Beyond it two may hold a lease, and that is
+    /// allowed.
     pub fn new(leases_hold: bool) -> Leaders {
         Leaders { leases_hold, ..Leaders::default() }
     }
 
-    /// What one replica looks like at one instant of the simulated world (in nanoseconds of true time). For leases, feed the replicas
-    /// of all nodes at each instant; a node that is down or paused has none.
+    /// What one replica looks like at one instant of the simulated world (in nanoseconds of true time). For leases, feed the
+    /// replicas of all nodes at each instant; a node that is down or paused has none.
     ///
     /// # Errors
     /// Another node leads the same term, or holds the lease at the same instant.

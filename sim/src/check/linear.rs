@@ -1,17 +1,19 @@
 //! Operations on one key are linearizable (P1): Herlihy and Wing, "Linearizability" (1990). Each key is judged by itself, which
 //! is sound because linearizability is local (section 3.3 there).
 //!
-//! Judged twice. First by versions ([`super::versioned`]): they say in which order the operations must have taken effect, so it only
-//! remains to be shown that this order respects real time and that each operation saw what the one before it left; this takes
-//! seconds for a million operations. Then by values alone ([`super::search`]), which does not trust the versions and searches for an order.
+//! Judged twice. First by versions ([`super::versioned`]): they say in which order the operations must have taken effect. So it
+//! only remains to be shown that this order respects real time and that each operation saw what the operation before it left;
+//! this takes seconds for a million operations. Then by values alone ([`super::search`]), which does not trust the versions and
+//! searches for an order.
 //!
 //! What counts:
 //!
-//! - A rejected operation never takes effect. An unknown write takes effect at any time after its start, or never. An unknown read says nothing.
+//! - A rejected operation never takes effect. An unknown write takes effect at any time after its start, or never. An unknown
+//!   read says nothing.
 //! - A failed condition is a read of version and presence.
 //! - An item of a strong scan is a strong read of its key (that a scan is atomic is judged by [`super::scan`]).
-//! - What a transaction, or a read of several items, does to one key is an operation on that key ([`super::several`]; that all of it happens at one
-//!   instant is judged by [`super::serializable`]).
+//! - What a transaction, or a read of several items, does to one key is an operation on that key ([`super::several`]; that all of
+//!   it happens at one instant is judged by [`super::serializable`]).
 //! - An eventual read may show any past state, but only one that was, or may have been, written, and under its own version.
 
 use super::{Initial, Options, Report, Violation, render, search, several, versioned};

@@ -1,8 +1,8 @@
 //! Lists that only grow (P2): each transaction reads a list, and puts it back with an element of its own at the end.
 //!
-//! So a list tells its own history: of any two states of it one is the beginning of the other, no element is in it twice, and how many elements a
-//! state has is its version, one that the store did not make up. [`super::serializable`] judges the order of transactions by it (Kingsbury and
-//! Alvaro, "Elle: inferring isolation anomalies from experimental observations", 2020).
+//! So a list tells its own history: of any two states of it one is the beginning of the other, and no element is in it twice. How
+//! many elements a state has is its version, a version that the store did not make up. [`super::serializable`] judges the order
+//! of transactions by it (Kingsbury and Alvaro, "Elle: inferring isolation anomalies from experimental observations", 2020).
 //!
 //! The elements of a list are divided by commas.
 

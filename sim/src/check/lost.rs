@@ -1,8 +1,10 @@
 //! No participant says that it has lost its part of a transaction that was committed (P2, P3).
 //!
-//! Only the power of a majority can take a prepare that was acknowledged, and only where syncing is relaxed. Plans never do both: with strict syncing nothing that was
-//! acknowledged is lost, and with relaxed syncing the power goes at one node, whose group does without what it lost until it has it back. So in a run, whatever its faults, this answer
-//! is never right. The node tests play the power loss of a majority (`src/node/tests/transactions.rs`): there it is the right answer, and all that is lost is the last interval.
+//! Only the power of a majority can take a prepare that was acknowledged, and only where syncing is relaxed. Plans never do both.
+//! With strict syncing nothing that was acknowledged is lost. With relaxed syncing the power goes at one node, whose group does
+//! without what it lost until it has it back. So in a run, whatever its faults, this answer is never right. The node tests play
+//! the power loss of a majority (`src/node/tests/transactions.rs`): there it is the right answer, and all that is lost is the
+//! last interval.
 
 use super::Violation;
 use ringseed::base::NodeId;

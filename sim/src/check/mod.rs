@@ -1,7 +1,8 @@
 //! The checkers: each judges one promise from what clients saw or from what the replicas hold, and trusts nothing else.
 //!
 //! - [`linear`]: operations on one key are linearizable (P1), by versions and, apart from them, by values alone.
-//! - [`serializable`]: transactions and all else have an order, in which real time is respected (P2), by versions and by the lengths of [`lists`].
+//! - [`serializable`]: transactions and all else have an order, in which real time is respected (P2), by versions and by the
+//!   lengths of [`lists`].
 //! - [`bank`]: transfers conserve the sum (P2). [`tokens`]: requests of one token are one.
 //! - [`scan`]: a page of a scan is atomic in each group (P2).
 //! - [`durability`]: what was acknowledged is held at the end (P3).
@@ -9,11 +10,12 @@
 //! - [`prefix`]: what is committed stays, and every leader has it (P3).
 //! - [`corruption`]: no value fails its checksum where no read failed (P4).
 //! - [`recovery`]: what a node held it has after a restart, and its values pass their checksums (P3, P4).
-//! - [`lost`]: nobody has lost its part of a commit (P2, P3).
+//! - [`lost`]: no participant has lost its part of a commit (P2, P3).
 //! - [`agreement`]: logs match; replicas hold the same at the end (P3).
 //!
-//! Two kinds of checker: those over a whole history ([`check_history`]), and those that are fed while the run goes on, by `observe`,
-//! and complain at once. A checker that cannot decide within its bound says so; it never passes what it has not judged.
+//! Two kinds of checker: those over a whole history ([`check_history`]), and those that are fed while the run goes on, by
+//! `observe`, and complain at once. A checker that cannot decide within its bound says so; it never passes what it has not
+//! judged.
 
 pub mod agreement;
 pub mod bank;

@@ -1,5 +1,5 @@
-//! Holds the judge of strict serializability against one that tries every order: on small histories, made from an order that was, most with
-//! some answers or times changed. Both must say the same.
+//! Holds the judge of strict serializability against one that tries every order: on small histories, made from an order that was,
+//! most with some answers or times changed. Both must say the same.
 
 use super::linear::tests::{data, key, op};
 use super::{Options, check_history, render};

@@ -1,5 +1,5 @@
-//! What is committed stays: the entry at (group, index) is the same on every node that knows it to be committed, for ever (Raft, figure 3:
-//! state machine safety), and every later leader has it (leader completeness). Else an acknowledged write can go (P3).
+//! What is committed stays: the entry at (group, index) is the same on every node that knows it to be committed, for ever (Raft,
+//! figure 3: state machine safety), and every later leader has it (leader completeness). Else an acknowledged write can go (P3).
 
 use super::Violation;
 use ringseed::base::{Epoch, GroupId, Index, NodeId};
@@ -7,18 +7,18 @@ use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub struct Prefix {
-    /// Per group, the fingerprints of committed entries from index 1, without holes, and who showed each first.
+    /// Per group, the fingerprints of committed entries from index 1, without holes, and the node that showed each first.
     committed: BTreeMap<GroupId, Vec<(u64, NodeId)>>,
-    /// How far each node was looked at in this life of it.
+    /// How far each node was looked at in its present epoch.
     seen: BTreeMap<(NodeId, GroupId), (Epoch, Index)>,
 }
 
 impl Prefix {
-    /// A replica's commit index, and the fingerprints of its entries. Looks only at what is new since the last call in this life of the
-    /// node; in a new life at everything again.
+    /// A replica's commit index, and the fingerprints of its entries. Looks only at what is new since the last call in this epoch
+    /// of the node; in a new epoch at everything again.
     ///
     /// # Errors
-    /// A committed entry differs from what was committed before, is missing, or the commit index went back within a life.
+    /// A committed entry differs from what was committed before, is missing, or the commit index went back within an epoch.
     pub fn observe(
         &mut self,
         node: NodeId,

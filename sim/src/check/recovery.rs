@@ -1,8 +1,8 @@
-//! What a node's log holds after a restart: at least every committed entry that was durable there (P3), and no value whose bytes fail their
-//! checksum (P4).
+//! What a node's log holds after a restart: at least every committed entry that was durable there (P3), and no value whose bytes
+//! fail their checksum (P4).
 //!
-//! Both are judged at once, node by node, by someone who remembers and who reads the medium himself. What one node forgets or wrongly believes
-//! its peers mostly make good, so that clients rarely see it.
+//! Both are judged at once, node by node, by an observer that remembers and that reads the medium itself. What one node forgets
+//! or wrongly believes its peers mostly make good, so that clients rarely see it.
 
 use super::Violation;
 use ringseed::base::hash::value_checksum;
@@ -21,7 +21,8 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// The node has said that its own copy is durable, and knows it to be committed, up to `index`. Committed entries are never replaced.
+    /// The node has said that its own copy is durable, and knows it to be committed, up to `index`. Committed entries are never
+    /// replaced.
     pub fn observe(&mut self, node: NodeId, group: GroupId, index: Index) {
         let held = self.held.entry((node, group)).or_default();
         *held = (*held).max(index);

@@ -4,7 +4,7 @@ use ringseed::base::Time;
 use ringseed::history::{Action, Condition, Failure, FailureReason, ItemAction, ItemResult, Outcome, Record, TransactionItem};
 use std::fmt::Write;
 
-/// One line: who, when, what, and what came of it.
+/// One line: which process, when, what, and what came of it.
 pub(super) fn record(record: &Record) -> String {
     let mut line = format!("process {} {}..", record.process, Time(record.start));
     match record.end {

@@ -1,15 +1,16 @@
 //! Linearizability of one key, by values alone.
 //!
 //! The search of Wing and Gong, "Testing and Verifying Concurrent Objects" (1993), with the memoised states of Lowe, "Testing for
-//! Linearizability" (2017): pick an operation that began before every remaining one has ended, let it take effect if the state allows,
-//! go on; go back when stuck; never try the same set of operations with the same state twice.
+//! Linearizability" (2017): pick an operation that began before every remaining one has ended, let it take effect if the state
+//! allows, go on; go back when stuck; never try the same set of operations with the same state twice.
 //!
 //! What keeps it short:
 //!
 //! - An operation that changes nothing and may take effect now does so at once: later would be no better.
-//! - Unknown writes come last among the candidates, and are never waited for. Of those that do exactly the same only the earliest is tried.
-//! - A set of operations is remembered as the exclusive or of a 128-bit hash per operation (Zobrist). Two sets that should collide would hide a
-//!   branch of the search, at odds of about 2^-80.
+//! - Unknown writes come last among the candidates, and are never waited for. Of those that do exactly the same only the earliest
+//!   is tried.
+//! - A set of operations is remembered as the exclusive or of a 128-bit hash per operation (Zobrist). Two sets that should
+//!   collide would hide a branch of the search, at odds of about 2^-80.
 
 use super::linear::{Call, Calls, Change, Id, Step, Table, Value, When, violation};
 use super::{Initial, Options, Violation};
@@ -161,7 +162,8 @@ impl<'c, 'a> Search<'c, 'a> {
         Some(true)
     }
 
-    /// The next operation to let take effect, behind the choice `from`; the state after it; and whether it is the only sensible one.
+    /// The next operation to let take effect, behind the choice `from`; the state after it; and whether it is the only sensible
+    /// one.
     fn choose(&mut self, state: Known, from: Option<Choice>) -> Option<(Choice, Known, bool)> {
         if from.is_none()
             && let Some(place) = self.silent(state)

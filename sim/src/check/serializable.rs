@@ -1,20 +1,25 @@
-//! Transactions are strictly serializable, with each other and with single operations (P2): Adya, "Weak consistency" (1999), chapter 3, with real time added.
+//! Transactions are strictly serializable, with each other and with single operations (P2): Adya, "Weak consistency" (1999),
+//! chapter 3, with real time added.
 //!
-//! The versions of a key say in which order its writes took effect. So the graph of what must come before what is known, and the history is strictly serializable exactly if it has no cycle. Its edges:
+//! The versions of a key say in which order its writes took effect. So the graph of what must come before what is known, and the
+//! history is strictly serializable exactly if it has no cycle. Its edges:
 //!
 //! - *ww*: the write of a version comes before the write of the key's next version;
-//! - *wr*: before whoever saw it;
-//! - *rw*: and whoever saw it comes before the write of the next version;
-//! - *time*: what ended comes before what began after. Not an edge for each such pair: ends are strung on a chain of instants, from which begins
-//!   branch off.
+//! - *wr*: before every operation that saw it;
+//! - *rw*: and every operation that saw it comes before the write of the next version;
+//! - *time*: what ended comes before what began after. Not an edge for each such pair: ends are strung on a chain of instants,
+//!   from which begins branch off.
 //!
-//! Nodes are committed transactions, reads of several items, single operations, each group's part of a strong scan, and each condition that did not hold (a read).
-//! An unknown write is a node only if somebody saw its value, and no other unknown one writes the same to the key. A version that somebody saw, and whose writer cannot be
-//! told, has a node of its own, without a time.
+//! Nodes are committed transactions, reads of several items, single operations, each group's part of a strong scan, and each
+//! condition that did not hold (a read). An unknown write is a node only if an operation saw its value, and no other unknown
+//! write writes the same to the key. A version that was seen, and whose writer cannot be told, has a node of its own, without a
+//! time.
 //!
-//! Each key by itself is judged by [`super::linear`]; that a state was seen which a transaction wrote that was not committed, there too.
+//! Each key by itself is judged by [`super::linear`]; that a state was seen which a transaction wrote that was not committed,
+//! there too.
 //!
-//! The same graph is made a second time with the lengths of lists ([`super::lists`]) for versions, which the store does not make up.
+//! The same graph is made a second time with the lengths of lists ([`super::lists`]) for versions, which the store does not make
+//! up.
 
 use super::{Violation, lists, render, scan};
 use bytes::Bytes;
@@ -185,7 +190,7 @@ impl<'a> Graph<'a> {
                 }
             }
         }
-        // Everything else that was seen was written by somebody, some time.
+        // Everything else that was seen was written by some operation, some time.
         for (&key, slots) in slots {
             for (&version, slot) in slots.iter_mut().filter(|(version, slot)| **version > 0 && slot.writer.is_none()) {
                 let node = self.add(None, 0, None);
@@ -543,7 +548,8 @@ mod tests {
         // A read at the same time sees all or nothing.
         judge(&[first(), second(2, 9), read(3, 8, &[("x", "2", 5), ("y", "2", 7)])]).unwrap();
         judge(&[first(), second(2, 9), read(3, 8, &[("x", "1", 1), ("y", "1", 1)])]).unwrap();
-        // Two reads of single keys are no read of both: while the transaction goes on, y may be old when x was new to nobody later.
+        // Two reads of single keys are no read of both: while the transaction goes on, y may be old when x was new to nobody
+        // later.
         judge(&[first(), second(2, 9), get(3, 4, "y", "1", 1), get(5, 6, "x", "2", 5)]).unwrap();
         // Reads that began before it was new may still be old.
         judge(&[first(), second(2, 9), get(3, 7, "y", "1", 1), get(5, 6, "x", "2", 5)]).unwrap();
@@ -613,7 +619,7 @@ mod tests {
 
     #[test]
     fn real_time_is_respected() {
-        // Serializable, but not strictly: the second write had ended before the first began that nobody yet saw.
+        // Serializable, but not strictly: the second write had ended before the first began, which no operation saw yet.
         let writes = [first(), put(2, 3, "x", "2", 5), put(4, 5, "y", "2", 7)];
         let with = |read| [&writes[..], &[read]].concat();
         judge(&with(read(2, 9, &[("x", "2", 5), ("y", "1", 1)]))).unwrap();

@@ -1,4 +1,5 @@
-//! What an operation on several keys says about each: a transaction's items, and those of a read of several, as operations on single keys.
+//! What an operation on several keys says about each: a transaction's items, and those of a read of several, as operations on
+//! single keys.
 //!
 //! - An item of a committed transaction, or of a read, took effect at some instant of the whole's interval.
 //! - A condition that did not hold is a read of version and presence, as with single operations. The transaction took no effect.

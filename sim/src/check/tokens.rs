@@ -1,7 +1,8 @@
 //! Requests with one idempotency token are one operation: they have one answer and take effect once (P2).
 //!
-//! So before anything else is judged, all requests of a token with the same contents are made one record: from the start of the first to
-//! the first end that came with the answer. That the answers are the same, and that of two contents only one was taken, is judged here.
+//! So before anything else is judged, all requests of a token with the same contents are made one record: from the start of the
+//! first to the first end that came with the answer. That the answers are the same, and that of two contents only one was taken,
+//! is judged here.
 //!
 //! A conflict is no answer: the same request may succeed later. A rejected request never takes effect, whatever its fellows do.
 

@@ -5,12 +5,13 @@
 //!
 //! 1. The order respects real time: nothing ended before something began that the order puts before it.
 //! 2. Each operation saw, or was evaluated against, what the one before it left;
-//! 3. or else unknown writes took effect between the two. Which ones is found backwards from what is needed: a read of "x" needs an
-//!    unknown write of "x", an increment to 7 by 2 needs a 5, and so on. An unknown write is used once at most, and only where
-//!    it has begun before everything later in the order has ended. No more of them fit between two versions than there are versions.
+//! 3. or else unknown writes took effect between the two. Which ones is found backwards from what is needed: a read of "x" needs
+//!    an unknown write of "x", an increment to 7 by 2 needs a 5, and so on. An unknown write is used once at most, and only where
+//!    it has begun before everything later in the order has ended. No more of them fit between two versions than there are
+//!    versions.
 //!
-//! Unknown writes that nobody saw can be left out: after every operation with a known outcome the state is known, whatever came before. So the
-//! search branches only where several unknown writes would explain the same sight.
+//! Unknown writes that no operation saw can be left out: after every operation with a known outcome the state is known, whatever
+//! came before. So the search branches only where several unknown writes would explain the same sight.
 
 use super::linear::{Call, Calls, Change, Id, Step, Table, Value, When, unwritten, violation};
 use super::{Initial, Options, Violation};
@@ -159,8 +160,8 @@ impl<'c, 'a> Search<'c, 'a> {
         Ok(true)
     }
 
-    /// Whether the place `at` and all behind it can be explained by putting unknown writes before it, of which those from `base` on have been
-    /// placed, and the earliest so far has `need`. `room`: how many more fit.
+    /// Whether the place `at` and all behind it can be explained by putting unknown writes before it, of which those from `base`
+    /// on have been placed, and the earliest so far has `need`. `room`: how many more fit.
     fn chain(&mut self, at: usize, state: State, need: Need, room: u64, base: usize) -> Result<bool, OutOfSteps> {
         self.steps = self.steps.checked_sub(1).ok_or(OutOfSteps)?;
         let begun = self.placed.len() > base;
@@ -194,8 +195,8 @@ impl<'c, 'a> Search<'c, 'a> {
         Ok(false)
     }
 
-    /// What the writes placed from `base` on leave, before the place `at`. `None` when they cannot follow each other like this: a sum
-    /// overflows, or a condition on a version leaves no room for the versions around it.
+    /// What the writes placed from `base` on leave, before the place `at`. `None` when they cannot follow each other like this: a
+    /// sum overflows, or a condition on a version leaves no room for the versions around it.
     fn forward(&self, at: usize, state: State, base: usize) -> Option<Seen> {
         let mut value = state.value;
         // The version so far, or the least that it can be behind an unknown write.
@@ -222,8 +223,8 @@ impl<'c, 'a> Search<'c, 'a> {
         let call = self.order[at];
         let (need, limit) = need(call, &self.calls.table);
         let limit = if call.is_write() { limit - 1 } else { limit };
-        // A condition of the operation itself pins the version of what it found. Going backwards also loses what an increment adds up
-        // to, where only "another value" was needed.
+        // A condition of the operation itself pins the version of what it found. Going backwards also loses what an increment
+        // adds up to, where only "another value" was needed.
         let pinned = match need {
             Need::Version(expected) => expected,
             _ => version,

@@ -3,9 +3,9 @@
 //! A seed is expanded into a plan before anything runs. So a failing run can be shrunk by taking parts out of its plan, and a
 //! saved plan outlives changes to the generator. All times are simulated milliseconds from the start of the run.
 //!
-//! [`generate`](Plan::generate) draws most plans by *swarm* (Groce et al., 2012: each seed draws which kinds of fault it uses at all,
-//! and how hard), and one in four from the table of [`scenarios`], which aim at states that chance rarely reaches.
-//! Some of those are *steered*: they cast every node in its part, and delay single kinds of message.
+//! [`generate`](Plan::generate) draws most plans by *swarm* (Groce et al., 2012: each seed draws which kinds of fault it uses at
+//! all, and how hard). It draws one in four from the table of [`scenarios`], which aim at states that chance rarely reaches. Some
+//! of those are *steered*: they cast every node in its part, and delay single kinds of message.
 
 mod generate;
 pub mod scenarios;
@@ -36,7 +36,7 @@ pub struct Plan {
     pub disk: DiskPlan,
     /// The fault phase ends here.
     pub faults_ms: u64,
-    /// From here until the fault phase ends every link is whole and every node runs: nobody has a reason to campaign.
+    /// From here until the fault phase ends every link is whole and every node runs: no replica has a reason to campaign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calm_from_ms: Option<u64>,
     pub ending: Ending,
@@ -115,7 +115,8 @@ pub struct WorkloadPlan {
     pub all_permille: u32,
     /// Of a thousand operations, before how many the client goes to another node.
     pub wander_permille: u32,
-    /// Of a thousand writes, scans and tokens, how many are at a limit of what is allowed; if any is, two registers have keys of the shortest and of the longest kind.
+    /// Of a thousand writes, scans and tokens, how many are at a limit of what is allowed; if any is, two registers have keys of
+    /// the shortest and of the longest kind.
     #[serde(default)]
     pub edge_permille: u32,
     #[serde(default)]
@@ -173,7 +174,7 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
-/// Whom a fault hits. Leaders and followers are looked up when it begins.
+/// The machine that a fault hits. Leaders and followers are looked up when it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     Node(u16),
@@ -216,7 +217,7 @@ pub enum Trigger {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FaultKind {
-    /// The process ends; the page cache lives.
+    /// The process ends; the page cache stays.
     Crash {
         target: Target,
     },
@@ -246,7 +247,8 @@ pub enum FaultKind {
     OldDirectory {
         target: Target,
     },
-    /// The target is isolated, so that its log falls idle. When the fault ends it crashes, and the log's end rots; unless the log is not idle.
+    /// The target is isolated, so that its log falls idle. When the fault ends it crashes, and the log's end rots; unless the log
+    /// is not idle.
     RotTail {
         target: Target,
         rot: Rot,
@@ -274,7 +276,7 @@ pub enum FaultKind {
     Partial {
         pairs: Vec<(u16, u16)>,
     },
-    /// What one node sends to another is lost; what that one answers arrives.
+    /// What one node sends to another is lost; what the other answers arrives.
     OneWayLink {
         from: u16,
         to: u16,
@@ -465,7 +467,8 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl Plan {
-    /// The nodes that hold the group, from 1, the preferred leader first: as the nodes will compute it once the cluster has formed.
+    /// The nodes that hold the group, from 1, the preferred leader first: as the nodes will compute it once the cluster has
+    /// formed.
     pub fn replicas(&self, group: u32) -> Vec<u16> {
         let member = |(number, node): (usize, &NodePlan)| Member {
             node: NodeId(number as u16 + 1),
@@ -501,7 +504,7 @@ impl Plan {
 }
 
 impl FaultKind {
-    /// One word for it, for the timeline.
+    /// A name for it, for the timeline.
     pub fn name(&self) -> &'static str {
         match self {
             FaultKind::Crash { .. } => "crash",

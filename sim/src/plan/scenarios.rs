@@ -1,6 +1,7 @@
 //! Scenarios: plans that aim at dangerous states, which chance alone reaches too rarely.
 //!
-//! Each is drawn over the same surroundings as the swarm, and keeps much of them random: it says where to strike, not what to find.
+//! Each is drawn over the same surroundings as the swarm, and keeps much of them random: it says where to strike, not what to
+//! find.
 
 use super::generate::{CATCHES_UP_WITHIN_MS, aimed_there, rot, settled, style, target};
 use super::{
@@ -186,7 +187,7 @@ fn clocks_beyond(plan: &mut Plan, dice: &mut Dice) {
     readers(plan, dice);
     short_support(plan, dice);
     plan.workload.clients = 10;
-    // Who waits for a write of his does not read what is stale: few writes, to few keys.
+    // A client that waits for its write does not read what is stale: few writes, to few keys.
     plan.workload.keys = dice.between(1, 2) as u32;
     plan.workload.counters = 0;
     plan.workload.get_permille = 850;
@@ -214,7 +215,7 @@ fn crash_after_vote(plan: &mut Plan, dice: &mut Dice) {
     strict_sync(plan);
     plan.disk.sync_us = dice.between(2_000, 20_000);
     for at in times(plan, dice, 700) {
-        // Make an election happen, and strike who votes in it.
+        // Make an election happen, and strike a node that votes in it.
         let target = leader(plan, dice);
         let span = dice.between(200, 1_000);
         if dice.chance(500) {
@@ -388,8 +389,8 @@ fn wiped_directory(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// A node falls idle, cut off, and what it acknowledged before rots under a crash. Now and then the only other node that has it is struck too, and one comes
-/// back that lacks it.
+/// A node falls idle, cut off, and what it acknowledged before rots under a crash. Now and then the only other node that has it
+/// is struck too, and one comes back that lacks it.
 fn rotten_tails(plan: &mut Plan, dice: &mut Dice) {
     strict_sync(plan);
     short_support(plan, dice);
@@ -415,8 +416,8 @@ fn rotten_tails(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// The page cache outlives a process, so nothing is lost; and two nodes of three are enough, also when each of them has just restarted. Also if one had
-/// lost something before, with the power of its machine, and has it back.
+/// The page cache outlives a process, so nothing is lost; and two nodes of three are enough, also when each of them has just
+/// restarted. Also if one had lost something before, with the power of its machine, and has it back.
 fn relaxed_processes(plan: &mut Plan, dice: &mut Dice) {
     short_support(plan, dice);
     let interval = dice.between(100, 2_000);
@@ -550,7 +551,8 @@ fn lagging_followers(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// A backlog of seconds of a link's bandwidth waits for the node that returns; from then on nothing is wrong, and every leader stays.
+/// A backlog of seconds of a link's bandwidth waits for the node that returns; from then on nothing is wrong, and every leader
+/// stays.
 fn narrow_links(plan: &mut Plan, dice: &mut Dice) {
     strict_sync(plan);
     plan.nodes.truncate(3);
@@ -585,7 +587,7 @@ fn narrow_links(plan: &mut Plan, dice: &mut Dice) {
     let target = Target::Node(1 + dice.below(3) as u16);
     let kind = if dice.chance(500) { FaultKind::Isolate { target } } else { FaultKind::Crash { target } };
     add(plan, at, span, kind);
-    // By then it has heard who leads; and a leader that it had while it was away has stepped down.
+    // By then it has heard which node leads; and a leader that it had while it was away has stepped down.
     plan.calm_from_ms = Some(at + span + 2 * support);
 }
 
@@ -664,8 +666,8 @@ fn lasting_cuts(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// What is dead stays dead, and that is more than a majority of the nodes: but of some groups a majority lives. Without transactions: one whose home is dead is
-/// never decided.
+/// What is dead stays dead, and that is more than a majority of the nodes: but of some groups a majority lives. Without
+/// transactions: a transaction whose home is dead is never decided.
 fn few_return(plan: &mut Plan, dice: &mut Dice) {
     strict_sync(plan);
     short_support(plan, dice);
@@ -682,7 +684,8 @@ fn few_return(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// One node loses what it had acknowledged; then the one other node that has it is cut off, and the rest must not elect without it.
+/// One node loses what it had acknowledged; then the only other node that has it is cut off, and the rest must not elect without
+/// it.
 fn relaxed_tails(plan: &mut Plan, dice: &mut Dice) {
     focus(plan, dice);
     short_support(plan, dice);
@@ -710,8 +713,9 @@ fn relaxed_tails(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// Figure 8 of the Raft paper. A leader has entries that nobody else has, and restarts; another is elected and heard by nobody; the first
-/// leads again and spreads its old entries, but not yet one of its new term; then the other comes back, whose last term is higher.
+/// Figure 8 of the Raft paper. A leader has entries that no other node has, and restarts; another is elected, and no node hears
+/// it. The first leads again and spreads its old entries, but not yet an entry of its new term. Then the other comes back, whose
+/// last term is higher.
 fn older_terms(plan: &mut Plan, dice: &mut Dice) {
     plan.nodes.truncate(3);
     focus(plan, dice);
@@ -726,17 +730,17 @@ fn older_terms(plan: &mut Plan, dice: &mut Dice) {
     plan.disk.sync_us = dice.between(300, 2_000);
     plan.faults_ms = plan.faults_ms.max(9_000);
     let support = u64::from(plan.cluster.support_ms);
-    // In tenths of a support span from the beginning of a round. Who leads is looked up when a fault begins.
+    // In tenths of a support span from the beginning of a round. The leader is looked up when a fault begins.
     let tenths = |tenths: u64| support * tenths / 10;
     let leader = Target::LeaderOf(1);
     for at in times(plan, dice, 10 * support) {
         // The first leader writes alone, and goes down; its entries are then on its disk only.
         add(plan, at, tenths(14), FaultKind::Isolate { target: leader });
         add(plan, at + tenths(4), tenths(16), FaultKind::Crash { target: leader });
-        // Who elects the second leader does not hear of it; nor does the first.
+        // The nodes that elect the second leader do not hear of it; nor does the first.
         add_when(plan, at + tenths(5), tenths(12), Trigger::Votes, FaultKind::Isolate { target: Target::There });
         add(plan, at + tenths(14), tenths(30), FaultKind::Isolate { target: leader });
-        // Who takes the old entries of the first does not get its new one.
+        // The nodes that take the old entries of the first do not get its new entry.
         let cut_off = tenths(dice.between(4, 7));
         add_when(plan, at + tenths(28), cut_off, Trigger::Acknowledges, FaultKind::Isolate { target: Target::There });
         add(plan, at + tenths(35), tenths(25), FaultKind::Isolate { target: leader });

@@ -25,7 +25,8 @@ fn slow_sync_ms(dice: &mut Dice) -> u64 {
     dice.spread(80, 2_000)
 }
 
-/// In one plan in twelve, of those that can bear it, all syncs are slow for most of the time, and clients wait for them; in some from before the cluster has formed.
+/// In one plan in twelve, of those that can bear it, all syncs are slow for most of the time, and clients wait for them; in some
+/// from before the cluster has formed.
 pub(super) fn slow_all_disks(plan: &mut Plan, dice: &mut Dice) {
     // What peers have heard, and what vouches for a log's end, is behind by as much as syncs take.
     let knows =

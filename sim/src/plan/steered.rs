@@ -1,8 +1,9 @@
-//! Scenarios that cast every node in its part, and delay single kinds of message: for interleavings of many steps, of which chance finds
-//! the last only after all the others.
+//! Scenarios that cast every node in its part, and delay single kinds of message: for interleavings of many steps, of which
+//! chance finds the last only after all the others.
 //!
-//! Times are in tenths of the support span, since that is what elections and leases are measured by. Times of a step are still drawn, and who wins an
-//! election is never certain: a scenario makes its interleaving likely within a seed, and finds its neighbours on the way.
+//! Times are in tenths of the support span, since that is what elections and leases are measured by. Times of a step are still
+//! drawn, and the winner of an election is never certain: a scenario makes its interleaving likely within a seed, and finds its
+//! neighbours on the way.
 
 use super::scenarios::{add, focus, readers, strict_sync, times};
 use super::{Ending, Fault, FaultKind, MessageKind, Plan, Target, Trigger};
@@ -46,9 +47,10 @@ fn cast_three(dice: &mut Dice) -> [u16; 3] {
     *dice.pick(&[[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]])
 }
 
-/// A leader appends much that only one follower takes, whose acknowledgements are long on their way. Both are cut off; another leader is elected, and what the first
-/// had appended is replaced at the first, not at the follower. The first leads again, and now the acknowledgements come, for indexes where the
-/// follower holds something else. What is committed on their strength is on too few nodes.
+/// A leader appends much that only one follower takes, whose acknowledgements are long on their way. Both are cut off. Another
+/// leader is elected, and what the first had appended is replaced at the first, not at the follower. The first leads again, and
+/// now the acknowledgements come, for indexes where the follower holds something else. What is committed on their strength is on
+/// too few nodes.
 pub fn late_acknowledgements(plan: &mut Plan, dice: &mut Dice) {
     stage(plan, dice, 5, 200);
     plan.workload.clients = 10;
@@ -84,8 +86,8 @@ pub fn late_acknowledgements(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// Two candidates that cannot hear each other ask the same voter, again and again. The votes that one of them gets come late: when it stands in the next
-/// term, and the voter has by then elected the other.
+/// Two candidates that cannot hear each other ask the same voter, again and again. The votes for one of them come late: when it
+/// stands in the next term, and the voter has by then elected the other.
 pub fn late_votes(plan: &mut Plan, dice: &mut Dice) {
     stage(plan, dice, 3, 400);
     plan.disk.sync_us = dice.between(2_000, 10_000);
@@ -109,8 +111,8 @@ pub fn late_votes(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// Two candidates stand in one term. The voter elects the one, restarts, and is asked by the other, whose request was long on its way; the first
-/// is heard no more.
+/// Two candidates stand in one term. The voter elects the first, restarts, and is asked by the second, whose request was long on
+/// its way; the first is heard no more.
 pub fn late_vote_requests(plan: &mut Plan, dice: &mut Dice) {
     stage(plan, dice, 3, 400);
     plan.faults_ms = 9_000;
@@ -134,12 +136,14 @@ pub fn late_vote_requests(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// Answers to a leader are late, and then it is cut off: answers from before still come when another already leads, and prove nothing of now.
+/// Answers to a leader are late, and then it is cut off: answers from before still come when another already leads, and prove
+/// nothing of now.
 pub fn late_answers(plan: &mut Plan, dice: &mut Dice) {
     stage(plan, dice, 3, 400);
     readers(plan, dice);
     plan.cluster.partitions = 4;
-    // Who waits for the leader that is cut off asks nothing else: many clients, so that some ask late, and others write meanwhile.
+    // A client that waits for the leader that is cut off asks nothing else: many clients, so that some ask late, and others write
+    // meanwhile.
     plan.workload.clients = 14;
     plan.workload.keys = 4;
     plan.workload.counter_permille = 0;
@@ -156,8 +160,8 @@ pub fn late_answers(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// A leader begins what was forwarded to it, crashes, and is back at once, its new heartbeats late. Copies of the forwards reach its new life, which has begun
-/// none of them; the earlier one has.
+/// A leader begins what was forwarded to it, crashes, and is back at once, its new heartbeats late. Copies of the forwards reach
+/// its new epoch, which has begun none of them; the earlier epoch has.
 pub fn repeated_forwards(plan: &mut Plan, dice: &mut Dice) {
     stage(plan, dice, 3, 400);
     plan.disk.sync_us = dice.between(1_000, 4_000);
@@ -181,8 +185,9 @@ pub fn repeated_forwards(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// Relaxed syncing: a follower acknowledges what the third node never gets, and loses it with its power. Copies of what its leader had sent to its former life come
-/// late; what the leader sends now comes later still, and then the leader is cut off. The other two must not elect without it.
+/// Relaxed syncing: a follower acknowledges what the third node never gets, and loses it with its power. Copies of what its
+/// leader had sent to its former epoch come late. What the leader sends now comes later still, and then the leader is cut off.
+/// The other two must not elect without it.
 pub fn late_appends(plan: &mut Plan, dice: &mut Dice) {
     stage(plan, dice, 3, 400);
     let interval = dice.between(500, 2_000);
@@ -210,8 +215,8 @@ pub fn late_appends(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// A leader whose lease rests on one follower's promise alone is cut off just when that follower restarts: it must keep what it promised
-/// in its former life.
+/// A leader whose lease rests on one follower's promise alone is cut off just when that follower restarts: it must keep what it
+/// promised in its former epoch.
 pub fn restarted_voter(plan: &mut Plan, dice: &mut Dice) {
     stage(plan, dice, 3, 400);
     readers(plan, dice);
@@ -233,8 +238,8 @@ pub fn restarted_voter(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// A leader whose clock is as slow as the bound allows, among followers whose clocks are as fast, is cut off: by its clock the promises it got hold longer than
-/// by theirs.
+/// A leader whose clock is as slow as the bound allows, among followers whose clocks are as fast, is cut off: by its clock the
+/// promises it got hold longer than by theirs.
 pub fn slow_leaders(plan: &mut Plan, dice: &mut Dice) {
     let support_ms = *dice.pick(&[1_000, 1_500]);
     stage(plan, dice, 3, support_ms);
@@ -251,8 +256,8 @@ pub fn slow_leaders(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// A node with an old copy of its directory has forgotten what the leader committed by its acknowledgement. The one other node never got that, but
-/// has heard of it; and the leader is cut off. If these two elect, it is lost.
+/// A node with an old copy of its directory has forgotten what the leader committed by its acknowledgement. The other node never
+/// got that, but has heard of it; and the leader is cut off. If these two elect, it is lost.
 pub fn forgotten_acknowledgements(plan: &mut Plan, dice: &mut Dice) {
     stage(plan, dice, 3, 400);
     plan.workload.get_permille = 200;

@@ -179,7 +179,7 @@ fn words(plan: &mut Plan, dice: &mut Dice) {
         let point = *dice.pick(Point::MESSAGES);
         let kind = on_message(dice);
         add(plan, dice, at, 1, point, kind);
-        // Now and then somebody goes away meanwhile.
+        // Now and then a client goes away meanwhile.
         if dice.chance(120) {
             strike(plan, dice, at, point);
         }
@@ -316,17 +316,20 @@ mod tests {
         plan
     }
 
-    /// What was committed within two and a half seconds, the forming of the cluster included, and what it took of prepares on all replicas.
+    /// What was committed within two and a half seconds, the forming of the cluster included, and what it took of prepares on all
+    /// replicas.
     fn contended(clients: u32, keys: u32, seed: u64) -> (u64, u64) {
         let outcome = run_plan(&contention_without_faults(clients, keys, seed), RunOptions::default());
         assert!(outcome.verdict.is_clean(), "{}", outcome.verdict);
         (outcome.stats.committed, outcome.counters.point(Point::PrepareAppended).fired)
     }
 
-    /// Who dies for another leaves records behind: they must not crowd out the others' work, however many clients there are.
+    /// A transaction that dies for another leaves records behind: they must not crowd out the others' work, however many clients
+    /// there are.
     #[test]
     fn throughput_of_large_transactions_does_not_fall_as_clients_double() {
-        // One seed tells little: how far the leaders of a transaction's partitions are from each other changes its throughput by a quarter.
+        // One seed tells little: how far the leaders of a transaction's partitions are from each other changes its throughput by
+        // a quarter.
         let sum = |clients| {
             std::thread::scope(|scope| {
                 let runs: Vec<_> = (1..=6).map(|seed| scope.spawn(move || contended(clients, 300, seed))).collect();

@@ -1,15 +1,17 @@
 //! What clients ask of several keys at once.
 //!
-//! - *Transfers* between accounts: increments that sum to nothing, or a read of both balances and a put of the new ones, on condition that
-//!   nothing has changed. All accounts together hold 0, always.
-//! - *Appends* to lists: a read, and a put of the list with an element of its own at the end, on condition that nothing has changed.
+//! - *Transfers* between accounts: increments that sum to nothing, or a read of both balances and a put of the new ones, on
+//!   condition that nothing has changed. All accounts together hold 0, always.
+//! - *Appends* to lists: a read, and a put of the list with an element of its own at the end, on condition that nothing has
+//!   changed.
 //! - *Interactive* transactions: a read of several, then writes of some and a check of all that was read.
 //! - *One-shot* transactions on registers and counters, with conditions that sometimes hold.
 //! - Reads of several items; of all accounts.
 //!
-//! Some carry a token. When the outcome is unknown the client asks again with the same token: mostly the same, now and then something else, which must
-//! be refused unless it comes first. Now and then it asks again although it knows, at once or much later, when others lead. A token that was asked with once, and answered, it often
-//! releases, as the client library does with its own, and does not use again.
+//! Some carry a token. When the outcome is unknown the client asks again with the same token: mostly the same, now and then
+//! something else, which must be refused unless it comes first. Now and then it asks again although it knows, at once or much
+//! later, when others lead. A token that was asked with once, and answered, it often releases, as the client library does with
+//! its own, and does not use again.
 
 use super::{Client, counter, draw_condition, draw_edge, draw_increment, draw_value, register};
 use crate::check;
@@ -154,7 +156,7 @@ fn transfer(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestB
     let part = |at: usize| if at == 0 { -amount * others } else { amount };
     let increment = |(at, key)| item(key, TransactionAction::Increment(part(at)), Condition::None);
     let mut items: Vec<TransactionItem> = parties.into_iter().enumerate().map(increment).collect();
-    // Whose account is first decides where the home is.
+    // The first account decides where the home is.
     if client.dice.chance(500) {
         items.reverse();
     }

@@ -1,7 +1,8 @@
-//! The plan's faults: when they begin, whom they hit, what they do, when they end.
+//! The plan's faults: when they begin, which machines they hit, what they do, when they end.
 //!
-//! A fault that lasts is *active*. What active faults do to the network and to a disk is computed anew from all of them whenever one
-//! begins or ends, so faults overlap freely. A fault with a trigger is *armed* at its time, and begins when the trigger happens.
+//! A fault that lasts is *active*. What active faults do to the network and to a disk is computed anew from all of them whenever
+//! one begins or ends, so faults overlap freely. A fault with a trigger is *armed* at its time, and begins when the trigger
+//! happens.
 
 use super::{Happening, MS, World};
 use crate::WorldTime;

@@ -1,8 +1,9 @@
 //! Looking at all nodes, and the second phase of a run: everything must finish, converge and be readable (promise P5).
 //!
-//! When the faults are over, every node runs again (but for one, in some plans) and the clients do errands: each partition that has a live majority
-//! must take a write and a strong read, and every key must be read. Then all replicas must have the same log, applied to the end, and be
-//! idle; and hold the same items, key by key, version by version. All within a bounded time of the world.
+//! When the faults are over, every node runs again (but for one, in some plans) and the clients do errands: each partition that
+//! has a live majority must take a write and a strong read, and every key must be read. Then all replicas must have the same log,
+//! applied to the end, and be idle; and hold the same items, key by key, version by version. All within a bounded time of the
+//! world.
 
 use super::machine::Machine;
 use super::watch::View;
@@ -68,7 +69,7 @@ impl World {
         }
     }
 
-    /// Who is a member; and a directory that was wiped or put back is refused: that is when those faults mattered.
+    /// Which nodes are members; and a directory that was wiped or put back is refused: that is when those faults mattered.
     fn look_at_membership(&mut self) {
         for machine in &mut self.machines {
             let Some(node) = &machine.node else { continue };
@@ -272,7 +273,7 @@ impl World {
                 agreement.observe(machine.id, group, items)?;
             }
         }
-        // With a partition dead there is nobody to ask for its keys.
+        // With a partition dead there is no node to ask for its keys.
         if groups.len() as u32 == self.plan.cluster.partitions {
             Durability::of(&self.workload.history).check(agreement.items().map(|(_, items)| items))?;
         }

@@ -20,7 +20,7 @@ pub struct Machine {
     pub disk: Disk,
     /// Runs now, or stands still.
     pub node: Option<Node>,
-    /// Grows whenever a node ends, so that what was scheduled for it finds nobody.
+    /// Which boot this is: grows whenever a node ends, so that what was scheduled for the node is dropped.
     pub life: u32,
     pub inbox: VecDeque<Event>,
     /// A round of steps is scheduled.
@@ -37,13 +37,13 @@ pub struct Machine {
     pub disk_busy: bool,
     /// Reads in progress.
     pub reads: BTreeMap<IoId, DiskOp>,
-    /// Whose client a connection is.
+    /// The client of each connection.
     pub connections: BTreeMap<ConnId, usize>,
     /// When it may start again; `None`: it runs.
     pub boot_at: Option<WorldTime>,
     pub stays_down: bool,
     pub stopping: bool,
-    /// A disk error was injected in this life: the node may halt.
+    /// A disk error was injected since this boot: the node may halt.
     pub may_halt: bool,
     /// It was a member once.
     pub was_member: bool,

@@ -1,12 +1,13 @@
 //! The world: one heap of events, and the machines, network and clients they happen to.
 //!
-//! It drives the real [`ringseed::node::Node`] and re-writes none of its glue: an event is put into a machine's inbox; a round takes some
-//! of the inbox (how many is drawn), steps the node through them, flushes it once, and carries out its effects. All of a run follows from
-//! its plan: events are ordered by time and then by the order in which they were scheduled, and every concern draws from a stream of its own.
+//! It drives the real [`ringseed::node::Node`] and re-writes none of its glue: an event is put into a machine's inbox; a round
+//! takes some of the inbox (how many is drawn), steps the node through them, flushes it once, and carries out its effects. All of
+//! a run follows from its plan: events are ordered by time and then by the order in which they were scheduled, and every concern
+//! draws from a stream of its own.
 //!
 //! A run has two phases. In the first, the plan's faults strike while clients work. In the second ([`healing`]), unless the plan
-//! never heals, everything must finish, converge and be readable within bounded time (promise P5). In some plans one fault outlasts the others, and
-//! a phase in between shows that the cluster lives with it ([`standing`]).
+//! never heals, everything must finish, converge and be readable within bounded time (promise P5). In some plans one fault
+//! outlasts the others, and a phase in between shows that the cluster lives with it ([`standing`]).
 
 mod faults;
 mod healing;
@@ -37,12 +38,12 @@ pub const MS: u64 = 1_000_000;
 /// What is scheduled. Machines, clients and faults by their position in the plan.
 #[derive(Debug)]
 enum Happening {
-    /// A machine starts its node, unless it has been struck again since (the number is its life).
+    /// A machine starts its node, unless it has been struck again since (the number is its boot).
     Boot(usize, u32),
     /// A round of steps.
     Round(usize, u32),
     Wake(usize, u32),
-    /// An envelope arrives, from another machine. It may have been sent to an earlier life.
+    /// An envelope arrives, from another machine. It may have been sent to an earlier epoch.
     Arrival {
         to: usize,
         from: usize,
@@ -378,7 +379,7 @@ impl World {
         self.after(pause, Happening::Think(client));
     }
 
-    /// Every connection to the machine breaks, after `delay` as seen by its client; the node, if it lives, notices too.
+    /// Every connection to the machine breaks, after `delay` as seen by its client; the node, if it runs, notices too.
     fn break_connections(&mut self, machine: usize, delay: u64) -> usize {
         let connections = std::mem::take(&mut self.machines[machine].connections);
         let mut in_progress = 0;

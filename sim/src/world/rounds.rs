@@ -1,4 +1,4 @@
-//! A node's life in the world: boot, rounds of steps, effects, the disk's answers, and the end.
+//! A node in the world: boot, rounds of steps, effects, the disk's answers, and the end.
 
 use super::{Happening, MS, World};
 use crate::WorldTime;
@@ -77,8 +77,8 @@ impl World {
         self.links(number, LinkState::Up);
     }
 
-    /// A directory that the simulator left intact must be read; one that cannot be read now is tried again. One that rotted may be called damaged: that
-    /// node is lost.
+    /// A directory that the simulator left intact must be read; where a read fails now, the boot is retried. A directory that
+    /// rotted may be called damaged: that node is lost.
     fn boot_failed(&mut self, number: usize, error: &RecoverError) {
         self.timeline.note(self.now, || format!("n{} does not boot: {error}", number + 1));
         let machine = &mut self.machines[number];
@@ -218,8 +218,8 @@ impl World {
         }
     }
 
-    /// While every link is whole and every node runs, nobody campaigns unless its leader asked for that: whatever else is under way between the
-    /// nodes does not cost a leader its office.
+    /// While every link is whole and every node runs, no replica campaigns unless its leader asked for that: whatever else is
+    /// under way between the nodes does not cost a leader its office.
     fn judge_calm(&mut self, from: usize, envelope: &Envelope) {
         let calm = self.plan.calm_from_ms.is_some_and(|calm| self.now >= calm * MS && self.now < self.plan.faults_ms * MS);
         if !calm {
@@ -463,7 +463,8 @@ impl World {
         self.crash(number, power, down_ms);
     }
 
-    /// The process ends, or (`power`) the machine. It starts again after `down_ms`. Returns whether anything was in progress or lost.
+    /// The process ends, or (`power`) the machine. It starts again after `down_ms`. Returns whether anything was in progress or
+    /// lost.
     pub(super) fn crash(&mut self, number: usize, power: Option<LossStyle>, down_ms: u64) -> bool {
         if power.is_some() {
             self.machines[number].up_since = None;
@@ -489,7 +490,7 @@ impl World {
         let life = machine.life;
         let at = self.now + down_ms * MS;
         machine.boot_at = Some(at);
-        // After the end of a process its connections are reset at once; after a power loss nobody says so.
+        // After the end of a process its connections are reset at once; after a power loss its peers are told nothing.
         if power.is_none() || self.schedule.chance(500) {
             self.break_connections(number, MS);
         } else {

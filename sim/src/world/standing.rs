@@ -1,9 +1,10 @@
 //! Living with a fault that lasts: a dead node, a cut link, a sick disk, or disks that are slow everywhere.
 //!
-//! When the other faults are over, the standing one stays. First everything that a majority can serve must be done within bounded time, as in the healing.
-//! Then, once leaderships have settled, every partition is asked for a write, a read and a part in a transaction *through every living node*, and each request
-//! must succeed the first time: a deadline would hide a request that waits for what never comes. Where every sync is slow, the time that all of this may take follows
-//! from how long a sync takes, and from nothing else. After that the fault ends, and all heals.
+//! When the other faults are over, the standing one stays. First everything that a majority can serve must be done within bounded
+//! time, as in the healing. Then, once leaderships have settled, every partition is asked for a write, a read and a part in a
+//! transaction *through every living node*. Each request must succeed the first time: a deadline would hide a request that waits
+//! for what never comes. Where every sync is slow, the time that all of this may take follows from how long a sync takes, and
+//! from nothing else. After that the fault ends, and all heals.
 
 use super::{MS, World};
 use crate::WorldTime;
@@ -16,8 +17,8 @@ use std::collections::BTreeSet;
 /// Longer than any run.
 pub(super) const FOR_MS: u64 = 10_000_000;
 
-/// How many syncs, one after the other, an errand may wait for on its own account: a transaction is prepared, decided and resolved where others are, each behind the
-/// batch that is under way.
+/// How many syncs, one after the other, an errand may wait for on its own account: a transaction is prepared, decided and
+/// resolved where others are, each behind the batch that is under way.
 const ERRAND_SYNCS: u64 = 10;
 /// The same for nodes to boot, and for every group to have a leader that has committed something, some campaigns being in vain.
 const ELECTION_SYNCS: u64 = 40;
@@ -127,7 +128,8 @@ impl World {
         (unfit && status.groups_led > 0).then(|| format!("{:?}, which is unfit, leads {} groups", machine.id, status.groups_led))
     }
 
-    /// When leaderships have moved to where they will stay: a leader that is not the preferred one keeps a leadership for eight times D at most.
+    /// When leaderships have moved to where they will stay: a leader that is not the preferred one keeps a leadership for eight
+    /// times D at most.
     fn settled_after(&self) -> u64 {
         (2_000 + 10 * u64::from(self.plan.cluster.support_ms) + ELECTION_SYNCS * self.standing_sync_ms()) * MS
     }
@@ -137,12 +139,14 @@ impl World {
         self.plan.standing.as_ref().map_or(0, Standing::slows_all_ms)
     }
 
-    /// How many syncs an errand may wait for, those of the same transaction through every other node included: they want the same locks.
+    /// How many syncs an errand may wait for, those of the same transaction through every other node included: they want the same
+    /// locks.
     fn errand_syncs(&self) -> u64 {
         ERRAND_SYNCS * self.machines.len() as u64
     }
 
-    /// How long it may take until everything is done: with slow syncs, as long as a restart and an election, and then one errand after the other, wait for them.
+    /// How long it may take until everything is done: with slow syncs, as long as a restart and an election, and then one errand
+    /// after the other, wait for them.
     fn standing_span(&self) -> u64 {
         let errands = self.workload.errands_in_a_row() as u64;
         self.healing_span() + (ELECTION_SYNCS + self.errand_syncs() * errands) * self.standing_sync_ms() * MS

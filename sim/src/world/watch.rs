@@ -1,10 +1,11 @@
-//! What is checked while the world runs, by someone who sees all nodes at once.
+//! What is checked while the world runs, by an observer that sees all nodes at once.
 //!
 //! - At most one leader per group and term, and one vote per node, group and term, over restarts: from what is *sent*, so that
 //!   no leadership is too short to be seen. And again from what the nodes say ([`Leaders`]), with leases.
 //! - What is committed anywhere never changes ([`Prefix`]), and is in the log of every leader of a later term.
-//! - Log matching: where two logs agree on an entry, they agree on all before it. And where they agree, what is applied comes to the same state, on every replica and in every epoch, by
-//!   digest of all of it: items, prepared transactions, outcomes, floors, decisions, tokens.
+//! - Log matching: where two logs agree on an entry, they agree on all before it. And where they agree, what is applied comes to
+//!   the same state, on every replica and in every epoch, by digest of all of it: items, prepared transactions, outcomes, floors,
+//!   decisions, tokens.
 //! - What a leader takes for committed is durable on a quorum as soon as it does.
 //! - What a node held durably it still has after a restart, and believes no bytes that fail their checksum ([`Recovery`]).
 //! - No part of a committed transaction is lost ([`lost`]).
@@ -61,7 +62,8 @@ pub struct View<'a> {
 }
 
 impl Watch {
-    /// `leases_hold`: whether the clocks keep within the bound that leases rest on. `syncs_all`: whether every node acknowledges only what is synced.
+    /// `leases_hold`: whether the clocks keep within the bound that leases rest on. `syncs_all`: whether every node acknowledges
+    /// only what is synced.
     pub fn new(leases_hold: bool, syncs_all: bool) -> Watch {
         Watch {
             syncs_all,
@@ -122,7 +124,7 @@ impl Watch {
         Ok(())
     }
 
-    /// The nodes that were seen to have a replica of the group; `None`: nobody was.
+    /// The nodes that were seen to have a replica of the group; `None`: none was.
     pub fn members(&self, group: GroupId) -> Option<&BTreeSet<NodeId>> {
         self.members.get(&group)
     }
@@ -227,7 +229,8 @@ impl Watch {
         Err(broken("leader completeness", what))
     }
 
-    /// What a leader knows to be committed is durable on a quorum: as soon as it says so, and not only once it matters. Judged while all replicas can be looked at.
+    /// What a leader knows to be committed is durable on a quorum: as soon as it says so, and not only once it matters. Judged
+    /// while all replicas can be looked at.
     fn quorum_durable(&self, view: &View<'_>, leader: &ReplicaProbe, views: &[View<'_>]) -> Result<(), Violation> {
         let group = leader.group;
         let replicas = views.iter().flat_map(|view| &view.replicas).filter(|replica| replica.group == group);
