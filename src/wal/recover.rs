@@ -300,7 +300,7 @@ fn check_end(window: &mut Window<'_>, replay: &Replay, found: &Found, next: &Seg
         && header.epoch > next.epoch
     {
         let what = format!(
-            "a batch of life {} continues the segment, but segment {} of life {} says it ends",
+            "a batch of epoch {} continues the segment, but segment {} of epoch {} says it ends",
             header.epoch, next.segment, next.epoch
         );
         return Err(damaged(found.file.id, tail.end, what));
@@ -674,6 +674,6 @@ mod tests {
         assert_eq!(apply(Kind::PeerMark, 7), Ok(known));
         assert_eq!(apply(Kind::PeerMark, COUNTER_MAX + 1), Ok(known));
         assert!(apply(Kind::HardState, u64::MAX).is_err());
-        assert!(apply(Kind::Epoch, COUNTER_MAX).is_err(), "no life could follow");
+        assert!(apply(Kind::Epoch, COUNTER_MAX).is_err(), "no epoch could follow");
     }
 }

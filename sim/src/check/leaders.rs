@@ -34,10 +34,10 @@ impl Leaders {
     pub fn observe(&mut self, instant: u64, node: NodeId, epoch: Epoch, probe: &ReplicaProbe) -> Result<(), Violation> {
         let group = probe.group;
         if probe.leads {
-            let (other, life) = *self.led.entry((group, probe.term)).or_insert((node, epoch));
-            if (other, life) != (node, epoch) {
+            let (other, earlier) = *self.led.entry((group, probe.term)).or_insert((node, epoch));
+            if (other, earlier) != (node, epoch) {
                 return Err(violation(format!(
-                    "group {group}, term {}: node {other} (epoch {life}) and node {node} (epoch {epoch}) both led",
+                    "group {group}, term {}: node {other} (epoch {earlier}) and node {node} (epoch {epoch}) both led",
                     probe.term
                 )));
             }

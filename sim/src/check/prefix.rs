@@ -28,7 +28,7 @@ impl Prefix {
         fingerprint: impl Fn(Index) -> Option<u64>,
     ) -> Result<(), Violation> {
         let seen = match self.seen.get(&(node, group)) {
-            Some((life, seen)) if *life == epoch => *seen,
+            Some((looked_at, seen)) if *looked_at == epoch => *seen,
             _ => Index::ZERO,
         };
         if commit < seen {

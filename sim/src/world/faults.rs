@@ -375,8 +375,8 @@ impl World {
         machine.kept_waiting = 0;
         machine.running = !machine.inbox.is_empty();
         if machine.running {
-            let life = machine.life;
-            self.after(10_000, Happening::Round(number, life));
+            let boot = machine.boot;
+            self.after(10_000, Happening::Round(number, boot));
         }
     }
 
@@ -427,10 +427,10 @@ impl World {
         let stall_ends = machine.disk.trouble.stalled && !trouble.stalled;
         machine.disk.trouble = trouble;
         if stall_ends {
-            let life = machine.life;
+            let boot = machine.boot;
             let waiting: Vec<_> = machine.reads.keys().copied().collect();
             for io in waiting {
-                self.after(100_000, Happening::ReadDone(number, life, io));
+                self.after(100_000, Happening::ReadDone(number, boot, io));
             }
             self.start_disk(number);
         }

@@ -143,9 +143,9 @@ impl World {
             if machine.node.is_some() {
                 self.plan_wake(number);
             } else if !machine.stays_down {
-                let (life, delay) = (machine.life, self.looks.below(300 * MS));
+                let (boot, delay) = (machine.boot, self.looks.below(300 * MS));
                 self.machines[number].boot_at = Some(self.now + delay);
-                self.after(delay, Happening::Boot(number, life));
+                self.after(delay, Happening::Boot(number, boot));
             }
         }
     }

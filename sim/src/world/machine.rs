@@ -21,7 +21,7 @@ pub struct Machine {
     /// Runs now, or stands still.
     pub node: Option<Node>,
     /// Which boot this is: grows whenever a node ends, so that what was scheduled for the node is dropped.
-    pub life: u32,
+    pub boot: u32,
     pub inbox: VecDeque<Event>,
     /// A round of steps is scheduled.
     pub running: bool,
@@ -73,7 +73,7 @@ impl Machine {
             clock: Clock::new(0, own.clock_offset_ms * 1_000_000, own.clock_ppm),
             disk: Disk::new(Dice::new(plan.seed, &format!("disk {number}"))),
             node: None,
-            life: 0,
+            boot: 0,
             inbox: VecDeque::new(),
             running: false,
             pauses: 0,
@@ -137,7 +137,7 @@ impl Machine {
     /// The node is gone, and all that was scheduled for it. The disk is left to the caller.
     pub fn end_life(&mut self) {
         self.node = None;
-        self.life += 1;
+        self.boot += 1;
         self.inbox.clear();
         self.running = false;
         self.wake = None;

@@ -56,7 +56,7 @@ enum Happening {
     Think(usize),
     Request {
         machine: usize,
-        life: u32,
+        boot: u32,
         connection: ConnId,
         request: Box<Request>,
     },
@@ -68,7 +68,7 @@ enum Happening {
     /// The machine notices that a client has closed its connection.
     Closed {
         machine: usize,
-        life: u32,
+        boot: u32,
         connection: ConnId,
     },
     /// A client notices that its connection is broken.
@@ -244,16 +244,16 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Boot(machine, life) => self.boot(machine, life),
-            Happening::Round(machine, life) => self.round(machine, life),
-            Happening::Wake(machine, life) => self.wake(machine, life),
+            Happening::Boot(machine, boot) => self.boot(machine, boot),
+            Happening::Round(machine, boot) => self.round(machine, boot),
+            Happening::Wake(machine, boot) => self.wake(machine, boot),
             Happening::Arrival { to, from, envelope } => self.arrival(to, from, &envelope),
-            Happening::DiskDone(machine, life) => self.disk_done(machine, life),
-            Happening::ReadDone(machine, life, io) => self.read_done(machine, life, io),
+            Happening::DiskDone(machine, boot) => self.disk_done(machine, boot),
+            Happening::ReadDone(machine, boot, io) => self.read_done(machine, boot, io),
             Happening::Think(client) => self.think(client),
-            Happening::Request { machine, life, connection, request } => self.request(machine, life, connection, *request),
+            Happening::Request { machine, boot, connection, request } => self.request(machine, boot, connection, *request),
             Happening::Answer { client, connection, response } => self.answer(client, connection, &response),
-            Happening::Closed { machine, life, connection } => self.closed(machine, life, connection),
+            Happening::Closed { machine, boot, connection } => self.closed(machine, boot, connection),
             Happening::Broken { client, connection } => self.connection_broke(client, connection),
             Happening::Patience { client, request } => self.patience_ends(client, request),
             Happening::FaultBegins(fault) => self.fault_begins(fault),
@@ -303,8 +303,8 @@ impl World {
         let patience = self.workload.patience_end(self.now);
         self.at(patience, Happening::Patience { client, request: request.id });
         let latency = self.workload.latency(client);
-        let life = self.machines[machine].life;
-        self.after(latency, Happening::Request { machine, life, connection, request: Box::new(request) });
+        let boot = self.machines[machine].boot;
+        self.after(latency, Happening::Request { machine, boot, connection, request: Box::new(request) });
     }
 
     /// There are errands again.
@@ -343,8 +343,8 @@ impl World {
         let Some((machine, connection)) = self.workload.clients[client].connection.take() else { return };
         self.machines[machine].connections.remove(&connection);
         let latency = self.workload.latency(client);
-        let life = self.machines[machine].life;
-        self.after(latency, Happening::Closed { machine, life, connection });
+        let boot = self.machines[machine].boot;
+        self.after(latency, Happening::Closed { machine, boot, connection });
     }
 
     fn answer(&mut self, client: usize, connection: ConnId, response: &Response) {
@@ -386,8 +386,8 @@ impl World {
         for (connection, client) in connections {
             in_progress += usize::from(self.workload.clients[client].pending.is_some());
             self.after(delay, Happening::Broken { client, connection });
-            let life = self.machines[machine].life;
-            self.after(delay, Happening::Closed { machine, life, connection });
+            let boot = self.machines[machine].boot;
+            self.after(delay, Happening::Closed { machine, boot, connection });
         }
         in_progress
     }

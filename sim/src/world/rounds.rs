@@ -19,9 +19,9 @@ use ringseed::wal::{self, RecoverError};
 use std::collections::BTreeMap;
 
 impl World {
-    pub(super) fn boot(&mut self, number: usize, life: u32) {
+    pub(super) fn boot(&mut self, number: usize, boot: u32) {
         let machine = &mut self.machines[number];
-        if machine.node.is_some() || machine.life != life || machine.stays_down {
+        if machine.node.is_some() || machine.boot != boot || machine.stays_down {
             return;
         }
         if machine.boot_at.is_none_or(|at| at > self.now) {
@@ -63,7 +63,7 @@ impl World {
         if machine.rotten.take() == Some(Rot::Witness) {
             self.counters.mattered(Kind::RotWitness);
         }
-        if life > 0 {
+        if boot > 0 {
             self.counters.fired(Kind::Restart);
             if anything {
                 self.counters.mattered(Kind::Restart);
@@ -92,8 +92,8 @@ impl World {
             return self.safety(Violation { promise: "P3", checker: "recovery", what });
         }
         self.machines[number].boot_at = Some(self.now + 100 * MS);
-        let life = self.machines[number].life;
-        self.after(100 * MS, Happening::Boot(number, life));
+        let boot = self.machines[number].boot;
+        self.after(100 * MS, Happening::Boot(number, boot));
     }
 
     /// An event for the node, if there is one.
@@ -107,15 +107,15 @@ impl World {
             machine.kept_waiting += 1;
         } else if !machine.running {
             machine.running = true;
-            let life = machine.life;
+            let boot = machine.boot;
             let delay = self.schedule.between(1_000, 30_000);
-            self.after(delay, Happening::Round(number, life));
+            self.after(delay, Happening::Round(number, boot));
         }
     }
 
-    pub(super) fn round(&mut self, number: usize, life: u32) {
+    pub(super) fn round(&mut self, number: usize, boot: u32) {
         let machine = &mut self.machines[number];
-        if machine.life != life || machine.pauses > 0 {
+        if machine.boot != boot || machine.pauses > 0 {
             return;
         }
         let Some(node) = machine.node.as_mut() else { return };
@@ -134,11 +134,11 @@ impl World {
         machine.running = !machine.inbox.is_empty();
         if machine.running {
             let delay = self.schedule.between(1_000, 20_000);
-            self.after(delay, Happening::Round(number, life));
+            self.after(delay, Happening::Round(number, boot));
         }
         self.rounds += 1;
         for effect in effects.drain(..) {
-            self.effect(number, life, effect);
+            self.effect(number, boot, effect);
         }
         self.effects = effects;
         self.pull_triggers(number);
@@ -156,21 +156,21 @@ impl World {
             return;
         }
         machine.wake = Some(at);
-        let life = machine.life;
-        self.at(at, Happening::Wake(number, life));
+        let boot = machine.boot;
+        self.at(at, Happening::Wake(number, boot));
     }
 
-    pub(super) fn wake(&mut self, number: usize, life: u32) {
+    pub(super) fn wake(&mut self, number: usize, boot: u32) {
         let machine = &mut self.machines[number];
-        if machine.life != life || machine.wake != Some(self.now) {
+        if machine.boot != boot || machine.wake != Some(self.now) {
             return;
         }
         machine.wake = None;
         self.put(number, Event::Timer);
     }
 
-    fn effect(&mut self, number: usize, life: u32, effect: Effect) {
-        if self.machines[number].life != life {
+    fn effect(&mut self, number: usize, boot: u32, effect: Effect) {
+        if self.machines[number].boot != boot {
             return;
         }
         match effect {
@@ -308,8 +308,8 @@ impl World {
         }
     }
 
-    pub(super) fn request(&mut self, number: usize, life: u32, connection: ConnId, request: Request) {
-        if self.machines[number].life != life || !self.machines[number].connections.contains_key(&connection) {
+    pub(super) fn request(&mut self, number: usize, boot: u32, connection: ConnId, request: Request) {
+        if self.machines[number].boot != boot || !self.machines[number].connections.contains_key(&connection) {
             // A machine that is up resets what it does not know: a client may hear of a loss of power only now.
             let client = self.workload.clients.iter().position(|client| client.connection == Some((number, connection)));
             if let Some(client) = client.filter(|_| self.machines[number].node.is_some()) {
@@ -323,8 +323,8 @@ impl World {
         self.put(number, Event::Client(connection, decoded));
     }
 
-    pub(super) fn closed(&mut self, number: usize, life: u32, connection: ConnId) {
-        if self.machines[number].life == life {
+    pub(super) fn closed(&mut self, number: usize, boot: u32, connection: ConnId) {
+        if self.machines[number].boot == boot {
             self.put(number, Event::ClientClosed(connection));
         }
     }
@@ -364,9 +364,9 @@ impl World {
                 self.counters.mattered(Kind::Stall);
                 return;
             }
-            let (life, latency) = (machine.life, self.plan.disk.read_us * 1000);
+            let (boot, latency) = (machine.boot, self.plan.disk.read_us * 1000);
             let jitter = self.disk_latency.below(self.plan.disk.jitter_us * 1000 + 1);
-            return self.after(latency + jitter, Happening::ReadDone(number, life, io));
+            return self.after(latency + jitter, Happening::ReadDone(number, boot, io));
         }
         machine.queue.push_back((io, op));
         self.start_disk(number);
@@ -403,11 +403,11 @@ impl World {
             }
         }
         machine.disk_busy = true;
-        let life = machine.life;
+        let boot = machine.boot;
         let latency = us * 1000 + self.disk_latency.below(self.plan.disk.jitter_us * 1000 + 1);
         // What is lost of the first write to a segment may leave a header without its batch.
         let fresh = matches!(op, DiskOp::Sync { segment } if !machine.disk.is_used(*segment));
-        self.after(latency, Happening::DiskDone(number, life));
+        self.after(latency, Happening::DiskDone(number, boot));
         if let Some(trigger) = trigger {
             self.disk_trigger(number, trigger, latency);
         }
@@ -416,8 +416,8 @@ impl World {
         }
     }
 
-    pub(super) fn disk_done(&mut self, number: usize, life: u32) {
-        if self.machines[number].life != life {
+    pub(super) fn disk_done(&mut self, number: usize, boot: u32) {
+        if self.machines[number].boot != boot {
             return;
         }
         let machine = &mut self.machines[number];
@@ -437,8 +437,8 @@ impl World {
         self.start_disk(number);
     }
 
-    pub(super) fn read_done(&mut self, number: usize, life: u32, io: IoId) {
-        if self.machines[number].life != life {
+    pub(super) fn read_done(&mut self, number: usize, boot: u32, io: IoId) {
+        if self.machines[number].boot != boot {
             return;
         }
         let Some(op) = self.machines[number].reads.remove(&io) else { return };
@@ -472,8 +472,8 @@ impl World {
         if self.machines[number].node.is_none() {
             let machine = &mut self.machines[number];
             machine.boot_at = machine.boot_at.map(|at| at.max(self.now + down_ms * MS));
-            let (at, life) = (machine.boot_at.unwrap_or(self.now), machine.life);
-            self.at(at, Happening::Boot(number, life));
+            let (at, boot) = (machine.boot_at.unwrap_or(self.now), machine.boot);
+            self.at(at, Happening::Boot(number, boot));
             return power.is_some_and(|style| self.machines[number].disk.lose_power(style, &mut self.counters));
         }
         let machine = &mut self.machines[number];
@@ -487,7 +487,7 @@ impl World {
             mattered = machine.disk.lose_power(style, &mut self.counters);
         }
         machine.end_life();
-        let life = machine.life;
+        let boot = machine.boot;
         let at = self.now + down_ms * MS;
         machine.boot_at = Some(at);
         // After the end of a process its connections are reset at once; after a power loss its peers are told nothing.
@@ -497,8 +497,8 @@ impl World {
             self.machines[number].connections.clear();
         }
         self.links(number, LinkState::Down);
-        self.at(at, Happening::Boot(number, life));
-        self.trace.event(self.now, 8, number, &life.to_le_bytes(), || format!("n{} is down", number + 1));
+        self.at(at, Happening::Boot(number, boot));
+        self.trace.event(self.now, 8, number, &boot.to_le_bytes(), || format!("n{} is down", number + 1));
         mattered
     }
 

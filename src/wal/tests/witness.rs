@@ -68,7 +68,7 @@ fn a_witness_that_is_torn_lost_or_rotten_changes_nothing() {
         }
         assert_eq!(Model::of_recovered(&recover(&mut disk, ME).unwrap()), intact);
     }
-    // And the next life makes it anew.
+    // And the next epoch makes it anew.
     rig.disk.remove(WITNESS);
     rig.boot(options(64 * 1024)).unwrap();
     rig.settle();
