@@ -18,7 +18,7 @@
 //! | partition | An equal part of the ring, with all keys whose tokens fall into it. |
 //! | group | The replicas of one partition, which share one replicated log. |
 //! | replica | One node's part in a group: consensus, the group's log, and the state that the log has come to. |
-//! | voter | A node whose votes and acknowledgements count in a group; a *quorum* is a majority of the voters. |
+//! | voter | A node whose votes and copies count, by the group's *configuration*; a *quorum* is a majority of the voters. |
 //! | term | The number of an election, and of the time until the next; a term has at most one *leader*, which alone evaluates. |
 //! | index | The position of an entry in its group's log, from 1; the *commit index* is the highest known to be committed. |
 //! | entry | One step of a group's log (index, term, fact); once *committed*, no later leader can lack it. |

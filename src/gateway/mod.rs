@@ -66,7 +66,10 @@ pub enum In {
     /// The peer is in a new epoch: what it was doing for us is lost.
     Restarted(NodeId),
     /// The link to the peer is up, or down.
-    Link(NodeId, bool),
+    Link {
+        peer: NodeId,
+        up: bool,
+    },
     /// The peer, in this epoch of it, has stopped.
     Farewell(NodeId, Epoch, Farewell),
     /// Take no more requests.
@@ -326,7 +329,7 @@ impl Actor for Gateway {
             In::Ask { asker, group, task, deadline } => self.call(cx, Caller::Asker(asker), group, task, deadline, out),
             In::Forget(group) => self.on_forget(group),
             In::Restarted(peer) => self.on_restarted(cx, peer, out),
-            In::Link(peer, up) => self.on_link(cx, peer, up),
+            In::Link { peer, up } => self.on_link(cx, peer, up),
             In::Farewell(from, epoch, farewell) => self.on_farewell(cx, from, epoch, farewell),
             In::Stop => self.stopping = true,
             In::End(peers) => self.on_end(cx, peers, out),

@@ -60,7 +60,10 @@ pub enum In {
     Heartbeat(NodeId, Epoch, Heartbeat),
     Reply(NodeId, Epoch, HeartbeatReply),
     /// The link to the peer is said to be up, or down.
-    Link(NodeId, bool),
+    Link {
+        peer: NodeId,
+        up: bool,
+    },
     Timer,
 }
 
@@ -370,10 +373,10 @@ impl Actor for Liveness {
             }
             In::Heartbeat(from, epoch, heartbeat) => self.on_heartbeat(cx, from, epoch, heartbeat, out),
             In::Reply(from, epoch, reply) => self.on_reply(cx, from, epoch, reply, out),
-            In::Link(peer, up) if self.peers.contains_key(&peer) => {
+            In::Link { peer, up } if self.peers.contains_key(&peer) => {
                 self.view.entry(peer).down_until = if up { Time::ZERO } else { cx.now + LINK_DOWN_MAX };
             }
-            In::Link(..) => {}
+            In::Link { .. } => {}
             In::Timer => self.on_timer(cx, out),
         }
     }

@@ -320,8 +320,8 @@ impl Node {
             }
             Event::Link(peer, state) => {
                 let up = state == LinkState::Up;
-                self.work.push_back(Work::Liveness(crate::liveness::In::Link(peer, up)));
-                self.work.push_back(Work::Gateway(gateway::In::Link(peer, up)));
+                self.work.push_back(Work::Liveness(crate::liveness::In::Link { peer, up }));
+                self.work.push_back(Work::Gateway(gateway::In::Link { peer, up }));
             }
             Event::WallClock(millis) => {
                 self.vitals.hear_own_clock(now, millis);

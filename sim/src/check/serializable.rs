@@ -81,11 +81,9 @@ enum State<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why<'a> {
-    /// The key, the version written, and the next.
-    Overwritten(&'a Bytes, u64, u64),
+    Overwritten { key: &'a Bytes, version: u64, next: u64 },
     Seen(&'a Bytes, u64),
-    /// The version seen, and the next.
-    SeenBefore(&'a Bytes, u64, u64),
+    SeenBefore { key: &'a Bytes, version: u64, next: u64 },
     Time,
 }
 
@@ -211,10 +209,10 @@ impl<'a> Graph<'a> {
                     }
                     if let Some((before, earlier)) = previous {
                         if let Some(overwritten) = earlier.writer {
-                            self.edge(overwritten, writer, Why::Overwritten(key, before, version));
+                            self.edge(overwritten, writer, Why::Overwritten { key, version: before, next: version });
                         }
                         for &reader in &earlier.readers {
-                            self.edge(reader, writer, Why::SeenBefore(key, before, version));
+                            self.edge(reader, writer, Why::SeenBefore { key, version: before, next: version });
                         }
                     }
                 }
@@ -358,11 +356,11 @@ impl<'a> Graph<'a> {
                 }
             };
             let why = match why {
-                Why::Overwritten(key, version, next) => {
+                Why::Overwritten { key, version, next } => {
                     format!("it wrote {} v{version}; the next wrote v{next}", key.escape_ascii())
                 }
                 Why::Seen(key, version) => format!("it wrote {} v{version}; the next saw that", key.escape_ascii()),
-                Why::SeenBefore(key, version, next) => {
+                Why::SeenBefore { key, version, next } => {
                     format!("it saw {} v{version}; the next wrote v{next}", key.escape_ascii())
                 }
                 Why::Time => "it had ended when the next began".into(),

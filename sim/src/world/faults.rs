@@ -79,7 +79,7 @@ impl World {
         if let Some(fault) = self.nth_time(Some(number), trigger, false) {
             self.faults.armed.remove(&fault);
             self.count_placed(trigger);
-            self.after(0, Happening::FaultTriggered(fault, number));
+            self.after(0, Happening::FaultTriggered { fault, machine: number });
         }
         let armed = self.faults.armed.iter().copied();
         let mut candidates = armed.filter(|&fault| {
@@ -94,7 +94,7 @@ impl World {
         self.faults.armed.remove(&fault);
         self.count_placed(trigger);
         let delay = self.schedule.below(within + 1);
-        self.after(delay, Happening::FaultTriggered(fault, number));
+        self.after(delay, Happening::FaultTriggered { fault, machine: number });
     }
 
     /// A point of the protocol was passed, now, by the node of `number`.

@@ -84,7 +84,10 @@ enum Happening {
     /// A fault of the plan begins, or is armed.
     FaultBegins(usize),
     /// What a fault waited for has happened, at this machine.
-    FaultTriggered(usize, usize),
+    FaultTriggered {
+        fault: usize,
+        machine: usize,
+    },
     FaultEnds(usize),
     /// A machine is struck by one of the outages of a longer fault.
     Outage(usize, crate::plan::LossStyle, u64),
@@ -257,7 +260,7 @@ impl World {
             Happening::Broken { client, connection } => self.connection_broke(client, connection),
             Happening::Patience { client, request } => self.patience_ends(client, request),
             Happening::FaultBegins(fault) => self.fault_begins(fault),
-            Happening::FaultTriggered(fault, machine) => self.fault_triggered(fault, machine),
+            Happening::FaultTriggered { fault, machine } => self.fault_triggered(fault, machine),
             Happening::FaultEnds(fault) => self.fault_ends(fault),
             Happening::Outage(machine, style, down_ms) => self.power_loss(machine, style, down_ms),
             Happening::Look => self.look(),
