@@ -1,6 +1,6 @@
 //! Every seed and plan of SEEDS.md is replayed: what it found stays found.
 
-use ringseed_sim::seeds::{Run, parse};
+use ringseed_sim::seeds::{Replay, parse};
 use ringseed_sim::{Plan, RunOptions, run_plan, run_seed};
 use std::path::Path;
 
@@ -11,9 +11,9 @@ fn every_seed_that_found_a_bug_is_clean_now() {
     let lines = parse(&text).unwrap_or_else(|wrong| panic!("SEEDS.md: {wrong}"));
     let mut broken = Vec::new();
     for line in &lines {
-        let (outcome, argument) = match &line.run {
-            Run::Seed(seed) => (run_seed(*seed), format!("--seed {seed}")),
-            Run::Plan(path) => {
+        let (outcome, argument) = match &line.replay {
+            Replay::Seed(seed) => (run_seed(*seed), format!("--seed {seed}")),
+            Replay::Plan(path) => {
                 let text = std::fs::read_to_string(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
                 let plan: Plan = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path} holds no plan: {e}"));
                 (run_plan(&plan, RunOptions::default()), format!("--plan {path}"))

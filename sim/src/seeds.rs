@@ -15,7 +15,7 @@ pub const PLANS: &str = "tests/plans/";
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeedLine {
-    pub run: Run,
+    pub replay: Replay,
     /// The commit that fixed it, abbreviated; 7 to 40 hex digits.
     pub commit: String,
     /// "P1" to "P8".
@@ -25,17 +25,17 @@ pub struct SeedLine {
 
 /// What to replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Run {
+pub enum Replay {
     Seed(u64),
     /// A path from the repository's root.
     Plan(String),
 }
 
-impl fmt::Display for Run {
+impl fmt::Display for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Run::Seed(seed) => write!(f, "{seed}"),
-            Run::Plan(path) => write!(f, "{path}"),
+            Replay::Seed(seed) => write!(f, "{seed}"),
+            Replay::Plan(path) => write!(f, "{path}"),
         }
     }
 }
@@ -60,11 +60,11 @@ pub fn parse(text: &str) -> Result<Vec<SeedLine>, String> {
 fn row(line: &str) -> Result<SeedLine, String> {
     let inner = line.strip_prefix('|').and_then(|line| line.strip_suffix('|')).ok_or("a row begins and ends with |")?;
     let cells: Vec<&str> = inner.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-    let [run, commit, promise, cause] = cells[..] else { return Err(format!("{} cells; 4 were expected", cells.len())) };
-    let run = match run.parse() {
-        Ok(seed) => Run::Seed(seed),
-        Err(_) if run.starts_with(PLANS) && !run.contains("..") => Run::Plan(run.to_owned()),
-        Err(_) => return Err(format!("{run:?} is neither a seed (a number) nor a file under {PLANS}")),
+    let [replay, commit, promise, cause] = cells[..] else { return Err(format!("{} cells; 4 were expected", cells.len())) };
+    let replay = match replay.parse() {
+        Ok(seed) => Replay::Seed(seed),
+        Err(_) if replay.starts_with(PLANS) && !replay.contains("..") => Replay::Plan(replay.to_owned()),
+        Err(_) => return Err(format!("{replay:?} is neither a seed (a number) nor a file under {PLANS}")),
     };
     if !(7..=40).contains(&commit.len()) || !commit.bytes().all(|c| c.is_ascii_hexdigit()) {
         return Err(format!("{commit:?} is not a commit (7 to 40 hex digits)"));
@@ -75,7 +75,7 @@ fn row(line: &str) -> Result<SeedLine, String> {
     if cause.is_empty() {
         return Err("the cause is missing".into());
     }
-    Ok(SeedLine { run, commit: commit.to_owned(), promise: promise.to_owned(), cause: cause.to_owned() })
+    Ok(SeedLine { replay, commit: commit.to_owned(), promise: promise.to_owned(), cause: cause.to_owned() })
 }
 
 #[cfg(test)]
@@ -91,8 +91,8 @@ mod tests {
         let read =
             parse(&table("| 42 | `3145871` | P1 | A cause. |\n| tests/plans/a.json | 3145871abc | P8 | Another. |")).unwrap();
         assert_eq!(read.len(), 2);
-        assert_eq!(read[0].run, Run::Seed(42));
-        assert_eq!(read[1].run, Run::Plan("tests/plans/a.json".into()));
+        assert_eq!(read[0].replay, Replay::Seed(42));
+        assert_eq!(read[1].replay, Replay::Plan("tests/plans/a.json".into()));
         assert_eq!(read[1].promise, "P8");
         assert_eq!(parse(&table("")).unwrap(), []);
     }

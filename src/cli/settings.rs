@@ -3,7 +3,7 @@
 use super::exit::Failure;
 use super::show::table;
 use crate::server;
-use crate::server::config::{self, Configuration, Resolved, SETTINGS, Setting, Sources};
+use crate::server::config::{self, ProcessSettings, Resolved, SETTINGS, Setting, Sources};
 use clap::{Arg, ArgMatches, Args, Command};
 use serde_json::json;
 use std::io::{self, Write};
@@ -92,7 +92,7 @@ pub fn resolve(args: &ServerArgs) -> Result<Resolved, Failure> {
 
 /// Runs one node until it is told to stop.
 pub fn server(args: &ServerArgs) -> Result<(), Failure> {
-    let Configuration { server: settings, log, log_format, .. } = resolve(args)?.configuration;
+    let ProcessSettings { server: settings, log, log_format, .. } = resolve(args)?.settings;
     super::log::start(&log, &log_format)?;
     if settings.peers.is_empty() && !server::was_used(&settings.data_dir) {
         return Err(Failure::Other(format!(

@@ -12,7 +12,7 @@ use super::{connection, folder};
 use crate::base::{ClusterId, Duration, NodeId};
 use crate::client::{Client, ClientOptions};
 use crate::node::Fatal;
-use crate::server::config::{self, Configuration, Resolved, SETTINGS, SetBy, Sources};
+use crate::server::config::{self, ProcessSettings, Resolved, SETTINGS, SetBy, Sources};
 use crate::server::private;
 use crate::server::{Server, ServerSettings, StartError, Stopper};
 use clap::Args;
@@ -75,8 +75,8 @@ pub fn up(args: &UpArgs) -> Result<(), Failure> {
     let directory = directory.canonicalize().unwrap_or(directory);
     let remembered = read_cluster(&directory)?;
     let resolved = resolve(args, remembered.as_ref())?;
-    let log = if resolved.value("log").set_by == SetBy::Default { "warn" } else { &resolved.configuration.log };
-    super::log::start(log, &resolved.configuration.log_format)?;
+    let log = if resolved.value("log").set_by == SetBy::Default { "warn" } else { &resolved.settings.log };
+    super::log::start(log, &resolved.settings.log_format)?;
 
     let runtime = connection::background_runtime(1)?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
@@ -110,7 +110,7 @@ fn resolve(args: &UpArgs, remembered: Option<&Cluster>) -> Result<Resolved, Fail
     let Some(cluster) = remembered else {
         if asked.value("replication_factor").set_by == SetBy::Default {
             let nodes = u64::from(args.nodes.unwrap_or(DEFAULT_NODES));
-            let most = u64::from(asked.configuration.server.cluster.replication_factor);
+            let most = u64::from(asked.settings.server.cluster.replication_factor);
             sources.flags.push(("replication_factor", nodes.min(most).to_string()));
         }
         return config::resolve(&sources).map_err(failure);
@@ -149,7 +149,7 @@ fn start(
     };
     for attempt in 1.. {
         cluster.write(directory)?;
-        match start_all(directory, &cluster, &resolved.configuration) {
+        match start_all(directory, &cluster, &resolved.settings) {
             Ok(servers) => return Ok((cluster, servers)),
             Err(StartError::Listen { error, .. }) if first_start && attempt < 5 && error.kind() == ErrorKind::AddrInUse => {
                 cluster = choose(directory, nodes, resolved)?;
@@ -197,7 +197,7 @@ fn choose(directory: &Path, nodes: u16, resolved: &Resolved) -> Result<Cluster, 
 const PORTS_TRIED: u16 = 500;
 
 /// Starts every node, or none.
-fn start_all(directory: &Path, cluster: &Cluster, configuration: &Configuration) -> Result<Vec<(NodeId, Server)>, StartError> {
+fn start_all(directory: &Path, cluster: &Cluster, settings: &ProcessSettings) -> Result<Vec<(NodeId, Server)>, StartError> {
     let peers: Vec<(NodeId, String)> =
         (1..).zip(&cluster.addresses).map(|(node, address)| (NodeId(node), address.clone())).collect();
     let mut servers: Vec<(NodeId, Server)> = Vec::new();
@@ -209,7 +209,7 @@ fn start_all(directory: &Path, cluster: &Cluster, configuration: &Configuration)
             data_dir: directory.join(format!("node-{node}")),
             peers: peers.clone(),
             servers_in_process: peers.len(),
-            ..configuration.server.clone()
+            ..settings.server.clone()
         };
         match Server::start(settings) {
             Ok(server) => servers.push((*node, server)),
@@ -370,7 +370,7 @@ mod tests {
         let cluster = choose(Path::new("/nowhere"), 2, &first).unwrap();
         assert_eq!((cluster.addresses.len(), cluster.settings["partitions"].as_str()), (2, "128"));
         let again = resolve(&args(Some(2), &[]), Some(&cluster)).unwrap();
-        assert_eq!(again.configuration.server.cluster.partitions, 128);
+        assert_eq!(again.settings.server.cluster.partitions, 128);
         assert!(resolve(&args(None, &[("partitions", "128")]), Some(&cluster)).is_ok());
         let changed = resolve(&args(None, &[("partitions", "64")]), Some(&cluster)).unwrap_err();
         assert!(changed.to_string().starts_with("--partitions: partitions was fixed as 128"), "{changed}");
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn a_small_cluster_replicates_as_far_as_it_can() {
         let factor = |nodes, flags: &[(&'static str, &str)]| {
-            resolve(&args(nodes, flags), None).unwrap().configuration.server.cluster.replication_factor
+            resolve(&args(nodes, flags), None).unwrap().settings.server.cluster.replication_factor
         };
         assert_eq!((factor(Some(1), &[]), factor(None, &[]), factor(Some(5), &[])), (1, 3, 3));
         assert_eq!(factor(Some(5), &[("replication_factor", "5")]), 5);

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// What a `ringseed server` process runs with.
 #[derive(Debug, Clone)]
-pub struct Configuration {
+pub struct ProcessSettings {
     pub server: ServerSettings,
     /// Zero: never.
     pub snapshot_interval: Duration,
@@ -30,9 +30,9 @@ pub struct Configuration {
     pub log_format: String,
 }
 
-impl Default for Configuration {
+impl Default for ProcessSettings {
     fn default() -> Self {
-        Configuration {
+        ProcessSettings {
             server: ServerSettings::default(),
             snapshot_interval: Duration::from_secs(60),
             log: "info".into(),
@@ -156,7 +156,7 @@ impl Sources {
 /// What holds, and where each value came from.
 #[derive(Debug, Clone)]
 pub struct Resolved {
-    pub configuration: Configuration,
+    pub settings: ProcessSettings,
     /// In the order of [`SETTINGS`].
     pub values: Vec<Effective>,
 }
@@ -175,7 +175,7 @@ pub struct Effective {
 /// All unknown names, all bad values (also those that a stronger source hides), and values that do not go together.
 pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigErrors> {
     let mut resolved = Resolved {
-        configuration: Configuration::default(),
+        settings: ProcessSettings::default(),
         values: SETTINGS
             .iter()
             .map(|setting| Effective { setting, text: setting.default_text(), set_by: SetBy::Default })
@@ -221,14 +221,14 @@ impl Resolved {
             None => errors.push(wrong(Problem::Value(format!("`{}`", text.escape_debug())))),
             Some(value) => {
                 self.values[at] = Effective { setting: &SETTINGS[at], text: value.text(), set_by };
-                (SETTINGS[at].set)(&mut self.configuration, value);
+                (SETTINGS[at].set)(&mut self.settings, value);
             }
         }
     }
 
     /// What no setting can be judged for alone.
     fn check_together(&self, errors: &mut Vec<ConfigError>) {
-        let server = &self.configuration.server;
+        let server = &self.settings.server;
         let mut conflict = |name: &str, why: String| {
             let set_by = self.value(name).set_by.clone();
             errors.push(ConfigError { name: Some(name.to_owned()), set_by, problem: Problem::Conflict(why) });
@@ -272,7 +272,7 @@ impl Resolved {
             let why = format!("({factor}) is more than there are initial members ({members}): so many replicas there cannot be");
             conflict("replication_factor", why);
         }
-        if let Some(part) = self.configuration.log.split(',').find(|part| !is_log_directive(part)) {
+        if let Some(part) = self.settings.log.split(',').find(|part| !is_log_directive(part)) {
             let why = format!(
                 "(`{}`) is no filter: expected off, error, warn, info, debug or trace, or a filter such as info,ringseed::server=debug",
                 part.escape_debug()
@@ -346,7 +346,7 @@ mod tests {
         let mut sources = sources(&[("weight", "4")], &[("RINGSEED_WEIGHT", "3"), ("RINGSEED_PARTITIONS", "256")]);
         sources.file = Some(file.0.clone());
         let resolved = resolve(&sources).unwrap();
-        let server = &resolved.configuration.server;
+        let server = &resolved.settings.server;
         assert_eq!((server.weight, server.cluster.partitions, server.zone.as_str()), (4, 256, "file"));
         let sources = ["weight", "partitions", "zone", "listen"].map(|name| resolved.value(name).set_by.to_string());
         assert_eq!(sources, ["--weight", "RINGSEED_PARTITIONS", &format!("{}:3", file.0.display()), "default"]);

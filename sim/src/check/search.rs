@@ -26,8 +26,8 @@ use std::collections::BTreeSet;
 pub(super) fn check(key: &Bytes, calls: &mut Calls<'_>, options: &Options) -> Result<bool, Violation> {
     calls.definite.sort_by_key(|call| call.start);
     let state = match options.initial {
-        Initial::Empty => Known::Is(None),
-        Initial::Anything => Known::Anything,
+        Initial::Empty => ItemState::Is(None),
+        Initial::Anything => ItemState::Anything,
     };
     let mut search = Search::new(calls, options.steps_max);
     match search.run(state) {
@@ -39,7 +39,7 @@ pub(super) fn check(key: &Bytes, calls: &mut Calls<'_>, options: &Options) -> Re
 
 /// What is known of the item's state. `Anything` only before it is first seen or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Known {
+enum ItemState {
     Anything,
     Is(Value),
 }
@@ -57,7 +57,7 @@ struct Event {
 struct Taken {
     choice: Choice,
     /// The state before it.
-    state: Known,
+    state: ItemState,
     /// It changed nothing: there is no other choice to go back to.
     forced: bool,
 }
@@ -79,7 +79,7 @@ struct Search<'c, 'a> {
     taken: Vec<Taken>,
     /// Of what is taken.
     hash: u128,
-    seen: BTreeSet<(u128, Known)>,
+    seen: BTreeSet<(u128, ItemState)>,
     steps: u64,
     /// The longest attempt: how many definite operations it placed, the state it reached, its last operations, and what was left.
     furthest: Option<Furthest>,
@@ -88,7 +88,7 @@ struct Search<'c, 'a> {
 
 struct Furthest {
     placed: usize,
-    state: Known,
+    state: ItemState,
     last: Vec<usize>,
     stuck: Vec<usize>,
 }
@@ -136,7 +136,7 @@ impl<'c, 'a> Search<'c, 'a> {
     }
 
     /// `None` when the bound on steps was reached.
-    fn run(&mut self, mut state: Known) -> Option<bool> {
+    fn run(&mut self, mut state: ItemState) -> Option<bool> {
         let mut from = None;
         while self.events[HEAD].next != HEAD {
             self.steps = self.steps.checked_sub(1)?;
@@ -164,7 +164,7 @@ impl<'c, 'a> Search<'c, 'a> {
 
     /// The next operation to let take effect, behind the choice `from`; the state after it; and whether it is the only sensible
     /// one.
-    fn choose(&mut self, state: Known, from: Option<Choice>) -> Option<(Choice, Known, bool)> {
+    fn choose(&mut self, state: ItemState, from: Option<Choice>) -> Option<(Choice, ItemState, bool)> {
         if from.is_none()
             && let Some(place) = self.silent(state)
         {
@@ -206,11 +206,11 @@ impl<'c, 'a> Search<'c, 'a> {
     }
 
     /// An operation that may take effect now and changes nothing.
-    fn silent(&mut self, state: Known) -> Option<usize> {
+    fn silent(&mut self, state: ItemState) -> Option<usize> {
         let mut place = self.events[HEAD].next;
         while place != HEAD && self.events[place].end.is_some() {
             let step = &self.definite[self.events[place].call].step;
-            if !matches!(step, Step::Write { .. }) && state != Known::Anything && effect(step, state, self.table).is_some() {
+            if !matches!(step, Step::Write { .. }) && state != ItemState::Anything && effect(step, state, self.table).is_some() {
                 return Some(place);
             }
             place = self.events[place].next;
@@ -227,7 +227,7 @@ impl<'c, 'a> Search<'c, 'a> {
         self.definite[self.events[place].call].end
     }
 
-    fn is_new(&mut self, choice: Choice, state: Known) -> bool {
+    fn is_new(&mut self, choice: Choice, state: ItemState) -> bool {
         let hash = self.hash ^ self.mark(choice);
         self.seen.insert((hash, state))
     }
@@ -242,7 +242,7 @@ impl<'c, 'a> Search<'c, 'a> {
         u128::from(checksum(1, &bytes)) << 64 | u128::from(checksum(2, &bytes))
     }
 
-    fn take(&mut self, choice: Choice, state: Known, forced: bool) {
+    fn take(&mut self, choice: Choice, state: ItemState, forced: bool) {
         self.hash ^= self.mark(choice);
         match choice {
             Choice::Definite(place) => {
@@ -282,7 +282,7 @@ impl<'c, 'a> Search<'c, 'a> {
     }
 
     /// Keeps the longest attempt, for the message.
-    fn remember(&mut self, state: Known) {
+    fn remember(&mut self, state: ItemState) {
         if self.furthest.as_ref().is_some_and(|furthest| furthest.placed >= self.placed) {
             return;
         }
@@ -303,8 +303,8 @@ impl<'c, 'a> Search<'c, 'a> {
     fn explain(&self, key: &Bytes) -> Violation {
         let Some(furthest) = &self.furthest else { unreachable!("a search that fails was stuck somewhere") };
         let state = match furthest.state {
-            Known::Anything => "not known".into(),
-            Known::Is(value) => self.table.show(value),
+            ItemState::Anything => "not known".into(),
+            ItemState::Is(value) => self.table.show(value),
         };
         let stuck = furthest.stuck.len();
         let what = format!(
@@ -329,11 +329,13 @@ fn change(call: &Call<'_>) -> Change {
 }
 
 /// The state after the operation, when it may take effect in `state`. Versions have no say.
-fn effect(step: &Step, state: Known, table: &mut Table) -> Option<Known> {
+fn effect(step: &Step, state: ItemState, table: &mut Table) -> Option<ItemState> {
     match step {
-        Step::Read { value, .. } => (state == Known::Anything || state == Known::Is(*value)).then_some(Known::Is(*value)),
+        Step::Read { value, .. } => {
+            (state == ItemState::Anything || state == ItemState::Is(*value)).then_some(ItemState::Is(*value))
+        }
         Step::Failed { condition, present, .. } => {
-            let Known::Is(value) = state else { return Some(state) };
+            let ItemState::Is(value) = state else { return Some(state) };
             let failed = match condition {
                 When::Always => false,
                 When::Value(id) => value != Some(*id),
@@ -348,24 +350,24 @@ fn effect(step: &Step, state: Known, table: &mut Table) -> Option<Known> {
     }
 }
 
-fn apply(change: Change, state: Known, table: &mut Table, result: Option<Value>) -> Option<Known> {
+fn apply(change: Change, state: ItemState, table: &mut Table, result: Option<Value>) -> Option<ItemState> {
     match change {
-        Change::Put(id, when) => holds(when, state).then_some(Known::Is(Some(id))),
-        Change::Delete(when) => holds(when, state).then_some(Known::Is(None)),
+        Change::Put(id, when) => holds(when, state).then_some(ItemState::Is(Some(id))),
+        Change::Delete(when) => holds(when, state).then_some(ItemState::Is(None)),
         Change::Increment(by) => {
             let value = match state {
-                Known::Anything => return Some(result.map_or(Known::Anything, Known::Is)),
-                Known::Is(value) => value,
+                ItemState::Anything => return Some(result.map_or(ItemState::Anything, ItemState::Is)),
+                ItemState::Is(value) => value,
             };
             let number = value.map_or(Some(0), |id| table.number(id))?;
             let sum: Id = table.id(&Data::of_number(number.checked_add(by)?));
-            (result.is_none() || result == Some(Some(sum))).then_some(Known::Is(Some(sum)))
+            (result.is_none() || result == Some(Some(sum))).then_some(ItemState::Is(Some(sum)))
         }
     }
 }
 
-fn holds(when: When, state: Known) -> bool {
-    let Known::Is(value) = state else { return true };
+fn holds(when: When, state: ItemState) -> bool {
+    let ItemState::Is(value) = state else { return true };
     match when {
         When::Always => true,
         When::Value(id) => value == Some(id),

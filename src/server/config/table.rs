@@ -1,7 +1,7 @@
 //! The one table of settings. Flags, environment variables, file keys, help texts, `ringseed config` and the table in the README
 //! all come from it; a setting is added here and nowhere else.
 
-use super::Configuration;
+use super::ProcessSettings;
 use super::text::{Shape, Value};
 use crate::base::limits::{PARTITIONS_MAX, REPLICATION_FACTOR_MAX};
 use crate::base::{Duration, NodeId};
@@ -14,8 +14,8 @@ pub struct Setting {
     pub help: &'static str,
     /// Fixed when the cluster forms: every initial member must have the same.
     pub of_cluster: bool,
-    pub(super) get: fn(&Configuration) -> Value,
-    pub(super) set: fn(&mut Configuration, Value),
+    pub(super) get: fn(&ProcessSettings) -> Value,
+    pub(super) set: fn(&mut ProcessSettings, Value),
 }
 
 impl core::fmt::Debug for Setting {
@@ -37,7 +37,7 @@ impl Setting {
 
     /// The value that holds when no source gives another.
     pub fn default_text(&self) -> String {
-        (self.get)(&Configuration::default()).text()
+        (self.get)(&ProcessSettings::default()).text()
     }
 }
 
@@ -251,9 +251,9 @@ mod tests {
         for setting in SETTINGS {
             let text = setting.default_text();
             let value = setting.shape.parse(&text).unwrap_or_else(|| panic!("{}: {text:?}", setting.name));
-            let mut configuration = Configuration::default();
-            (setting.set)(&mut configuration, value.clone());
-            assert_eq!((setting.get)(&configuration), value, "{}", setting.name);
+            let mut settings = ProcessSettings::default();
+            (setting.set)(&mut settings, value.clone());
+            assert_eq!((setting.get)(&settings), value, "{}", setting.name);
         }
     }
 
