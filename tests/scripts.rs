@@ -1,16 +1,16 @@
-//! Interaction scripts: small text files that drive a few members of one group, message by message, and hold what each of them said.
+//! Interaction scripts: small text files that drive a few whole nodes, message by message, and hold what each of them said.
 //!
-//! After etcd-raft's interaction-driven tests. A file in `tests/scripts/` is a row of blocks: comments, commands, a line `----`, and the output that the
-//! commands must give. `RINGSEED_REWRITE=1 cargo test --test scripts` writes the output that they do give; it is then *read*, against Raft and
-//! the rules that the modules' docs state, like any other change.
+//! After etcd-raft's interaction-driven tests. A file in `tests/scripts/` is a row of blocks: comments, commands, a line `----`, and
+//! the output that the commands must give. `RINGSEED_REWRITE=1 cargo test --test scripts` writes the output that they do give. It is
+//! then *read*, against Raft and the rules that the modules' docs state, like any other change.
 //!
-//! Replica, store, liveness, gateway and the durability gate are the real ones. A member's log is a list: it places a record at once, and is made durable
-//! by the script. Messages, time and heartbeats move only when a command says so.
+//! Each member is a [`Node`](ringseed::node::Node) as the server and the simulator drive it. Its disk does what the log asked when the
+//! script says so. Messages, time and heartbeats move only when a command says so.
 //!
 //! | command | |
 //! |---|---|
-//! | `nodes 3` | begin with so many members, all empty |
-//! | `given 2 terms 1*3,2 [term 3] [commit 1] [lossy]` | begin member 2 again, with a log of such entries |
+//! | `nodes 3 [partitions 2] [preferred 2] [relaxed]` | begin with so many members, which have formed a cluster and are empty. Member 1, or the one named, leads the first partition by preference, the first of the others the second |
+//! | `given 2 terms 1*3,2 [term 3] [commit 1] [lossy]` | begin member 2 again, with a log of such entries; it has been up for D |
 //! | `time 200` | the clocks go on by 200 ms; nothing else happens |
 //! | `timer 1` | member 1 looks at the clock |
 //! | `heartbeat 1 2 [unanswered]` | member 1's heartbeat reaches member 2, and the answer comes back |
@@ -18,28 +18,32 @@
 //! | `deliver 1->2 Vote` | these messages arrive; a side or the kind may be left out; `all` |
 //! | `drop 1->2 Vote` | these do not |
 //! | `keep 1->2 Append as late` | these do later, each time that `deliver late` says so; `copy` leaves the original under way |
-//! | `durable 1`, `written 1` | what member 1 has logged is durable; may be acknowledged without being durable (relaxed syncing) |
+//! | `durable 1`, `written 1` | what member 1 has logged is synced; is only written (relaxed syncing) |
 //! | `settle` | everything is made durable and delivered until nothing is left, but over cut links |
+//! | `replicate` | the same for what replicas say to each other alone: requests and answers between nodes stay under way |
 //! | `cut 1 2`, `cut 3`, `heal` | the link between the two, all of one's, is down; all are up |
-//! | `restart 2 [lossy]` | what member 2 has not made durable is lost, and it begins another life |
-//! | `elect 1` | heartbeats, timers and `settle`, until member 1 leads; says only who leads and what clients are told |
+//! | `restart 2` | what member 2 has not synced is lost, and it begins another epoch |
+//! | `elect 1 [partition 2]` | heartbeats, timers and `settle`, until member 1 leads; says only which node leads and what clients are told |
 //! | `quiet COMMAND` | the same brevity for another command |
-//! | `transfer 1` | member 1 is to hand over its leadership |
 //! | `put 1 k=v as w`, `increment 1 k by 2 as w`, `delete 1 k as w`, `get 1 k as r` | a client's request to member 1, called w or r. Conditions: `if-absent`, `if-present`, `if-version=4`, `if-value=x`; also `all`, `eventual`, `within=500` (ms) |
-//! | `cold 1`, `values 1 [corrupt]` | member 1's values are on its disk alone; what it asked the disk for comes |
-//! | `state` | how each member stands |
+//! | `transact 1 a=1, b=2, +c, ?d as t` | a transaction, sent to member 1: puts, increments by one, reads; `token=x` |
+//! | `cold 1`, `values 1 [corrupt]` | member 1's values stay on its disk; what was asked of them comes |
+//! | `rebalance 1` | heartbeats and timers, until member 1 asks the preferred leader to take over |
+//! | `state` | how each replica stands |
 
-#[path = "scripts/member.rs"]
-mod member;
+#[path = "scripts/machine.rs"]
+mod machine;
 #[path = "scripts/say.rs"]
 mod say;
 
 use bytes::Bytes;
-use member::{Mail, Member, SUPPORT, Stage, Work};
-use ringseed::base::{ConnId, Duration, Epoch, Index, NodeId, Time, Version};
+use machine::{Machine, Mail, SUPPORT, Setup, Stage};
+use ringseed::base::{ConnId, Duration, GroupId, NodeId, Time, Version};
 use ringseed::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody};
-use ringseed::msg::peer::{Heartbeat, PeerMessage};
-use ringseed::{gateway, replica};
+use ringseed::msg::peer::PeerMessage;
+use ringseed::msg::transaction::{Transaction, TransactionItem};
+use ringseed::node::Event;
+use say::Lines;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -69,7 +73,7 @@ fn every_script_says_what_its_file_holds() {
 
 /// The script with the output that its commands give.
 fn play(file: &str, script: &str) -> String {
-    let mut world = World::default();
+    let mut world = World::new();
     let mut blocks = Vec::new();
     for block in script.trim_end().split("\n\n") {
         let Some((commands, _)) = block.split_once("\n----") else {
@@ -100,9 +104,11 @@ impl Drop for Reached<'_> {
     }
 }
 
-#[derive(Default)]
+/// When a story begins: late enough for a member to have been up for a while.
+const BEGINNING: Time = Time::from_millis(10_000);
+
 struct World {
-    members: BTreeMap<NodeId, Member>,
+    members: BTreeMap<NodeId, Machine>,
     stage: Stage,
     kept: BTreeMap<String, Vec<Mail>>,
     /// Pairs, the lower first.
@@ -110,13 +116,18 @@ struct World {
 }
 
 impl World {
+    fn new() -> World {
+        let stage = Stage { now: BEGINNING, lines: Lines::default(), pool: Vec::new() };
+        World { members: BTreeMap::new(), stage, kept: BTreeMap::new(), cut: BTreeSet::new() }
+    }
+
     fn obey(&mut self, command: &str) {
         let words: Vec<&str> = command.split_whitespace().collect();
         let (quiet, words) = if words[0] == "quiet" { (true, &words[1..]) } else { (false, &words[..]) };
         self.stage.lines.quiet = quiet;
         let arguments = &words[1..];
         match words[0] {
-            "nodes" => self.begin(number(arguments[0])),
+            "nodes" => self.begin(arguments),
             "given" => self.given(arguments),
             "time" => self.stage.now = self.stage.now + Duration::from_millis(number(arguments[0])),
             "heartbeat" => self.heartbeat(node(arguments[0]), node(arguments[1]), !arguments.contains(&"unanswered")),
@@ -124,13 +135,15 @@ impl World {
             "deliver" => self.deliver(arguments),
             "drop" => drop(self.select(arguments)),
             "keep" | "copy" => self.keep(arguments, words[0] == "copy"),
-            "settle" => self.settle(),
+            "settle" => self.settle(|_| true),
+            "replicate" => self.settle(|message| matches!(message, PeerMessage::Replica(..))),
             "cut" => self.cut(arguments),
             "heal" => self.cut.clear(),
-            "elect" => self.elect(node(arguments[0])),
+            "elect" => self.elect(node(arguments[0]), after(arguments, "partition").map_or(1, number) as u32),
             "state" => self.state(),
-            "restart" => self.restart(node(arguments[0]), arguments.contains(&"lossy")),
-            on_one => self.on_one(on_one, node(arguments[0]), arguments),
+            "rebalance" => self.rebalance(node(arguments[0])),
+            "restart" => self.replace(node(arguments[0]), Machine::restart),
+            on_one => self.on_one(on_one, node(arguments[0]), &arguments[1..]),
         }
         self.flush();
     }
@@ -140,16 +153,16 @@ impl World {
         let member = self.members.get_mut(&to).expect("there is such a member");
         let stage = &mut self.stage;
         match command {
-            "timer" => member.on_timer(stage),
+            "timer" => member.step(stage, Event::Timer),
+            "stop" => member.step(stage, Event::Stop),
             "durable" => member.on_log_progress(stage, true),
             "written" => member.on_log_progress(stage, false),
-            "cold" => member.empty_cache(),
+            "cold" => member.cool(),
             "values" => member.on_values(stage, arguments.contains(&"corrupt")),
-            "transfer" => member.run(stage, Work::Replica(replica::In::Transfer)),
             _ => {
-                let (name, request) = request(command, &arguments[1..]);
+                let (name, request) = request(command, arguments);
                 let connection = stage.lines.connect(name);
-                member.run(stage, Work::Gateway(gateway::In::Request(ConnId(connection), request)));
+                member.step(stage, Event::Client(ConnId(connection), request));
             }
         }
     }
@@ -158,73 +171,61 @@ impl World {
         self.members.values_mut().for_each(|member| member.flush(&mut self.stage));
     }
 
-    /// Another story: all that was is gone, but for the time.
-    fn begin(&mut self, count: u64) {
-        *self = World { stage: std::mem::take(&mut self.stage), ..World::default() };
-        self.stage.pool.clear();
-        let voters: Vec<NodeId> = (1..=count as u16).map(NodeId).collect();
-        for id in &voters {
-            let mut member = Member::boot(*id, Epoch(1), &voters, Vec::new(), Time::ZERO, false);
-            member.drain(&mut self.stage);
-            self.members.insert(*id, member);
+    /// Another story: all that was is gone, but for the time. The cluster forms, and its members let each other in.
+    fn begin(&mut self, arguments: &[&str]) {
+        let members = number(arguments[0]) as u16;
+        let partitions = after(arguments, "partitions").map_or(1, number) as u32;
+        let preferred = after(arguments, "preferred").map_or(NodeId(1), node);
+        let setup = Setup { members, partitions, preferred, relaxed: arguments.contains(&"relaxed") };
+        let mut lines = std::mem::take(&mut self.stage.lines);
+        lines.partitions = partitions;
+        lines.quiet = true;
+        *self = World { stage: Stage { now: self.stage.now, lines, pool: Vec::new() }, ..World::new() };
+        for id in (1..=members).map(NodeId) {
+            let machine = Machine::begin(id, setup, self.stage.now);
+            self.stage.lines.knows_epoch(id, machine.node.epoch(), Some(1));
+            self.members.insert(id, machine);
         }
+        self.settle(|_| true);
+        assert!(self.members.values().all(|member| member.node.cluster().is_some()), "the cluster has formed");
+        self.heartbeats();
+        // Long enough for every promise to have ended. No timer has run: nobody campaigns.
+        self.stage.now = self.stage.now + SUPPORT * 2;
     }
 
     fn given(&mut self, arguments: &[&str]) {
         self.stage.lines.quiet = true;
-        let after = |word: &str| arguments.iter().position(|found| *found == word).map(|at| arguments[at + 1]);
-        let runs = after("terms").expect("terms").split(',').filter(|run| *run != "none");
+        let runs = after(arguments, "terms").expect("terms").split(',').filter(|run| *run != "none");
         let runs = runs.map(|run| run.split_once('*').unwrap_or((run, "1")));
         let terms: Vec<u64> = runs.flat_map(|(term, count)| vec![number(term); number(count) as usize]).collect();
-        let last = terms.last().copied().unwrap_or(0);
-        let log = member::log_of(&terms, after("term").map_or(last, number), after("commit").map_or(0, number));
-        let voters: Vec<NodeId> = self.members.keys().copied().collect();
-        let id = node(arguments[0]);
-        let mut member = Member::boot(id, Epoch(1), &voters, log, Time::ZERO, arguments.contains(&"lossy"));
-        member.drain(&mut self.stage);
-        self.members.insert(id, member);
+        let term = after(arguments, "term").map_or(terms.last().copied().unwrap_or(0), number);
+        let (commit, lossy) = (after(arguments, "commit").map_or(0, number), arguments.contains(&"lossy"));
+        self.replace(node(arguments[0]), |member, stage| member.given(stage, &terms, term, commit, lossy));
     }
 
-    fn restart(&mut self, id: NodeId, lossy: bool) {
-        let voters: Vec<NodeId> = self.members.keys().copied().collect();
-        let old = &self.members[&id];
-        let log = old.log[..old.durable.0 as usize].to_vec();
-        let mut member = Member::boot(id, old.epoch.next(), &voters, log, self.stage.now + SUPPORT, lossy);
-        member.drain(&mut self.stage);
+    fn replace(&mut self, id: NodeId, other: impl FnOnce(Machine, &mut Stage) -> Machine) {
+        let member = self.members.remove(&id).expect("there is such a member");
+        let member = other(member, &mut self.stage);
         self.members.insert(id, member);
     }
 
     fn heartbeat(&mut self, from: NodeId, to: NodeId, answered: bool) {
-        let sender = &self.members[&from];
-        let heartbeat = PeerMessage::Heartbeat(Heartbeat {
-            sent: self.stage.now.0,
-            durable: sender.durable,
-            began: Default::default(),
-            previous: Default::default(),
-            disk: Default::default(),
-            clock_ms: 0,
-            detours: Vec::new(),
-            epochs: Vec::new(),
-        });
-        let mail = Mail { from, epoch: sender.epoch, to, message: heartbeat };
-        let supporter = self.members.get_mut(&to).expect("there is such a member");
-        supporter.receive(&mut self.stage, mail);
-        let reply = supporter.heartbeat_reply.take();
-        let epoch = supporter.epoch;
-        if let Some(message) = reply.filter(|_| answered) {
-            let mail = Mail { from: to, epoch, to: from, message };
-            self.members.get_mut(&from).expect("it sent").receive(&mut self.stage, mail);
-        }
-        self.flush();
+        self.beat(&[(from, to)], answered);
     }
 
+    /// All at the same instant, and then the answers.
     fn heartbeats(&mut self) {
         let ids: Vec<NodeId> = self.members.keys().copied().collect();
-        for (from, to) in ids.iter().flat_map(|from| ids.iter().map(move |to| (*from, *to))) {
-            if from != to && !self.is_cut(from, to) {
-                self.heartbeat(from, to, true);
-            }
-        }
+        let pairs = ids.iter().flat_map(|from| ids.iter().map(move |to| (*from, *to)));
+        let pairs: Vec<(NodeId, NodeId)> = pairs.filter(|(from, to)| from != to && !self.is_cut(*from, *to)).collect();
+        self.beat(&pairs, true);
+    }
+
+    fn beat(&mut self, pairs: &[(NodeId, NodeId)], answered: bool) {
+        let heartbeats = pairs.iter().map(|(from, to)| self.members[from].heartbeat(self.stage.now, *to)).collect();
+        self.receive(heartbeats);
+        let replies: Vec<Mail> = self.members.values_mut().flat_map(Machine::take_heartbeat_replies).collect();
+        self.receive(replies.into_iter().filter(|_| answered).collect());
     }
 
     fn is_cut(&self, a: NodeId, b: NodeId) -> bool {
@@ -280,72 +281,88 @@ impl World {
         self.kept.insert(arguments[at + 1].into(), mails);
     }
 
-    fn settle(&mut self) {
+    /// Everything is made durable and delivered, of the messages that are wanted, until nothing is left.
+    fn settle(&mut self, wanted: impl Fn(&PeerMessage) -> bool) {
         loop {
-            for member in self.members.values_mut().filter(|member| member.log.len() as u64 > member.durable.0) {
-                member.on_log_progress(&mut self.stage, true);
-            }
             self.flush();
+            let busy: Vec<NodeId> = self.members.iter().filter(|(_, member)| !member.is_durable()).map(|(id, _)| *id).collect();
+            for id in &busy {
+                self.members.get_mut(id).expect("found").on_log_progress(&mut self.stage, true);
+            }
             let cut = self.cut.clone();
-            let open = |mail: &mut Mail| !cut.contains(&(mail.from.min(mail.to), mail.from.max(mail.to)));
+            let open =
+                |mail: &mut Mail| wanted(&mail.message) && !cut.contains(&(mail.from.min(mail.to), mail.from.max(mail.to)));
             let mails: Vec<Mail> = self.stage.pool.extract_if(.., open).collect();
-            let is_durable = |member: &Member| member.log.len() as u64 == member.durable.0;
-            if mails.is_empty() && self.members.values().all(is_durable) {
+            if mails.is_empty() && busy.is_empty() {
                 return;
             }
             self.receive(mails);
         }
     }
 
-    fn elect(&mut self, id: NodeId) {
+    fn elect(&mut self, id: NodeId, partition: u32) {
         self.stage.lines.quiet = true;
         for _ in 0..20 {
             self.stage.now = self.stage.now + Duration::from_millis(200);
             self.heartbeats();
             self.on_one("timer", id, &[]);
-            self.settle();
-            if self.members[&id].replica.leads() {
+            self.settle(|_| true);
+            let replicas = self.members.get_mut(&id).expect("there is such a member").replicas(self.stage.now);
+            if replicas.iter().any(|(probe, _)| probe.group == GroupId(partition) && probe.leads) {
                 // Time for all to learn what is committed.
                 self.stage.now = self.stage.now + Duration::from_millis(10);
                 self.on_one("timer", id, &[]);
-                self.settle();
+                self.settle(|_| true);
                 return;
             }
         }
         self.stage.lines.news(format!("{id} cannot be elected"));
     }
 
-    fn state(&mut self) {
-        for (id, member) in &mut self.members {
-            let (leader, term) = member.replica.known_leader();
-            let role = match leader {
-                Some(leader) if leader == *id && member.has_lease(self.stage.now) => "leads with a lease".into(),
-                Some(leader) if leader == *id => "leads without a lease".into(),
-                Some(leader) => format!("follows {leader}"),
-                None => "knows no leader".into(),
-            };
-            let replica = &member.replica;
-            let log = replica.log();
-            let mut runs: Vec<(u64, u64)> = Vec::new();
-            for term in (1..=log.last_index().0).filter_map(|index| log.term_at(Index(index))) {
-                match runs.last_mut().filter(|(last, _)| *last == term.0) {
-                    Some((_, count)) => *count += 1,
-                    None => runs.push((term.0, 1)),
-                }
+    fn rebalance(&mut self, id: NodeId) {
+        self.stage.lines.quiet = true;
+        let asks = |mail: &Mail| mail.from == id && say::kind(&mail.message) == "TimeoutNow";
+        for _ in 0..200 {
+            self.stage.now = self.stage.now + Duration::from_millis(100);
+            self.heartbeats();
+            self.on_one("timer", id, &[]);
+            self.flush();
+            if let Some(asked) = self.stage.pool.iter().find(|mail| asks(mail)).cloned() {
+                self.stage.lines.quiet = false;
+                self.stage.lines.message(&asked);
+                return;
             }
-            let run = |(term, count): &(u64, u64)| if *count == 1 { format!("{term}") } else { format!("{term}*{count}") };
-            let terms: Vec<String> = runs.iter().map(run).collect();
-            let term = term.max(replica.term());
-            self.stage.lines.news(format!("{id} {role}, term {term}, log [{}], commit {}", terms.join(","), replica.commit()));
+            self.settle(|_| true);
+        }
+        self.stage.lines.news(format!("{id} keeps the leadership"));
+    }
+
+    fn state(&mut self) {
+        let now = self.stage.now;
+        for (id, member) in &mut self.members {
+            for (probe, log) in member.replicas(now) {
+                let role = match probe.leader {
+                    _ if probe.leads && probe.has_lease => "leads with a lease".into(),
+                    _ if probe.leads => "leads without a lease".into(),
+                    Some(leader) => format!("follows {leader}"),
+                    None => "knows no leader".into(),
+                };
+                let of = self.stage.lines.group(probe.group);
+                self.stage.lines.news(format!("{id} {role}, term {}, log [{log}], commit {}{of}", probe.term, probe.commit));
+            }
         }
     }
+}
+
+/// The word behind another.
+fn after<'a>(arguments: &[&'a str], word: &str) -> Option<&'a str> {
+    arguments.iter().position(|found| *found == word).map(|at| arguments[at + 1])
 }
 
 /// A client's request, and what the script calls it.
 fn request<'a>(verb: &str, arguments: &[&'a str]) -> (&'a str, Request) {
     let option = |name: &str| arguments.iter().find_map(|word| word.strip_prefix(name));
     let bytes = |text: &str| Bytes::from(text.to_owned());
-    let after = |word: &str| arguments.iter().position(|found| *found == word).map(|at| arguments[at + 1]);
     let acknowledge = if arguments.contains(&"all") { Acknowledge::All } else { Acknowledge::Quorum };
     let condition = match (option("if-version="), option("if-value=")) {
         (Some(version), _) => Condition::Version(Version(number(version))),
@@ -354,18 +371,30 @@ fn request<'a>(verb: &str, arguments: &[&'a str]) -> (&'a str, Request) {
         _ if arguments.contains(&"if-present") => Condition::Present,
         _ => Condition::None,
     };
+    let timeout_ms = option("within=").map_or(10_000, number) as u32;
+    let name = after(arguments, "as").expect("as NAME");
+    if verb == "transact" {
+        let items = arguments.iter().take_while(|word| **word != "as" && !word.starts_with("token="));
+        let item = |word: &&str| match (word.trim_end_matches(','), word.trim_end_matches(',').split_once('=')) {
+            (_, Some((key, value))) => TransactionItem::put(bytes(key), bytes(value)),
+            (word, _) if word.starts_with('+') => TransactionItem::increment(bytes(&word[1..]), 1),
+            (word, _) if word.starts_with('?') => TransactionItem::read(bytes(&word[1..])),
+            (word, _) => panic!("`{word}` is no item"),
+        };
+        let transaction = Transaction { items: items.map(item).collect(), token: option("token=").map(bytes) };
+        return (name, Request { id: 1, timeout_ms, body: RequestBody::Transact(transaction) });
+    }
     let (key, value) = arguments[0].split_once('=').unwrap_or((arguments[0], ""));
     let action = match verb {
         "put" => Action::Put { value: bytes(value), condition, acknowledge },
         "delete" => Action::Delete { condition, acknowledge },
-        "increment" => Action::Increment { by: number(after("by").expect("by how much")) as i64, acknowledge },
+        "increment" => Action::Increment { by: number(after(arguments, "by").expect("by how much")) as i64, acknowledge },
         "get" if arguments.contains(&"eventual") => Action::Get { consistency: Consistency::Eventual },
         "get" => Action::Get { consistency: Consistency::Strong },
         _ => panic!("no such command"),
     };
-    let timeout_ms = option("within=").map_or(10_000, number) as u32;
     let body = RequestBody::Operation(Operation { key: bytes(key), action });
-    (after("as").expect("as NAME"), Request { id: 1, timeout_ms, body })
+    (name, Request { id: 1, timeout_ms, body })
 }
 
 fn node(word: &str) -> NodeId {

@@ -153,8 +153,6 @@ pub enum In {
     Entry(u64, Option<Entry>),
     /// Its turn has come to campaign, if it still wants to.
     Turn,
-    /// Hand the leadership to another, if there is one that can take it.
-    Transfer,
     /// The node stops: hand the leadership over, to one after the other until one takes it, and do not stand any more.
     Stop,
     /// The end of a round of steps: send what was proposed.
@@ -425,7 +423,6 @@ impl Actor for Replica {
             In::Recovered(peer) => self.on_recovered(cx, peer),
             In::Entry(tag, entry) => self.on_entry_read(cx, tag, entry, out),
             In::Turn => self.on_turn(cx, out),
-            In::Transfer => self.on_transfer(cx, out),
             In::Stop => self.on_stop(cx, out),
             In::Flush => self.send_appends(cx, out),
             In::Timer => self.on_timer(cx, out),

@@ -1,10 +1,12 @@
 //! How a script's output reads.
 
-use super::member::Logged;
-use ringseed::base::{Epoch, Index, NodeId, Term};
+use super::machine::Mail;
+use ringseed::base::{Epoch, GroupId, Index, NodeId, Term};
 use ringseed::msg::client::{Action, ResponseBody};
 use ringseed::msg::log::{Entry, Fact};
 use ringseed::msg::peer::{AppendOutcome, LeaderHint, Outcome, PeerMessage, ReplicaMessage, Task, VoteReply, VoteRequest};
+use ringseed::msg::transaction::{TransactionAction, TransactionFact, TransactionId, Vote};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 /// What was said so far under one command block.
@@ -15,6 +17,11 @@ pub struct Lines {
     pub quiet: bool,
     /// What scripts call their requests, by connection.
     names: Vec<String>,
+    /// Epochs by number: a node's first is 1. And the number of each node's last.
+    epochs: BTreeMap<Epoch, u64>,
+    last_epochs: BTreeMap<NodeId, u64>,
+    /// With more than one, lines say which is meant.
+    pub partitions: u32,
 }
 
 impl Lines {
@@ -54,18 +61,52 @@ pub fn kind(message: &PeerMessage) -> String {
     }
 }
 
-pub fn message(from: NodeId, to: NodeId, message: &PeerMessage) -> String {
-    let body = match message {
-        PeerMessage::Replica(_, message) => match message {
+impl Lines {
+    /// A node is in this epoch: of this number, or the next.
+    pub fn knows_epoch(&mut self, node: NodeId, epoch: Epoch, number: Option<u64>) {
+        let last = self.last_epochs.entry(node).or_default();
+        *last = number.unwrap_or(*last + 1);
+        self.epochs.insert(epoch, *last);
+    }
+
+    fn epoch(&self, epoch: Epoch) -> u64 {
+        self.epochs.get(&epoch).copied().unwrap_or(0)
+    }
+
+    /// What goes behind a line about this group.
+    pub fn group(&self, group: GroupId) -> String {
+        if self.partitions > 1 { format!(" (partition {group})") } else { String::new() }
+    }
+
+    /// A message leaves.
+    pub fn message(&mut self, mail: &Mail) {
+        let Mail { from, to, message, .. } = mail;
+        let (body, of) = match message {
+            PeerMessage::Replica(group, message) => (self.replica(message), self.group(*group)),
+            PeerMessage::Forward(forward) => {
+                let leader = forward
+                    .leader
+                    .map_or("anybody".into(), |(epoch, term)| format!("the leader of t{term} in epoch {}", self.epoch(epoch)));
+                (format!("{} for {leader}: {}", forward.sequence, task(&forward.task)), self.group(forward.group))
+            }
+            PeerMessage::ForwardReply(reply) => (format!("{}: {}", reply.sequence, outcome(&reply.outcome)), String::new()),
+            message => (format!("{message:?}"), String::new()),
+        };
+        self.detail(format!("{from}->{to} {} {body}{of}", kind(message)));
+    }
+
+    fn replica(&self, message: &ReplicaMessage) -> String {
+        match message {
             ReplicaMessage::PreVote(vote) | ReplicaMessage::Vote(vote) => request(vote),
             ReplicaMessage::PreVoteReply(vote) | ReplicaMessage::VoteReply(vote) => reply(vote),
             ReplicaMessage::Append(append) => {
                 let entries: Vec<String> = append.entries.iter().map(entry).collect();
                 let previous = position(append.previous_index, append.previous_term);
                 let (term, commit, round) = (append.term, append.commit, append.round);
-                // Members begin in epoch 1.
-                let later = append.follower != Epoch(1);
-                let to = if later { format!(", to epoch {}", append.follower) } else { String::new() };
+                let to = match self.epoch(append.follower) {
+                    1 => String::new(),
+                    later => format!(", to epoch {later}"),
+                };
                 format!("t{term} after {previous} [{}] commit {commit} round {round}{to}", entries.join(", "))
             }
             ReplicaMessage::AppendReply(reply) => {
@@ -78,35 +119,29 @@ pub fn message(from: NodeId, to: NodeId, message: &PeerMessage) -> String {
                     AppendOutcome::Full { matched } => format!("full, matched up to {matched}"),
                 };
                 let accepts = reply.acceptance.map_or("accepts nobody".into(), |promise| {
-                    format!("accepts under {}.{}.{}", promise.leader, promise.supporter, promise.number)
+                    format!("accepts under {}.{}.{}", self.epoch(promise.leader), self.epoch(promise.supporter), promise.number)
                 });
                 format!("t{} {outcome} commit {} round {}, {accepts}", reply.term, reply.commit, reply.round)
             }
             ReplicaMessage::TimeoutNow { term } | ReplicaMessage::Released { term } | ReplicaMessage::ReleasedReply { term } => {
                 format!("t{term}")
             }
-        },
-        PeerMessage::Forward(forward) => {
-            let leader =
-                forward.leader.map_or("anybody".into(), |(epoch, term)| format!("the leader of t{term} in epoch {epoch}"));
-            format!("{} for {leader}: {}", forward.sequence, task(&forward.task))
         }
-        PeerMessage::ForwardReply(reply) => match &reply.outcome {
-            Outcome::Answer(body) => format!("{}: {}", reply.sequence, answer(body)),
-            Outcome::NotLeader { leader } => format!("{}: not begun{}", reply.sequence, hint(*leader)),
-            outcome => format!("{}: {outcome:?}", reply.sequence),
-        },
-        message => format!("{message:?}"),
-    };
-    format!("{from}->{to} {} {body}", kind(message))
+    }
 }
 
-pub fn record(record: &Logged) -> String {
-    match record {
-        Logged::State(state) => {
-            format!("term {} vote {}", state.term, state.vote.map_or("nobody".into(), |node| node.to_string()))
-        }
-        Logged::Entry(logged, _) => entry(logged),
+fn outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Answer(body) => answer(body),
+        Outcome::NotLeader { leader } => format!("not begun{}", hint(*leader)),
+        Outcome::Voted(Vote::Yes(_)) => "votes yes".into(),
+        Outcome::Voted(Vote::No(failures)) => format!("votes no: {failures:?}"),
+        Outcome::Voted(Vote::Rejected(why)) => format!("votes no: {why}"),
+        Outcome::Resolved => "resolved".into(),
+        Outcome::Decided(Some(true)) => "it was committed".into(),
+        Outcome::Decided(Some(false)) => "it was aborted".into(),
+        Outcome::Decided(None) => "it is open".into(),
+        outcome => format!("{outcome:?}"),
     }
 }
 
@@ -124,6 +159,10 @@ pub fn answer(body: &ResponseBody) -> String {
         }
         ResponseBody::Rejected(why) => format!("rejected: {why}"),
         ResponseBody::Unknown(why) => format!("unknown: {why}"),
+        ResponseBody::Transacted(results) => {
+            let versions: Vec<String> = results.iter().map(|result| result.version.to_string()).collect();
+            format!("committed, versions {}", versions.join(", "))
+        }
         body => format!("{body:?}"),
     }
 }
@@ -154,14 +193,46 @@ fn entry(entry: &Entry) -> String {
             format!("{}={}", String::from_utf8_lossy(key), String::from_utf8_lossy(value))
         }
         Fact::Write { key, value: None } => format!("{} deleted", String::from_utf8_lossy(key)),
-        Fact::Transaction(step) => format!("{step:?}"),
+        Fact::Transaction(fact) => step(fact),
         Fact::Configuration(configuration) => format!("{configuration:?}"),
     };
     format!("{} {fact}", position(entry.index, entry.term))
 }
 
+/// A transaction: its home, and its number in the home's term.
+fn id(id: &TransactionId) -> String {
+    format!("{}.{}.{}", id.home, id.attempt.term, id.attempt.number)
+}
+
+fn step<V>(step: &TransactionFact<V>) -> String {
+    match step {
+        TransactionFact::Prepare { id: of, .. } => format!("prepare {}", id(of)),
+        TransactionFact::Decide { id: of, commit, ended, .. } => {
+            let ended: Vec<String> = ended.iter().map(id).collect();
+            let ended = if ended.is_empty() { String::new() } else { format!(", ended: {}", ended.join(", ")) };
+            format!("decide {} {}{ended}", id(of), if *commit { "commit" } else { "abort" })
+        }
+        TransactionFact::Resolve { id: of, commit } => format!("resolve {} {}", id(of), if *commit { "commit" } else { "abort" }),
+        TransactionFact::End { ended, .. } => format!("ended: {}", ended.iter().map(id).collect::<Vec<_>>().join(", ")),
+    }
+}
+
 fn task(task: &Task) -> String {
-    let Task::Operation(operation) = task else { return format!("{task:?}") };
+    let operation = match task {
+        Task::Operation(operation) => operation,
+        Task::Transact { transaction, .. } => {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let item = |item: &ringseed::msg::transaction::TransactionItem| match &item.action {
+                TransactionAction::Put(value) => format!("{}={}", text(&item.key), text(value)),
+                action => format!("{action:?} {}", text(&item.key)),
+            };
+            return format!("transact {}", transaction.items.iter().map(item).collect::<Vec<_>>().join(", "));
+        }
+        Task::Prepare(preparation) => return format!("prepare {}", id(&preparation.id)),
+        Task::Resolve { id: of, commit } => return format!("{} {}", if *commit { "commit" } else { "abort" }, id(of)),
+        Task::Inquire(of) => return format!("what became of {}?", id(of)),
+        task => return format!("{task:?}"),
+    };
     let key = String::from_utf8_lossy(&operation.key);
     match &operation.action {
         Action::Get { .. } => format!("get {key}"),

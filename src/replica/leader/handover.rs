@@ -116,13 +116,6 @@ impl Replica {
         }
     }
 
-    pub(in crate::replica) fn on_transfer(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
-        let Role::Leader(leader) = &self.role else { return };
-        if let Some(target) = self.successor(cx).filter(|_| leader.transfer.is_none()) {
-            self.begin_transfer(cx, target, out);
-        }
-    }
-
     /// The node stops: hands the leadership over, to one follower after the other until one takes it.
     pub(in crate::replica) fn on_stop(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
         self.stops = true;
