@@ -3,7 +3,7 @@
 //! Reads source text with comments and literals blanked, so it needs no parser. A rule that gets in the way is changed here, with
 //! its reason, or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,6 +37,13 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("client", &["base", "msg", "ring", "wire"]),
     ("cli", &["base", "msg", "history", "node", "wal", "ring", "server", "client"]),
 ];
+
+/// Modules of one folder that import each other all the same: the folder, the modules, and why.
+const CIRCLES: &[(&str, &[&str], &str)] = &[(
+    "src/msg",
+    &["client", "transaction"],
+    "until there is one vocabulary of operations: a request holds transactions, and these hold conditions",
+)];
 
 /// Words that the core must not use, and why.
 const BANNED: &[(&str, &str)] = &[
@@ -95,6 +102,25 @@ fn imports_run_one_way() {
         }
     }
     assert!(wrong.is_empty(), "imports against the rule:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn siblings_do_not_import_each_other_in_a_circle() {
+    let mut wrong = Vec::new();
+    for folder in ["src", "sim/src"].iter().flat_map(|top| folders(&root().join(top))) {
+        let name = show(&folder);
+        let all = siblings(&folder);
+        let mut mended = all.clone();
+        for (_, modules, _) in CIRCLES.iter().filter(|(at, ..)| *at == name) {
+            assert!(circle(&all).is_some(), "{name}: nothing is left of the circle of {modules:?}; take the exception out");
+            for module in *modules {
+                mended.get_mut(*module).expect("an exception names modules").retain(|other| !modules.contains(&other.as_str()));
+            }
+        }
+        wrong.extend(circle(&mended).map(|circle| format!("{name}: {}", circle.join(" -> "))));
+    }
+    let advice = "Move what they share down into one of them, or into a third module";
+    assert!(wrong.is_empty(), "modules import each other in a circle. {advice}.\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -217,6 +243,13 @@ fn the_rules_themselves_bite() {
     assert!(imports("use super::gateway::X;", Path::new("src/node/a.rs")).is_empty());
     assert_eq!(first_segments("use std::{collections::BTreeMap, fs::{self, File}};", "std"), ["collections", "fs"]);
     assert_eq!(first_segments("a(my_std::fs::x)", "std"), Vec::<String>::new());
+    let imports = |all: &[(&str, &[&str])]| {
+        let own = |others: &[&str]| others.iter().map(|other| (*other).to_owned()).collect();
+        all.iter().map(|(module, others)| ((*module).to_owned(), own(others))).collect::<BTreeMap<String, BTreeSet<String>>>()
+    };
+    assert_eq!(circle(&imports(&[("a", &["b"]), ("b", &["c"]), ("c", &[])])), None);
+    let found = circle(&imports(&[("a", &["b"]), ("b", &["c", "d"]), ("c", &["b"]), ("d", &[])])).expect("b and c");
+    assert_eq!(found, ["b", "c", "b"]);
     assert!(words(&blank("/* HashMap */ r#\"HashMap\"# b'\\'' x")).all(|word| word != "HashMap"));
 }
 
@@ -237,6 +270,63 @@ fn module_files(module: &str) -> Vec<PathBuf> {
     files.extend(file.exists().then_some(file));
     files.retain(|file| !file.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().starts_with("test_")));
     files
+}
+
+/// The folder, and all folders in it.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a readable folder").map(|entry| entry.expect("a readable folder").path());
+    let inner = entries.filter(|path| path.is_dir()).flat_map(|path| folders(&path));
+    [folder.to_owned()].into_iter().chain(inner).collect()
+}
+
+/// The modules of a folder, each with the others that it imports, tests left out.
+fn siblings(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut files: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for file in rust_files(folder) {
+        let inner = file.strip_prefix(folder).expect("a file of the folder");
+        let is_test = |part: &str| part == "tests" || part.starts_with("test_");
+        let parts: Vec<String> = inner.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        let is_root = parts.len() == 1 && matches!(parts[0].as_str(), "mod" | "lib" | "main");
+        if !is_root && !parts.iter().any(|part| is_test(part)) {
+            files.entry(parts[0].clone()).or_default().push(file);
+        }
+    }
+    let source = folder.ancestors().find(|path| path.ends_with("src")).expect("a folder of sources");
+    let path = folder.strip_prefix(source).expect("its ancestor");
+    let absolute: String = path.iter().fold("crate".into(), |path, part| format!("{path}::{}", part.to_string_lossy()));
+    let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, own) in &files {
+        let found = imports.entry(module.clone()).or_default();
+        for file in own {
+            let depth = file.strip_prefix(folder).expect("a file of the folder").iter().count();
+            let ups = depth - usize::from(file.ends_with("mod.rs"));
+            let code = code_of(file);
+            for prefix in [&absolute, &vec!["super"; ups].join("::")] {
+                found.extend(first_segments(without_tests(&code), prefix));
+            }
+        }
+        found.retain(|other| other != module && files.contains_key(other));
+    }
+    imports
+}
+
+/// Modules that import one another in turn, the first once more at the end; `None` when there is no circle.
+fn circle(imports: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    let mut left = imports.clone();
+    // What imports nothing that is left is in no circle.
+    while let Some(free) = left.iter().find(|(_, others)| others.is_empty()).map(|(module, _)| module.clone()) {
+        left.remove(&free);
+        left.values_mut().for_each(|others| _ = others.remove(&free));
+    }
+    let mut way = vec![left.keys().next()?.clone()];
+    loop {
+        let next = left[way.last().expect("it has a beginning")].first().expect("only such are left").clone();
+        if let Some(at) = way.iter().position(|module| *module == next) {
+            way.push(next);
+            return Some(way.split_off(at));
+        }
+        way.push(next);
+    }
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {

@@ -1,7 +1,7 @@
 //! How the client commands reach a cluster.
 
 use super::exit::Failure;
-use super::folder;
+use super::folder::{self, parse_cluster};
 use crate::base::limits::TIMEOUT_MAX;
 use crate::base::{ClusterId, Duration};
 use crate::client::{Client, ClientOptions, Error};
@@ -26,13 +26,6 @@ pub struct ConnectionArgs {
 
 fn address(text: &str) -> Result<String, String> {
     parse_address(text.trim()).ok_or_else(|| "expected an address, such as 127.0.0.1:7501".into())
-}
-
-/// A cluster's id as it is printed: 32 hexadecimal digits.
-pub fn parse_cluster(text: &str) -> Result<ClusterId, String> {
-    let digits = Some(text.trim()).filter(|text| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()));
-    let id = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok());
-    id.map(ClusterId).ok_or_else(|| "expected a cluster's id, 32 hexadecimal digits as `ringseed status` prints it".into())
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

@@ -3,7 +3,6 @@
 //!
 //! It is `$XDG_DATA_HOME/ringseed`, or `~/.local/share/ringseed`.
 
-use super::connection;
 use super::exit::Failure;
 use crate::base::ClusterId;
 use crate::server::private;
@@ -50,8 +49,15 @@ pub fn remembered() -> Option<(Vec<String>, Option<ClusterId>)> {
     let last = all.len().checked_sub(1)?;
     let one = all.swap_remove(all.iter().rposition(Started::is_running).unwrap_or(last));
     let servers: Vec<String> = one.addresses.iter().filter_map(|address| crate::server::config::parse_address(address)).collect();
-    let cluster = one.cluster.and_then(|cluster| connection::parse_cluster(&cluster).ok());
+    let cluster = one.cluster.and_then(|cluster| parse_cluster(&cluster).ok());
     (!servers.is_empty()).then_some((servers, cluster))
+}
+
+/// A cluster's id as it is printed: 32 hexadecimal digits.
+pub fn parse_cluster(text: &str) -> Result<ClusterId, String> {
+    let digits = Some(text.trim()).filter(|text| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()));
+    let id = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok());
+    id.map(ClusterId).ok_or_else(|| "expected a cluster's id, 32 hexadecimal digits as `ringseed status` prints it".into())
 }
 
 /// The addresses that belong to clusters in other directories, whether they run or not.

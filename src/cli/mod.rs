@@ -194,7 +194,10 @@ async fn run_data(client: &Client, command: &DataCommand, at_prompt: bool) -> Re
     match command {
         DataCommand::Put(args) => operations::put(client, args).await,
         DataCommand::Get(args) => operations::get(client, args, at_prompt).await,
-        DataCommand::Delete(args) => operations::delete(client, args).await,
+        DataCommand::Delete(args) => match &args.prefix {
+            Some(prefix) => prefix::delete(client, args, prefix).await,
+            None => operations::delete(client, args).await,
+        },
         DataCommand::Cas(args) => operations::cas(client, args).await,
         DataCommand::Incr(args) => operations::incr(client, args).await,
         DataCommand::Scan(args) => prefix::scan(client, args).await,

@@ -1,4 +1,4 @@
-//! The commands on one item: put, get, delete, cas, incr. Those on all items of a prefix are in [`prefix`].
+//! The commands on one item: put, get, delete, cas, incr. Those on all items of a prefix are in `prefix.rs`.
 //!
 //! Data goes to standard output and nothing else does, so that it can be piped; versions and remarks go to standard error. With
 //! `--json`, one object per answer (per item, for a scan) goes to standard output.
@@ -6,7 +6,7 @@
 use super::connection::ConnectionArgs;
 use super::exit::Failure;
 use super::show::{json_bytes, put_key};
-use super::{prefix, value};
+use super::value;
 use crate::base::Version;
 use crate::client::{Client, Error};
 use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody};
@@ -228,11 +228,8 @@ pub async fn put(client: &Client, args: &PutArgs) -> Result<(), Failure> {
 }
 
 pub async fn delete(client: &Client, args: &DeleteArgs) -> Result<(), Failure> {
-    let (key, given) = match (&args.key, &args.prefix) {
-        (_, Some(prefix)) => return prefix::delete(client, args, prefix).await,
-        (Some(key), None) => (key, &args.condition),
-        (None, None) => return Err(Failure::Other("a key is needed, or --prefix".into())),
-    };
+    let Some(key) = &args.key else { return Err(Failure::Other("a key is needed, or --prefix".into())) };
+    let given = &args.condition;
     let condition = condition(given.if_value.as_ref(), given.if_version, false, given.if_present, args.literal)?;
     let acknowledge = args.write.acknowledge.into();
     if condition != Condition::None {

@@ -56,7 +56,7 @@ struct Cluster {
 
 impl Cluster {
     fn id(&self) -> Option<ClusterId> {
-        connection::parse_cluster(self.id.as_deref()?).ok()
+        folder::parse_cluster(self.id.as_deref()?).ok()
     }
 
     fn write(&self, directory: &Path) -> Result<(), Failure> {

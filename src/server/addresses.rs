@@ -11,7 +11,7 @@
 //!
 //! Clients are told the present addresses with every report of the ring.
 
-use super::config::parse_address;
+use super::config::{is_unspecified, parse_address};
 use super::private;
 use crate::base::limits::NODES_MAX;
 use crate::base::{Epoch, NodeId};
@@ -19,7 +19,6 @@ use crate::msg::client::RingReport;
 use crate::msg::peer::NodeAddress;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -108,20 +107,6 @@ fn read(path: &Path) -> io::Result<Vec<NodeAddress>> {
     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
 }
 
-/// Whether the address means every interface of a machine (`0.0.0.0`, `[::]`, `0`): to be listened on, never to be dialled by
-/// others.
-pub fn is_unspecified(address: &str) -> bool {
-    let Some((host, _)) = address.rsplit_once(':') else { return false };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return ip.to_canonical().is_unspecified();
-    }
-    // Numbers in other forms are what the system makes of them. No name is looked up here.
-    let number = host.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b'x' | b'X' | b'.'));
-    let numeric = number && host.bytes().next().is_some_and(|b| b.is_ascii_digit());
-    numeric && address.to_socket_addrs().is_ok_and(|mut all| all.any(|one: SocketAddr| one.ip().is_unspecified()))
-}
-
 /// The address of `node` in this epoch.
 pub fn said(node: NodeId, epoch: Epoch, address: &str) -> NodeAddress {
     NodeAddress { node, epoch, address: address.to_owned() }
@@ -162,15 +147,5 @@ mod tests {
         let many = (2..2_000).map(|node| said(NodeId(node), Epoch(1), "b:1")).collect();
         assert_eq!(addresses.learn(many).len(), NODES_MAX - 1);
         assert_eq!(addresses.learn(vec![said(N2, Epoch(2), &format!("{}:1", "a".repeat(400)))]), []);
-    }
-
-    #[test]
-    fn addresses_that_nobody_can_dial() {
-        for address in ["0.0.0.0:1", "[::]:1", "[::ffff:0.0.0.0]:1", "0:7501", "0x0:1"] {
-            assert!(is_unspecified(address), "{address}");
-        }
-        for address in ["127.0.0.1:1", "[::1]:1", "host:1", "dead.beef:1", "10.0.0.0:0"] {
-            assert!(!is_unspecified(address), "{address}");
-        }
     }
 }

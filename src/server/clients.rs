@@ -4,10 +4,11 @@
 //! - One that does not read its answers for ten seconds, or lets too many bytes of them pile up, is cut off.
 //! - One that sends nothing for ten minutes is told so, and closed; the client library connects again when it needs to.
 
-use super::net::{Network, NetworkCounters};
+use super::links::ClientLink;
+use super::net::Network;
 use crate::base::limits::{FRAME_SIZE_MAX, REQUESTS_PER_CONNECTION_MAX};
 use crate::base::{ConnId, Duration};
-use crate::msg::client::{Request, Response};
+use crate::msg::client::Request;
 use crate::msg::codec;
 use crate::msg::peer::Lane;
 use crate::node::Event;
@@ -29,34 +30,6 @@ const ANSWER_BYTES_PAUSE: usize = 1024 * 1024;
 const IDLE_MAX: Duration = Duration::from_secs(600);
 /// Requests handed to the node at once.
 const BATCH_MAX: usize = 256;
-
-#[derive(Debug)]
-pub struct ClientLink {
-    outgoing: Outgoing,
-    in_progress: AtomicUsize,
-    /// A request was answered while [`REQUESTS_PER_CONNECTION_MAX`] were in progress.
-    answered: Notify,
-}
-
-impl ClientLink {
-    pub fn reply(&self, response: &Response, counters: &NetworkCounters) {
-        if self.outgoing.push(response).is_err() {
-            // To wait for ever for an answer that was dropped is worse than to be told that the connection is lost.
-            counters.clients_cut_off.fetch_add(1, Ordering::Relaxed);
-            self.outgoing.abort();
-        }
-        if self.in_progress.fetch_sub(1, Ordering::Relaxed) == REQUESTS_PER_CONNECTION_MAX {
-            self.answered.notify_one();
-        }
-    }
-
-    /// Closes the connection after what waits. The goodbye promises that what is unanswered was not taken, so it is said only if
-    /// that is so.
-    pub fn finish(&self, goodbye: Goodbye) {
-        let all_answered = self.in_progress.load(Ordering::Relaxed) == 0;
-        self.outgoing.finish(all_answered.then_some(goodbye));
-    }
-}
 
 /// A client's connection, after its hello.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut stream: S) {

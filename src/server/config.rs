@@ -10,10 +10,9 @@ mod table;
 mod text;
 
 pub use table::{SETTINGS, Setting, find};
-pub use text::{Shape, Value, duration_text, nearest, parse_address, parse_duration, parse_size, size_text};
+pub use text::{Shape, Value, duration_text, is_unspecified, nearest, parse_address, parse_duration, parse_size, size_text};
 
 use super::ServerSettings;
-use super::addresses::is_unspecified;
 use crate::base::Duration;
 use core::fmt;
 use std::path::{Path, PathBuf};

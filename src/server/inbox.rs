@@ -11,7 +11,7 @@
 //! A producer that can wait (a connection) does so while too many events or bytes are waiting in its lane; its sockets fill up,
 //! and the other end feels it. The disk's results never wait: there are no more of them than operations in progress.
 
-use super::peers::envelope_size;
+use super::sizes::envelope_size;
 use crate::base::{Duration, Time};
 use crate::msg::client::RequestBody;
 use crate::msg::disk::DiskResult;

@@ -11,8 +11,9 @@
 //! - [`boot`]: whether the machine stayed up since the last epoch.
 //! - [`disk`]: the log's thread (write, sync, in order) and the thread for reads. [`directory`]: lock, segments, recovery's view.
 //!   [`private`]: that no other user can read them.
-//! - [`net`]: the network thread: one listener; [`peers`] and [`clients`] are its two kinds of connection, the handshake tells
-//!   them apart, [`crate::wire`] moves their bytes.
+//! - [`listener`]: the network thread; [`peers`] and [`clients`] are its two kinds of connection, [`net`] is what they share, [`links`] is what there
+//!   is to each of them, [`sizes`] is what a message counts for. The handshake tells
+//!   the kinds apart, [`crate::wire`] moves their bytes.
 //! - [`addresses`]: where the members are now.
 //! - [`descriptors`]: which part may open how much.
 //! - [`notices`]: what the log says of the node's states: once when one begins, once when it ends.
@@ -38,6 +39,8 @@ mod disk;
 mod driver;
 mod error;
 mod inbox;
+mod links;
+mod listener;
 mod net;
 mod notices;
 mod peers;
@@ -45,6 +48,7 @@ pub(crate) mod private;
 #[cfg(test)]
 mod scratch;
 mod settings;
+mod sizes;
 #[cfg(test)]
 mod tests;
 
@@ -181,7 +185,7 @@ impl Server {
         let stopper = Stopper { inbox: Arc::clone(&driver.inbox) };
         let aborter = stopper.clone();
         let network_body = move || {
-            if let Err(error) = net::run(&network, listener, seed) {
+            if let Err(error) = listener::run(&network, listener, seed) {
                 tracing::error!(%error, "the network thread failed");
                 aborter.abort();
             }

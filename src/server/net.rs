@@ -1,33 +1,30 @@
-//! The network thread: one listener for peers and clients, links to the peers, and the way of what the node says to the right
-//! socket.
+//! What the network thread knows: links to peers and clients, which callers are let in, and the way of what the node says to
+//! the right socket. `listener.rs` runs it.
 //!
 //! A current-thread tokio runtime of its own runs here; everything in this module that is `async` runs on that thread. The node
 //! hands over all that one flush had to say at once, and messages are encoded here, off the node's thread. Nothing here blocks
 //! the node, whatever the sockets do: queues are bounded and drop (peers) or cut off (clients).
 
 use super::addresses::Addresses;
-use super::clients::{self, ClientLink};
 use super::clock::{CpuMeters, Thread};
-use super::descriptors::{Seldom, Share};
+use super::descriptors::Share;
 use super::inbox::Inbox;
+use super::links::{ClientLink, Inbound, NetworkCounters, PeerLink};
 use super::notices::Repeats;
-use super::peers::{self, Inbound, PeerLink};
 use crate::base::{ClusterId, ConnId, DirectoryId, Duration, Epoch, NodeId};
 use crate::msg::client::{Request, RequestBody, Response, ResponseBody};
 use crate::msg::cluster::Formation;
 use crate::msg::peer::{Envelope, Lane, NodeAddress, PeerMessage};
 use crate::node::Event;
-use crate::wire::handshake::{self, Goodbye, HandshakeError, Hello, Reason, Role};
+use crate::wire::handshake::{self, Goodbye, Hello, Reason, Role};
 use crate::wire::outgoing::Total;
 use crate::wire::reader::Memory;
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 /// Envelopes that wait for this thread. One more is dropped and counted.
@@ -36,11 +33,6 @@ const ENVELOPES_WAITING_MAX: usize = 16 * 1024;
 const RECEIVE_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bytes of answers that wait for their clients. At the limit: a client that holds more than its share is cut off.
 const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// How long a clean end waits for answers to be written.
-const FAREWELL_TIMEOUT: Duration = Duration::from_millis(250);
-/// Between two tries to accept a connection, when that fails: doubles up to the second.
-const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(20);
-const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The stand-in for a connection by which the driver itself asks the node.
 const DRIVER: ConnId = ConnId(0);
 
@@ -73,16 +65,6 @@ pub enum End {
     Abort,
 }
 
-/// What happened on the wires, for logs and tests.
-#[derive(Debug, Default)]
-pub struct NetworkCounters {
-    pub envelopes_dropped: AtomicU64,
-    pub heartbeats_dropped: AtomicU64,
-    pub connections_refused: AtomicU64,
-    pub clients_cut_off: AtomicU64,
-    pub malformed: AtomicU64,
-}
-
 /// What every task of the network thread shares with the others, and with the node's thread.
 #[derive(Debug)]
 pub struct Network {
@@ -103,15 +85,15 @@ pub struct Network {
     spoken: AtomicBool,
     inbound: Mutex<BTreeMap<(NodeId, Lane), Inbound>>,
     clients: Mutex<BTreeMap<ConnId, Arc<ClientLink>>>,
-    share: Share,
+    pub(super) share: Share,
     connection_last: AtomicU64,
-    handshakes: AtomicUsize,
-    refusals: AtomicUsize,
+    pub(super) handshakes: AtomicUsize,
+    pub(super) refusals: AtomicUsize,
     /// Which callers were refused, as what, and why: a refused caller knocks again, and would fill the log.
     pub refused: Repeats<(NodeId, Role, Reason)>,
     outbox: Outbox,
     /// The clean end has begun.
-    parting: OnceLock<Goodbye>,
+    pub(super) parting: OnceLock<Goodbye>,
 }
 
 /// This node, in its present epoch.
@@ -304,7 +286,7 @@ impl Network {
     }
 
     /// Sends what the node says on its way, until the end.
-    async fn route(&self) -> End {
+    pub(super) async fn route(&self) -> End {
         let mut messages = Vec::new();
         loop {
             let end = {
@@ -362,7 +344,7 @@ impl Network {
     }
 
     /// Whether a client that says this of itself may come in as well.
-    fn client_wanted(&self, theirs: &Hello) -> Result<(), Goodbye> {
+    pub(super) fn client_wanted(&self, theirs: &Hello) -> Result<(), Goodbye> {
         let ours = self.hello();
         if let (Some(cluster), Some(wanted)) = (ours.cluster, theirs.cluster)
             && cluster != wanted
@@ -384,7 +366,7 @@ impl Network {
         ))
     }
 
-    fn tell_refused(&self, theirs: &Hello, address: SocketAddr, goodbye: &Goodbye) {
+    pub(super) fn tell_refused(&self, theirs: &Hello, address: SocketAddr, goodbye: &Goodbye) {
         let Hello { role, node, .. } = *theirs;
         // A client says which node it wants.
         let from = if role == Role::Client { "a client".to_owned() } else { format!("node {node}") };
@@ -396,7 +378,7 @@ impl Network {
         }
     }
 
-    async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S, goodbye: &Goodbye) {
+    pub(super) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S, goodbye: &Goodbye) {
         self.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
         if let Some(_guard) = Guard::enter(&self.refusals, self.share.refusals) {
             handshake::refuse(stream, &self.answer(), goodbye).await;
@@ -405,10 +387,10 @@ impl Network {
 }
 
 /// One of a limited number.
-struct Guard<'a>(&'a AtomicUsize);
+pub(super) struct Guard<'a>(&'a AtomicUsize);
 
 impl<'a> Guard<'a> {
-    fn enter(count: &'a AtomicUsize, limit: usize) -> Option<Guard<'a>> {
+    pub(super) fn enter(count: &'a AtomicUsize, limit: usize) -> Option<Guard<'a>> {
         let guard = Guard(count);
         (count.fetch_add(1, Ordering::Relaxed) < limit).then_some(guard)
     }
@@ -417,80 +399,6 @@ impl<'a> Guard<'a> {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The body of the network thread: accepts, dials and routes until [`Network::end`].
-pub fn run(network: &Arc<Network>, listener: std::net::TcpListener, seed: u64) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ran = runtime.block_on(async {
-        let listener = TcpListener::from_std(listener)?;
-        let listening = tokio::spawn(listen(Arc::clone(network), listener));
-        for peer in network.peers() {
-            for lane in Lane::ALL {
-                tokio::spawn(peers::keep_link(Arc::clone(network), peer.node(), lane, seed));
-            }
-        }
-        if network.route().await == End::Drain {
-            // With it goes the listener: a caller that dials now is refused at once, and asks another node. Taken in, it would
-            // send requests that no node answers, and wait for as long as the others' farewell takes.
-            listening.abort();
-            farewell(network).await;
-        }
-        Ok(())
-    });
-    runtime.shutdown_timeout(Duration::from_millis(100));
-    ran
-}
-
-/// Lets what was said be written, and tells everyone.
-async fn farewell(network: &Network) {
-    let goodbye =
-        network.parting.get_or_init(|| Goodbye::new(Reason::Stopping, format!("node {} is stopping", network.identity.node)));
-    for link in network.clients().values() {
-        link.finish(goodbye.clone());
-    }
-    for peer in network.peers() {
-        peer.finish();
-    }
-    let deadline = tokio::time::Instant::now() + FAREWELL_TIMEOUT;
-    let written = || network.clients().is_empty() && !network.peers().any(PeerLink::is_up);
-    while tokio::time::Instant::now() < deadline && !written() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-async fn listen(network: Arc<Network>, listener: TcpListener) {
-    let (mut closed, mut failed) = (Seldom::default(), Seldom::default());
-    let mut pause = ACCEPT_PAUSE_MIN;
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) if stream.as_raw_fd() as u64 >= network.share.line => {
-                drop(stream);
-                network.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
-                if let Some(count) = closed.happened(std::time::Instant::now()) {
-                    tracing::warn!(count, "connections are closed without a word: the open files that are left are the log's");
-                }
-            }
-            Ok((stream, address)) => {
-                pause = ACCEPT_PAUSE_MIN;
-                tune(&stream);
-                let network = Arc::clone(&network);
-                tokio::spawn(async move {
-                    tracing::debug!(%address, "connection accepted");
-                    serve(&network, stream, address).await;
-                    tracing::debug!(%address, "connection closed");
-                });
-            }
-            Err(error) => {
-                // No file descriptors, most likely: they come back when connections close. Not a reason to spin, nor to stop.
-                if let Some(count) = failed.happened(std::time::Instant::now()) {
-                    tracing::warn!(%error, count, "cannot accept connections");
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
-            }
-        }
     }
 }
 
@@ -506,44 +414,5 @@ pub fn tune(stream: &TcpStream) {
     });
     if let Err(error) = tuned {
         tracing::debug!(%error, "a socket option was refused");
-    }
-}
-
-/// One accepted connection, from its handshake to its end.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(network: &Arc<Network>, mut stream: S, address: SocketAddr) {
-    let theirs = {
-        let Some(_guard) = Guard::enter(&network.handshakes, network.share.handshakes) else {
-            let goodbye = Goodbye::new(Reason::TooManyConnections, "too many connections are being opened at once");
-            network.tell_refused(&Hello::client(), address, &goodbye);
-            return network.refuse(&mut stream, &goodbye).await;
-        };
-        match handshake::accept(&mut stream).await {
-            Ok(theirs) => theirs,
-            Err(error) => {
-                tracing::debug!(%error, "handshake failed");
-                if let HandshakeError::Hello(error) = error {
-                    network.counters.malformed.fetch_add(1, Ordering::Relaxed);
-                    network.refuse(&mut stream, &error.goodbye()).await;
-                }
-                return;
-            }
-        }
-    };
-    let wanted = match theirs.role {
-        Role::Client => network.client_wanted(&theirs),
-        Role::Peer | Role::PeerControl => peers::wanted(network, &theirs),
-    };
-    // A connection whose handshake was under way when the end began.
-    if let Some(goodbye) = network.parting() {
-        return network.refuse(&mut stream, goodbye).await;
-    }
-    if let Err(goodbye) = wanted {
-        network.tell_refused(&theirs, address, &goodbye);
-        return network.refuse(&mut stream, &goodbye).await;
-    }
-    match theirs.role {
-        Role::Client => clients::serve(network, stream).await,
-        Role::Peer => peers::serve(network, stream, theirs, Lane::Bulk).await,
-        Role::PeerControl => peers::serve(network, stream, theirs, Lane::Control).await,
     }
 }

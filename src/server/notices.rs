@@ -114,7 +114,7 @@ fn tell(node: NodeId, mut watch: Watch, news: &Receiver<News>, network: &Network
     for news in news {
         let lines = match news {
             News::Health(now, health) => {
-                let lines = watch.look(now, &health, |peer| network.peer(peer).and_then(super::peers::PeerLink::trouble));
+                let lines = watch.look(now, &health, |peer| network.peer(peer).and_then(super::links::PeerLink::trouble));
                 lines.into_iter().chain(watch.quiet()).chain(network.refused.quiet(Instant::now())).collect()
             }
             News::Rot(rot) => watch.rot(&rot).into_iter().collect::<Vec<_>>(),

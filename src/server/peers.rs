@@ -13,10 +13,11 @@
 //! cut cable left behind. A wrong directory is let in while the right one is away, so that the node itself can tell it why it is
 //! refused.
 
-use super::net::{Network, NetworkCounters, tune};
-use crate::base::limits::{ENVELOPE_MESSAGES_MAX, FRAME_SIZE_MAX};
+use super::links::{Inbound, PeerLink};
+use super::net::{Network, tune};
+use crate::base::limits::FRAME_SIZE_MAX;
 use crate::base::random::{self, Random};
-use crate::base::{DirectoryId, Duration, NodeId};
+use crate::base::{Duration, NodeId};
 use crate::msg::codec;
 use crate::msg::peer::{Envelope, Lane, PeerMessage};
 use crate::node::{Event, LinkState};
@@ -25,7 +26,7 @@ use crate::wire::handshake::{self, Goodbye, HandshakeError, Hello, Reason, Role}
 use crate::wire::outgoing::Outgoing;
 use crate::wire::reader::FrameReader;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -35,8 +36,6 @@ use tokio::time::{Instant, timeout};
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes that wait for one peer in the control lane. Beyond: heartbeats are dropped, then the oldest.
 const CONTROL_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bytes of messages in one envelope of several. Beyond: it is cut, so that the receiver gets on to other things in between.
-const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -47,209 +46,6 @@ const STEADY_AFTER: Duration = Duration::from_secs(2);
 const LED_SOMEWHERE_AFTER: Duration = Duration::from_secs(10);
 /// Envelopes handed to the node at once.
 const BATCH_MAX: usize = 256;
-/// Addresses that are tried for one peer. Beyond: the oldest is forgotten.
-const ADDRESSES_MAX: usize = 4;
-
-/// The way to one peer.
-#[derive(Debug)]
-pub struct PeerLink {
-    node: NodeId,
-    /// Where it may be. The first is the likeliest.
-    addresses: Mutex<Vec<String>>,
-    control: Way,
-    bulk: Way,
-    /// Why the last try to reach it led nowhere, or the last connection ended.
-    trouble: Mutex<Option<String>>,
-}
-
-/// One lane's connection to one peer.
-#[derive(Debug, Default)]
-struct Way {
-    /// `None`: not connected. What is said then is lost, as the transport may lose it.
-    outgoing: Mutex<Option<Arc<Outgoing>>>,
-    /// The peer has turned up: dial it now.
-    turned_up: Notify,
-}
-
-impl Way {
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Outgoing>>> {
-        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl PeerLink {
-    pub fn new(node: NodeId, addresses: Vec<String>) -> PeerLink {
-        PeerLink {
-            node,
-            addresses: Mutex::new(addresses),
-            control: Way::default(),
-            bulk: Way::default(),
-            trouble: Mutex::default(),
-        }
-    }
-
-    pub fn node(&self) -> NodeId {
-        self.node
-    }
-
-    /// The peer is to be found there from now on. A connection that stands is left alone.
-    pub fn moved_to(&self, address: String) {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if addresses.first() == Some(&address) {
-            return;
-        }
-        addresses.retain(|known| *known != address);
-        addresses.insert(0, address);
-        addresses.truncate(ADDRESSES_MAX);
-        drop(addresses);
-        Lane::ALL.into_iter().for_each(|lane| self.way(lane).turned_up.notify_one());
-    }
-
-    /// Where to dial at the `attempt`th try since the last that led somewhere.
-    fn address(&self, attempt: usize) -> String {
-        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        addresses[attempt % addresses.len()].clone()
-    }
-
-    /// Gives how many envelopes with more than heartbeats in them were dropped.
-    pub fn send(&self, envelope: Envelope, counters: &NetworkCounters) -> usize {
-        let lane = envelope.lane();
-        let own = self.way(lane).lock().clone();
-        let Some(outgoing) = own.or_else(|| self.bulk.lock().clone().filter(|_| lane == Lane::Control)) else {
-            return 1;
-        };
-        let mut dropped = 0;
-        for part in split(envelope) {
-            let expendable = part.messages.iter().all(PeerMessage::is_expendable);
-            let lost = outgoing.push_dropping(&part, expendable);
-            counters.heartbeats_dropped.fetch_add(lost.expendable as u64, Ordering::Relaxed);
-            dropped += lost.data;
-        }
-        dropped
-    }
-
-    /// Why there is no connection to it, as far as is known; `None` while there is one.
-    pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(|_| !self.is_up())
-    }
-
-    /// Whether there is a connection, of either lane.
-    pub fn is_up(&self) -> bool {
-        Lane::ALL.into_iter().any(|lane| self.way(lane).lock().is_some())
-    }
-
-    /// Ends the connections after what waits.
-    pub fn finish(&self) {
-        for lane in Lane::ALL {
-            if let Some(outgoing) = self.way(lane).lock().as_ref() {
-                outgoing.finish(None);
-            }
-        }
-    }
-
-    fn way(&self, lane: Lane) -> &Way {
-        match lane {
-            Lane::Control => &self.control,
-            Lane::Bulk => &self.bulk,
-        }
-    }
-}
-
-/// Cuts an envelope that is long. Messages keep their order. One alone is bounded by itself, far below a frame.
-fn split(envelope: Envelope) -> Vec<Envelope> {
-    let size = envelope_size(&envelope);
-    if (size <= ENVELOPE_BYTES_MAX && envelope.messages.len() <= ENVELOPE_MESSAGES_MAX) || envelope.messages.len() < 2 {
-        return vec![envelope];
-    }
-    let Envelope { cluster, from, directory, epoch, mut messages } = envelope;
-    let back = messages.split_off(messages.len() / 2);
-    let part = |messages| Envelope { cluster, from, directory, epoch, messages };
-    let mut parts = split(part(messages));
-    parts.extend(split(part(back)));
-    parts
-}
-
-/// Bytes that an envelope takes; rather too many than too few.
-pub fn envelope_size(envelope: &Envelope) -> usize {
-    envelope.messages.iter().map(size_estimate).sum()
-}
-
-/// Bytes that a message takes, by its payload; rather too many than too few.
-fn size_estimate(message: &PeerMessage) -> usize {
-    use crate::msg::peer::{Carried, ReplicaMessage};
-    /// Covers every field of fixed size.
-    const FIXED: usize = 128;
-    let payload = match message {
-        PeerMessage::Replica(_, ReplicaMessage::Append(append)) => {
-            append.entries.iter().map(|entry| entry.fact.size() + FIXED).sum()
-        }
-        PeerMessage::Forward(forward) => task_size(&forward.task, FIXED),
-        PeerMessage::ForwardReply(reply) => outcome_size(&reply.outcome, FIXED),
-        PeerMessage::Relayed(relayed) => match &relayed.carried {
-            Carried::Forward(forward) => task_size(&forward.task, FIXED) + FIXED,
-            Carried::ForwardReply(reply) => outcome_size(&reply.outcome, FIXED) + FIXED,
-            Carried::Farewell(_) => 0,
-        },
-        PeerMessage::Formed(formation) => formation.members.iter().map(|m| m.address.len() + m.zone.len() + FIXED).sum(),
-        PeerMessage::Addresses(all) => all.iter().map(|one| one.address.len() + FIXED).sum(),
-        PeerMessage::Greeting(greeting) => greeting.address.len() + greeting.zone.len() + greeting.initial.len() * 3,
-        _ => 0,
-    };
-    payload + FIXED
-}
-
-fn task_size(task: &crate::msg::peer::Task, fixed: usize) -> usize {
-    use crate::msg::peer::Task;
-    match task {
-        Task::Operation(operation) => operation_size(operation),
-        Task::Transact { transaction, .. } => transaction.size() + transaction.items.len() * fixed,
-        Task::Prepare(preparation) => preparation.size() + preparation.items.len() * fixed,
-        task => task.size() + fixed,
-    }
-}
-
-fn outcome_size(outcome: &crate::msg::peer::Outcome, fixed: usize) -> usize {
-    use crate::msg::peer::Outcome;
-    use crate::msg::transaction::Vote;
-    match outcome {
-        Outcome::Answer(body) => answer_size(body, fixed),
-        Outcome::Voted(Vote::Yes(results)) => {
-            results.iter().map(|placed| placed.result.value.as_ref().map_or(0, |value| value.len()) + fixed).sum()
-        }
-        Outcome::Voted(Vote::No(failures)) => failures.len() * fixed,
-        _ => 0,
-    }
-}
-
-fn operation_size(operation: &crate::msg::client::Operation) -> usize {
-    use crate::msg::client::{Action, Condition};
-    let condition_size = |condition: &Condition| match condition {
-        Condition::Value(value) => value.len(),
-        _ => 0,
-    };
-    operation.key.len()
-        + match &operation.action {
-            Action::Put { value, condition, .. } => value.len() + condition_size(condition),
-            Action::Delete { condition, .. } => condition_size(condition),
-            Action::Get { .. } | Action::Increment { .. } => 0,
-        }
-}
-
-fn answer_size(body: &crate::msg::client::ResponseBody, fixed: usize) -> usize {
-    use crate::msg::client::ResponseBody;
-    match body {
-        ResponseBody::Value { value, .. } => value.as_ref().map_or(0, bytes::Bytes::len),
-        ResponseBody::Scanned(page) => {
-            page.items.iter().map(|item| item.key.len() + item.value.len() + fixed).sum::<usize>() + page.read_at.len() * 16
-        }
-        ResponseBody::Transacted(items) | ResponseBody::Values(items) => {
-            items.iter().map(|item| item.value.as_ref().map_or(0, bytes::Bytes::len) + fixed).sum()
-        }
-        ResponseBody::NotCommitted(failures) => failures.len() * fixed,
-        ResponseBody::Transactions(reports, _) => reports.iter().map(|report| report.parties.len() * 8 + fixed).sum(),
-        _ => 0,
-    }
-}
 
 /// Dials the peer `node` in one lane, for as long as the network runs.
 pub async fn keep_link(network: Arc<Network>, node: NodeId, lane: Lane, seed: u64) {
@@ -307,8 +103,8 @@ async fn dial(network: &Network, peer: &PeerLink, lane: Lane, address: &str) -> 
 
 /// Whether the node that answered is the one that was dialled.
 fn answered_by(network: &Network, peer: &PeerLink, address: &str, theirs: &Hello) -> Result<(), String> {
-    if theirs.role != Role::Peer || theirs.node != peer.node {
-        return Err(format!("{address} is the address of node {}, not of node {}", theirs.node, peer.node));
+    if theirs.role != Role::Peer || theirs.node != peer.node() {
+        return Err(format!("{address} is the address of node {}, not of node {}", theirs.node, peer.node()));
     }
     match (network.hello().cluster, theirs.cluster) {
         (Some(ours), Some(other)) if ours != other => Err(format!("it is in another cluster ({other}; this node is in {ours})")),
@@ -330,11 +126,11 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(network: &Network, peer: &PeerL
     // The node asks after links for the sake of what it forwards, which is bulk.
     let tell = |state| {
         if lane == Lane::Bulk {
-            network.inbox.push(Event::Link(peer.node, state));
+            network.inbox.push(Event::Link(peer.node(), state));
         }
     };
     tell(LinkState::Up);
-    tracing::debug!(peer = %peer.node, ?lane, "link up");
+    tracing::debug!(peer = %peer.node(), ?lane, "link up");
 
     let (read_half, mut write_half) = tokio::io::split(stream);
     // The peer says nothing here but why it closes.
@@ -358,14 +154,6 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(network: &Network, peer: &PeerL
     outgoing.abort();
     tell(LinkState::Down);
     ended
-}
-
-/// The connection by which a peer talks to us.
-#[derive(Debug)]
-pub struct Inbound {
-    directory: DirectoryId,
-    /// Tells it that it has been replaced.
-    replaced: Arc<Notify>,
 }
 
 /// Whether a peer that says this of itself may come in now.

@@ -1,6 +1,6 @@
 //! What a server is started with, as plain data. Where the values come from (file, environment, flags) is not its concern.
 
-use super::addresses::is_unspecified;
+use super::config::is_unspecified;
 use super::error::StartError;
 use crate::base::limits::{NODES_MAX, PARTITIONS_MAX, REPLICATION_FACTOR_MAX};
 use crate::base::{Duration, NodeId};

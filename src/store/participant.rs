@@ -57,8 +57,8 @@
 //! together, and no leader can decide the transaction any more ([`crate::txn`] says why that aborts it).
 
 use super::evaluate::{ItemVerdict, evaluate_item};
-use super::queues::{Pins, Waiter, Work};
-use super::{Head, NoRoom, Out, Store, Verdict};
+use super::queues::{Claim, Pins, Waiter, Work};
+use super::{Head, NoRoom, Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{PREPARED_PER_GROUP_MAX, RESOLVED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{Duration, Index, Time, Version};
@@ -70,21 +70,12 @@ use crate::msg::transaction::{
     Age, Decision, Ending, Failure, FailureReason, ItemResult, PlacedResult, Preparation, TokenRecord, TransactionAction,
     TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes, Written,
 };
-use crate::state::Rank;
 use bytes::Bytes;
 
 /// How long a prepared transaction goes without a decision before its home is asked, and between two questions.
 const INQUIRE_AFTER: Duration = Duration::from_millis(400);
 /// The same, once a reader waits for it.
 const INQUIRE_SOON: Duration = Duration::from_millis(50);
-
-/// A transaction that wants its items in this group.
-#[derive(Debug)]
-pub struct Claim {
-    pub preparation: Preparation,
-    /// `None`: this group's own coordinator.
-    pub asker: Option<Origin>,
-}
 
 /// The home's own part of a transaction whose votes are awaited.
 #[derive(Debug)]
@@ -126,36 +117,6 @@ pub struct Attended {
 impl Attended {
     pub fn since(now: Time) -> Attended {
         Attended { since: now, inquire_at: None }
-    }
-}
-
-impl Claim {
-    /// Tells whoever asked, at once.
-    pub fn vote(&self, vote: Vote, out: &mut Outbox<Out>) {
-        self.verdict(vote).tell(out);
-    }
-
-    /// It was certainly not begun: the next leader may.
-    fn turn_away(&self, out: &mut Outbox<Out>) {
-        out.push(match self.asker {
-            Some(origin) => Out::Answer(origin, Outcome::NotLeader { leader: None }),
-            None => Out::NotDecided(self.preparation.id),
-        });
-    }
-
-    fn verdict(&self, vote: Vote) -> Verdict {
-        match self.asker {
-            Some(origin) => Verdict::Answer(origin, Outcome::Voted(vote)),
-            None => Verdict::Held(self.preparation.id, vote),
-        }
-    }
-
-    pub(super) fn rank(&self) -> Rank {
-        Rank::new(self.preparation.age, self.preparation.id)
-    }
-
-    fn keys(&self) -> Vec<(Bytes, bool)> {
-        self.preparation.items.iter().map(|placed| (placed.item.key.clone(), placed.item.is_write())).collect()
     }
 }
 

@@ -5,16 +5,16 @@
 //! is in its way, and every value that it needs is pinned in memory. It holds nothing meanwhile. No later waiter passes it.
 
 use super::evaluate::may_need_value;
-use super::participant::Claim;
 use super::read::Waiting;
-use super::{Out, Parked, Store, reject};
-use crate::actor::{Context, Outbox};
+use super::{Out, Parked, Store, Verdict, reject};
+use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
 use crate::base::limits::PARKED_PER_GROUP_MAX;
 use crate::base::{Place, Time};
 use crate::msg::client::Rejection;
 use crate::msg::log::ValuePlace;
-use crate::msg::transaction::Vote;
+use crate::msg::peer::Outcome;
+use crate::msg::transaction::{Preparation, Vote};
 use crate::state::{Locks, Rank};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,6 +47,44 @@ pub type Pins = BTreeMap<Place, Bytes>;
 pub enum Work {
     Write(Bytes, Parked),
     Claim(Box<Claim>),
+}
+
+/// A transaction that wants its items in this group.
+#[derive(Debug)]
+pub struct Claim {
+    pub preparation: Preparation,
+    /// `None`: this group's own coordinator.
+    pub asker: Option<Origin>,
+}
+
+impl Claim {
+    /// Tells whoever asked, at once.
+    pub fn vote(&self, vote: Vote, out: &mut Outbox<Out>) {
+        self.verdict(vote).tell(out);
+    }
+
+    /// It was certainly not begun: the next leader may.
+    pub fn turn_away(&self, out: &mut Outbox<Out>) {
+        out.push(match self.asker {
+            Some(origin) => Out::Answer(origin, Outcome::NotLeader { leader: None }),
+            None => Out::NotDecided(self.preparation.id),
+        });
+    }
+
+    pub fn verdict(&self, vote: Vote) -> Verdict {
+        match self.asker {
+            Some(origin) => Verdict::Answer(origin, Outcome::Voted(vote)),
+            None => Verdict::Held(self.preparation.id, vote),
+        }
+    }
+
+    pub fn rank(&self) -> Rank {
+        Rank::new(self.preparation.age, self.preparation.id)
+    }
+
+    pub fn keys(&self) -> Vec<(Bytes, bool)> {
+        self.preparation.items.iter().map(|placed| (placed.item.key.clone(), placed.item.is_write())).collect()
+    }
 }
 
 impl Lines {

@@ -8,7 +8,7 @@ use super::format::{
     BATCH_HEADER_SIZE, BATCH_MAGIC, BatchHeader, DIRECTORY_ENTRY_SIZE, RECORD_HEADER_SIZE, RecordHeader, TRAILER_SIZE, Trailer,
     directory_entry_group, footer_size, salt,
 };
-use super::recover::Window;
+use super::window::Window;
 use crate::base::{GroupId, SegmentId};
 use crate::msg::disk::DiskError;
 use std::collections::BTreeSet;

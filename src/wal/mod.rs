@@ -24,7 +24,7 @@
 //!
 //! - `format`: the bytes; `FORMAT.md` beside this file has the tables and the arguments.
 //! - `batch`: a batch being filled. - `log`: the actor. - `segments`: preallocation. - `reads`: values and entries read back.
-//! - `recover`: from the disk to a [`Recovered`]. - `evidence`: telling a torn tail from damage. - `witness`: evidence in another
+//! - `recover`: from the disk to a [`Recovered`], through a `window`. - `evidence`: telling a torn tail from damage. - `witness`: evidence in another
 //!   file.
 
 mod batch;
@@ -38,6 +38,7 @@ mod segments;
 mod test_disk;
 #[cfg(test)]
 mod tests;
+mod window;
 mod witness;
 
 pub use log::{Log, LogCounters};

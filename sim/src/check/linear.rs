@@ -16,9 +16,10 @@
 //!   it happens at one instant is judged by [`super::serializable`]).
 //! - An eventual read may show any past state, but only one that was, or may have been, written, and under its own version.
 
-use super::{Initial, Options, Report, Violation, render, search, several, versioned};
+use super::calls::{Call, Calls, Change, Step, Table, Value, call, unwritten, violation, when, wrong_kind};
+use super::{Initial, Options, Report, Violation, search, several, versioned};
 use bytes::Bytes;
-use ringseed::history::{Action, Condition, Data, Outcome, Record};
+use ringseed::history::{Action, Data, Outcome, Record};
 use std::collections::BTreeMap;
 
 /// Judges every key of a history.
@@ -43,118 +44,6 @@ pub fn check(history: &[Record], options: &Options) -> Result<Report, Violation>
         }
     }
     Ok(report)
-}
-
-/// All that was said about one key.
-#[derive(Default)]
-pub(super) struct Calls<'a> {
-    pub(super) table: Table,
-    /// Those whose outcome is known.
-    pub(super) definite: Vec<Call<'a>>,
-    /// Writes whose outcome is not.
-    pub(super) unknown: Vec<Call<'a>>,
-    pub(super) eventual: Vec<Call<'a>>,
-    /// Kept to explain what else cannot be.
-    pub(super) rejected: Vec<&'a Record>,
-}
-
-/// One operation as it concerns one key.
-pub(super) struct Call<'a> {
-    pub(super) record: &'a Record,
-    pub(super) start: u64,
-    /// `u64::MAX` for an unknown write: it may take effect at any time.
-    pub(super) end: u64,
-    pub(super) step: Step,
-}
-
-/// What the operation did, with the versions it was told.
-pub(super) enum Step {
-    Read {
-        value: Value,
-        version: u64,
-    },
-    Failed {
-        condition: When,
-        version: u64,
-        present: bool,
-    },
-    Write {
-        change: Change,
-        version: u64,
-        result: Value,
-    },
-    /// A write whose outcome is unknown.
-    Maybe {
-        change: Change,
-    },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Change {
-    Put(Id, When),
-    Delete(When),
-    Increment(i64),
-}
-
-/// A condition.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum When {
-    Always,
-    Value(Id),
-    Version(u64),
-    Absent,
-    Present,
-}
-
-/// An item's value; `None` when it is absent.
-pub(super) type Value = Option<Id>;
-
-/// A value of this key's history, by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Id(u32);
-
-/// The values that occur in one key's history.
-#[derive(Default)]
-pub(super) struct Table {
-    ids: BTreeMap<Data, Id>,
-    values: Vec<(Data, Option<i64>)>,
-}
-
-impl Table {
-    pub(super) fn id(&mut self, data: &Data) -> Id {
-        if let Some(id) = self.ids.get(data) {
-            return *id;
-        }
-        let id = Id(u32::try_from(self.values.len()).expect("a key has fewer than 2^32 values"));
-        self.values.push((data.clone(), data.number()));
-        self.ids.insert(data.clone(), id);
-        id
-    }
-
-    pub(super) fn number(&self, id: Id) -> Option<i64> {
-        self.values[id.0 as usize].1
-    }
-
-    pub(super) fn data(&self, id: Id) -> &Data {
-        &self.values[id.0 as usize].0
-    }
-
-    pub(super) fn show(&self, value: Value) -> String {
-        value.map_or("absent".into(), |id| self.data(id).to_string())
-    }
-}
-
-impl Call<'_> {
-    pub(super) fn version(&self) -> Option<u64> {
-        match self.step {
-            Step::Read { version, .. } | Step::Failed { version, .. } | Step::Write { version, .. } => Some(version),
-            Step::Maybe { .. } => None,
-        }
-    }
-
-    pub(super) fn is_write(&self) -> bool {
-        matches!(self.step, Step::Write { .. })
-    }
 }
 
 fn add_record<'a>(keys: &mut BTreeMap<&'a Bytes, Calls<'a>>, record: &'a Record) -> Result<(), Violation> {
@@ -203,13 +92,6 @@ fn add_record<'a>(keys: &mut BTreeMap<&'a Bytes, Calls<'a>>, record: &'a Record)
     Ok(())
 }
 
-pub(super) fn call(record: &Record, step: Step) -> Result<Call<'_>, Violation> {
-    match record.end {
-        Some(end) if end >= record.start => Ok(Call { record, start: record.start, end, step }),
-        _ => Err(violation("P1", "the history itself is wrong: an answer without an end, or from before its question", [record])),
-    }
-}
-
 fn change(table: &mut Table, action: &Action) -> Change {
     match action {
         Action::Put { value, condition, .. } => Change::Put(table.id(value), when(table, condition)),
@@ -219,24 +101,6 @@ fn change(table: &mut Table, action: &Action) -> Change {
             unreachable!("not a write of one key")
         }
     }
-}
-
-pub(super) fn when(table: &mut Table, condition: &Condition) -> When {
-    match condition {
-        Condition::None => When::Always,
-        Condition::Value(value) => When::Value(table.id(value)),
-        Condition::Version(version) => When::Version(*version),
-        Condition::Absent => When::Absent,
-        Condition::Present => When::Present,
-    }
-}
-
-pub(super) fn wrong_kind(record: &Record) -> Violation {
-    violation("P1", "an answer of a kind that does not belong to the question", [record])
-}
-
-pub(super) fn violation<'a>(promise: &'static str, what: &str, records: impl IntoIterator<Item = &'a Record>) -> Violation {
-    Violation { promise, checker: "linear", what: format!("{what}{}", render::records(records)) }
 }
 
 /// An eventual read shows a state that was, or may have been, and that had begun to be written when the read ended.
@@ -294,37 +158,12 @@ fn may_result_in(calls: &Calls<'_>, write: &Call<'_>, value: Value) -> bool {
     }
 }
 
-/// A value was seen that nothing can have written: says so, and whose it may be.
-pub(super) fn unwritten(key: &Bytes, calls: &Calls<'_>, value: Value, version: u64, read: &Call<'_>) -> Violation {
-    let what = format!("key {}: {} at version {version} was seen", key.escape_ascii(), calls.table.show(value));
-    if let Some(id) = value {
-        let data = calls.table.data(id);
-        let writes = |record: &Record| match &record.action {
-            Action::Put { value, .. } => value == data,
-            Action::Transact { items, .. } => several::puts(items, key, data),
-            _ => false,
-        };
-        if let Some(rejected) = calls.rejected.iter().find(|record| writes(record)) {
-            let (promise, why) = match rejected.outcome {
-                Outcome::NotCommitted { .. } => ("P2", "but the transaction that writes it was not committed"),
-                _ => ("P6", "but the write of it was rejected"),
-            };
-            return violation(promise, &format!("{what}, {why}"), [*rejected, read.record]);
-        }
-        let same = |call: &&Call<'_>| matches!(call.step, Step::Write { result, .. } if result == value);
-        if let Some(other) = calls.definite.iter().find(same) {
-            return violation("P1", &format!("{what}, but it was written at another version"), [other.record, read.record]);
-        }
-    }
-    violation("P1", &format!("{what}, and nothing can have written that"), [read.record])
-}
-
 /// For the tests of the checkers: short ways to write a history.
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::check::check_history;
-    use ringseed::history::Acknowledge;
+    use ringseed::history::{Acknowledge, Condition};
 
     pub(crate) fn data(text: &str) -> Data {
         Data::of(&Bytes::copy_from_slice(text.as_bytes()))

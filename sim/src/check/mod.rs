@@ -19,6 +19,7 @@
 
 pub mod agreement;
 pub mod bank;
+mod calls;
 #[cfg(test)]
 mod compare;
 pub mod corruption;

@@ -12,7 +12,7 @@
 //! - A set of operations is remembered as the exclusive or of a 128-bit hash per operation (Zobrist). Two sets that should
 //!   collide would hide a branch of the search, at odds of about 2^-80.
 
-use super::linear::{Call, Calls, Change, Id, Step, Table, Value, When, violation};
+use super::calls::{Call, Calls, Change, Id, Step, Table, Value, When, violation};
 use super::{Initial, Options, Violation};
 use bytes::Bytes;
 use ringseed::base::hash::checksum;

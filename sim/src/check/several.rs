@@ -7,7 +7,7 @@
 //! - A check that held is a read of what it asked for; a check of nothing says nothing here.
 
 use super::Violation;
-use super::linear::{Calls, Change, Step, Table, When, call, when, wrong_kind};
+use super::calls::{Call, Calls, Change, Step, Table, When, call, violation, when, wrong_kind};
 use bytes::Bytes;
 use ringseed::history::{
     Action, Condition, Data, Failure, FailureReason, ItemAction, ItemResult, Outcome, Record, TransactionItem,
@@ -33,7 +33,7 @@ pub(super) fn add_record<'a>(keys: &mut BTreeMap<&'a Bytes, Calls<'a>>, record: 
                 let calls = keys.entry(&item.key).or_default();
                 if let Some(change) = change(&mut calls.table, item) {
                     let step = Step::Maybe { change };
-                    calls.unknown.push(super::linear::Call { record, start: record.start, end: u64::MAX, step });
+                    calls.unknown.push(Call { record, start: record.start, end: u64::MAX, step });
                 }
             }
             Ok(())
@@ -51,11 +51,6 @@ pub(super) fn add_record<'a>(keys: &mut BTreeMap<&'a Bytes, Calls<'a>>, record: 
         }
         _ => Err(wrong_kind(record)),
     }
-}
-
-/// Whether one of the items puts this value to this key.
-pub(super) fn puts(items: &[TransactionItem], key: &Bytes, data: &Data) -> bool {
-    items.iter().any(|item| item.key == *key && matches!(&item.action, ItemAction::Put(value) if value == data))
 }
 
 fn add_failure<'a>(
@@ -104,11 +99,7 @@ fn add_item<'a>(
                 Condition::Present => result.value.is_some(),
             };
             if !held {
-                return Err(super::linear::violation(
-                    "P2",
-                    "a transaction committed, and what it read is not what it asked for",
-                    [record],
-                ));
+                return Err(violation("P2", "a transaction committed, and what it read is not what it asked for", [record]));
             }
             Step::Read { value: result.value.as_ref().map(|value| calls.table.id(value)), version }
         }

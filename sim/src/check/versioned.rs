@@ -13,10 +13,23 @@
 //! Unknown writes that no operation saw can be left out: after every operation with a known outcome the state is known, whatever
 //! came before. So the search branches only where several unknown writes would explain the same sight.
 
-use super::linear::{Call, Calls, Change, Id, Step, Table, Value, When, unwritten, violation};
+use super::calls::{Call, Calls, Change, Id, Step, Table, Value, When, unwritten, violation};
 use super::{Initial, Options, Violation};
 use bytes::Bytes;
 use ringseed::history::Data;
+
+/// The search goes one deeper for each unknown write that took effect. With more unknown writes than this it gets a stack to match.
+const SHALLOW: usize = 500;
+/// Bytes of stack for each of them; rather too many than too few. What is not used costs nothing.
+const STACK_PER_WRITE: usize = 4 * 1024;
+
+/// Runs `work` with so many bytes of stack.
+fn with_stack<T: Send>(bytes: usize, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(bytes).spawn_scoped(scope, work).expect("a thread can be started");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
 
 /// Whether the key was decided; `false` when the bound on steps was reached first.
 ///
@@ -32,7 +45,11 @@ pub(super) fn check(key: &Bytes, calls: &Calls<'_>, options: &Options) -> Result
         Initial::Empty => State { value: Seen::Exactly(None), version: Some(0) },
         Initial::Anything => State { value: Seen::Anything, version: None },
     };
-    match search.solve(0, state) {
+    let solved = match calls.unknown.len() {
+        ..=SHALLOW => search.solve(0, state),
+        unknown => with_stack((unknown + SHALLOW) * STACK_PER_WRITE, || search.solve(0, state)),
+    };
+    match solved {
         Ok(true) => Ok(true),
         Ok(false) => Err(search.explain(key)),
         Err(OutOfSteps) => Ok(false),

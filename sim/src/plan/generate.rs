@@ -3,9 +3,10 @@
 //! Each seed first draws the cluster and its surroundings, then *which* kinds of fault it uses at all, then how often and how hard. A seed that
 //! uses three kinds a lot reaches states that one which uses all of them a little never does.
 
+use super::draws::{CATCHES_UP_WITHIN_MS, YEAR_MS, aimed_there, pair, rot, settled, style, target};
 use super::{
-    ClusterPlan, DiskPlan, Ending, Fault, FaultKind, LossStyle, MessageKind, NetworkPlan, NodePlan, Plan, Rot, Target,
-    TransactionPlan, Trigger, WorkloadPlan, scenarios, standing, transactions,
+    ClusterPlan, DiskPlan, Ending, Fault, FaultKind, MessageKind, NetworkPlan, NodePlan, Plan, Rot, Target, TransactionPlan,
+    Trigger, WorkloadPlan, scenarios, standing, transactions,
 };
 use crate::dice::Dice;
 use ringseed::base::limits::TRANSACTION_ITEMS_MAX;
@@ -57,8 +58,6 @@ fn bandwidth_kib(plan: &Plan, dice: &mut Dice) -> u32 {
     let least = (largest / 64).max(256);
     dice.spread(least, 16 * least) as u32
 }
-
-pub(super) const YEAR_MS: u64 = 365 * 24 * 3_600 * 1_000;
 
 /// In some plans each wall clock says something else; in others one is a year ahead.
 fn set_walls(plan: &mut Plan, seed: u64) {
@@ -202,11 +201,6 @@ fn swarm(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// When the cluster has formed and elected its leaders, mostly.
-pub(super) fn settled(plan: &Plan) -> u64 {
-    500 + u64::from(plan.cluster.support_ms)
-}
-
 type Draw = fn(&Plan, &mut Dice) -> FaultKind;
 
 const DRAWS: &[Draw] = &[
@@ -260,42 +254,6 @@ const TRIGGERS: &[Trigger] = &[
     Trigger::Conflicts,
 ];
 
-pub(super) fn target(plan: &Plan, dice: &mut Dice) -> Target {
-    let group = 1 + dice.below(u64::from(plan.cluster.partitions)) as u32;
-    match dice.below(10) {
-        0..=3 => Target::LeaderOf(group),
-        4..=5 => Target::FollowerOf(group),
-        _ => Target::Node(1 + dice.below(plan.nodes.len() as u64) as u16),
-    }
-}
-
-pub(super) fn style(dice: &mut Dice) -> LossStyle {
-    *dice.pick(&[
-        LossStyle::Nothing,
-        LossStyle::Sectors,
-        LossStyle::Sectors,
-        LossStyle::Prefix,
-        LossStyle::Suffix,
-        LossStyle::Everything,
-    ])
-}
-
-pub(super) fn rot(dice: &mut Dice) -> Rot {
-    let bytes = *dice.pick(&[512, 512, 4096, 4096, 97, 1_000, 10_000]);
-    match dice.below(5) {
-        0 | 1 => Rot::Witness,
-        2 => Rot::Bits(bytes),
-        _ => Rot::Zeros(bytes),
-    }
-}
-
-pub(super) fn pair(plan: &Plan, dice: &mut Dice) -> (u16, u16) {
-    let nodes = plan.nodes.len() as u64;
-    let from = dice.below(nodes);
-    let to = (from + 1 + dice.below(nodes - 1)) % nodes;
-    (from as u16 + 1, to as u16 + 1)
-}
-
 fn pairs(plan: &Plan, dice: &mut Dice) -> Vec<(u16, u16)> {
     (0..dice.between(1, plan.nodes.len() as u64)).map(|_| pair(plan, dice)).collect()
 }
@@ -314,25 +272,6 @@ fn clock_rate(plan: &Plan, dice: &mut Dice) -> FaultKind {
         0 => FaultKind::ClockRate { target, ppm: *dice.pick(&[-800_000, -500_000, 500_000, 2_000_000]) },
         1 => FaultKind::ClockJump { target, by_ms: dice.spread(100, 20_000) },
         _ => FaultKind::ClockRate { target, ppm: dice.between(0, 2 * within as u64) as i64 - within },
-    }
-}
-
-/// The same fault, at the node where its trigger happens.
-pub(super) fn aimed_there(kind: FaultKind) -> FaultKind {
-    let target = Target::There;
-    match kind {
-        FaultKind::Crash { .. } => FaultKind::Crash { target },
-        FaultKind::PowerLoss { style, .. } => FaultKind::PowerLoss { target, style },
-        FaultKind::Stop { .. } => FaultKind::Stop { target },
-        FaultKind::Pause { .. } => FaultKind::Pause { target },
-        FaultKind::Isolate { .. } => FaultKind::Isolate { target },
-        FaultKind::OneWay { outward, .. } => FaultKind::OneWay { target, outward },
-        FaultKind::Flapping { period_ms, .. } => FaultKind::Flapping { target, period_ms },
-        FaultKind::WriteErrors { .. } => FaultKind::WriteErrors { target },
-        FaultKind::SyncErrors { .. } => FaultKind::SyncErrors { target },
-        FaultKind::Stall { .. } => FaultKind::Stall { target },
-        FaultKind::Disconnect { .. } => FaultKind::Disconnect { target },
-        other => other,
     }
 }
 
@@ -390,9 +329,6 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
         plan.ending = Ending::HealMajority;
     }
 }
-
-/// How long a node that has lost acknowledged records needs at most to catch up with peers that nothing strikes meanwhile.
-pub(super) const CATCHES_UP_WITHIN_MS: u64 = 6_000;
 
 /// Whether a node that this fault takes acknowledged records from has time to get them back from its peers before anything else happens. From then on nothing is
 /// missing, whichever process ends.

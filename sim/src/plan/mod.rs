@@ -7,6 +7,7 @@
 //! all, and how hard). It draws one in four from the table of [`scenarios`], which aim at states that chance rarely reaches. Some
 //! of those are *steered*: they cast every node in its part, and delay single kinds of message.
 
+mod draws;
 mod generate;
 pub mod scenarios;
 mod standing;

@@ -3,18 +3,14 @@
 //! Each is drawn over the same surroundings as the swarm, and keeps much of them random: it says where to strike, not what to
 //! find.
 
-use super::generate::{CATCHES_UP_WITHIN_MS, aimed_there, rot, settled, style, target};
+use super::draws::{
+    CATCHES_UP_WITHIN_MS, Scenario, add, add_when, focus, readers, rot, settled, strict_sync, style, target, times,
+};
 use super::{
     DiskPlan, Ending, Fault, FaultKind, LossStyle, NetworkPlan, Plan, Standing, Target, Trigger, WorkloadPlan, standing, steered,
     transactions,
 };
 use crate::dice::Dice;
-
-#[derive(Debug)]
-pub struct Scenario {
-    pub name: &'static str,
-    pub draw: fn(&mut Plan, &mut Dice),
-}
 
 /// Every scenario, by name.
 pub const TABLE: &[Scenario] = &[
@@ -56,25 +52,6 @@ pub const TABLE: &[Scenario] = &[
     Scenario { name: "the follower restarts whose promise alone is a leader's lease", draw: steered::restarted_voter },
 ];
 
-/// Times spread over the phase: every `every_ms`, a little off.
-pub(super) fn times(plan: &Plan, dice: &mut Dice, every_ms: u64) -> Vec<u64> {
-    let mut times = Vec::new();
-    let mut at = settled(plan) + dice.below(every_ms);
-    while at < plan.faults_ms {
-        times.push(at);
-        at += dice.between(every_ms / 2, every_ms * 3 / 2).max(1);
-    }
-    times
-}
-
-pub(super) fn add(plan: &mut Plan, at_ms: u64, for_ms: u64, kind: FaultKind) {
-    plan.faults.push(Fault { at_ms, for_ms, when: None, nth: 0, kind });
-}
-
-pub(super) fn add_when(plan: &mut Plan, at_ms: u64, for_ms: u64, when: Trigger, kind: FaultKind) {
-    plan.faults.push(Fault { at_ms, for_ms, when: Some(when), nth: 0, kind: aimed_there(kind) });
-}
-
 fn group(plan: &Plan, dice: &mut Dice) -> u32 {
     1 + dice.below(u64::from(plan.cluster.partitions)) as u32
 }
@@ -83,24 +60,11 @@ fn leader(plan: &Plan, dice: &mut Dice) -> Target {
     Target::LeaderOf(group(plan, dice))
 }
 
-/// Few partitions, few keys, quick clients: every operation meets others.
-pub(super) fn focus(plan: &mut Plan, dice: &mut Dice) {
-    plan.cluster.partitions = *dice.pick(&[1, 1, 2]);
-    plan.workload.keys = dice.between(1, 5) as u32;
-    plan.workload.clients = dice.between(4, 10) as u32;
-    plan.workload.think_ms = dice.between(5, 20);
-    plan.workload.timeout_ms = dice.between(300, 1500) as u32;
-}
-
 /// Short promises, so that leaders change often; heartbeats to match.
 fn short_support(plan: &mut Plan, dice: &mut Dice) {
     plan.cluster.support_ms = *dice.pick(&[200, 250, 400]);
     let support = u64::from(plan.cluster.support_ms);
     plan.nodes.iter_mut().for_each(|node| node.heartbeat_ms = support / 4);
-}
-
-pub(super) fn strict_sync(plan: &mut Plan) {
-    plan.nodes.iter_mut().for_each(|node| node.wal_sync_ms = 0);
 }
 
 /// Clocks as far apart as the bound allows.
@@ -117,12 +81,6 @@ fn widest_clocks(plan: &mut Plan, dice: &mut Dice) {
             node.clock_ppm = if number == odd { -half } else { half };
         }
     }
-}
-
-pub(super) fn readers(plan: &mut Plan, dice: &mut Dice) {
-    plan.workload.get_permille = dice.between(450, 650) as u32;
-    plan.workload.eventual_permille = 0;
-    plan.workload.wander_permille = *dice.pick(&[0, 10, 50]);
 }
 
 fn transfers(plan: &mut Plan, dice: &mut Dice) {
@@ -203,7 +161,7 @@ fn clocks_beyond(plan: &mut Plan, dice: &mut Dice) {
         add(plan, at, 6 * support, FaultKind::ClockRate { target, ppm });
         add(plan, at + support / 2, dice.between(3 * support, 5 * support), FaultKind::Isolate { target });
         if dice.chance(300) {
-            let target = super::generate::target(plan, dice);
+            let target = super::draws::target(plan, dice);
             add(plan, at, 10, FaultKind::ClockJump { target, by_ms: dice.between(100, 3_000) });
         }
     }

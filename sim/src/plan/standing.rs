@@ -1,6 +1,6 @@
 //! Which fault outlasts the others, in some plans; and disks that are slow everywhere.
 
-use super::generate::{pair, settled};
+use super::draws::{pair, settled};
 use super::{Ending, Fault, FaultKind, Plan, Standing, Target};
 use crate::dice::Dice;
 

@@ -5,7 +5,7 @@
 //! drawn, and the winner of an election is never certain: a scenario makes its interleaving likely within a seed, and finds its
 //! neighbours on the way.
 
-use super::scenarios::{add, focus, readers, strict_sync, times};
+use super::draws::{add, focus, readers, strict_sync, times};
 use super::{Ending, Fault, FaultKind, MessageKind, Plan, Target, Trigger};
 use crate::dice::Dice;
 

@@ -1,7 +1,6 @@
 //! Transactions in plans: what clients ask of several keys, and faults at points of the protocol.
 
-use super::generate::{settled, style};
-use super::scenarios::Scenario;
+use super::draws::{Scenario, settled, style};
 use super::{Fault, FaultKind, Plan, Target, Trigger};
 use crate::dice::Dice;
 use crate::points::Point;
@@ -348,7 +347,7 @@ mod tests {
     fn a_clock_a_year_ahead_puts_nobody_at_a_disadvantage() {
         let mut plan = contention_without_faults(9, 30, 1);
         plan.workload.transactions.items_max = 12;
-        plan.nodes[0].wall_ahead_ms = crate::plan::generate::YEAR_MS;
+        plan.nodes[0].wall_ahead_ms = crate::plan::draws::YEAR_MS;
         let outcome = run_plan(&plan, RunOptions { history: true, ..RunOptions::default() });
         assert!(outcome.verdict.is_clean(), "{}", outcome.verdict);
         let mut committed = vec![0_u64; 9];

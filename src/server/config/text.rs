@@ -2,6 +2,7 @@
 //! nearest to a wrong one.
 
 use crate::base::{Duration, NodeId};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 /// What a setting's text may be.
@@ -194,6 +195,20 @@ pub fn parse_address(text: &str) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
+/// Whether the address means every interface of a machine (`0.0.0.0`, `[::]`, `0`): to be listened on, never to be dialled by
+/// others.
+pub fn is_unspecified(address: &str) -> bool {
+    let Some((host, _)) = address.rsplit_once(':') else { return false };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return ip.to_canonical().is_unspecified();
+    }
+    // Numbers in other forms are what the system makes of them. No name is looked up here.
+    let number = host.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b'x' | b'X' | b'.'));
+    let numeric = number && host.bytes().next().is_some_and(|b| b.is_ascii_digit());
+    numeric && address.to_socket_addrs().is_ok_and(|mut all| all.any(|one: SocketAddr| one.ip().is_unspecified()))
+}
+
 /// `1=host:port,2=host:port`, sorted by node; `None` also when a node comes twice.
 fn parse_peers(text: &str) -> Option<Vec<(NodeId, String)>> {
     let mut peers = Vec::new();
@@ -283,5 +298,15 @@ mod tests {
         assert_eq!(nearest("peer", known), Some("peers"));
         assert_eq!(nearest("colour", known), None);
         assert_eq!(edit_distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn addresses_that_nobody_can_dial() {
+        for address in ["0.0.0.0:1", "[::]:1", "[::ffff:0.0.0.0]:1", "0:7501", "0x0:1"] {
+            assert!(is_unspecified(address), "{address}");
+        }
+        for address in ["127.0.0.1:1", "[::1]:1", "host:1", "dead.beef:1", "10.0.0.0:0"] {
+            assert!(!is_unspecified(address), "{address}");
+        }
     }
 }
