@@ -23,7 +23,7 @@
 //! | `replicate` | the same for what replicas say to each other alone: requests and answers between nodes stay under way |
 //! | `cut 1 2`, `cut 3`, `heal` | the link between the two, all of one's, is down; all are up |
 //! | `restart 2` | what member 2 has not synced is lost, and it begins another epoch |
-//! | `elect 1 [partition 2]` | heartbeats, timers and `settle`, until member 1 leads; says only which node leads and what clients are told |
+//! | `elect 1 [partition 2] [alone]` | heartbeats, timers and `settle` (alone: `replicate`), until member 1 leads; says only which node leads and what clients are told |
 //! | `quiet COMMAND` | the same brevity for another command |
 //! | `put 1 k=v as w`, `increment 1 k by 2 as w`, `delete 1 k as w`, `get 1 k as r` | a client's request to member 1, called w or r. Conditions: `if-absent`, `if-present`, `if-version=4`, `if-value=x`; also `all`, `eventual`, `within=500` (ms) |
 //! | `transact 1 a=1, b=2, +c, ?d as t` | a transaction, sent to member 1: puts, increments by one, reads; `token=x` |
@@ -139,7 +139,10 @@ impl World {
             "replicate" => self.settle(|message| matches!(message, PeerMessage::Replica(..))),
             "cut" => self.cut(arguments),
             "heal" => self.cut.clear(),
-            "elect" => self.elect(node(arguments[0]), after(arguments, "partition").map_or(1, number) as u32),
+            "elect" => {
+                let partition = after(arguments, "partition").map_or(1, number) as u32;
+                self.elect(node(arguments[0]), partition, arguments.contains(&"alone"));
+            }
             "state" => self.state(),
             "rebalance" => self.rebalance(node(arguments[0])),
             "restart" => self.replace(node(arguments[0]), Machine::restart),
@@ -300,19 +303,20 @@ impl World {
         }
     }
 
-    fn elect(&mut self, id: NodeId, partition: u32) {
+    fn elect(&mut self, id: NodeId, partition: u32, alone: bool) {
         self.stage.lines.quiet = true;
+        let settles = |message: &PeerMessage| !alone || matches!(message, PeerMessage::Replica(..));
         for _ in 0..20 {
             self.stage.now = self.stage.now + Duration::from_millis(200);
             self.heartbeats();
             self.on_one("timer", id, &[]);
-            self.settle(|_| true);
+            self.settle(settles);
             let replicas = self.members.get_mut(&id).expect("there is such a member").replicas(self.stage.now);
             if replicas.iter().any(|(probe, _)| probe.group == GroupId(partition) && probe.leads) {
                 // Time for all to learn what is committed.
                 self.stage.now = self.stage.now + Duration::from_millis(10);
                 self.on_one("timer", id, &[]);
-                self.settle(|_| true);
+                self.settle(settles);
                 return;
             }
         }
