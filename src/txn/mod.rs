@@ -25,21 +25,23 @@
 //!
 //! # Why it is safe
 //!
-//! 1. *An id is begun at most once*: it holds the home's term and a number that the term's only leader counts.
+//! Each point is played by a script, `tests/scripts/txn_*.txt`.
+//!
+//! 1. *An id is begun at most once*: it holds the home's term and a number that the term's only leader counts (`begun_once`).
 //! 2. *A decision to commit is the `Decide` entry, and nothing else is*. No node hears of it before it is committed in the home's
-//!    log.
+//!    log (`decision`).
 //! 3. *Abort is presumed, and needs no record.* The coordinator of an id exists only in the leader of the id's term. While it
 //!    works on the id it answers "open". When it has given up, it never proposes the decision. A later leader that has applied
 //!    the first entry of its own term has all that was and ever will be committed of earlier terms. If no `Decide` is among it,
 //!    there will never be one. So the new term's first entry is the abort of everything undecided, and the answer "aborted" is
-//!    final whichever node gives it, however late it arrives.
+//!    final whichever node gives it, however late it arrives (`presumed_abort`).
 //! 4. *A commit is remembered until every participant has said that its own entry of it is committed* (`ended` is logged after
-//!    that). So no participant that is still prepared is told "unknown, so aborted".
-//! 5. *A participant never decides.* It asks.
+//!    that). So no participant that is still prepared is told "unknown, so aborted" (`remembered`).
+//! 5. *A participant never decides.* It asks (`decision`).
 //! 6. *The home's locks may be volatile*: the only leader that could lose them is the only one that could have decided, and loses
-//!    that, too. Their writes stand in the decision itself, evaluated under the locks.
+//!    that, too. Their writes stand in the decision itself, evaluated under the locks (`home_locks`).
 //! 7. *Late copies.* A prepare names a *floor*: all attempts of the home up to it are over, but for those that the prepare names
-//!    as open, far below. The participant refuses what is over, and remembers what became of the rest.
+//!    as open, far below. The participant refuses what is over, and remembers what became of the rest (`late_copies`).
 //!
 //! # What relaxed syncing may lose
 //!
