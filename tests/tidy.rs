@@ -45,6 +45,12 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[(
     "until there is one vocabulary of operations: a request holds transactions, and these hold conditions",
 )];
 
+/// Licences under which something may be depended on; one of the alternatives is enough. `.deny.toml` has the same list.
+const LICENCES: &[&str] = &["MIT", "Apache-2.0", "BSL-1.0", "BlueOak-1.0.0", "Unicode-3.0"];
+
+/// Crates that are built in two versions, and why.
+const TWICE: &[(&str, &str)] = &[("syn", "derives are compiled with the one or the other; neither is in the program")];
+
 /// Words that the core must not use, and why.
 const BANNED: &[(&str, &str)] = &[
     ("Instant", "time comes in with the event"),
@@ -233,6 +239,36 @@ fn what_the_design_names_is_there() {
 }
 
 #[test]
+fn dependencies_are_licensed_single_and_from_the_registry() {
+    let mut wrong = Vec::new();
+    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let text = |package: &serde_json::Value, field: &str| package[field].as_str().unwrap_or_default().to_owned();
+    for package in dependencies() {
+        let (name, licence, source) = (text(&package, "name"), text(&package, "license"), text(&package, "source"));
+        if !is_allowed(&licence) {
+            wrong.push(format!("{name}: licence {licence:?}"));
+        }
+        if !source.is_empty() && source != "registry+https://github.com/rust-lang/crates.io-index" {
+            wrong.push(format!("{name}: comes from {source}"));
+        }
+        versions.entry(name).or_default().insert(text(&package, "version"));
+    }
+    assert!(versions.len() > 50, "only {} crates are known", versions.len());
+    for (name, versions) in versions.iter().filter(|(_, versions)| versions.len() > 1) {
+        if !TWICE.iter().any(|(twice, _)| twice == name) {
+            wrong.push(format!("{name}: built in versions {versions:?}"));
+        }
+    }
+    for (twice, _) in TWICE {
+        assert!(versions.get(*twice).is_some_and(|all| all.len() > 1), "{twice} is built in one version; take the exception out");
+    }
+    let deny = std::fs::read_to_string(root().join(".deny.toml")).expect("it is tracked");
+    let quoted: Vec<String> = LICENCES.iter().map(|licence| format!("{licence:?}")).collect();
+    assert!(deny.contains(&format!("allow = [{}]", quoted.join(", "))), ".deny.toml allows other licences");
+    assert!(wrong.is_empty(), "dependencies against the rule (see also .deny.toml):\n{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_rules_themselves_bite() {
     let code = blank(
         "use crate::{base::Time, wal}; // crate::node\nlet a = \"crate::store\"; let c = '\"'; crate::ring::x(); 'a: loop {}",
@@ -243,6 +279,8 @@ fn the_rules_themselves_bite() {
     assert!(imports("use super::gateway::X;", Path::new("src/node/a.rs")).is_empty());
     assert_eq!(first_segments("use std::{collections::BTreeMap, fs::{self, File}};", "std"), ["collections", "fs"]);
     assert_eq!(first_segments("a(my_std::fs::x)", "std"), Vec::<String>::new());
+    assert!(is_allowed("GPL-3.0 OR MIT") && is_allowed("MIT/Unlicense") && is_allowed("(MIT OR GPL-3.0) AND Unicode-3.0"));
+    assert!(!is_allowed("GPL-3.0") && !is_allowed("MIT AND GPL-3.0") && !is_allowed(""));
     let imports = |all: &[(&str, &[&str])]| {
         let own = |others: &[&str]| others.iter().map(|other| (*other).to_owned()).collect();
         all.iter().map(|(module, others)| ((*module).to_owned(), own(others))).collect::<BTreeMap<String, BTreeSet<String>>>()
@@ -335,6 +373,24 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     paths.sort();
     let nested = |path: PathBuf| if path.is_dir() { rust_files(&path) } else { vec![path] };
     paths.into_iter().flat_map(nested).filter(|path| path.extension().is_some_and(|end| end == "rs")).collect()
+}
+
+/// All crates that are built here on Linux, tests included, as `cargo metadata` describes them.
+fn dependencies() -> Vec<serde_json::Value> {
+    let arguments = ["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"];
+    let output = Command::new(env!("CARGO")).current_dir(root()).args(arguments).output().expect("cargo runs");
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let mut metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    serde_json::from_value(metadata["packages"].take()).expect("a list")
+}
+
+/// Whether the licence's expression allows the use under [`LICENCES`].
+fn is_allowed(expression: &str) -> bool {
+    let alternatives = |part: &str| {
+        let names = part.trim_matches(['(', ')']).replace('/', " OR ");
+        names.split(" OR ").any(|name| LICENCES.contains(&name.trim()))
+    };
+    expression.split(" AND ").all(alternatives)
 }
 
 /// What git tracks; where there is no git, all files but built ones.
