@@ -9,7 +9,7 @@ use crate::base::limits::{
     NODE_RECENT_BYTES_MAX, PEER_BYTES_IN_FLIGHT_MAX, PEER_CATCH_UP_BYTES_MAX, RECENT_ENTRY_BYTES_MAX, RELAY_LINKS_MAX,
 };
 use crate::base::random::Random;
-use crate::base::{Duration, Epoch, GroupId, Index, NodeId, PartitionId, Time, hash};
+use crate::base::{Duration, Epoch, GroupId, Index, NodeId, PartitionId, Time, Token};
 use crate::msg::log::FactSummary;
 use crate::msg::peer::{Detour, DiskHealth, Known, Promise};
 use crate::state::State;
@@ -418,9 +418,9 @@ impl Placement {
         group.partition().and_then(|p| self.partitions.get(p.0 as usize)).map_or(&[], Vec::as_slice)
     }
 
-    /// The group of a key of the built-in table.
-    pub fn group_of(&self, key: &[u8]) -> GroupId {
-        hash::token(0, key).partition(self.partition_count()).group()
+    /// The group of a key, or of a transaction's home.
+    pub fn group_of(&self, token: Token) -> GroupId {
+        token.partition(self.partition_count()).group()
     }
 
     /// Every group that is a partition.

@@ -15,8 +15,10 @@
 //! | `outcome` | an object with exactly one member, named after the outcome (below). |
 //!
 //! **Bytes** (keys, values, prefixes) are a JSON string when they are valid UTF-8, else `{"hex": "00ff"}`. A *value* of more than
-//! [`WHOLE_VALUE_MAX`] bytes is `{"length": N, "xxh3": "16 hex digits"}` instead: its length in bytes and its XXH3 hash (64 bits, seed 0,
-//! as a big-endian number). A value is always written in one form only, so two values are equal exactly when their JSON is.
+//! [`WHOLE_VALUE_MAX`] bytes is `{"length": N, "xxh3": "16 hex digits"}` instead: its length in bytes and its XXH3 hash (64 bits,
+//! seed 0, as a big-endian number). A key that is not plain is `{"table": 7, "partition": BYTES, "sort": BYTES}`, without the
+//! table if that is 0, and without `sort` if it has no sort key. A value is always written in one form only, so two values are
+//! equal exactly when their JSON is.
 //!
 //! **Actions.**
 //!
@@ -51,13 +53,13 @@
 //!   with this outcome says nothing.
 //!
 //! **Versions and groups.** A version is the index, in the log of the key's consensus group, of the entry that wrote (or deleted) the item; several
-//! keys written by one transaction may share it. So
-//! no key has a version twice, and the versions of a key grow in the order in which writes take effect. The group of a key, in
-//! a cluster of P partitions (a power of two): hash the key by XXH3 (64 bits, seed 0); the highest log2 P bits are the partition; the
-//! group is the partition plus 1. The part of a scan that was read in group G at index I shows, of the page's range, every write of
-//! the group with a version up to I and none above.
+//! keys written by one transaction may share it. So no key has a version twice, and the versions of a key grow in the order in
+//! which writes take effect. The group of a key, in a cluster of P partitions (a power of two): hash the partition key by XXH3
+//! (64 bits; the seed is the table's number, 0 for a plain key); the highest log2 P bits are the partition; the group is the
+//! partition plus 1. The part of a scan that was read in group G at index I shows, of the page's range, every write of the group
+//! with a version up to I and none above.
 
-use crate::base::hash;
+use crate::base::{Key, hash};
 use crate::msg::client::{self, Consistency, Operation, ResponseBody};
 use crate::msg::transaction::{self, Transaction, TransactionAction};
 use bytes::Bytes;
@@ -86,14 +88,12 @@ pub struct Record {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
     Get {
-        #[serde(with = "text")]
-        key: Bytes,
+        key: Key,
         #[serde(default, skip_serializing_if = "is_false")]
         eventual: bool,
     },
     Put {
-        #[serde(with = "text")]
-        key: Bytes,
+        key: Key,
         value: Data,
         #[serde(rename = "if", default, skip_serializing_if = "Condition::is_none")]
         condition: Condition,
@@ -101,16 +101,14 @@ pub enum Action {
         acknowledge: Acknowledge,
     },
     Delete {
-        #[serde(with = "text")]
-        key: Bytes,
+        key: Key,
         #[serde(rename = "if", default, skip_serializing_if = "Condition::is_none")]
         condition: Condition,
         #[serde(default, skip_serializing_if = "Acknowledge::is_quorum")]
         acknowledge: Acknowledge,
     },
     Increment {
-        #[serde(with = "text")]
-        key: Bytes,
+        key: Key,
         by: i64,
         #[serde(default, skip_serializing_if = "Acknowledge::is_quorum")]
         acknowledge: Acknowledge,
@@ -121,30 +119,27 @@ pub enum Action {
     Transact {
         items: Vec<TransactionItem>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        token: Option<Key>,
+        token: Option<Text>,
     },
     Scan {
-        #[serde(with = "text")]
-        prefix: Bytes,
-        #[serde(with = "text")]
-        from: Bytes,
+        prefix: Key,
+        from: Key,
         limit: u32,
         #[serde(default, skip_serializing_if = "is_false")]
         eventual: bool,
     },
 }
 
-/// Bytes where a type stands alone.
+/// Bytes where a type stands alone: a token.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Key(#[serde(with = "text")] pub Bytes);
+pub struct Text(#[serde(with = "text")] pub Bytes);
 
 /// One operation of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransactionItem {
-    #[serde(with = "text")]
-    pub key: Bytes,
+    pub key: Key,
     pub action: ItemAction,
     #[serde(rename = "if", default, skip_serializing_if = "Condition::is_none")]
     pub condition: Condition,
@@ -227,8 +222,7 @@ pub enum Outcome {
     },
     Scanned {
         items: Vec<Item>,
-        #[serde(with = "maybe_text")]
-        next: Option<Bytes>,
+        next: Option<Key>,
         /// Group and index.
         read_at: Vec<(u32, u64)>,
     },
@@ -252,8 +246,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
-    #[serde(with = "text")]
-    pub key: Bytes,
+    pub key: Key,
     pub value: Data,
     pub version: u64,
 }
@@ -307,7 +300,7 @@ impl fmt::Debug for Data {
 
 impl Action {
     /// The key it is about; `None` for what is about several.
-    pub fn key(&self) -> Option<&Bytes> {
+    pub fn key(&self) -> Option<&Key> {
         match self {
             Action::Get { key, .. } | Action::Put { key, .. } | Action::Delete { key, .. } | Action::Increment { key, .. } => {
                 Some(key)
@@ -352,7 +345,7 @@ impl From<&Transaction> for Action {
             },
             condition: (&item.condition).into(),
         };
-        let token = transaction.token.clone().map(Key);
+        let token = transaction.token.clone().map(Text);
         Action::Transact { items: transaction.items.iter().map(item).collect(), token }
     }
 }
@@ -608,16 +601,46 @@ mod text {
     }
 }
 
-mod maybe_text {
-    use super::{Bytes, Deserialize, Form, Serialize};
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyParts {
+    #[serde(default, skip_serializing_if = "is_zero")]
+    table: u32,
+    #[serde(with = "text")]
+    partition: Bytes,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sort: Option<Text>,
+}
 
-    pub fn serialize<S: serde::Serializer>(bytes: &Option<Bytes>, serializer: S) -> Result<S::Ok, S::Error> {
-        bytes.as_ref().map(Form::of).serialize(serializer)
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Serialize for Key {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.is_plain() {
+            return text::serialize(self.bytes(), serializer);
+        }
+        let part = |bytes: &[u8]| self.bytes().slice_ref(bytes);
+        let sort = self.sort_key().map(|key| Text(part(key)));
+        KeyParts { table: self.table(), partition: part(self.partition_key()), sort }.serialize(serializer)
     }
+}
 
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
-        let form = Option::<Form>::deserialize(deserializer)?;
-        form.map(Form::whole).transpose().map_err(serde::de::Error::custom)
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum KeyForm {
+            Parts(KeyParts),
+            Plain(Form),
+        }
+        match KeyForm::deserialize(deserializer)? {
+            KeyForm::Parts(KeyParts { table, partition, sort }) => {
+                Ok(Key::new(table, &partition, sort.as_ref().map(|Text(sort)| &sort[..])))
+            }
+            KeyForm::Plain(form) => form.whole().map(Key::from).map_err(serde::de::Error::custom),
+        }
     }
 }
 
@@ -640,7 +663,7 @@ mod tests {
             start: 10,
             end: Some(20),
             action: Action::Put {
-                key: Bytes::from_static(key),
+                key: key.into(),
                 value: Data::of(&Bytes::copy_from_slice(value)),
                 condition: Condition::None,
                 acknowledge: Acknowledge::Quorum,
@@ -667,9 +690,9 @@ mod tests {
         let line = round_trip(&conditional);
         assert!(line.contains("\"if\":{\"value\":\"o\"},\"acknowledge\":\"all\"") && line.contains("\"end\":null"), "{line}");
         let scan = Record {
-            action: Action::Scan { prefix: Bytes::new(), from: Bytes::from_static(b"\x80"), limit: 10, eventual: true },
+            action: Action::Scan { prefix: Key::default(), from: Key::from(&b"\x80"[..]), limit: 10, eventual: true },
             outcome: Outcome::Scanned {
-                items: vec![Item { key: Bytes::from_static(b"k"), value: Data::of_number(-3), version: 2 }],
+                items: vec![Item { key: "k".into(), value: Data::of_number(-3), version: 2 }],
                 next: None,
                 read_at: vec![(1, 2), (2, 0)],
             },
@@ -679,7 +702,7 @@ mod tests {
         assert!(line.contains("\"next\":null,\"read_at\":[[1,2],[2,0]]"), "{line}");
         let mut paged = scan;
         if let Outcome::Scanned { next, .. } = &mut paged.outcome {
-            *next = Some(Bytes::from_static(b"\xfe"));
+            *next = Some(Key::from(&b"\xfe"[..]));
         }
         round_trip(&paged);
     }

@@ -45,6 +45,7 @@
 //! | what clients and peers say, and what is in the log | [`msg`] |
 //! | what an actor is, what it may see | [`actor`] |
 //! | limits of everything | [`base::limits`] |
+//! | what a key is, its order, its token, how it is written as text | [`base::key`] |
 //! | which nodes are alive, which support which, for how long | [`liveness`] |
 //! | how a cluster forms, which nodes are let in, which holds which key | [`ring`] |
 //! | elections, replication, leases, reads without a round trip | [`replica`] |

@@ -473,9 +473,21 @@ fn shell(home: &Home) {
 
 /// Keys are taken as they are printed, whatever is in them, by every command.
 fn keys_as_text(home: &Home) {
-    let key = r"text/a\x00\tb\\c \xff'é";
+    key_as_text(home, r"text/a\x00\tb\\c \xff'é", r"text/a\x00\t");
+    key_as_text(home, r"\{7}text/a\|b\\{ \xff'é", r"\{7}text/a\|b");
+    key_as_text(home, r"\{7}other{7}", r"\{7}o");
+    key_as_text(home, r"sorted\|b|c", "sor");
+    let json = home.run(&["ring", r"\{7}a\|b", "--json"]).code(0).json();
+    assert_eq!(json["key"], serde_json::json!({ "table": 7, "partition": "a", "sort": "b" }));
+    assert_eq!(home.run(&["ring", r"\{7}a", "--json"]).code(0).json()["token"], json["token"]);
+    home.run(&["put", r"a\|", "1"]).code(5).says("the sort key is empty");
+    home.run(&["get", r"C:\dir"]).code(1).says(r"`\d` is no escape in a key");
+    home.run(&["ring", r"\q"]).code(1).says("no escape");
+}
+
+fn key_as_text(home: &Home, key: &str, prefix: &str) {
     home.run(&["put", key, "1"]).code(0);
-    let printed = home.run(&["scan", "--prefix", r"text/a\x00\t", "--keys-only"]).code(0).text();
+    let printed = home.run(&["scan", "--prefix", prefix, "--keys-only"]).code(0).text();
     assert_eq!(printed, format!("{key}\n"));
     assert_eq!(home.run(&["get", key]).code(0).text(), "1");
     assert_eq!(home.run(&["incr", key, "4"]).code(0).text(), "5\n");
@@ -495,8 +507,6 @@ fn keys_as_text(home: &Home) {
     session.says(&format!("{key}: version "));
     assert_eq!(home.run(&["delete", key]).code(0).text(), "");
     home.run(&["get", key]).code(3);
-    home.run(&["get", r"C:\dir"]).code(1).says(r"`\d` is no escape in a key");
-    home.run(&["ring", r"\q"]).code(1).says("no escape");
 
     // The place to go on with is given back, too.
     for last in [r"\x01", r"\xfe'"] {

@@ -3,11 +3,10 @@
 #![cfg(feature = "server")]
 
 use bytes::Bytes;
-use ringseed::base::NodeId;
+use ringseed::base::{Key, NodeId};
 use ringseed::client::{Client, ClientOptions, Error};
-use ringseed::history::{Action, Key, Outcome, Record};
+use ringseed::history::{Action, Outcome, Record};
 use ringseed::msg::client::{self, Acknowledge, Condition, Consistency, Membership, Operation, RequestBody, Scan};
-use ringseed::msg::codec::Blob;
 use ringseed::msg::transaction::{Failure, Transaction, TransactionAction, TransactionItem};
 use ringseed_sim::check::{Options, account, check_history};
 use rustix::process::{Pid, Signal, kill_process};
@@ -153,7 +152,7 @@ impl Work {
             RequestBody::Operation(operation) => Action::from(operation),
             RequestBody::Scan(scan) => Action::from(scan),
             RequestBody::Transact(transaction) => Action::from(transaction),
-            RequestBody::GetMany(keys) => Action::GetMany { keys: keys.iter().map(|key| Key(key.0.clone())).collect() },
+            RequestBody::GetMany(keys) => Action::GetMany { keys: keys.clone() },
             other => panic!("no operation: {other:?}"),
         };
         let start = self.now();
@@ -174,11 +173,11 @@ impl Work {
     }
 }
 
-fn key(number: u64) -> Bytes {
-    Bytes::from(format!("key-{number:02}"))
+fn key(number: u64) -> Key {
+    Key::from(format!("key-{number:02}"))
 }
 
-fn operation(key: Bytes, action: client::Action) -> RequestBody {
+fn operation(key: Key, action: client::Action) -> RequestBody {
     RequestBody::Operation(Operation { key, action })
 }
 
@@ -209,8 +208,8 @@ async fn work(shared: Arc<Work>, client: Client, process: u64) {
                 operation(key(number), client::Action::Delete { condition: Condition::None, acknowledge })
             }
             _ => RequestBody::Scan(Scan {
-                prefix: Bytes::from_static(b"key-"),
-                from: Bytes::new(),
+                prefix: "key-".into(),
+                from: Key::default(),
                 limit: 100,
                 consistency: Consistency::Strong,
             }),
@@ -346,7 +345,7 @@ async fn a_clean_stop_loses_nothing() {
 const ACCOUNTS: u32 = 12;
 
 fn audit() -> RequestBody {
-    RequestBody::GetMany((0..ACCOUNTS).map(|number| Blob(account(number))).collect())
+    RequestBody::GetMany((0..ACCOUNTS).map(account).collect())
 }
 
 /// Moves money between accounts, and looks at all of them at once, until the work is over.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 use peak_alloc::PeakAlloc;
+use ringseed::base::Key;
 use ringseed::base::*;
 use ringseed::msg::client::*;
 use ringseed::msg::cluster::*;
@@ -48,7 +49,7 @@ fn id() -> TransactionId {
 }
 
 fn item() -> TransactionItem {
-    TransactionItem { key: key(), action: TransactionAction::Increment(1), condition: Condition::None }
+    TransactionItem { key: key().into(), action: TransactionAction::Increment(1), condition: Condition::None }
 }
 
 /// Every kind of answer.
@@ -59,8 +60,11 @@ fn bodies() -> Vec<ResponseBody> {
         Failure { item: 1, reason: FailureReason::Condition { version, present: true } },
         Failure { item: 2, reason: FailureReason::NotANumber },
     ];
-    let page =
-        Scanned { items: vec![Item { key: key(), value: key(), version }], next: None, read_at: vec![(GroupId(1), Index(1))] };
+    let page = Scanned {
+        items: vec![Item { key: key().into(), value: key(), version }],
+        next: None,
+        read_at: vec![(GroupId(1), Index(1))],
+    };
     let partition = PartitionReport { replicas: vec![NodeId(1)], leader: None };
     let transaction = TransactionReport {
         id: id(),
@@ -157,7 +161,7 @@ fn requests() -> Vec<RequestBody> {
         RequestBody::Status,
         RequestBody::Scan(scan()),
         RequestBody::Transact(transaction()),
-        RequestBody::GetMany(vec![Blob(Bytes::new())]),
+        RequestBody::GetMany(vec![Key::default()]),
         RequestBody::Transactions,
     ];
     all.extend(operations().into_iter().map(RequestBody::Operation));
@@ -166,7 +170,7 @@ fn requests() -> Vec<RequestBody> {
 }
 
 fn scan() -> Scan {
-    Scan { prefix: key(), from: key(), limit: 1, consistency: Consistency::Strong }
+    Scan { prefix: key().into(), from: key().into(), limit: 1, consistency: Consistency::Strong }
 }
 
 fn conditions() -> [Condition; 5] {
@@ -181,7 +185,7 @@ fn operations() -> Vec<Operation> {
     all.extend(conditions().map(|condition| Action::Put { value: key(), condition, acknowledge }));
     all.extend(conditions().map(|condition| Action::Delete { condition, acknowledge }));
     assert_has_each!(all, Action: Get Put Delete Increment);
-    all.into_iter().map(|action| Operation { key: key(), action }).collect()
+    all.into_iter().map(|action| Operation { key: key().into(), action }).collect()
 }
 
 /// With every kind of item.
@@ -194,7 +198,7 @@ fn transaction() -> Transaction {
 }
 
 fn facts() -> Vec<Fact> {
-    let writes = || Writes(vec![Written { key: Blob(key()), value: Some(Blob(key())) }]);
+    let writes = || Writes(vec![Written { key: key().into(), value: Some(Blob(key())) }]);
     let parties = || vec![GroupId(1)];
     let (age, floor) = (Age::default(), Attempt::default());
     let record = |answer| Some(TokenRecord { token: key(), contents: 1, answer });
@@ -214,7 +218,7 @@ fn facts() -> Vec<Fact> {
             age,
             floor,
             parties: parties(),
-            shared: vec![Blob(key())],
+            shared: vec![key().into()],
             writes: writes(),
             open: vec![floor],
         },
@@ -226,7 +230,7 @@ fn facts() -> Vec<Fact> {
     ];
     assert_has_each!(steps, TransactionFact: Prepare Decide Resolve End);
     let configuration = Configuration::new(vec![NodeId(1), NodeId(2)], vec![NodeId(1), NodeId(3)], vec![NodeId(4)]);
-    let mut all = vec![Fact::Noop, Fact::Write { key: key(), value: Some(key()) }];
+    let mut all = vec![Fact::Noop, Fact::Write { key: key().into(), value: Some(key()) }];
     all.push(Fact::Configuration(Box::new(configuration.expect("sound"))));
     all.extend(steps.into_iter().map(|step| Fact::Transaction(Box::new(step))));
     assert_has_each!(all, Fact: Noop Write Transaction Configuration);
@@ -285,8 +289,8 @@ fn tasks() -> Vec<Task> {
     let items = transaction().items.into_iter().map(|item| PlacedItem { place: 0, item }).collect();
     let (age, floor) = (Age::default(), Attempt::default());
     let preparation = Preparation { id: id(), age, floor, parties: vec![GroupId(1)], items, open: vec![floor] };
-    let keys = || vec![Blob(key())];
-    let seen = || vec![Seen { key: key(), version: Version(1) }];
+    let keys = || vec![Key::from(key())];
+    let seen = || vec![Seen { key: key().into(), version: Version(1) }];
     let mut all = vec![
         Task::Scan(scan()),
         Task::Transact { age, transaction: transaction() },
@@ -314,13 +318,13 @@ fn outcomes() -> Vec<Outcome> {
     let votes = [Vote::Yes(vec![result]), Vote::No(vec![failure]), Vote::Rejected(Rejection::Overloaded)];
     assert_has_each!(votes, Vote: Yes No Rejected);
     let leader = Some(LeaderHint { node: NodeId(1), epoch: Epoch(1), term: Term(1) });
-    let listed = vec![ListedItem { key: key(), measure: Measure::default() }];
+    let listed = vec![ListedItem { key: key().into(), measure: Measure::default() }];
     let mut all = vec![
         Outcome::Resolved,
         Outcome::Decided(Some(true)),
         Outcome::Valid(true),
         Outcome::Measured(vec![Measure::default()]),
-        Outcome::Listed(Listing { items: listed, next: Some(key()), read_at: Index(1) }),
+        Outcome::Listed(Listing { items: listed, next: Some(key().into()), read_at: Index(1) }),
         Outcome::Lost,
         Outcome::NotLeader { leader },
     ];

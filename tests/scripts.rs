@@ -397,7 +397,7 @@ fn request<'a>(verb: &str, arguments: &[&'a str]) -> (&'a str, Request) {
         "get" => Action::Get { consistency: Consistency::Strong },
         _ => panic!("no such command"),
     };
-    let body = RequestBody::Operation(Operation { key: bytes(key), action });
+    let body = RequestBody::Operation(Operation { key: bytes(key).into(), action });
     (name, Request { id: 1, timeout_ms, body })
 }
 

@@ -5,7 +5,6 @@
 //! it.
 #![no_main]
 
-use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use ringseed::actor::{Actor, Context, LivenessView, Outbox};
 use ringseed::base::cache::ValueCache;
@@ -110,7 +109,7 @@ fn written(shape: &[u8]) -> Disk {
             0 => Record::HardState(GroupId(1), HardState { term: Term(at as u64), vote: None, commit: Index(0) }),
             choice => {
                 let value = vec![*byte; usize::from(*byte) * usize::from(choice)];
-                let fact = Fact::Write { key: Bytes::from_static(b"key"), value: Some(value.into()) };
+                let fact = Fact::Write { key: "key".into(), value: Some(value.into()) };
                 Record::Entry(group, Entry { index: Index(1), term: Term(1), fact }, Index(0))
             }
         };

@@ -13,7 +13,7 @@ fn main() {
 
 fn envelope(entries: u64) -> Envelope {
     let value = Bytes::from(vec![7; 256]);
-    let fact = |n: u64| Fact::Write { key: Bytes::from(format!("key{n:013}")), value: Some(value.clone()) };
+    let fact = |n: u64| Fact::Write { key: format!("key{n:013}").into(), value: Some(value.clone()) };
     let append = Append {
         term: Term(3),
         previous_index: Index(100),

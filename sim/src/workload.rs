@@ -18,7 +18,7 @@ use crate::dice::Dice;
 use crate::plan::WorkloadPlan;
 use bytes::Bytes;
 use ringseed::base::limits::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
-use ringseed::base::{ConnId, NodeId, Version, hash};
+use ringseed::base::{ConnId, Key, NodeId, Version};
 use ringseed::history::{self, Outcome, Record};
 use ringseed::msg::client::{
     Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Response, ResponseBody, Scan,
@@ -42,7 +42,7 @@ pub struct Client {
     leaves: bool,
     next_id: u64,
     /// What was last seen of a key: value and version.
-    seen: BTreeMap<Bytes, (Option<Bytes>, Version)>,
+    seen: BTreeMap<Key, (Option<Bytes>, Version)>,
     errands: VecDeque<Errand>,
     /// What it will do with the items that it reads now.
     intent: Option<transactions::Intent>,
@@ -282,7 +282,7 @@ impl Workload {
     }
 
     /// Every key that the clients may have written.
-    pub fn keys(&self) -> Vec<Bytes> {
+    pub fn keys(&self) -> Vec<Key> {
         let plan = &self.plan.transactions;
         let lists = self.clients.iter().map(|client| client.first_list).max().unwrap_or(0) + plan.lists;
         // A transaction may append to the list behind the last, too.
@@ -304,9 +304,7 @@ impl Workload {
                 return;
             }
             RequestBody::Transact(transaction) => history::Action::from(transaction),
-            RequestBody::GetMany(keys) => {
-                history::Action::GetMany { keys: keys.iter().map(|key| history::Key(key.0.clone())).collect() }
-            }
+            RequestBody::GetMany(keys) => history::Action::GetMany { keys: keys.clone() },
             RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => return,
         };
         if let RequestBody::Transact(Transaction { token: Some(token), .. }) = &pending.request.body {
@@ -384,8 +382,8 @@ pub fn partition_errands(partitions: &[u32], partitions_all: u32) -> Vec<Request
         if missing.is_empty() {
             break;
         }
-        let key = Bytes::from(format!("audit{number}"));
-        let partition = partition_of(&key, partitions_all);
+        let key = Key::from(format!("audit{number}"));
+        let partition = key.partition(partitions_all).0;
         let Some(at) = missing.iter().position(|&p| p == partition) else { continue };
         missing.swap_remove(at);
         let put = Action::Put { value: Bytes::from("healed"), condition: Condition::None, acknowledge: Acknowledge::Quorum };
@@ -395,30 +393,32 @@ pub fn partition_errands(partitions: &[u32], partitions_all: u32) -> Vec<Request
     errands
 }
 
-pub fn strong_read(key: Bytes) -> RequestBody {
+pub fn strong_read(key: Key) -> RequestBody {
     RequestBody::Operation(Operation { key, action: Action::Get { consistency: Consistency::Strong } })
 }
 
-/// The partition of a key.
-pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
-    hash::token(0, key).partition(partitions).0
-}
-
 /// With keys at the limits, the second register's is as short as a key can be, and the third's as long.
-fn register(plan: &WorkloadPlan, number: u32) -> Bytes {
+fn register(plan: &WorkloadPlan, number: u32) -> Key {
     match number {
-        1 if plan.edge_permille > 0 => Bytes::from_static(b"r"),
+        1 if plan.edge_permille > 0 => Key::from("r"),
         2 if plan.edge_permille > 0 => {
             let mut key = b"r2".to_vec();
             key.resize(KEY_SIZE_MAX, b'k');
-            Bytes::from(key)
+            Key::from(key)
         }
-        _ => Bytes::from(format!("r{number}")),
+        _ if plan.tables => match number % 4 {
+            0 => Key::from(format!("r{number}")),
+            1 => Key::new(5, format!("r{number}").as_bytes(), None),
+            // Many of one partition, in the order of their sort keys.
+            2 => Key::new(0, b"r", Some(number.to_string().as_bytes())),
+            _ => Key::new(5, b"r1", Some(number.to_string().as_bytes())),
+        },
+        _ => Key::from(format!("r{number}")),
     }
 }
 
-fn counter(number: u32) -> Bytes {
-    Bytes::from(format!("c{number}"))
+fn counter(number: u32) -> Key {
+    Key::from(format!("c{number}"))
 }
 
 fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody {
@@ -429,10 +429,10 @@ fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody 
     let acknowledge = if dice.chance(plan.all_permille) { Acknowledge::All } else { Acknowledge::Quorum };
     let consistency = if dice.chance(plan.eventual_permille) { Consistency::Eventual } else { Consistency::Strong };
     if dice.chance(plan.scan_permille) {
-        let prefix = *dice.pick(&["", "r", "c", "r1"]);
-        let from = if dice.chance(300) { register(plan, dice.below(u64::from(plan.keys)) as u32) } else { Bytes::new() };
+        let prefix = draw_prefix(plan, dice);
+        let from = if dice.chance(300) { register(plan, dice.below(u64::from(plan.keys)) as u32) } else { Key::default() };
         let limit = if dice.chance(plan.edge_permille) { u32::MAX } else { dice.spread(1, 200) as u32 };
-        return RequestBody::Scan(Scan { prefix: Bytes::from_static(prefix.as_bytes()), from, limit, consistency });
+        return RequestBody::Scan(Scan { prefix, from, limit, consistency });
     }
     if plan.counters > 0 && dice.chance(plan.counter_permille) {
         let key = counter(if dice.chance(plan.hot_permille) { 0 } else { dice.below(u64::from(plan.counters)) as u32 });
@@ -460,6 +460,21 @@ fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody 
         Action::Put { value, condition, acknowledge }
     };
     RequestBody::Operation(Operation { key, action })
+}
+
+fn draw_prefix(plan: &WorkloadPlan, dice: &mut Dice) -> Key {
+    let plain = Key::from(*dice.pick(&["", "r", "c", "r1"]));
+    if !plan.tables || dice.chance(400) {
+        return plain;
+    }
+    let digit = || Some(&b"1"[..]);
+    match dice.below(5) {
+        0 => Key::new(5, b"", None),
+        1 => Key::new(5, b"r1", None),
+        2 => Key::new(5, b"r1", digit()),
+        3 => Key::new(0, b"r", Some(b"")),
+        _ => Key::new(0, b"r", digit()),
+    }
 }
 
 fn draw_condition(dice: &mut Dice, seen: Option<&(Option<Bytes>, Version)>) -> Condition {
@@ -509,11 +524,7 @@ fn draw_value(plan: &WorkloadPlan, number: usize, id: u64, dice: &mut Dice) -> B
 fn describe(body: &RequestBody) -> String {
     match body {
         RequestBody::Operation(operation) => {
-            format!(
-                "{} of \"{}\"",
-                if operation.action.is_write() { "a write" } else { "a strong read" },
-                operation.key.escape_ascii()
-            )
+            format!("{} of \"{}\"", if operation.action.is_write() { "a write" } else { "a strong read" }, operation.key)
         }
         other => format!("{other:?}"),
     }

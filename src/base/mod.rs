@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod hash;
 pub mod id;
+pub mod key;
 pub mod limits;
 pub mod random;
 pub mod time;
@@ -13,4 +14,5 @@ pub mod time;
 pub use id::{
     ClusterId, ConnId, DirectoryId, Epoch, GroupId, Index, IoId, Lsn, NodeId, PartitionId, Place, SegmentId, Term, Token, Version,
 };
+pub use key::Key;
 pub use time::{Duration, SharedClock, Time};

@@ -7,10 +7,9 @@ use super::connection::ConnectionArgs;
 use super::exit::Failure;
 use super::show::{json_bytes, put_key};
 use super::value;
-use crate::base::Version;
+use crate::base::{Key, Version};
 use crate::client::{Client, Error};
 use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody};
-use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::ffi::OsString;
@@ -76,7 +75,7 @@ pub struct WriteArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct GetArgs {
-    /// The key; \n, \t, \\ and \xff as keys are printed
+    /// The key; \n, \t, \\, \xff, \{TABLE} and \| as keys are printed
     pub key: OsString,
     #[command(flatten)]
     pub read: ReadArgs,
@@ -86,7 +85,7 @@ pub struct GetArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct PutArgs {
-    /// The key; \n, \t, \\ and \xff as keys are printed
+    /// The key; \n, \t, \\, \xff, \{TABLE} and \| as keys are printed
     pub key: OsString,
     /// Text, `-` for standard input, or `@FILE`
     #[arg(allow_negative_numbers = true)]
@@ -116,7 +115,7 @@ pub struct DeleteConditionArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct DeleteArgs {
-    /// The key; \n, \t, \\ and \xff as keys are printed
+    /// The key; \n, \t, \\, \xff, \{TABLE} and \| as keys are printed
     #[arg(required_unless_present = "prefix")]
     pub key: Option<OsString>,
     /// All keys that begin with this, instead of one
@@ -155,7 +154,7 @@ pub struct CasConditionArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct CasArgs {
-    /// The key; \n, \t, \\ and \xff as keys are printed
+    /// The key; \n, \t, \\, \xff, \{TABLE} and \| as keys are printed
     pub key: OsString,
     /// The new value: text, `-` for standard input, or `@FILE`
     #[arg(allow_negative_numbers = true, value_name = "NEWVALUE")]
@@ -173,7 +172,7 @@ pub struct CasArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct IncrArgs {
-    /// The key; \n, \t, \\ and \xff as keys are printed
+    /// The key; \n, \t, \\, \xff, \{TABLE} and \| as keys are printed
     pub key: OsString,
     /// How much to add; an absent item counts as 0
     #[arg(default_value_t = 1, allow_negative_numbers = true)]
@@ -309,7 +308,7 @@ async fn write(client: &Client, common: &CommonArgs, key: &OsString, action: Act
     }
 }
 
-async fn operate(client: &Client, common: &CommonArgs, key: Bytes, action: Action) -> Result<ResponseBody, Failure> {
+async fn operate(client: &Client, common: &CommonArgs, key: Key, action: Action) -> Result<ResponseBody, Failure> {
     let body = RequestBody::Operation(Operation { key, action });
     Ok(client.call_within(body, common.connection.timeout).await?)
 }

@@ -2,13 +2,12 @@
 
 use super::exit::Failure;
 use super::operations::{CommonArgs, DeleteArgs, ReadArgs};
-use super::show::{escaped, json_bytes, put_key, quoted};
+use super::show::{escaped, json_bytes, json_key, put_key, quoted};
 use super::value;
+use crate::base::Key;
 use crate::base::limits::{SCAN_ITEMS_MAX, TRANSACTION_ITEMS_MAX};
 use crate::client::{Client, Error};
 use crate::msg::client::{Action, Condition, Consistency, Operation, RequestBody, ResponseBody, Scan, Scanned};
-use crate::msg::key_text;
-use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -16,7 +15,7 @@ use std::io::{self, Write};
 
 #[derive(Debug, Clone, Args)]
 pub struct ScanArgs {
-    /// Only keys that begin with this; \n, \t, \\ and \xff as keys are printed
+    /// Only keys that begin with this; \n, \t, \\, \xff, \{TABLE} and \| as keys are printed
     #[arg(long, value_name = "P", default_value = "")]
     pub prefix: OsString,
     /// Only keys from this on
@@ -36,7 +35,7 @@ pub struct ScanArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct CountArgs {
-    /// Only keys that begin with this; \n, \t, \\ and \xff as keys are printed
+    /// Only keys that begin with this; \n, \t, \\, \xff, \{TABLE} and \| as keys are printed
     #[arg(long, value_name = "P", default_value = "")]
     pub prefix: OsString,
     #[command(flatten)]
@@ -68,10 +67,10 @@ pub async fn scan(client: &Client, args: &ScanArgs) -> Result<(), Failure> {
 }
 
 /// There are more than were asked for: where they begin, so that it can be given back.
-fn say_next(next: &[u8], args: &ScanArgs) -> Result<(), Failure> {
-    let from = key_text::show(next);
+fn say_next(next: &Key, args: &ScanArgs) -> Result<(), Failure> {
+    let from = next.to_string();
     if args.common.json {
-        writeln!(io::stdout(), "{}", json!({ "next": json_bytes(next), "next_text": from }))?;
+        writeln!(io::stdout(), "{}", json!({ "next": json_key(next), "next_text": from }))?;
     } else {
         eprintln!("there are more; the next begins at --from {}", quoted(&from));
     }
@@ -90,9 +89,9 @@ fn write_page(scanned: &Scanned, args: &ScanArgs) -> Result<(), Failure> {
                 }
                 writeln!(out, "{object}")?;
             }
-            (false, true) => writeln!(out, "{}", key_text::show(&item.key))?,
+            (false, true) => writeln!(out, "{}", item.key)?,
             (false, false) => {
-                writeln!(out, "{}\t{}\t{}", key_text::show(&item.key), escaped(&item.value), item.version)?;
+                writeln!(out, "{}\t{}\t{}", item.key, escaped(&item.value), item.version)?;
             }
         }
     }
@@ -102,8 +101,8 @@ fn write_page(scanned: &Scanned, args: &ScanArgs) -> Result<(), Failure> {
 async fn page(
     client: &Client,
     common: &CommonArgs,
-    prefix: &Bytes,
-    from: Bytes,
+    prefix: &Key,
+    from: Key,
     limit: u32,
     consistency: Consistency,
 ) -> Result<Scanned, Failure> {
@@ -117,7 +116,7 @@ async fn page(
 /// How many items there are. An item that comes or goes meanwhile is counted or not.
 pub async fn count(client: &Client, args: &CountArgs) -> Result<(), Failure> {
     let prefix = value::key(&args.prefix)?;
-    let (mut from, mut count) = (Bytes::new(), 0);
+    let (mut from, mut count) = (Key::default(), 0);
     loop {
         let scanned = page(client, &args.common, &prefix, from, SCAN_ITEMS_MAX as u32, args.read.consistency.into()).await?;
         count += scanned.items.len() as u64;
@@ -174,8 +173,8 @@ pub async fn delete(client: &Client, args: &DeleteArgs, prefix: &OsString) -> Re
     ended
 }
 
-async fn delete_pages(client: &Client, args: &DeleteArgs, prefix: &Bytes, deleted: &mut Deleted) -> Result<(), Failure> {
-    let mut from = Bytes::new();
+async fn delete_pages(client: &Client, args: &DeleteArgs, prefix: &Key, deleted: &mut Deleted) -> Result<(), Failure> {
+    let mut from = Key::default();
     loop {
         let scanned = page(client, &args.common, prefix, from, STEP, Consistency::Strong).await?;
         let deletes = scanned.items.into_iter().map(|item| {

@@ -4,11 +4,9 @@ use super::exit::Failure;
 use super::operations::CommonArgs;
 use super::show;
 use super::value;
-use crate::base::hash;
 use crate::base::{NodeId, PartitionId};
 use crate::client::Client;
 use crate::msg::client::{PartitionReport, RingReport};
-use crate::msg::key_text;
 use clap::Args;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -16,7 +14,7 @@ use std::io::{self, Write};
 
 #[derive(Debug, Clone, Args)]
 pub struct RingArgs {
-    /// Show where this key is placed instead; \n, \t, \\ and \xff as keys are printed
+    /// Show where this key is placed instead; \n, \t, \\, \xff, \{TABLE} and \| as keys are printed
     pub key: Option<OsString>,
     #[command(flatten)]
     pub common: CommonArgs,
@@ -44,7 +42,7 @@ fn leader(partition: &PartitionReport) -> String {
 
 fn one_key(report: &RingReport, key: &OsString, json: bool) -> Result<(), Failure> {
     let key = value::key(key)?;
-    let token = hash::token(0, &key);
+    let token = key.token();
     let partition = token.partition(report.partitions.len() as u32);
     let Some(owners) = report.partitions.get(partition.0 as usize) else {
         return Err(Failure::Other(format!("the node that was asked knows no partition {partition}")));
@@ -61,7 +59,7 @@ fn one_key(report: &RingReport, key: &OsString, json: bool) -> Result<(), Failur
         show::put_key(&mut object, &key);
         writeln!(out, "{object}")?;
     } else {
-        writeln!(out, "key        {}", key_text::show(&key))?;
+        writeln!(out, "key        {}", key)?;
         writeln!(out, "token      {:016x}", token.0)?;
         writeln!(out, "partition  {partition} of {}", report.partitions.len())?;
         writeln!(out, "replicas   {}", names(&owners.replicas))?;

@@ -13,9 +13,8 @@ use super::exit::{self, EXIT_CODES, Failure};
 use super::operations::{AcknowledgeArg, CommonArgs, ConsistencyArg};
 use super::show::{json_bytes, put_key};
 use super::{DataCommand, folder, run_data, txn, value};
-use crate::base::Duration;
+use crate::base::{Duration, Key};
 use crate::client::{Client, Consistency, Interactive};
-use crate::msg::key_text;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser};
 use rustyline::completion::Completer;
@@ -214,7 +213,7 @@ async fn commit(transaction: &Interactive, common: &CommonArgs) -> Result<(), Fa
         return Ok(());
     }
     for (key, result) in &written {
-        eprintln!("{}: version {}", key_text::show(key), result.version);
+        eprintln!("{}: version {}", key, result.version);
     }
     eprintln!("committed");
     Ok(())
@@ -390,11 +389,11 @@ impl Completed {
 /// Asks the cluster for keys that begin with what is typed. Those that a shell would have to quote are left out.
 fn keys_of(client: Client, runtime: tokio::runtime::Handle) -> Keys {
     Box::new(move |typed| {
-        let Ok(prefix) = key_text::read(typed.as_bytes()) else { return Vec::new() };
+        let Ok(prefix) = Key::read(typed.as_bytes()) else { return Vec::new() };
         let page = client.scan().prefix(prefix).limit(KEYS_OFFERED).consistency(Consistency::Eventual).timeout(KEYS_WITHIN);
         let Ok(page) = runtime.block_on(async { page.await }) else { return Vec::new() };
         let plain = |text: &String| !text.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '#'));
-        page.items.iter().map(|item| key_text::show(&item.key)).filter(plain).collect()
+        page.items.iter().map(|item| item.key.to_string()).filter(plain).collect()
     })
 }
 

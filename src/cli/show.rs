@@ -1,11 +1,10 @@
 //! How bytes, spans of time and amounts are shown, to people and in JSON.
 //!
-//! In JSON, bytes are a string when they are valid UTF-8, else `{"hex": "00ff"}`: the same forms as in a history file. To people, a value that
-//! stands alone is written as it is, byte for byte. A key, and a value in a table or a list, where a line break would mislead, is written as [`key_text`] says
-//! (`\n`, `\xff`, `\\`). In JSON a key is there in both forms.
+//! In JSON, bytes are a string when they are valid UTF-8, else `{"hex": "00ff"}`: the same forms as in a history file. To people,
+//! a value that stands alone is written as it is, byte for byte. A key, and a value in a table or a list, where a line break
+//! would mislead, is written as [`key`] says (`\n`, `\xff`, `\\`). In JSON a key is there in both forms.
 
-use crate::base::Duration;
-use crate::msg::key_text;
+use crate::base::{Duration, Key, key};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -18,15 +17,20 @@ pub fn json_bytes(bytes: &[u8]) -> Value {
     }
 }
 
+/// A key as JSON, as a history has it.
+pub fn json_key(key: &Key) -> Value {
+    serde_json::to_value(key).expect("a key is JSON")
+}
+
 /// A value on one line, as a key is shown.
 pub fn escaped(value: &[u8]) -> String {
-    key_text::show(value)
+    key::show(value)
 }
 
 /// A key in JSON: exactly, and as text, in the form in which commands take it.
-pub fn put_key(object: &mut Value, key: &[u8]) {
-    object["key"] = json_bytes(key);
-    object["key_text"] = key_text::show(key).into();
+pub fn put_key(object: &mut Value, key: &Key) {
+    object["key"] = json_key(key);
+    object["key_text"] = key.to_string().into();
 }
 
 /// A word for a shell, the system's or ours.

@@ -23,10 +23,12 @@
 //!
 //! A CONDITION is `absent`, `present`, `version N` or `value VALUE`. If one does not hold, nothing of the transaction is done.
 //!
-//! Blanks part the words of a line. `#` at the beginning of a word makes the rest of the line a comment. Within single quotes every byte stands for itself. Outside of
-//! them a backslash begins an escape: `\n`, `\r`, `\t`, `\xff` (any byte, by two hex digits), or a character that is no letter or digit, for itself. Double quotes keep
-//! blanks and `#`. Lines end with `\n` or `\r\n`; a word does not go on over a line's end. Bytes need not be UTF-8. Keys as they are printed ([`crate::msg::key_text`]), and
-//! values as `ringseed scan` prints them, can be used here between double quotes, with a backslash before each `"` of theirs.
+//! Blanks part the words of a line. `#` at the beginning of a word makes the rest of the line a comment. Within single quotes
+//! every byte stands for itself. Outside of them a backslash begins an escape: `\n`, `\r`, `\t`, `\xff` (any byte, by two hex
+//! digits), or a character that is no letter or digit, for itself. Double quotes keep blanks and `#`. In a key, an escaped brace
+//! or bar is as in a printed one: `\{7}user\|2024` is of table 7, with the sort key 2024. Lines end with `\n` or `\r\n`; a word
+//! does not go on over a line's end. Bytes need not be UTF-8. Keys as they are printed ([`crate::base::key`]), and values as
+//! `ringseed scan` prints them, can be used here between double quotes, with a backslash before each `"` of theirs.
 //!
 //! # The JSON form
 //!
@@ -48,10 +50,9 @@
 //! Neither form gives more than [`TRANSACTION_ITEMS_MAX`] items: the reading ends with the first beyond. All else that makes a transaction invalid
 //! (sizes, a key that is named twice, no item at all) is left to [`Transaction::validate`].
 
-use crate::base::Version;
 use crate::base::limits::TRANSACTION_ITEMS_MAX;
+use crate::base::{Key, Version, key};
 use crate::msg::client::Condition;
-use crate::msg::key_text;
 use crate::msg::transaction::{Transaction, TransactionAction, TransactionItem};
 use bytes::Bytes;
 use core::fmt;
@@ -115,6 +116,33 @@ fn wrong<T>(at: usize, what: impl Into<String>) -> Result<T, Wrong> {
 struct Word {
     at: usize,
     bytes: Vec<u8>,
+    /// Where in `bytes` a brace or a bar stands that was escaped: in a key it parts table, partition key and sort key.
+    parts: Vec<usize>,
+}
+
+/// The key that a word stands for.
+fn key_of(word: &Word) -> Result<Key, Wrong> {
+    let escaped = |byte: u8| word.parts.iter().copied().filter(move |at| word.bytes[*at] == byte);
+    let (braces, bars): (Vec<usize>, Vec<usize>) = (escaped(b'{').collect(), escaped(b'|').collect());
+    if braces.iter().any(|at| *at > 0) || bars.len() > 1 {
+        return wrong(
+            word.at,
+            "in a key, \\{N} is only at the beginning, for table N, and there is one \\| at most, before the sort key",
+        );
+    }
+    let (table, rest) = match braces.is_empty() {
+        true => (0, &word.bytes[..]),
+        false => key::read_table(&word.bytes[1..]).ok_or_else(|| Wrong {
+            at: word.at,
+            what: "`\\{` begins no table; a table is named by its number, as in \\{7}KEY".into(),
+        })?,
+    };
+    let (partition_key, sort_key) = match bars.first().map(|at| at.checked_sub(word.bytes.len() - rest.len())) {
+        None => (rest, None),
+        Some(Some(at)) => (&rest[..at], Some(&rest[at + 1..])),
+        Some(None) => return wrong(word.at, "the sort key begins within the table's number"),
+    };
+    Ok(Key::new(table, partition_key, sort_key))
 }
 
 /// The words of a line, up to a comment.
@@ -137,7 +165,7 @@ fn words(line: &[u8]) -> Result<Vec<Word>, Wrong> {
 
 /// The word that begins at `start`, and where it ends.
 fn word(line: &[u8], start: usize) -> Result<(Word, usize), Wrong> {
-    let (mut bytes, mut at) = (Vec::new(), start);
+    let (mut bytes, mut parts, mut at) = (Vec::new(), Vec::new(), start);
     // The quote that is open, and where.
     let mut quote: Option<(u8, usize)> = None;
     while at < line.len() {
@@ -146,6 +174,9 @@ fn word(line: &[u8], start: usize) -> Result<(Word, usize), Wrong> {
             (Some((b'\'', _)), byte) => bytes.push(byte),
             (_, b'\\') => {
                 let (byte, length) = escape(&line[at..]).ok_or_else(|| Wrong { at, what: ESCAPES.into() })?;
+                if matches!(&line[at..at + 2], b"\\{" | b"\\|") {
+                    parts.push(bytes.len());
+                }
                 bytes.push(byte);
                 at += length - 1;
             }
@@ -158,7 +189,7 @@ fn word(line: &[u8], start: usize) -> Result<(Word, usize), Wrong> {
     }
     match quote {
         Some((open, at)) => wrong(at, format!("the line ends before this {} is closed", char::from(open))),
-        None => Ok((Word { at: start, bytes }, at)),
+        None => Ok((Word { at: start, bytes, parts }, at)),
     }
 }
 
@@ -167,7 +198,7 @@ const ESCAPES: &str =
 
 /// The byte that an escape stands for, and its length.
 fn escape(text: &[u8]) -> Option<(u8, usize)> {
-    key_text::escape(text).or_else(|| text.get(1).filter(|byte| !byte.is_ascii_alphanumeric()).map(|byte| (*byte, 2)))
+    key::escape(text).or_else(|| text.get(1).filter(|byte| !byte.is_ascii_alphanumeric()).map(|byte| (*byte, 2)))
 }
 
 /// The words of a line that are not yet read.
@@ -214,7 +245,7 @@ fn parse_line(words: &[Word], end: usize, transaction: &mut Transaction) -> Resu
     if transaction.items.len() >= TRANSACTION_ITEMS_MAX {
         return wrong(first.at, TOO_MANY);
     }
-    let key = rest.bytes("a key")?;
+    let key = key_of(rest.next("a key")?)?;
     let action = match first.bytes.as_slice() {
         b"put" => TransactionAction::Put(rest.bytes("a value")?),
         b"delete" => TransactionAction::Delete,
@@ -272,7 +303,10 @@ pub fn to_text(transaction: &Transaction) -> String {
         text.push_str(&format!("token {}\n", quoted(token)));
     }
     for item in &transaction.items {
-        let key = quoted(&item.key);
+        let key = match item.key.is_plain() {
+            true => quoted(item.key.bytes()),
+            false => format!("\"{}\"", item.key.to_string().replace('"', "\\\"")),
+        };
         text.push_str(&match &item.action {
             TransactionAction::Check => format!("check {key}"),
             TransactionAction::Read => format!("read {key}"),
@@ -389,7 +423,7 @@ impl<'de> Deserialize<'de> for Items {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JsonItem {
-    key: Text,
+    key: JsonKey,
     action: JsonAction,
     #[serde(rename = "if", default, skip_serializing_if = "Option::is_none")]
     condition: Option<JsonCondition>,
@@ -450,8 +484,64 @@ impl From<&TransactionItem> for JsonItem {
             Condition::Absent => Some(JsonCondition::Absent),
             Condition::Present => Some(JsonCondition::Present),
         };
-        JsonItem { key: Text(item.key.clone()), action, condition }
+        JsonItem { key: JsonKey(item.key.clone()), action, condition }
     }
+}
+
+/// A plain key: its bytes, as [`Text`]. Another: `{"table": 7, "partition": "user", "sort": "2024"}`, without the table if it is
+/// 0, and without the sort key if there is none.
+struct JsonKey(Key);
+
+impl Serialize for JsonKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<JsonKey, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Parts {
+            hex: Option<String>,
+            #[serde(default)]
+            table: u32,
+            partition: Option<Text>,
+            sort: Option<Text>,
+        }
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = JsonKey;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or {\"hex\": \"00ff\"} or {\"table\": 7, \"partition\": \"user\", \"sort\": \"2024\"}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<JsonKey, E> {
+                Ok(JsonKey(Key::from(text.to_owned())))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<JsonKey, A::Error> {
+                match Parts::deserialize(de::value::MapAccessDeserializer::new(map))? {
+                    Parts { hex: Some(hex), table: 0, partition: None, sort: None } => {
+                        unhex(&hex).map(|bytes| JsonKey(Key::from(bytes)))
+                    }
+                    Parts { hex: None, table, partition: Some(Text(partition)), sort } => {
+                        Ok(JsonKey(Key::new(table, &partition, sort.as_ref().map(|Text(sort)| &sort[..]))))
+                    }
+                    _ => Err(de::Error::custom("a key has either `hex` or `partition`")),
+                }
+            }
+        }
+        deserializer.deserialize_any(Form)
+    }
+}
+
+fn unhex<E: de::Error>(hex: &str) -> Result<Bytes, E> {
+    let wrong = || de::Error::invalid_value(de::Unexpected::Str(hex), &"pairs of hex digits");
+    let digits: Option<Vec<u32>> = hex.chars().map(|digit| digit.to_digit(16)).collect();
+    let digits = digits.filter(|digits| digits.len().is_multiple_of(2)).ok_or_else(wrong)?;
+    Ok(digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
 }
 
 /// Bytes: a string if they are UTF-8, else `{"hex": "00ff"}`.
@@ -489,10 +579,7 @@ impl<'de> Deserialize<'de> for Text {
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Text, A::Error> {
                 let Hex { hex } = Hex::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                let wrong = || de::Error::invalid_value(de::Unexpected::Str(&hex), &"pairs of hex digits");
-                let digits: Option<Vec<u32>> = hex.chars().map(|digit| digit.to_digit(16)).collect();
-                let digits = digits.filter(|digits| digits.len().is_multiple_of(2)).ok_or_else(wrong)?;
-                Ok(Text(digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()))
+                unhex(&hex).map(Text)
             }
         }
         deserializer.deserialize_any(Form)
@@ -602,6 +689,14 @@ mod tests {
         ]
     }
 
+    fn key() -> impl Strategy<Value = Key> {
+        let parts = (0..3_u32, bytes(), proptest::option::of(bytes()));
+        prop_oneof![
+            bytes().prop_map(Key::from),
+            parts.prop_map(|(table, partition_key, sort_key)| Key::new(table, &partition_key, sort_key.as_deref())),
+        ]
+    }
+
     fn item() -> impl Strategy<Value = TransactionItem> {
         let action = prop_oneof![
             Just(TransactionAction::Check),
@@ -617,7 +712,7 @@ mod tests {
             Just(Condition::Absent),
             Just(Condition::Present),
         ];
-        (bytes(), action, condition).prop_map(|(key, action, condition)| match (&action, &condition) {
+        (key(), action, condition).prop_map(|(key, action, condition)| match (&action, &condition) {
             (TransactionAction::Check, Condition::None) => TransactionItem::check(key, Condition::Present),
             _ => TransactionItem { key, action, condition },
         })

@@ -7,9 +7,8 @@ use super::exit::Failure;
 use super::operations::CommonArgs;
 use super::show::{self, escaped, json_bytes, put_key};
 use super::{transaction_text, value};
-use crate::base::{Duration, Version};
+use crate::base::{Duration, Key, Version};
 use crate::client::{Client, InFlight, TransactionsInFlight};
-use crate::msg::key_text;
 use crate::msg::transaction::{ItemResult, Transaction, TransactionAction};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -58,7 +57,7 @@ pub struct TxnArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct GetManyArgs {
-    /// The keys; \n, \t, \\ and \xff as keys are printed
+    /// The keys; \n, \t, \\, \xff, \{TABLE} and \| as keys are printed
     #[arg(required = true)]
     pub keys: Vec<OsString>,
     #[command(flatten)]
@@ -106,8 +105,8 @@ pub async fn txn(client: &Client, args: &TxnArgs, at_prompt: bool) -> Result<(),
     Ok(())
 }
 
-fn result_line(out: &mut impl Write, key: &Bytes, action: &TransactionAction, result: &ItemResult) -> io::Result<()> {
-    let (key, version) = (key_text::show(key), result.version);
+fn result_line(out: &mut impl Write, key: &Key, action: &TransactionAction, result: &ItemResult) -> io::Result<()> {
+    let version = result.version;
     match (action, result.number, &result.value) {
         (_, Some(number), _) => writeln!(out, "{key}\t{number}\t{version}"),
         (TransactionAction::Read, _, Some(value)) => writeln!(out, "{key}\t{}\t{version}", escaped(value)),
@@ -159,14 +158,14 @@ fn limited(from: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
 }
 
 pub async fn get_many(client: &Client, args: &GetManyArgs) -> Result<(), Failure> {
-    let keys = args.keys.iter().map(|key| value::key(key)).collect::<Result<Vec<Bytes>, Failure>>()?;
+    let keys = args.keys.iter().map(|key| value::key(key)).collect::<Result<Vec<Key>, Failure>>()?;
     let got = client.get_many_within(keys.clone(), args.common.connection.timeout).await?;
     let items = keys.into_iter().zip(got).map(|(key, got)| (key, got.value, Some(got.version)));
     write_items(items, args.common.json)
 }
 
 /// Writes items in the order in which they were asked for. Without a version: an item as a transaction sees it.
-pub fn write_items(items: impl Iterator<Item = (Bytes, Option<Bytes>, Option<Version>)>, json: bool) -> Result<(), Failure> {
+pub fn write_items(items: impl Iterator<Item = (Key, Option<Bytes>, Option<Version>)>, json: bool) -> Result<(), Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     if json {
         let items = items.map(|(key, value, version)| {
@@ -181,7 +180,6 @@ pub fn write_items(items: impl Iterator<Item = (Bytes, Option<Bytes>, Option<Ver
         return Ok(out.flush()?);
     }
     for (key, value, version) in items {
-        let key = key_text::show(&key);
         match (value, version) {
             (Some(value), Some(version)) => writeln!(out, "{key}\t{}\t{version}", escaped(&value))?,
             (Some(value), None) => writeln!(out, "{key}\t{}", escaped(&value))?,

@@ -1,13 +1,13 @@
 //! Keys and values as they are given on a command line.
 //!
-//! A key is text in the form in which keys are printed ([`key_text`]). A value may be text, `-` (all of standard input) or `@FILE` (all of a file); `--literal` takes it as it
-//! stands.
+//! A key is text in the form in which keys are printed ([`crate::base::key`]). A value may be text, `-` (all of standard input)
+//! or `@FILE` (all of a file); `--literal` takes it as it stands.
 
 use super::exit::Failure;
+use crate::base::Key;
 use crate::base::limits::VALUE_SIZE_MAX;
 use crate::client::Error;
 use crate::msg::client::Rejection;
-use crate::msg::key_text;
 use bytes::Bytes;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,8 +19,8 @@ use std::path::Path;
 ///
 /// # Errors
 /// A backslash that begins no escape.
-pub fn key(argument: &OsStr) -> Result<Bytes, Failure> {
-    key_text::read(argument.as_bytes()).map_err(Failure::Other)
+pub fn key(argument: &OsStr) -> Result<Key, Failure> {
+    Key::read(argument.as_bytes()).map_err(Failure::Other)
 }
 
 /// The bytes of an argument as it stands.

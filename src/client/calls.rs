@@ -19,8 +19,8 @@
 //! ```
 
 use super::{Client, Error, Got, Written, out_of_place};
-use crate::base::Duration;
 use crate::base::limits::SCAN_ITEMS_MAX;
+use crate::base::{Duration, Key};
 use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody, Scan, Scanned};
 use bytes::Bytes;
 use core::pin::Pin;
@@ -30,34 +30,34 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 
 
 impl Client {
     /// Reads an item.
-    pub fn get(&self, key: impl Into<Bytes>) -> Get<'_> {
+    pub fn get(&self, key: impl Into<Key>) -> Get<'_> {
         Get { client: self, key: key.into(), consistency: Consistency::Strong, timeout: self.timeout() }
     }
 
     /// Writes an item.
-    pub fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Put<'_> {
+    pub fn put(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Put<'_> {
         let action = Action::Put { value: value.into(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
         Put(self.write(key, action))
     }
 
     /// Deletes an item; also one that is not there, unless [`Delete::only_if`] says otherwise.
-    pub fn delete(&self, key: impl Into<Bytes>) -> Delete<'_> {
+    pub fn delete(&self, key: impl Into<Key>) -> Delete<'_> {
         Delete(self.write(key, Action::Delete { condition: Condition::None, acknowledge: Acknowledge::Quorum }))
     }
 
     /// Adds `by` to a number; an absent item counts as 0.
-    pub fn increment(&self, key: impl Into<Bytes>, by: i64) -> Increment<'_> {
+    pub fn increment(&self, key: impl Into<Key>, by: i64) -> Increment<'_> {
         Increment(self.write(key, Action::Increment { by, acknowledge: Acknowledge::Quorum }))
     }
 
     /// One page of items in the order of their keys. [`Scanned::next`] says from where to ask for the next.
     pub fn scan(&self) -> Page<'_> {
         let scan =
-            Scan { prefix: Bytes::new(), from: Bytes::new(), limit: SCAN_ITEMS_MAX as u32, consistency: Consistency::Strong };
+            Scan { prefix: Key::default(), from: Key::default(), limit: SCAN_ITEMS_MAX as u32, consistency: Consistency::Strong };
         Page { client: self, scan, timeout: self.timeout() }
     }
 
-    fn write(&self, key: impl Into<Bytes>, action: Action) -> Write<'_> {
+    fn write(&self, key: impl Into<Key>, action: Action) -> Write<'_> {
         Write { client: self, key: key.into(), action, timeout: self.timeout() }
     }
 }
@@ -67,7 +67,7 @@ impl Client {
 #[derive(Debug, Clone)]
 pub struct Get<'a> {
     client: &'a Client,
-    key: Bytes,
+    key: Key,
     consistency: Consistency,
     timeout: Duration,
 }
@@ -102,7 +102,7 @@ impl<'a> IntoFuture for Get<'a> {
 #[derive(Debug, Clone)]
 struct Write<'a> {
     client: &'a Client,
-    key: Bytes,
+    key: Key,
     action: Action,
     timeout: Duration,
 }
@@ -195,13 +195,13 @@ pub struct Page<'a> {
 
 impl Page<'_> {
     /// Only keys that begin with this.
-    pub fn prefix(mut self, prefix: impl Into<Bytes>) -> Self {
+    pub fn prefix(mut self, prefix: impl Into<Key>) -> Self {
         self.scan.prefix = prefix.into();
         self
     }
 
     /// Only keys at or after this: what [`Scanned::next`] said.
-    pub fn from(mut self, from: impl Into<Bytes>) -> Self {
+    pub fn from(mut self, from: impl Into<Key>) -> Self {
         self.scan.from = from.into();
         self
     }

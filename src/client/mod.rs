@@ -23,6 +23,7 @@ mod connection;
 mod routing;
 pub mod transaction;
 
+pub use crate::base::Key;
 use crate::base::limits::TIMEOUT_MAX;
 use crate::base::random::Random;
 use crate::base::{ClusterId, Duration, NodeId, Version};

@@ -1,7 +1,7 @@
 //! What the client believes: where the nodes are, and who leads what. Never more than a hint: whoever is asked forwards.
 
 use super::connection::Link;
-use crate::base::{ClusterId, Duration, NodeId, hash};
+use crate::base::{ClusterId, Duration, NodeId, Token};
 use crate::msg::client::{Action, Consistency, RequestBody, RingReport};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -173,33 +173,31 @@ impl Routing {
     }
 
     fn partition_of(&self, body: &RequestBody) -> Option<usize> {
-        let key = match body {
-            RequestBody::Operation(operation) => &operation.key,
-            // Its home: the coordinator is there.
-            RequestBody::Transact(transaction) => {
-                transaction.token.as_ref().or(transaction.items.first().map(|item| &item.key))?
-            }
+        let token = match body {
+            RequestBody::Operation(operation) => operation.key.token(),
+            // The coordinator is there.
+            RequestBody::Transact(transaction) => transaction.home()?,
             // Any node gathers them; this one has some of them itself.
-            RequestBody::GetMany(keys) => &keys.first()?.0,
+            RequestBody::GetMany(keys) => keys.first()?.token(),
             RequestBody::Ring | RequestBody::Status | RequestBody::Scan(_) | RequestBody::Transactions => return None,
         };
-        self.knows_ring().then(|| self.partition_of_key(key))
+        self.knows_ring().then(|| self.partition_of_token(token))
     }
 
-    /// Whether two keys, or a key and a transaction's token, are known to be in the same partition. True if the ring is not known.
-    pub(super) fn share_partition(&self, one: &[u8], other: &[u8]) -> bool {
-        !self.knows_ring() || self.partition_of_key(one) == self.partition_of_key(other)
+    /// Whether two keys, or a key and a transaction's home, are known to be in the same partition. True if the ring is not known.
+    pub(super) fn share_partition(&self, one: Token, other: Token) -> bool {
+        !self.knows_ring() || self.partition_of_token(one) == self.partition_of_token(other)
     }
 
-    fn partition_of_key(&self, key: &[u8]) -> usize {
-        hash::token(0, key).partition(self.partitions.len() as u32).0 as usize
+    fn partition_of_token(&self, token: Token) -> usize {
+        token.partition(self.partitions.len() as u32).0 as usize
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{ClusterId, DirectoryId};
+    use crate::base::{ClusterId, DirectoryId, hash};
     use crate::msg::client::{Operation, PartitionReport};
     use crate::msg::cluster::{ClusterOptions, Formation, Member};
     use crate::msg::transaction::{Transaction, TransactionItem};
@@ -226,7 +224,7 @@ mod tests {
 
     fn get(key: &'static str) -> RequestBody {
         let action = Action::Get { consistency: Consistency::Strong };
-        RequestBody::Operation(Operation { key: Bytes::from_static(key.as_bytes()), action })
+        RequestBody::Operation(Operation { key: key.into(), action })
     }
 
     #[test]
@@ -291,7 +289,8 @@ mod tests {
         assert_eq!(home(&["a", "b"], None), routing.partition_of(&get("a")));
         assert_eq!(home(&["a", "b"], Some("c")), routing.partition_of(&get("c")));
         assert_eq!(home(&[], None), None);
-        let same = (0..100).filter(|n: &u32| routing.share_partition(b"a", &n.to_be_bytes())).count();
+        let same =
+            (0..100).filter(|n: &u32| routing.share_partition(hash::token(0, b"a"), hash::token(0, &n.to_be_bytes()))).count();
         assert!((5..60).contains(&same), "{same} of 100 over four partitions");
     }
 }

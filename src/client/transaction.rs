@@ -48,11 +48,9 @@
 use super::{Client, Error, Got, PAUSE_MAX, PAUSE_MIN, out_of_place};
 use crate::base::limits::{TIMEOUT_MAX, TRANSACTION_ITEMS_MAX};
 use crate::base::random::{Random, Rng, SeedableRng};
-use crate::base::{Duration, GroupId, NodeId};
+use crate::base::{Duration, GroupId, Key, NodeId, hash};
 pub use crate::msg::client::Condition;
 use crate::msg::client::{Acknowledge, Action, Consistency, Operation, Rejection, RequestBody, ResponseBody};
-use crate::msg::codec::Blob;
-use crate::msg::key_text;
 pub use crate::msg::transaction::{
     Failure, FailureReason, ItemResult, Transaction, TransactionAction, TransactionId, TransactionItem, TransactionReport,
     TransactionState,
@@ -70,13 +68,13 @@ pub struct ItemFailure {
     /// Which of the transaction's items, from 0.
     pub item: u32,
     /// Its key; empty if the node named an item that there is not.
-    pub key: Bytes,
+    pub key: Key,
     pub reason: FailureReason,
 }
 
 impl fmt::Display for ItemFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "key \"{}\": {}", key_text::show(&self.key), self.reason)
+        write!(f, "key \"{}\": {}", self.key, self.reason)
     }
 }
 
@@ -165,17 +163,17 @@ impl Client {
     }
 
     /// Several items (from 1 to 100, none named twice) as they are at one instant, in the order of their keys.
-    pub async fn get_many<K: Into<Bytes>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Got>, Error> {
+    pub async fn get_many<K: Into<Key>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Got>, Error> {
         self.get_many_within(keys, self.shared.options.timeout).await
     }
 
     /// [`Client::get_many`] with another timeout.
-    pub async fn get_many_within<K: Into<Bytes>>(
+    pub async fn get_many_within<K: Into<Key>>(
         &self,
         keys: impl IntoIterator<Item = K>,
         timeout: Duration,
     ) -> Result<Vec<Got>, Error> {
-        let keys: Vec<Blob> = keys.into_iter().map(|key| Blob(key.into())).collect();
+        let keys: Vec<Key> = keys.into_iter().map(Into::into).collect();
         let count = keys.len();
         match self.call_within(RequestBody::GetMany(keys), timeout).await? {
             ResponseBody::Values(items) if items.len() == count => {
@@ -264,12 +262,12 @@ impl Client {
 
     /// A token that was never used. If it can be had at little cost, it is of the same partition as `key`: a transaction's home is its token's partition, and costs least if it is among
     /// those that take part anyway.
-    fn new_token(&self, key: &[u8]) -> Bytes {
+    fn new_token(&self, key: &Key) -> Bytes {
         let mut token = Bytes::new();
         for _ in 0..TOKENS_TRIED {
             let drawn = [self.draw(), self.draw()];
             token = drawn.iter().flat_map(|half| half.to_le_bytes()).collect();
-            if self.routing().share_partition(&token, key) {
+            if self.routing().share_partition(hash::token(0, &token), key.token()) {
                 break;
             }
         }
@@ -293,7 +291,7 @@ pub struct Interactive {
 struct State {
     time: Time,
     /// At most [`TRANSACTION_ITEMS_MAX`].
-    items: BTreeMap<Bytes, Item>,
+    items: BTreeMap<Key, Item>,
     /// Committed or rolled back.
     over: bool,
 }
@@ -324,7 +322,7 @@ impl Interactive {
     ///
     /// # Errors
     /// Of a read; the 101st key.
-    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Bytes>, Error> {
+    pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Bytes>, Error> {
         let key = key.into();
         if let Some(known) = self.lock().known(&key)? {
             return Ok(known);
@@ -345,7 +343,7 @@ impl Interactive {
     ///
     /// # Errors
     /// A key or value beyond its limit; the 101st key. The transaction is as it was.
-    pub fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<(), Error> {
+    pub fn put(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
         let (key, value) = (key.into(), value.into());
         let (condition, acknowledge) = (Condition::None, Acknowledge::Quorum);
         let operation = Operation { key, action: Action::Put { value: value.clone(), condition, acknowledge } };
@@ -357,7 +355,7 @@ impl Interactive {
     ///
     /// # Errors
     /// As [`Interactive::put`].
-    pub fn delete(&self, key: impl Into<Bytes>) -> Result<(), Error> {
+    pub fn delete(&self, key: impl Into<Key>) -> Result<(), Error> {
         self.lock().write(key.into(), Write::Delete)
     }
 
@@ -367,7 +365,7 @@ impl Interactive {
     /// # Errors
     /// As [`Interactive::put`]; [`Rejection::NotANumber`] if what this transaction has written or read is no number, or the sum is none. If
     /// the item was not read, the commit finds that out.
-    pub fn increment(&self, key: impl Into<Bytes>, by: i64) -> Result<(), Error> {
+    pub fn increment(&self, key: impl Into<Key>, by: i64) -> Result<(), Error> {
         let key = key.into();
         let mut state = self.lock();
         let item = state.items.get(&key);
@@ -404,7 +402,7 @@ impl Interactive {
     /// # Errors
     /// [`Error::Conflict`]: nothing was done; begin again. [`Error::NotCommitted`]: nothing was done, and trying again will not help (an increment of what
     /// is no number). [`Error::Unknown`] only if the outcome could not be learnt before the timeout.
-    pub async fn commit(&self) -> Result<BTreeMap<Bytes, ItemResult>, Error> {
+    pub async fn commit(&self) -> Result<BTreeMap<Key, ItemResult>, Error> {
         let items: Vec<TransactionItem> = {
             let mut state = self.lock();
             state.go_on()?;
@@ -419,7 +417,7 @@ impl Interactive {
         // The home is the token's partition: best that of a key which is written.
         let home = items.iter().find(|item| item.is_write());
         let mut token = home.map(|item| self.client.new_token(&item.key));
-        let written: Vec<Option<Bytes>> = items.iter().map(|item| item.is_write().then(|| item.key.clone())).collect();
+        let written: Vec<Option<Key>> = items.iter().map(|item| item.is_write().then(|| item.key.clone())).collect();
         let mut sent = 0;
         let whole = Transaction { items: items.clone(), token: token.clone() };
         let mut answer = self.client.transact_counted(whole, self.time_left(), &mut sent).await;
@@ -486,7 +484,7 @@ impl State {
     }
 
     /// Whether the key may be among those of the transaction.
-    fn admit(&self, key: &Bytes) -> Result<(), Error> {
+    fn admit(&self, key: &Key) -> Result<(), Error> {
         self.go_on()?;
         Operation { key: key.clone(), action: GET }.validate().map_err(Error::Rejected)?;
         if self.items.len() >= TRANSACTION_ITEMS_MAX && !self.items.contains_key(key) {
@@ -495,14 +493,14 @@ impl State {
         Ok(())
     }
 
-    fn write(&mut self, key: Bytes, write: Write) -> Result<(), Error> {
+    fn write(&mut self, key: Key, write: Write) -> Result<(), Error> {
         self.admit(&key)?;
         self.items.entry(key).or_default().write = Some(write);
         Ok(())
     }
 
     /// The item as the transaction sees it; `None` if the cluster must be asked first.
-    fn known(&self, key: &Bytes) -> Result<Option<Option<Bytes>>, Error> {
+    fn known(&self, key: &Key) -> Result<Option<Option<Bytes>>, Error> {
         self.admit(key)?;
         let Some(item) = self.items.get(key) else { return Ok(None) };
         Ok(match (&item.write, &item.read) {
@@ -530,7 +528,7 @@ impl Item {
         }
     }
 
-    fn to_submit(&self, key: Bytes) -> TransactionItem {
+    fn to_submit(&self, key: Key) -> TransactionItem {
         let condition = self.condition();
         match &self.write {
             Some(Write::Put(value)) => TransactionItem::put(key, value.clone()).only_if(condition),
@@ -621,7 +619,7 @@ pub(super) mod tests {
         let transaction = alone().begin();
         for (key, value, version) in items {
             let got = Got { value: value.map(Bytes::from), version: Version(*version) };
-            transaction.lock().items.insert(Bytes::from(*key), Item { read: Some(got), write: None });
+            transaction.lock().items.insert(Key::from(*key), Item { read: Some(got), write: None });
         }
         transaction
     }
@@ -771,7 +769,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_settles_a_doubt_and_what_may_be_tried_again() {
-        let failure = |reason| ItemFailure { item: 0, key: Bytes::from("k\n"), reason };
+        let failure = |reason| ItemFailure { item: 0, key: Key::from("k\n"), reason };
         let condition = failure(FailureReason::Condition { version: Version(3), present: true });
         let conflict = failure(FailureReason::Conflict);
         let of = |failures: &[&ItemFailure]| Error::NotCommitted(failures.iter().copied().cloned().collect());
@@ -787,8 +785,8 @@ pub(super) mod tests {
     #[test]
     fn tokens_differ_and_transactions_are_merged() {
         let client = alone();
-        assert_ne!(client.new_token(b"k"), client.new_token(b"k"));
-        assert_ne!(client.new_token(b"k"), alone().new_token(b"k"));
+        assert_ne!(client.new_token(&"k".into()), client.new_token(&"k".into()));
+        assert_ne!(client.new_token(&"k".into()), alone().new_token(&"k".into()));
         let id = |number| TransactionId { home: GroupId(3), attempt: Attempt { term: Term(1), number } };
         let report = |number, group, state, age_ms| TransactionReport {
             id: id(number),

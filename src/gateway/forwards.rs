@@ -22,7 +22,7 @@ use super::routes::begin_within;
 use super::{Gateway, Out};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{OPEN_NAMED_MAX, SCAN_ITEMS_MAX, TIMEOUT_MAX, TRANSACTION_ITEMS_MAX};
-use crate::base::{Duration, Epoch, GroupId, NodeId};
+use crate::base::{Duration, Epoch, GroupId, Key, NodeId};
 use crate::msg::client::{Doubt, Rejection, ResponseBody};
 use crate::msg::peer::{Farewell, Forward, ForwardReply, Outcome, PeerMessage, Task};
 use crate::msg::transaction::{Transaction, validate_keys};
@@ -85,7 +85,7 @@ impl Gateway {
 
     /// Whether a peer's task is within the limits, and for this group.
     fn is_valid(&self, task: &Task, group: GroupId) -> bool {
-        let here = |key: &[u8]| self.placement.group_of(key) == group;
+        let here = |key: &Key| self.placement.group_of(key.token()) == group;
         match task {
             Task::Operation(operation) => operation.validate().is_ok() && here(&operation.key),
             Task::Transact { transaction, .. } => transaction.validate().is_ok() && self.home_of(transaction) == group,
@@ -101,7 +101,7 @@ impl Gateway {
                     && !self.placement.replicas(preparation.id.home).is_empty()
             }
             Task::Inquire(id) => id.home == group,
-            Task::ReadMany(keys) | Task::Measure(keys) => validate_keys(keys).is_ok() && keys.iter().all(|key| here(&key.0)),
+            Task::ReadMany(keys) | Task::Measure(keys) => validate_keys(keys).is_ok() && keys.iter().all(here),
             Task::ReadSeen(seen) => seen.len() <= TRANSACTION_ITEMS_MAX && seen.iter().all(|seen| here(&seen.key)),
             Task::Scan(scan) | Task::List(scan) => scan.validate().is_ok(),
             Task::ReadListed(seen) => seen.len() <= SCAN_ITEMS_MAX && seen.iter().all(|seen| here(&seen.key)),

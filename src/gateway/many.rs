@@ -12,9 +12,8 @@ use super::calls::RETRY_INTERVAL;
 use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::{GETS_OF_MANY_BYTES_MAX, TRANSACTION_SIZE_MAX};
-use crate::base::{ConnId, GroupId, Time};
+use crate::base::{ConnId, GroupId, Key, Time};
 use crate::msg::client::{Condition, Rejection, ResponseBody};
-use crate::msg::codec::Blob;
 use crate::msg::peer::{Outcome, Task};
 use crate::msg::transaction::{ItemResult, Measure, Seen, Transaction, TransactionAction, TransactionItem};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -29,7 +28,7 @@ const CROWDED_STEPS_MAX: usize = 20;
 pub struct Many {
     conn: ConnId,
     id: u64,
-    keys: Vec<Blob>,
+    keys: Vec<Key>,
     /// The places of each group's keys in `keys`.
     groups: BTreeMap<GroupId, Vec<usize>>,
     results: Vec<ItemResult>,
@@ -94,13 +93,13 @@ impl Gateway {
         cx: &mut Context<'_>,
         conn: ConnId,
         id: u64,
-        keys: Vec<Blob>,
+        keys: Vec<Key>,
         deadline: Time,
         out: &mut Outbox<Out>,
     ) {
         let mut groups: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
         for (place, key) in keys.iter().enumerate() {
-            groups.entry(self.placement.group_of(&key.0)).or_default().push(place);
+            groups.entry(self.placement.group_of(key.token())).or_default().push(place);
         }
         self.next_id += 1;
         let number = self.next_id;
@@ -133,7 +132,7 @@ impl Gateway {
             return;
         }
         self.manys.size += many.size;
-        let seen = |many: &Many, place: &usize| Seen { key: many.keys[*place].0.clone(), version: many.results[*place].version };
+        let seen = |many: &Many, place: &usize| Seen { key: many.keys[*place].clone(), version: many.results[*place].version };
         let task = |many: &Many, places: &[usize]| Task::ReadSeen(places.iter().map(|place| seen(many, place)).collect());
         self.ask_all(cx, number, Phase::Reading, task, out);
     }
@@ -190,10 +189,9 @@ impl Gateway {
         many.awaited = 1;
         (many.changed, many.size) = (false, 0);
         let deadline = many.deadline;
-        let item =
-            |key: &Blob| TransactionItem { key: key.0.clone(), action: TransactionAction::Read, condition: Condition::None };
+        let item = |key: &Key| TransactionItem { key: key.clone(), action: TransactionAction::Read, condition: Condition::None };
         let transaction = Transaction { items: many.keys.iter().map(item).collect(), token: None };
-        let home = self.placement.group_of(&many.keys[0].0);
+        let home = self.placement.group_of(many.keys[0].token());
         let age = self.age(cx);
         self.call(cx, Caller::Many(number, home), home, Task::Transact { age, transaction }, deadline, out);
     }
@@ -292,7 +290,7 @@ impl Gateway {
 }
 
 impl Many {
-    fn keys_at(&self, places: &[usize]) -> Vec<Blob> {
+    fn keys_at(&self, places: &[usize]) -> Vec<Key> {
         places.iter().map(|place| self.keys[*place].clone()).collect()
     }
 

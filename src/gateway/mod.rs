@@ -232,7 +232,7 @@ impl Gateway {
 
     fn leader_for(&self, body: &RequestBody) -> Option<NodeId> {
         match body {
-            RequestBody::Operation(operation) => self.leader_of(self.placement.group_of(&operation.key)),
+            RequestBody::Operation(operation) => self.leader_of(self.placement.group_of(operation.key.token())),
             RequestBody::Transact(transaction) => self.leader_of(self.home_of(transaction)),
             _ => None,
         }
@@ -253,7 +253,7 @@ impl Gateway {
                 } else {
                     self.counters.reads += 1;
                 }
-                let group = self.placement.group_of(&operation.key);
+                let group = self.placement.group_of(operation.key.token());
                 self.call(cx, caller, group, Task::Operation(operation), deadline, out);
             }
             RequestBody::Scan(scan) => {
@@ -283,10 +283,9 @@ impl Gateway {
         self.last_age
     }
 
-    /// The group that decides: of the token, so that the same token always meets the same record, else of the first key.
+    /// The group that decides.
     fn home_of(&self, transaction: &Transaction) -> GroupId {
-        let key = transaction.token.as_ref().or(transaction.items.first().map(|item| &item.key));
-        self.placement.group_of(key.map_or(&[], |key| key))
+        self.placement.group_of(transaction.home().unwrap_or_default())
     }
 
     /// Whether a request may be begun.

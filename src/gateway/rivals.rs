@@ -12,10 +12,9 @@
 use super::{Call, Gateway, Whereabouts};
 use crate::actor::Context;
 use crate::base::random;
-use crate::base::{Duration, Time};
+use crate::base::{Duration, Key, Time};
 use crate::msg::peer::Task;
 use crate::msg::transaction::{Age, Failure, FailureReason, Transaction};
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest pause of a transaction after its first conflict, and how often that doubles.
@@ -28,7 +27,7 @@ const UNNAMED: Failure = Failure { item: 0, reason: FailureReason::Conflict };
 
 /// By each key that they name, the older first. Age and number of the call.
 #[derive(Debug, Default)]
-pub(super) struct Rivals(BTreeMap<Bytes, BTreeSet<(Age, u64)>>);
+pub(super) struct Rivals(BTreeMap<Key, BTreeSet<(Age, u64)>>);
 
 impl Rivals {
     fn enter(&mut self, transaction: &Transaction, rival: (Age, u64)) {
@@ -111,7 +110,7 @@ impl Gateway {
         for (id, call) in self.calls.iter().filter(|(_, call)| !call.conflict.is_empty()) {
             let Task::Transact { age, transaction } = &call.task else { continue };
             expected += transaction.items.len();
-            let queues = |key: &Bytes| self.rivals.0.get(key).is_some_and(|queue| queue.contains(&(*age, *id)));
+            let queues = |key: &Key| self.rivals.0.get(key).is_some_and(|queue| queue.contains(&(*age, *id)));
             assert!(transaction.items.iter().all(|item| queues(&item.key)), "who met a conflict is a rival for all its keys");
         }
         assert_eq!(named, expected, "no rival is over");

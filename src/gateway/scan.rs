@@ -13,7 +13,7 @@
 use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX};
-use crate::base::{ConnId, GroupId, Index, Time, Version};
+use crate::base::{ConnId, GroupId, Index, Key, Time, Version};
 use crate::msg::client::{Consistency, Item, Rejection, ResponseBody, Scan, Scanned};
 use crate::msg::peer::{Listing, Outcome, Task};
 use crate::msg::transaction::{ItemResult, Seen};
@@ -40,11 +40,11 @@ pub struct Gather {
     /// The next partition's group to ask.
     next_group: Option<GroupId>,
     parts_out: usize,
-    items: BTreeMap<Bytes, Found>,
+    items: BTreeMap<Key, Found>,
     /// Bytes of keys and values in `items`.
     size: usize,
     /// Keys from here on are not in the page.
-    bound: Option<Bytes>,
+    bound: Option<Key>,
     read_at: Vec<(GroupId, Index)>,
 }
 
@@ -116,14 +116,14 @@ impl Gather {
     }
 
     /// Takes one partition's items, and drops what is beyond the page.
-    fn merge(&mut self, items: impl Iterator<Item = (Bytes, Found)>, next: Option<Bytes>) {
+    fn merge(&mut self, items: impl Iterator<Item = (Key, Found)>, next: Option<Key>) {
         if let Some(next) = next
             && self.bound.as_ref().is_none_or(|bound| next < *bound)
         {
             self.bound = Some(next);
         }
         for (key, found) in items {
-            self.size += key.len() + found.length;
+            self.size += key.size() + found.length;
             self.items.insert(key, found);
         }
         let limit = (self.scan.limit as usize).clamp(1, SCAN_ITEMS_MAX);
@@ -133,7 +133,7 @@ impl Gather {
                 self.items.last_key_value().is_some_and(|(key, _)| self.bound.as_ref().is_some_and(|bound| key >= bound));
             let too_many = count > limit || (self.size > SCAN_BYTES_MAX && count > 1);
             let Some((key, found)) = (beyond || too_many).then(|| self.items.pop_last()).flatten() else { break };
-            self.size -= key.len() + found.length;
+            self.size -= key.size() + found.length;
             if !beyond {
                 self.bound = Some(key);
             }
@@ -162,7 +162,7 @@ impl Gather {
     }
 
     fn page(self) -> Scanned {
-        let item = |(key, found): (Bytes, Found)| Item { key, value: found.value, version: found.version };
+        let item = |(key, found): (Key, Found)| Item { key, value: found.value, version: found.version };
         Scanned { items: self.items.into_iter().map(item).collect(), next: self.bound, read_at: self.read_at }
     }
 }
@@ -272,17 +272,17 @@ mod tests {
     use super::*;
 
     fn gather(limit: u32) -> Gather {
-        let scan = Scan { prefix: Bytes::new(), from: Bytes::new(), limit, consistency: Consistency::Strong };
+        let scan = Scan { prefix: Key::default(), from: Key::default(), limit, consistency: Consistency::Strong };
         Gather::new(ConnId(1), 1, scan, Time::NEVER)
     }
 
     fn part(keys: &[&'static str], next: Option<&'static str>) -> Scanned {
-        let item = |key: &&'static str| Item { key: Bytes::from(*key), value: Bytes::from("v"), version: Version(1) };
-        Scanned { items: keys.iter().map(item).collect(), next: next.map(Bytes::from), read_at: Vec::new() }
+        let item = |key: &&'static str| Item { key: Key::from(*key), value: Bytes::from("v"), version: Version(1) };
+        Scanned { items: keys.iter().map(item).collect(), next: next.map(Key::from), read_at: Vec::new() }
     }
 
     fn keys(page: &Scanned) -> Vec<&[u8]> {
-        page.items.iter().map(|item| &*item.key).collect()
+        page.items.iter().map(|item| item.key.partition_key()).collect()
     }
 
     #[test]
@@ -293,7 +293,7 @@ mod tests {
         gather.merge_whole(GroupId(1), part(&["e", "g"], None));
         let page = gather.page();
         assert_eq!(keys(&page), [b"a", b"b", b"c", b"d"]);
-        assert_eq!(page.next.as_deref(), Some(&b"e"[..]));
+        assert_eq!(page.next, Some(Key::from("e")));
     }
 
     #[test]
@@ -303,6 +303,6 @@ mod tests {
         gather.merge_whole(GroupId(1), part(&["b", "c"], None));
         let page = gather.page();
         assert_eq!(keys(&page), [b"a", b"b"]);
-        assert_eq!(page.next.as_deref(), Some(&b"c"[..]));
+        assert_eq!(page.next, Some(Key::from("c")));
     }
 }

@@ -5,6 +5,7 @@ use super::rivals::CONFLICT_PAUSE_MIN;
 use super::routes::READ_RETRY_INTERVAL;
 use super::*;
 use crate::actor::LivenessView;
+use crate::base::Key;
 use crate::base::cache::ValueCache;
 use crate::base::random;
 use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation};
@@ -44,7 +45,7 @@ fn forwarded_and_then(body: RequestBody, then: In) -> Vec<Out> {
 
 fn put() -> RequestBody {
     let action = Action::Put { value: Bytes::new(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
-    RequestBody::Operation(Operation { key: Bytes::from("k"), action })
+    RequestBody::Operation(Operation { key: Key::from("k"), action })
 }
 
 fn transaction_without_token() -> RequestBody {
@@ -123,7 +124,7 @@ fn the_younger_of_two_rivals_is_tried_again_when_the_older_is_done() {
 }
 
 fn get(consistency: Consistency) -> Operation {
-    Operation { key: Bytes::from("k"), action: Action::Get { consistency } }
+    Operation { key: Key::from("k"), action: Action::Get { consistency } }
 }
 
 /// A gateway that believes in this leader, in term 3.

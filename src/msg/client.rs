@@ -3,9 +3,8 @@
 //! A client is told one of three things about an operation (promise P6): it was done; it was *rejected*, and is certainly not
 //! applied; or it is *unknown*, and may have been applied. A timeout is never reported as a failure to apply.
 
-use super::codec::Blob;
 use super::transaction::{Failure, ItemResult, Transaction, TransactionReport, validate_key, validate_keys};
-use crate::base::{GroupId, Index, NodeId, Version};
+use crate::base::{GroupId, Index, Key, NodeId, Version};
 use bytes::Bytes;
 use core::fmt;
 use minicbor::{Decode, Encode};
@@ -45,7 +44,7 @@ pub enum RequestBody {
     GetMany(
         #[n(0)]
         #[cbor(decode_with = "crate::msg::codec::list")]
-        Vec<Blob>,
+        Vec<Key>,
     ),
     /// Answered by the node itself: the transactions in progress in the groups that it leads.
     #[n(6)]
@@ -74,8 +73,7 @@ impl RequestBody {
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Operation {
     #[n(0)]
-    #[cbor(with = "crate::msg::codec::blob")]
-    pub key: Bytes,
+    pub key: Key,
     #[n(1)]
     pub action: Action,
 }
@@ -84,7 +82,7 @@ impl Operation {
     /// Bytes of key and value.
     pub fn size(&self) -> usize {
         let value = if let Action::Put { value, .. } = &self.action { value.len() } else { 0 };
-        self.key.len() + value
+        self.key.size() + value
     }
 
     /// Whether key and value are within the limits.
@@ -203,12 +201,10 @@ pub enum Acknowledge {
 pub struct Scan {
     /// Only keys that begin with this. At most [`crate::base::limits::KEY_SIZE_MAX`] bytes.
     #[n(0)]
-    #[cbor(with = "crate::msg::codec::blob")]
-    pub prefix: Bytes,
+    pub prefix: Key,
     /// Only keys at or after this. Empty: from the first. One byte may be added to the longest key, to go on behind it.
     #[n(1)]
-    #[cbor(with = "crate::msg::codec::blob")]
-    pub from: Bytes,
+    pub from: Key,
     /// At most [`crate::base::limits::SCAN_ITEMS_MAX`] are given, and 0 asks for one.
     #[n(2)]
     pub limit: u32,
@@ -220,7 +216,7 @@ impl Scan {
     /// Whether prefix and start are within the limits.
     pub fn validate(&self) -> Result<(), Rejection> {
         use crate::base::limits::KEY_SIZE_MAX;
-        match (self.prefix.len(), self.from.len()) {
+        match (self.prefix.size(), self.from.size()) {
             (size, _) if size > KEY_SIZE_MAX => Err(Rejection::KeyTooLong(size as u32)),
             (_, size) if size > KEY_SIZE_MAX + 1 => Err(Rejection::KeyTooLong(size as u32)),
             _ => Ok(()),
@@ -323,8 +319,7 @@ pub struct Scanned {
     pub items: Vec<Item>,
     /// Where the next page begins; `None` when this was the last.
     #[n(1)]
-    #[cbor(with = "crate::msg::codec::maybe_blob", has_nil)]
-    pub next: Option<Bytes>,
+    pub next: Option<Key>,
     /// At which index of each group its part was read: the part shows every write up to it and none after.
     #[n(2)]
     #[cbor(decode_with = "crate::msg::codec::long_list")]
@@ -335,8 +330,7 @@ pub struct Scanned {
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Item {
     #[n(0)]
-    #[cbor(with = "crate::msg::codec::blob")]
-    pub key: Bytes,
+    pub key: Key,
     #[n(1)]
     #[cbor(with = "crate::msg::codec::blob")]
     pub value: Bytes,

@@ -9,6 +9,7 @@
 //! about to allocate to the frame. Lists of unknown length are refused, in fields that are not known, too: to skip a list within
 //! another, the decoder remembers each.
 
+use crate::base::Key;
 use crate::base::limits::{APPEND_ENTRIES_MAX, SCAN_ITEMS_MAX, TRANSACTION_ITEMS_MAX};
 use bytes::Bytes;
 use core::fmt;
@@ -196,6 +197,44 @@ impl<'b, C: Slices> minicbor::Decode<'b, C> for Blob {
     }
 }
 
+/// A plain key is a byte string. Any other is an array: its table, the partition key with the sort key behind it, and, if there
+/// is a sort key, the length of the partition key. So that a key of either form is a slice of its frame; and each key has one
+/// form.
+impl<C> minicbor::Encode<C> for Key {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        match self.sort_at() {
+            None if self.is_plain() => e.bytes(self.bytes())?.ok(),
+            None => e.array(2)?.u32(self.table())?.bytes(self.bytes())?.ok(),
+            Some(sort_at) => e.array(3)?.u32(self.table())?.bytes(self.bytes())?.u32(sort_at)?.ok(),
+        }
+    }
+}
+
+impl<'b, C: Slices> minicbor::Decode<'b, C> for Key {
+    fn decode(d: &mut minicbor::Decoder<'b>, context: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let wrong = |what: &str| Err(minicbor::decode::Error::message(what));
+        if d.datatype()? == minicbor::data::Type::Bytes {
+            let part = d.bytes()?;
+            return Ok(Key::from(context.slice(part)));
+        }
+        let parts = d.array()?;
+        if !matches!(parts, Some(2 | 3)) {
+            return wrong("a key is a byte string, or an array of two or three");
+        }
+        let (table, part) = (d.u32()?, d.bytes()?);
+        let sort_at = if parts == Some(3) { Some(d.u32()?) } else { None };
+        match Key::of_parts(table, context.slice(part), sort_at) {
+            None => wrong("a key's sort key begins behind its end"),
+            Some(key) if key.is_plain() => wrong("a key of table 0 without a sort key is a byte string"),
+            Some(key) => Ok(key),
+        }
+    }
+}
+
 /// For `#[cbor(with = "codec::blob")]` on a field of type [`Bytes`].
 pub mod blob {
     use super::{Bytes, Slices};
@@ -247,5 +286,33 @@ pub mod maybe_blob {
 
     pub fn is_nil(bytes: &Option<Bytes>) -> bool {
         bytes.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_key_is_a_byte_string_and_every_key_has_one_form() {
+        assert_eq!(encode(&Key::from("user")), b"\x44user");
+        assert_eq!(encode(&Key::new(7, b"user", None)), b"\x82\x07\x44user");
+        assert_eq!(encode(&Key::new(7, b"user", Some(b"2024"))), b"\x83\x07\x48user2024\x04");
+        for key in [Key::default(), Key::new(0, b"", Some(b"")), Key::new(0, b"a", Some(b"b")), Key::new(u32::MAX, b"a", None)] {
+            assert_eq!(decode::<Key>(&encode(&key).into()), Ok(key));
+        }
+        let wrong: [(&[u8], &str); 7] = [
+            (b"\x82\x00\x41a", "is a byte string"),
+            (b"\x83\x00\x41a\x02", "behind its end"),
+            (b"\x81\x07", "array of two or three"),
+            (b"\x84\x07\x41a\x01\x01", "array of two or three"),
+            (b"\x82\x1b\x00\x00\x00\x01\x00\x00\x00\x00\x41a", "overflow"),
+            (b"\x61a", "type"),
+            (b"\x42a", "end of input"),
+        ];
+        for (bytes, why) in wrong {
+            let CodecError(error) = decode::<Key>(&Bytes::from_static(bytes)).expect_err(why);
+            assert!(error.contains(why), "{error}");
+        }
     }
 }

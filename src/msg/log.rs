@@ -7,7 +7,7 @@
 use super::codec::Blob;
 use super::configuration::Configuration;
 use super::transaction::TransactionFact;
-use crate::base::{GroupId, Index, Lsn, Place, Term};
+use crate::base::{GroupId, Index, Key, Lsn, Place, Term};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
@@ -34,8 +34,7 @@ pub enum Fact {
     #[n(1)]
     Write {
         #[n(0)]
-        #[cbor(with = "crate::msg::codec::blob")]
-        key: Bytes,
+        key: Key,
         #[n(1)]
         #[cbor(with = "crate::msg::codec::maybe_blob", has_nil)]
         value: Option<Bytes>,
@@ -61,7 +60,7 @@ impl Fact {
     pub fn size(&self) -> usize {
         match self {
             Fact::Noop | Fact::Configuration(_) => 0,
-            Fact::Write { key, value } => key.len() + value.as_ref().map_or(0, Bytes::len),
+            Fact::Write { key, value } => key.size() + value.as_ref().map_or(0, Bytes::len),
             Fact::Transaction(fact) => fact.size(),
         }
     }
@@ -110,7 +109,7 @@ pub struct EntrySummary {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FactSummary {
     Noop,
-    Write { key: Bytes, value: Option<ValuePlace> },
+    Write { key: Key, value: Option<ValuePlace> },
     Transaction(Box<TransactionFact<ValuePlace>>),
     Configuration(Box<Configuration>),
 }

@@ -13,7 +13,6 @@ pub mod cluster;
 pub mod codec;
 pub mod configuration;
 pub mod disk;
-pub mod key_text;
 pub mod log;
 pub mod peer;
 pub mod transaction;

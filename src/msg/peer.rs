@@ -10,12 +10,11 @@
 
 use super::client::{Action, Consistency, Operation, ResponseBody, Scan};
 use super::cluster::{ClusterOptions, Formation};
-use super::codec::{Blob, Slices};
+use super::codec::Slices;
 use super::log::{Entry, Fact};
 use super::transaction::{Age, Measure, Preparation, Seen, Transaction, TransactionId, Vote};
 use crate::base::limits::{ENVELOPE_MESSAGES_MAX, LEADERSHIPS_TOLD_MAX, NODES_MAX};
-use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Term, Time};
-use bytes::Bytes;
+use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Key, Lsn, NodeId, Term, Time};
 use minicbor::{Decode, Encode};
 
 /// Which way a message takes between two nodes.
@@ -557,7 +556,7 @@ pub enum Task {
     ReadMany(
         #[n(0)]
         #[cbor(decode_with = "crate::msg::codec::list")]
-        Vec<Blob>,
+        Vec<Key>,
     ),
     // 7 was a validation that read nothing.
     /// Versions and lengths of these items at one instant, once no transaction is about to write one: what they would cost to
@@ -566,7 +565,7 @@ pub enum Task {
     Measure(
         #[n(0)]
         #[cbor(decode_with = "crate::msg::codec::list")]
-        Vec<Blob>,
+        Vec<Key>,
     ),
     /// This group's part of a page, but for the values: see [`Listing`].
     #[n(10)]
@@ -627,12 +626,12 @@ impl Task {
     pub fn size(&self) -> usize {
         match self {
             Task::Operation(operation) => operation.size(),
-            Task::Scan(scan) | Task::List(scan) => scan.prefix.len() + scan.from.len(),
+            Task::Scan(scan) | Task::List(scan) => scan.prefix.size() + scan.from.size(),
             Task::Transact { transaction, .. } => transaction.size(),
             Task::Prepare(preparation) => preparation.size(),
             Task::Resolve { .. } | Task::Inquire(_) => 0,
-            Task::ReadMany(keys) | Task::Measure(keys) => keys.iter().map(|key| key.0.len()).sum(),
-            Task::ReadSeen(seen) | Task::ReadListed(seen) => seen.iter().map(|seen| seen.key.len()).sum(),
+            Task::ReadMany(keys) | Task::Measure(keys) => keys.iter().map(Key::size).sum(),
+            Task::ReadSeen(seen) | Task::ReadListed(seen) => seen.iter().map(|seen| seen.key.size()).sum(),
         }
     }
 }
@@ -768,8 +767,7 @@ pub struct Listing {
     pub items: Vec<ListedItem>,
     /// Where the list would go on; `None`: there is no more.
     #[n(1)]
-    #[cbor(with = "crate::msg::codec::maybe_blob", has_nil)]
-    pub next: Option<Bytes>,
+    pub next: Option<Key>,
     /// It shows every write of the group up to this, and none after.
     #[n(2)]
     pub read_at: Index,
@@ -779,8 +777,7 @@ pub struct Listing {
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct ListedItem {
     #[n(0)]
-    #[cbor(with = "crate::msg::codec::blob")]
-    pub key: Bytes,
+    pub key: Key,
     #[n(1)]
     pub measure: Measure,
 }

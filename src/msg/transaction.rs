@@ -4,9 +4,8 @@
 
 use super::client::{Condition, Operation, Rejection};
 use super::codec::{Blob, Slices};
-use super::key_text;
 use crate::base::limits::{KEY_SIZE_MAX, TOKEN_SIZE_MAX, TRANSACTION_ITEMS_MAX, TRANSACTION_SIZE_MAX, VALUE_SIZE_MAX};
-use crate::base::{GroupId, NodeId, Term, Version, hash};
+use crate::base::{GroupId, Key, NodeId, Term, Token, Version, hash};
 use bytes::Bytes;
 use core::fmt;
 use minicbor::{Decode, Encode};
@@ -32,8 +31,7 @@ pub struct Transaction {
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct TransactionItem {
     #[n(0)]
-    #[cbor(with = "crate::msg::codec::blob")]
-    pub key: Bytes,
+    pub key: Key,
     #[n(1)]
     pub action: TransactionAction,
     #[n(2)]
@@ -63,27 +61,27 @@ pub enum TransactionAction {
 }
 
 impl TransactionItem {
-    fn new(key: impl Into<Bytes>, action: TransactionAction) -> TransactionItem {
+    fn new(key: impl Into<Key>, action: TransactionAction) -> TransactionItem {
         TransactionItem { key: key.into(), action, condition: Condition::None }
     }
 
-    pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> TransactionItem {
+    pub fn put(key: impl Into<Key>, value: impl Into<Bytes>) -> TransactionItem {
         TransactionItem::new(key, TransactionAction::Put(value.into()))
     }
 
-    pub fn delete(key: impl Into<Bytes>) -> TransactionItem {
+    pub fn delete(key: impl Into<Key>) -> TransactionItem {
         TransactionItem::new(key, TransactionAction::Delete)
     }
 
-    pub fn increment(key: impl Into<Bytes>, by: i64) -> TransactionItem {
+    pub fn increment(key: impl Into<Key>, by: i64) -> TransactionItem {
         TransactionItem::new(key, TransactionAction::Increment(by))
     }
 
-    pub fn read(key: impl Into<Bytes>) -> TransactionItem {
+    pub fn read(key: impl Into<Key>) -> TransactionItem {
         TransactionItem::new(key, TransactionAction::Read)
     }
 
-    pub fn check(key: impl Into<Bytes>, condition: Condition) -> TransactionItem {
+    pub fn check(key: impl Into<Key>, condition: Condition) -> TransactionItem {
         TransactionItem::new(key, TransactionAction::Check).only_if(condition)
     }
 
@@ -101,7 +99,7 @@ impl TransactionItem {
     pub fn size(&self) -> usize {
         let value = if let TransactionAction::Put(value) = &self.action { value.len() } else { 0 };
         let expected = if let Condition::Value(value) = &self.condition { value.len() } else { 0 };
-        self.key.len() + value + expected
+        self.key.size() + value + expected
     }
 
     fn validate(&self) -> Result<(), Rejection> {
@@ -153,7 +151,7 @@ impl Transaction {
         }
         let mut keys = BTreeSet::new();
         if let Some(twice) = self.items.iter().find(|item| !keys.insert(&item.key)) {
-            return invalid(format!("the transaction names the key {} twice", key_text::show(&twice.key)));
+            return invalid(format!("the transaction names the key {} twice", twice.key));
         }
         match &self.token {
             Some(token) if token.is_empty() || token.len() > TOKEN_SIZE_MAX => {
@@ -166,6 +164,13 @@ impl Transaction {
         }
     }
 
+    /// The point on the ring of its home, the group that decides: of the token, so that the same token always meets the same
+    /// record, else of the first key.
+    pub fn home(&self) -> Option<Token> {
+        let of_token = self.token.as_ref().map(|token| hash::token(0, token));
+        of_token.or(self.items.first().map(|item| item.key.token()))
+    }
+
     /// What decides whether a token comes back with the same contents.
     pub fn fingerprint(&self) -> u64 {
         hash::checksum(0, &super::codec::encode(&self.items))
@@ -173,7 +178,7 @@ impl Transaction {
 }
 
 /// Whether keys to be read together are from 1 to [`TRANSACTION_ITEMS_MAX`], within the limits, and none named twice.
-pub fn validate_keys(keys: &[Blob]) -> Result<(), Rejection> {
+pub fn validate_keys(keys: &[Key]) -> Result<(), Rejection> {
     let invalid = |why: String| Err(Rejection::Invalid(why));
     match keys.len() {
         0 => return invalid("no key is named; at least one is needed".into()),
@@ -182,18 +187,21 @@ pub fn validate_keys(keys: &[Blob]) -> Result<(), Rejection> {
         }
         _ => {}
     }
-    keys.iter().try_for_each(|key| validate_key(&key.0))?;
+    keys.iter().try_for_each(validate_key)?;
     let mut seen = BTreeSet::new();
-    match keys.iter().find(|key| !seen.insert(&key.0)) {
-        Some(twice) => invalid(format!("the key {} is named twice", key_text::show(&twice.0))),
+    match keys.iter().find(|key| !seen.insert(*key)) {
+        Some(twice) => invalid(format!("the key {twice} is named twice")),
         None => Ok(()),
     }
 }
 
 /// Whether a key is within the limits.
-pub fn validate_key(key: &[u8]) -> Result<(), Rejection> {
-    match key.len() {
-        0 => Err(Rejection::KeyEmpty),
+pub fn validate_key(key: &Key) -> Result<(), Rejection> {
+    match key.size() {
+        _ if key.partition_key().is_empty() => Err(Rejection::KeyEmpty),
+        _ if key.sort_key().is_some_and(<[u8]>::is_empty) => {
+            Err(Rejection::Invalid("the sort key is empty; leave it out".into()))
+        }
         size if size > KEY_SIZE_MAX => Err(Rejection::KeyTooLong(size as u32)),
         _ => Ok(()),
     }
@@ -450,7 +458,7 @@ pub enum TransactionFact<V> {
         /// Keys that were checked or read.
         #[n(4)]
         #[cbor(decode_with = "crate::msg::codec::list")]
-        shared: Vec<Blob>,
+        shared: Vec<Key>,
         #[n(5)]
         writes: Writes<V>,
         /// [`Preparation::open`].
@@ -529,7 +537,7 @@ impl<'b, C: Slices, V: Decode<'b, C>> Decode<'b, C> for Writes<V> {
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Written<V> {
     #[n(0)]
-    pub key: Blob,
+    pub key: Key,
     /// `None`: deleted.
     #[n(1)]
     pub value: Option<V>,
@@ -646,9 +654,9 @@ impl<V> TransactionFact<V> {
 impl TransactionFact<Blob> {
     /// Bytes of keys and values.
     pub fn size(&self) -> usize {
-        let writes = self.writes().iter().map(|write| write.key.0.len() + write.value.as_ref().map_or(0, |value| value.0.len()));
+        let writes = self.writes().iter().map(|write| write.key.size() + write.value.as_ref().map_or(0, |value| value.0.len()));
         let shared = match self {
-            TransactionFact::Prepare { shared, .. } => shared.iter().map(|key| key.0.len()).sum(),
+            TransactionFact::Prepare { shared, .. } => shared.iter().map(Key::size).sum(),
             _ => 0,
         };
         writes.sum::<usize>() + shared
@@ -720,8 +728,7 @@ pub struct Measure {
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Seen {
     #[n(0)]
-    #[cbor(with = "crate::msg::codec::blob")]
-    pub key: Bytes,
+    pub key: Key,
     #[n(1)]
     pub version: Version,
 }

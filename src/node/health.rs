@@ -7,11 +7,10 @@
 //! that the node does.
 
 use super::{Group, Node};
-use crate::base::{ClusterId, Duration, GroupId, NodeId, Place, Time};
+use crate::base::{ClusterId, Duration, GroupId, Key, NodeId, Place, Time};
 use crate::msg::client::Membership as Standing;
 use crate::msg::peer::{DiskHealth, Refusal};
 use crate::replica::Replica;
-use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// How a node does at one instant.
@@ -59,7 +58,7 @@ pub struct PeerHealth {
 pub struct Rot {
     pub group: GroupId,
     /// Of the value; `None`: an entry for a peer, or one of so many that their keys are not looked up any more ([`NAMED_MAX`]).
-    pub key: Option<Bytes>,
+    pub key: Option<Key>,
     pub place: Place,
     /// What is wrong with the bytes.
     pub why: String,

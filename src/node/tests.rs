@@ -1,7 +1,7 @@
 //! Whole nodes on a kind network and in-memory disks: the main job, end to end. Unkind ones are the simulator's.
 
 use super::{Effect, Event, LinkState, Node, NodeOptions};
-use crate::base::{ConnId, DirectoryId, IoId, NodeId, SegmentId, Time, Version};
+use crate::base::{ConnId, DirectoryId, IoId, Key, NodeId, SegmentId, Time, Version};
 use crate::msg::client::{
     Acknowledge, Action, Condition, Consistency, Doubt, Item, Operation, Rejection, Request, RequestBody, ResponseBody, Scan,
 };
@@ -308,7 +308,7 @@ impl Cluster {
 }
 
 fn operation(key: &str, action: Action) -> RequestBody {
-    RequestBody::Operation(Operation { key: Bytes::from(key.to_string()), action })
+    RequestBody::Operation(Operation { key: key.to_string().into(), action })
 }
 
 fn put(key: &str, value: &str, condition: Condition) -> RequestBody {
@@ -329,9 +329,9 @@ fn a_cluster_forms_and_does_its_job_from_any_node() {
     assert!(matches!(sum, ResponseBody::Written { number: Some(5), .. }));
     let wrong = cluster.call(2, operation("", Action::Increment { by: 5, acknowledge: Acknowledge::Quorum }));
     assert_eq!(wrong, ResponseBody::Rejected(Rejection::KeyEmpty));
-    let all = Scan { prefix: Bytes::new(), from: Bytes::new(), limit: 10, consistency: Consistency::Strong };
+    let all = Scan { prefix: Key::default(), from: Key::default(), limit: 10, consistency: Consistency::Strong };
     let ResponseBody::Scanned(page) = cluster.call(1, RequestBody::Scan(all)) else { panic!("a scan is answered") };
-    let keys: Vec<&[u8]> = page.items.iter().map(|Item { key, .. }| &**key).collect();
+    let keys: Vec<&[u8]> = page.items.iter().map(|Item { key, .. }| key.partition_key()).collect();
     assert_eq!((keys, page.next, page.read_at.len()), (vec![&b"a"[..], b"n"], None, 4));
 }
 
@@ -480,15 +480,15 @@ fn a_page_reads_what_it_returns() {
     (1..=3).for_each(|n| cluster.kill(n));
     (1..=3).for_each(|n| cluster.boot(n, 3));
     cluster.run(2_000);
-    let mut from = Bytes::new();
+    let mut from = Key::default();
     for (limit, expected) in [(10, 10), (1_000, 110)] {
         let before = cluster.disk_reads;
-        let scan = Scan { prefix: Bytes::from("k"), from, limit, consistency: Consistency::Strong };
+        let scan = Scan { prefix: "k".into(), from, limit, consistency: Consistency::Strong };
         let ResponseBody::Scanned(page) = cluster.call(2, RequestBody::Scan(scan)) else { panic!("no page") };
         assert_eq!(page.items.len(), expected);
         assert!(page.items.iter().all(|item| item.value == "v"));
         assert_eq!(cluster.disk_reads - before, expected, "values that are not in the page are not read");
         from = page.next.unwrap_or_default();
     }
-    assert!(from.is_empty(), "there is no more");
+    assert_eq!(from, Key::default(), "there is no more");
 }

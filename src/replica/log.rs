@@ -4,7 +4,7 @@
 //! every entry that is not yet applied, and of as many more as followers that lag a little still need.
 
 use crate::actor::Committed;
-use crate::base::{Index, Place, Term, hash};
+use crate::base::{Index, Key, Place, Term, hash};
 use crate::msg::codec::{self, Blob};
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{Entry, EntrySummary, Fact, FactSummary, LogBase, Placed, ValuePlace};
@@ -61,7 +61,7 @@ impl GroupLog {
                     log.configurations.push((entry.index, (**configuration).clone()));
                     fingerprint(entry.term, &codec::encode(&**configuration), None)
                 }
-                FactSummary::Write { key, value } => fingerprint(entry.term, key, value.map(|v| v.checksum)),
+                FactSummary::Write { key, value } => fingerprint_of_write(entry.term, key, value.map(|v| v.checksum)),
                 FactSummary::Transaction(fact) => {
                     let stored = fact.map(|value| Stored { length: value.place.length, checksum: value.checksum });
                     fingerprint(entry.term, &codec::encode(&stored), None)
@@ -187,7 +187,7 @@ impl GroupLog {
         meta.fingerprint = match fact {
             Fact::Noop => fingerprint(placed.term, &[], None),
             Fact::Configuration(configuration) => fingerprint(placed.term, &codec::encode(&**configuration), None),
-            Fact::Write { key, .. } => fingerprint(placed.term, key, placed.value.map(|v| v.checksum)),
+            Fact::Write { key, .. } => fingerprint_of_write(placed.term, key, placed.value.map(|v| v.checksum)),
             Fact::Transaction(fact) => fingerprint(placed.term, &codec::encode(&fact.stored()), None),
         };
     }
@@ -277,9 +277,16 @@ fn with_places(fact: &TransactionFact<Blob>, area: Option<ValuePlace>) -> Transa
     })
 }
 
-fn fingerprint(term: Term, key: &[u8], value_checksum: Option<u32>) -> u32 {
-    let salt = term.0 ^ value_checksum.map_or(1 << 63, |c| u64::from(c) << 8);
-    hash::checksum(salt, key) as u32
+fn fingerprint(term: Term, bytes: &[u8], value_checksum: Option<u32>) -> u32 {
+    hash::checksum(fingerprint_salt(term, value_checksum), bytes) as u32
+}
+
+fn fingerprint_of_write(term: Term, key: &Key, value_checksum: Option<u32>) -> u32 {
+    key.checksum(fingerprint_salt(term, value_checksum)) as u32
+}
+
+fn fingerprint_salt(term: Term, value_checksum: Option<u32>) -> u64 {
+    term.0 ^ value_checksum.map_or(1 << 63, |c| u64::from(c) << 8)
 }
 
 #[cfg(test)]

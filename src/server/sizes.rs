@@ -60,7 +60,7 @@ fn operation_size(operation: &crate::msg::client::Operation) -> usize {
         Condition::Value(value) => value.len(),
         _ => 0,
     };
-    operation.key.len()
+    operation.key.size()
         + match &operation.action {
             Action::Put { value, condition, .. } => value.len() + condition_size(condition),
             Action::Delete { condition, .. } => condition_size(condition),
@@ -73,7 +73,7 @@ fn answer_size(body: &crate::msg::client::ResponseBody, fixed: usize) -> usize {
     match body {
         ResponseBody::Value { value, .. } => value.as_ref().map_or(0, bytes::Bytes::len),
         ResponseBody::Scanned(page) => {
-            page.items.iter().map(|item| item.key.len() + item.value.len() + fixed).sum::<usize>() + page.read_at.len() * 16
+            page.items.iter().map(|item| item.key.size() + item.value.len() + fixed).sum::<usize>() + page.read_at.len() * 16
         }
         ResponseBody::Transacted(items) | ResponseBody::Values(items) => {
             items.iter().map(|item| item.value.as_ref().map_or(0, bytes::Bytes::len) + fixed).sum()

@@ -2,12 +2,12 @@
 
 use super::scratch::Scratch;
 use super::{Server, ServerSettings, StartError};
-use crate::base::{ClusterId, DirectoryId, Duration, Epoch, NodeId};
+use crate::base::{ClusterId, DirectoryId, Duration, Epoch, Key, NodeId};
 use crate::client::{Client, ClientOptions, Error};
 use crate::msg::client::{
     Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Response, ResponseBody, Scan,
 };
-use crate::msg::codec::{self, Blob};
+use crate::msg::codec;
 use crate::msg::transaction::{Transaction, TransactionItem};
 use crate::wire::frame::{self, Kind};
 use crate::wire::handshake::{self, Goodbye, HELLO_SIZE, Hello, Reason, Role};
@@ -282,7 +282,7 @@ async fn a_hello_of_another_cluster_is_refused_once_the_cluster_is_known() {
 /// One of every kind of request that is for the cluster's own nodes.
 fn requests() -> Vec<RequestBody> {
     let key = || Bytes::from_static(b"k");
-    let operation = |action| RequestBody::Operation(Operation { key: key(), action });
+    let operation = |action| RequestBody::Operation(Operation { key: key().into(), action });
     let put = Action::Put { value: key(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
     let transaction = |token| Transaction { items: vec![TransactionItem::put("k", "v"), TransactionItem::put("l", "v")], token };
     vec![
@@ -290,8 +290,8 @@ fn requests() -> Vec<RequestBody> {
         operation(Action::Get { consistency: Consistency::Eventual }),
         operation(put),
         operation(Action::Increment { by: 1, acknowledge: Acknowledge::Quorum }),
-        RequestBody::Scan(Scan { prefix: Bytes::new(), from: Bytes::new(), limit: 10, consistency: Consistency::Strong }),
-        RequestBody::GetMany(vec![Blob(key())]),
+        RequestBody::Scan(Scan { prefix: Key::default(), from: Key::default(), limit: 10, consistency: Consistency::Strong }),
+        RequestBody::GetMany(vec![key().into()]),
         RequestBody::Transact(transaction(None)),
         RequestBody::Transact(transaction(Some(key()))),
         RequestBody::Ring,

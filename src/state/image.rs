@@ -2,12 +2,11 @@
 
 use super::prepared::{Floor, Prepared};
 use super::{Item, State};
-use crate::base::{GroupId, Index, Version, hash};
-use crate::msg::codec::{self, Blob};
+use crate::base::{GroupId, Index, Key, Version, hash};
+use crate::msg::codec;
 use crate::msg::configuration::Configuration;
 use crate::msg::log::ValuePlace;
 use crate::msg::transaction::{Age, Attempt, Stored, TokenRecord, TransactionId, Writes, Written};
-use bytes::Bytes;
 use core::ops::Bound;
 use minicbor::{Decode, Encode};
 use std::collections::BTreeMap;
@@ -19,7 +18,7 @@ pub enum Part<V> {
     #[n(0)]
     Item {
         #[n(0)]
-        key: Blob,
+        key: Key,
         #[n(1)]
         version: Version,
         /// `None`: deleted.
@@ -39,7 +38,7 @@ pub enum Part<V> {
         parties: Vec<GroupId>,
         #[n(4)]
         #[cbor(decode_with = "crate::msg::codec::list")]
-        shared: Vec<Blob>,
+        shared: Vec<Key>,
         #[n(5)]
         writes: Writes<V>,
     },
@@ -132,14 +131,10 @@ impl State {
     pub fn parts<'a>(&'a self, last: Option<&'a Part<ValuePlace>>) -> impl Iterator<Item = Part<ValuePlace>> + 'a {
         let items = starts(last, 0).into_iter().flat_map(move |within| {
             let from = match last {
-                Some(Part::Item { key, .. }) if within => Bound::Excluded(&*key.0),
+                Some(Part::Item { key, .. }) if within => Bound::Excluded(key),
                 _ => Bound::Unbounded,
             };
-            self.items.range(from).map(|(key, item)| Part::Item {
-                key: Blob(Bytes::copy_from_slice(key)),
-                version: item.version,
-                value: item.value,
-            })
+            self.items.range(from).map(|(key, item)| Part::Item { key: key.owned(), version: item.version, value: item.value })
         });
         let id = match last {
             Some(Part::Prepared { id, .. } | Part::Resolved { id, .. }) => Some(*id),
@@ -177,7 +172,7 @@ impl State {
     /// Takes the next part of an image into a state that holds the parts before it.
     pub fn install(&mut self, part: Part<ValuePlace>) {
         match part {
-            Part::Item { key, version, value } => self.items.put(&key.0, Item { version, value }, &mut |_| {}),
+            Part::Item { key, version, value } => self.items.put(&key, Item { version, value }, &mut |_| {}),
             Part::Prepared { id, age, version, parties, shared, writes } => {
                 self.outcomes.hold(id, Prepared { age, parties, shared, writes: writes.0, version });
             }

@@ -2,7 +2,7 @@
 //!
 //! Left out for now: the delete floor that will let tombstones go: until then a deleted key keeps its version for ever, so that no version is used twice.
 
-use crate::base::{Index, Version};
+use crate::base::{Index, Key, Version};
 use crate::msg::log::ValuePlace;
 use crate::msg::transaction::Measure;
 use std::collections::BTreeMap;
@@ -26,11 +26,11 @@ impl Item {
 }
 
 /// Is given key, version and value checksum (`None`: deleted) of an item.
-pub type Visit<'a> = dyn FnMut(&[u8], u64, Option<u32>) + 'a;
+pub type Visit<'a> = dyn FnMut(&Key, u64, Option<u32>) + 'a;
 
 #[derive(Debug)]
 pub struct Items {
-    index: BTreeMap<Box<[u8]>, Item>,
+    index: BTreeMap<Key, Item>,
     /// Items that are present.
     present: u64,
 }
@@ -46,13 +46,13 @@ impl Items {
     }
 
     /// The item, or what is left of it.
-    pub fn get(&self, key: &[u8]) -> Option<&Item> {
+    pub fn get(&self, key: &Key) -> Option<&Item> {
         self.index.get(key)
     }
 
     /// All items, deleted ones too, from this bound on, in key order.
-    pub fn range(&self, from: Bound<&[u8]>) -> impl Iterator<Item = (&[u8], &Item)> {
-        self.index.range::<[u8], _>((from, Bound::Unbounded)).map(|(key, item)| (&**key, item))
+    pub fn range(&self, from: Bound<&Key>) -> impl Iterator<Item = (&Key, &Item)> {
+        self.index.range((from, Bound::Unbounded))
     }
 
     /// Calls `visit` with every item, in key order.
@@ -62,11 +62,11 @@ impl Items {
         }
     }
 
-    pub(super) fn put(&mut self, key: &[u8], item: Item, replaced: &mut dyn FnMut(ValuePlace)) {
+    pub(super) fn put(&mut self, key: &Key, item: Item, replaced: &mut dyn FnMut(ValuePlace)) {
         self.present += u64::from(item.value.is_some());
         let old = match self.index.get_mut(key) {
             Some(slot) => Some(std::mem::replace(slot, item)),
-            None => self.index.insert(key.into(), item),
+            None => self.index.insert(key.owned(), item),
         };
         if let Some(value) = old.and_then(|old| old.value) {
             self.present -= 1;

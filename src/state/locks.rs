@@ -7,9 +7,8 @@
 //! A holder has a [`Rank`]. A holder whose decision is known here and on its way into the log is *leaving*: it waits for no other
 //! any more, so that every other may wait for it.
 
-use crate::base::NodeId;
+use crate::base::{Key, NodeId};
 use crate::msg::transaction::{Age, Attempt, TransactionId};
-use bytes::Bytes;
 use core::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -30,7 +29,7 @@ impl Rank {
 }
 
 #[derive(Debug, Default, Clone)]
-pub struct Locks(BTreeMap<Bytes, Lock>);
+pub struct Locks(BTreeMap<Key, Lock>);
 
 #[derive(Debug, Clone)]
 enum Lock {
@@ -48,7 +47,7 @@ impl Locks {
     }
 
     /// Whether anybody holds the key in a way that another cannot share.
-    pub fn conflict(&self, key: &[u8], exclusive: bool) -> bool {
+    pub fn conflict(&self, key: &Key, exclusive: bool) -> bool {
         match self.0.get(key) {
             None => false,
             Some(Lock::Exclusive(..)) => true,
@@ -57,7 +56,7 @@ impl Locks {
     }
 
     /// Whether any holder of the key is one that `rank` must not wait for.
-    pub fn held_by_older(&self, key: &[u8], rank: Rank) -> bool {
+    pub fn held_by_older(&self, key: &Key, rank: Rank) -> bool {
         match self.0.get(key) {
             None => false,
             Some(Lock::Exclusive(_, holder)) => *holder <= rank,
@@ -66,7 +65,7 @@ impl Locks {
     }
 
     /// What `id` holds on the key will be given back as soon as the log says so, whatever happens elsewhere.
-    pub fn leave(&mut self, key: &[u8], id: TransactionId) {
+    pub fn leave(&mut self, key: &Key, id: TransactionId) {
         match self.0.get_mut(key) {
             Some(Lock::Exclusive(holder, rank)) if *holder == id => *rank = Rank::LEAVING,
             Some(Lock::Shared(holders)) => {
@@ -77,7 +76,7 @@ impl Locks {
     }
 
     /// Takes a lock if it is free, or can be shared. `false`: it cannot be had, or `id` has it already.
-    pub fn try_take(&mut self, key: &Bytes, exclusive: bool, id: TransactionId, age: Age) -> bool {
+    pub fn try_take(&mut self, key: &Key, exclusive: bool, id: TransactionId, age: Age) -> bool {
         let rank = Rank::new(age, id);
         match self.0.entry(key.clone()) {
             Entry::Vacant(free) => {
@@ -92,12 +91,12 @@ impl Locks {
     }
 
     /// Takes a lock that is free, or can be shared.
-    pub fn take(&mut self, key: &Bytes, exclusive: bool, id: TransactionId, age: Age) {
+    pub fn take(&mut self, key: &Key, exclusive: bool, id: TransactionId, age: Age) {
         assert!(self.try_take(key, exclusive, id, age), "a lock is taken only when it is free");
     }
 
     /// Gives back what `id` holds on the key.
-    pub fn release(&mut self, key: &[u8], id: TransactionId) {
+    pub fn release(&mut self, key: &Key, id: TransactionId) {
         let free = match self.0.get_mut(key) {
             None => false,
             Some(Lock::Exclusive(holder, _)) => *holder == id,
@@ -112,7 +111,7 @@ impl Locks {
     }
 
     /// Who has the key for itself.
-    pub fn exclusive_holder(&self, key: &[u8]) -> Option<TransactionId> {
+    pub fn exclusive_holder(&self, key: &Key) -> Option<TransactionId> {
         match self.0.get(key) {
             Some(Lock::Exclusive(id, _)) => Some(*id),
             _ => None,
@@ -120,15 +119,15 @@ impl Locks {
     }
 
     /// The first key at or after `from`, with this prefix, that somebody has for itself.
-    pub fn exclusive_in(&self, from: &Bytes, prefix: &[u8]) -> Option<(Bytes, TransactionId)> {
+    pub fn exclusive_in(&self, from: &Key, prefix: &Key) -> Option<(Key, TransactionId)> {
         let within = self.0.range(from.clone()..).take_while(|(key, _)| key.starts_with(prefix));
         within.filter_map(|(key, lock)| if let Lock::Exclusive(id, _) = lock { Some((key.clone(), *id)) } else { None }).next()
     }
 
     /// Every lock: key, whether it is exclusive, holder.
-    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, bool, TransactionId)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, bool, TransactionId)> {
         self.0.iter().flat_map(|(key, lock)| {
-            let holders: Vec<(&Bytes, bool, TransactionId)> = match lock {
+            let holders: Vec<(&Key, bool, TransactionId)> = match lock {
                 Lock::Exclusive(id, _) => vec![(key, true, *id)],
                 Lock::Shared(holders) => holders.keys().map(|id| (key, false, *id)).collect(),
             };

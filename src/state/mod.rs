@@ -118,12 +118,12 @@ impl State {
             TransactionFact::Resolve { id, commit } => {
                 let Some(prepared) = self.outcomes.resolve(*id, *commit) else { return };
                 for write in prepared.writes.iter().filter(|_| *commit) {
-                    self.items.put(&write.key.0, Item { version: prepared.version, value: write.value }, replaced);
+                    self.items.put(&write.key, Item { version: prepared.version, value: write.value }, replaced);
                 }
             }
             TransactionFact::Decide { id, commit, parties, writes, ended, token } => {
                 for write in writes.0.iter().filter(|_| *commit) {
-                    self.items.put(&write.key.0, Item { version, value: write.value }, replaced);
+                    self.items.put(&write.key, Item { version, value: write.value }, replaced);
                 }
                 self.end(ended, &[], false);
                 if *commit && !parties.is_empty() {

@@ -2,11 +2,9 @@
 
 use super::locks::Locks;
 use crate::base::limits::OPEN_NAMED_MAX;
-use crate::base::{GroupId, Version};
-use crate::msg::codec::Blob;
+use crate::base::{GroupId, Key, Version};
 use crate::msg::log::ValuePlace;
 use crate::msg::transaction::{Age, Attempt, TransactionFact, TransactionId, Written};
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A prepared transaction.
@@ -14,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Prepared {
     pub age: Age,
     pub parties: Vec<GroupId>,
-    pub shared: Vec<Blob>,
+    pub shared: Vec<Key>,
     pub writes: Vec<Written<ValuePlace>>,
     /// Of what it writes, once it is committed: the index of its prepare.
     pub version: Version,
@@ -22,8 +20,8 @@ pub struct Prepared {
 
 impl Prepared {
     /// The keys that it locks, and whether for itself.
-    pub fn keys(&self) -> impl Iterator<Item = (&Bytes, bool)> + Clone {
-        self.shared.iter().map(|key| (&key.0, false)).chain(self.writes.iter().map(|write| (&write.key.0, true)))
+    pub fn keys(&self) -> impl Iterator<Item = (&Key, bool)> + Clone {
+        self.shared.iter().map(|key| (key, false)).chain(self.writes.iter().map(|write| (&write.key, true)))
     }
 }
 
@@ -90,9 +88,8 @@ impl Outcomes {
             return;
         }
         // Copies: what came are slices of a frame or a batch, and this may wait for long.
-        let own = |key: &Blob| Blob(Bytes::copy_from_slice(&key.0));
-        let write = |write: &Written<ValuePlace>| Written { key: own(&write.key), value: write.value };
-        let shared: Vec<Blob> = shared.iter().map(own).collect();
+        let write = |write: &Written<ValuePlace>| Written { key: write.key.owned(), value: write.value };
+        let shared: Vec<Key> = shared.iter().map(Key::owned).collect();
         let writes: Vec<Written<ValuePlace>> = writes.0.iter().map(write).collect();
         // If it does not fit, no leader of ours has logged it.
         self.hold(*id, Prepared { age: *age, parties: parties.clone(), shared, writes, version });
@@ -144,7 +141,7 @@ impl Outcomes {
         assert_eq!(self.locks.iter().count(), locked, "every lock belongs to what is prepared");
         for (id, prepared) in &self.prepared {
             assert!(!self.resolved.contains_key(id), "what is resolved is not prepared any more");
-            let has = |write: &Written<ValuePlace>| self.locks.exclusive_holder(&write.key.0) == Some(*id);
+            let has = |write: &Written<ValuePlace>| self.locks.exclusive_holder(&write.key) == Some(*id);
             assert!(prepared.writes.iter().all(has), "no key is locked twice for writing");
         }
         for (id, commit) in &self.resolved {

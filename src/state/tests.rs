@@ -2,7 +2,7 @@
 
 use super::{Part, State};
 use crate::base::random::{self, Random, below};
-use crate::base::{GroupId, Index, NodeId, Place, SegmentId, Term};
+use crate::base::{GroupId, Index, Key, NodeId, Place, SegmentId, Term};
 use crate::msg::codec::{self, Blob};
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{FactSummary, ValuePlace};
@@ -29,10 +29,14 @@ fn configuration(random: &mut Random) -> Configuration {
 
 /// An entry that some leader might log, or one that none would.
 fn fact(random: &mut Random, segment: u64) -> FactSummary {
-    let key = |random: &mut Random| Bytes::from(format!("k{}", below(random, 30)));
+    let key = |random: &mut Random| match below(random, 4) {
+        0 => Key::new(below(random, 2) as u32, b"k", Some(format!("{}", below(random, 10)).as_bytes())),
+        _ => Key::from(format!("k{}", below(random, 30))),
+    };
+    let token = |random: &mut Random| Bytes::from(format!("t{}", below(random, 30)));
     let maybe = |random: &mut Random| Some(value(below(random, 1_000), segment)).filter(|_| below(random, 5) > 0);
     let writes = |random: &mut Random| {
-        let write = |random: &mut Random| Written { key: Blob(key(random)), value: maybe(random) };
+        let write = |random: &mut Random| Written { key: key(random), value: maybe(random) };
         Writes((0..below(random, 4)).map(|_| write(random)).collect())
     };
     let other = id(GroupId(2 + below(random, 3) as u32), below(random, 60));
@@ -46,14 +50,14 @@ fn fact(random: &mut Random, segment: u64) -> FactSummary {
             age: Age { began_ms: below(random, 9), ..Age::default() },
             floor: Attempt { term: Term(1), number: below(random, 30) },
             parties: vec![GroupId(1), GroupId(4)],
-            shared: (0..below(random, 3)).map(|_| Blob(key(random))).collect(),
+            shared: (0..below(random, 3)).map(|_| key(random)).collect(),
             writes: writes(random),
             open: (0..below(random, 3)).map(|_| id(HOME, below(random, 60)).attempt).collect(),
         },
         6 => TransactionFact::Resolve { id: other, commit: below(random, 2) == 0 },
         7 | 8 => {
             let answer = TransactionAnswer::Committed(vec![ItemResult::default(); below(random, 3) as usize]);
-            let token = TokenRecord { token: key(random), contents: below(random, 5), answer };
+            let token = TokenRecord { token: token(random), contents: below(random, 5), answer };
             TransactionFact::Decide {
                 id: own,
                 commit: below(random, 4) > 0,
@@ -65,7 +69,7 @@ fn fact(random: &mut Random, segment: u64) -> FactSummary {
         }
         _ => TransactionFact::End {
             ended: (0..below(random, 3)).map(|_| id(HOME, below(random, 60))).collect(),
-            expired: (0..below(random, 2)).map(|_| Blob(key(random))).collect(),
+            expired: (0..below(random, 2)).map(|_| Blob(token(random))).collect(),
             tick: below(random, 3) == 0,
         },
     };
@@ -178,7 +182,7 @@ fn what_replaces_a_value_says_which() {
     let mut state = State::new();
     let mut put = |index, value| {
         let mut replaced = Vec::new();
-        let fact = FactSummary::Write { key: Bytes::from("k"), value };
+        let fact = FactSummary::Write { key: Key::from("k"), value };
         state.apply(Index(index), &fact, &mut |old| replaced.push(old));
         (replaced, state.items().present())
     };

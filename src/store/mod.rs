@@ -40,7 +40,7 @@ mod read;
 
 use crate::actor::{Actor, Committed, Context, Origin, Outbox, TimerKind};
 use crate::base::limits::{PARKED_PER_GROUP_MAX, READS_PER_GROUP_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_ENTRIES_MAX};
-use crate::base::{GroupId, Index, Term, Time, Version};
+use crate::base::{GroupId, Index, Key, Term, Time, Version};
 use crate::msg::client::{Acknowledge, Action, Doubt, Operation, Rejection, ResponseBody};
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::peer::{Outcome, Task};
@@ -123,7 +123,7 @@ pub struct Store {
     /// Transactions that are prepared and not resolved, with what is volatile of them.
     attended: BTreeMap<TransactionId, Attended>,
     /// Reads that wait for a prepared transaction, and the keys they wait for.
-    blocked: BTreeMap<(Bytes, u64), Blocked>,
+    blocked: BTreeMap<(Key, u64), Blocked>,
     /// When blocked reads give up, and prepared transactions are asked for.
     blocked_deadlines: BTreeSet<(Time, u64)>,
     inquiries: BTreeSet<(Time, TransactionId)>,
@@ -146,9 +146,9 @@ struct Leading {
     /// The first entry of the term. Until it is applied, the log holds entries of earlier terms that `head` knows nothing of: no write is evaluated.
     ready_at: Index,
     /// Writes that came before that.
-    early: VecDeque<(Bytes, Parked)>,
+    early: VecDeque<(Key, Parked)>,
     /// What the entries in flight make of their keys.
-    head: BTreeMap<Bytes, Head>,
+    head: BTreeMap<Key, Head>,
     /// Answers of entries in flight, in order of index.
     pending: VecDeque<Pending>,
     /// Bytes of keys and values in flight.
@@ -315,7 +315,7 @@ impl Store {
         }
     }
 
-    fn on_write(&mut self, cx: &mut Context<'_>, key: Bytes, write: Parked, out: &mut Outbox<Out>) {
+    fn on_write(&mut self, cx: &mut Context<'_>, key: Key, write: Parked, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         if leading.ready_at > self.state.applied() {
             if leading.early.len() >= PARKED_PER_GROUP_MAX {
@@ -338,7 +338,7 @@ impl Store {
     }
 
     /// The item at the head of the log, and the entry in flight that made it so; `pins` are values that were read for this.
-    fn current(&self, cx: &mut Context<'_>, key: &[u8], pins: &Pins) -> (Current, Index) {
+    fn current(&self, cx: &mut Context<'_>, key: &Key, pins: &Pins) -> (Current, Index) {
         let leading = self.leading.as_ref().expect("operations are evaluated by a leader");
         match leading.head.get(key) {
             Some(head) => (
@@ -354,14 +354,7 @@ impl Store {
     }
 
     /// Evaluates a write at the head of the log. Gives it back if it lacks the item's value.
-    fn evaluate(
-        &mut self,
-        cx: &mut Context<'_>,
-        key: &Bytes,
-        write: Parked,
-        pins: &Pins,
-        out: &mut Outbox<Out>,
-    ) -> Option<Parked> {
+    fn evaluate(&mut self, cx: &mut Context<'_>, key: &Key, write: Parked, pins: &Pins, out: &mut Outbox<Out>) -> Option<Parked> {
         let (current, depends) = self.current(cx, key, pins);
         match evaluate::evaluate(&write.action, &current) {
             evaluate::Verdict::NeedsValue => return Some(write),
@@ -422,7 +415,7 @@ impl Store {
     fn propose(
         &mut self,
         cx: &Context<'_>,
-        key: &Bytes,
+        key: &Key,
         value: Option<Bytes>,
         number: Option<i64>,
         write: Parked,
@@ -435,7 +428,7 @@ impl Store {
             return;
         }
         let version = Version(leading.next.0);
-        let size = key.len() + value.as_ref().map_or(0, Bytes::len);
+        let size = key.size() + value.as_ref().map_or(0, Bytes::len);
         match self.room(cx, size, value.is_some()) {
             Ok(()) => {}
             Err(NoRoom::Here) => {
@@ -478,7 +471,7 @@ impl Store {
     }
 
     /// Puts what the head knows of a key that was written into the cache.
-    fn after_write(&mut self, cx: &mut Context<'_>, entry: Index, key: &Bytes, value: Option<ValuePlace>) {
+    fn after_write(&mut self, cx: &mut Context<'_>, entry: Index, key: &Key, value: Option<ValuePlace>) {
         if let Some(leading) = &mut self.leading
             && leading.head.get(key).is_some_and(|head| head.version.0 == entry.0)
             && let (Some(place), Some(value)) = (value, leading.head.remove(key).and_then(|head| head.value))

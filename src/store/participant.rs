@@ -61,7 +61,7 @@ use super::queues::{Claim, Pins, Waiter, Work};
 use super::{Head, NoRoom, Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{PREPARED_PER_GROUP_MAX, RESOLVED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
-use crate::base::{Duration, Index, Time, Version};
+use crate::base::{Duration, Index, Key, Time, Version};
 use crate::msg::client::{Acknowledge, Rejection};
 use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, ValuePlace};
@@ -81,7 +81,7 @@ const INQUIRE_SOON: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Held {
     age: Age,
-    keys: Vec<(Bytes, bool)>,
+    keys: Vec<(Key, bool)>,
     writes: Vec<Written<Blob>>,
     /// The places of `writes` in the transaction.
     places: Vec<u32>,
@@ -91,7 +91,7 @@ pub struct Held {
 #[derive(Debug)]
 pub struct Preparing {
     pub asker: Option<Origin>,
-    keys: Vec<(Bytes, bool)>,
+    keys: Vec<(Key, bool)>,
     vote: Vote,
     /// For the cache, in the order of the writes.
     values: Vec<Option<Bytes>>,
@@ -234,7 +234,7 @@ impl Store {
                     continue;
                 }
                 ItemVerdict::Write { value, number } => {
-                    writes.push(Written { key: Blob(key.clone()), value: value.map(Blob) });
+                    writes.push(Written { key: key.clone(), value: value.map(Blob) });
                     places.push(placed.place);
                     ItemResult { version, number, value: None }
                 }
@@ -300,7 +300,7 @@ impl Store {
             return;
         }
         let values = writes.iter().map(|write| write.value.as_ref().map(|value| value.0.clone())).collect();
-        let shared = keys.iter().filter(|(_, exclusive)| !exclusive).map(|(key, _)| Blob(key.clone())).collect();
+        let shared = keys.iter().filter(|(_, exclusive)| !exclusive).map(|(key, _)| key.clone()).collect();
         leading.preparing.insert(id, Preparing { asker, keys, vote, values, aborted: false });
         let fact = TransactionFact::Prepare { id, age, floor, parties, shared, writes: Writes(writes), open };
         self.append_step(fact, deadline, out);
@@ -312,7 +312,7 @@ impl Store {
     }
 
     /// Frees keys at the head of the log, and lets the next in their lines go.
-    fn unlock(&mut self, cx: &mut Context<'_>, id: TransactionId, keys: &[(Bytes, bool)], out: &mut Outbox<Out>) {
+    fn unlock(&mut self, cx: &mut Context<'_>, id: TransactionId, keys: &[(Key, bool)], out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         for (key, _) in keys {
             leading.locks.release(key, id);
@@ -343,7 +343,7 @@ impl Store {
         let version = Version(leading.next.0);
         let (keys, writes, places) = held.map_or_else(Default::default, |held| (held.keys, held.writes, held.places));
         for write in &writes {
-            leading.head.insert(write.key.0.clone(), Head { version, value: write.value.as_ref().map(|value| value.0.clone()) });
+            leading.head.insert(write.key.clone(), Head { version, value: write.value.as_ref().map(|value| value.0.clone()) });
         }
         if let Some(TokenRecord { answer: TransactionAnswer::Committed(results), .. }) = &mut token {
             places.iter().for_each(|place| results[*place as usize].version = version);
@@ -470,7 +470,7 @@ impl Store {
     }
 
     /// The keys that a step which is about to be applied sets free, and whether they were locked alone.
-    pub(super) fn keys_resolved_by(&self, step: &TransactionFact<ValuePlace>) -> Vec<(Bytes, bool)> {
+    pub(super) fn keys_resolved_by(&self, step: &TransactionFact<ValuePlace>) -> Vec<(Key, bool)> {
         let TransactionFact::Resolve { id, .. } = step else { return Vec::new() };
         let prepared = self.state.outcomes().prepared().get(id);
         prepared.map_or_else(Vec::new, |prepared| prepared.keys().map(|(key, alone)| (key.clone(), alone)).collect())
@@ -482,7 +482,7 @@ impl Store {
         cx: &mut Context<'_>,
         index: Index,
         step: &TransactionFact<ValuePlace>,
-        resolved: &[(Bytes, bool)],
+        resolved: &[(Key, bool)],
         out: &mut Outbox<Out>,
     ) {
         match step {
@@ -494,7 +494,7 @@ impl Store {
             }
             TransactionFact::Decide { commit, writes, .. } => {
                 for write in writes.0.iter().filter(|_| *commit) {
-                    self.after_write(cx, index, &write.key.0, write.value);
+                    self.after_write(cx, index, &write.key, write.value);
                 }
                 out.push(Out::Decided(index, step.decision().expect("it is one")));
             }
@@ -531,7 +531,7 @@ impl Store {
     }
 
     /// The resolution is committed: locks are free, readers go on, the home may be told.
-    fn on_resolved(&mut self, cx: &mut Context<'_>, id: TransactionId, keys: &[(Bytes, bool)], out: &mut Outbox<Out>) {
+    fn on_resolved(&mut self, cx: &mut Context<'_>, id: TransactionId, keys: &[(Key, bool)], out: &mut Outbox<Out>) {
         let coming = self.is_coming(id);
         let Some(leading) = &mut self.leading else { return };
         leading.votes.remove(&id);
@@ -574,16 +574,16 @@ impl Store {
         assert!(self.attended.keys().eq(prepared.keys()), "what is prepared is attended to");
         let Some(leading) = self.leading.as_ref().filter(|leading| leading.ready_at <= self.state.applied()) else { return };
         for (key, exclusive, id) in leading.locks.iter() {
-            let has = |keys: &[(Bytes, bool)]| keys.contains(&(key.clone(), exclusive));
+            let has = |keys: &[(Key, bool)]| keys.contains(&(key.clone(), exclusive));
             let live = prepared.get(&id).is_some_and(|prepared| prepared.keys().any(|held| held == (key, exclusive)))
                 || leading.preparing.get(&id).is_some_and(|preparing| has(&preparing.keys))
                 || leading.held.get(&id).is_some_and(|held| has(&held.keys));
-            assert!(live, "the lock of {id} on {} belongs to a live transaction", key.escape_ascii());
+            assert!(live, "the lock of {id} on {} belongs to a live transaction", key);
         }
         leading.lines.check_order(&leading.locks);
         for (key, exclusive, id) in self.state.outcomes().locks().iter() {
             let held = leading.locks.iter().any(|lock| lock == (key, exclusive, id));
-            assert!(held, "what is prepared of {} is locked under every leader", key.escape_ascii());
+            assert!(held, "what is prepared of {} is locked under every leader", key);
         }
         assert!(leading.held.values().all(|held| held.age != Age::default() || held.keys.is_empty()), "what is held has an age");
         assert_eq!(self.inquiries.len(), self.attended.len(), "what is prepared is asked for some day");
@@ -627,7 +627,7 @@ mod tests {
 
     fn prepare(id: TransactionId, keys: &[&'static str]) -> Task {
         let item = |key: &&'static str| TransactionItem {
-            key: Bytes::from(*key),
+            key: Key::from(*key),
             action: TransactionAction::Put(Bytes::from("v")),
             condition: Condition::None,
         };

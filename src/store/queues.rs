@@ -10,7 +10,7 @@ use super::{Out, Parked, Store, Verdict, reject};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
 use crate::base::limits::PARKED_PER_GROUP_MAX;
-use crate::base::{Place, Time};
+use crate::base::{Key, Place, Time};
 use crate::msg::client::Rejection;
 use crate::msg::log::ValuePlace;
 use crate::msg::peer::Outcome;
@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Debug, Default)]
 pub struct Lines {
     waiters: BTreeMap<u64, Waiter>,
-    by_key: BTreeMap<Bytes, VecDeque<u64>>,
+    by_key: BTreeMap<Key, VecDeque<u64>>,
     deadlines: BTreeSet<(Time, u64)>,
 }
 
@@ -30,7 +30,7 @@ pub struct Lines {
 pub struct Waiter {
     pub work: Work,
     /// With whether it wants the key for itself.
-    pub keys: Vec<(Bytes, bool)>,
+    pub keys: Vec<(Key, bool)>,
     pub deadline: Time,
     /// Values that were read for it.
     pub pins: Pins,
@@ -45,7 +45,7 @@ pub type Pins = BTreeMap<Place, Bytes>;
 
 #[derive(Debug)]
 pub enum Work {
-    Write(Bytes, Parked),
+    Write(Key, Parked),
     Claim(Box<Claim>),
 }
 
@@ -82,7 +82,7 @@ impl Claim {
         Rank::new(self.preparation.age, self.preparation.id)
     }
 
-    pub fn keys(&self) -> Vec<(Bytes, bool)> {
+    pub fn keys(&self) -> Vec<(Key, bool)> {
         self.preparation.items.iter().map(|placed| (placed.item.key.clone(), placed.item.is_write())).collect()
     }
 }
@@ -97,12 +97,12 @@ impl Lines {
     }
 
     /// Whether anybody waits for the key.
-    pub fn has(&self, key: &[u8]) -> bool {
+    pub fn has(&self, key: &Key) -> bool {
         self.by_key.contains_key(key)
     }
 
     /// Whether any transaction that waits for the key is one that `rank` must not wait for.
-    pub fn has_older(&self, key: &[u8], rank: Rank) -> bool {
+    pub fn has_older(&self, key: &Key, rank: Rank) -> bool {
         let older = |ticket: &u64| matches!(&self.waiters[ticket].work, Work::Claim(claim) if claim.rank() <= rank);
         self.by_key.get(key).is_some_and(|line| line.iter().any(older))
     }
@@ -135,7 +135,7 @@ impl Lines {
 
     /// Whether the waiter is at the front of all its lines.
     pub fn is_first(&self, ticket: u64) -> bool {
-        let first = |(key, _): &(Bytes, bool)| self.by_key.get(key).and_then(VecDeque::front) == Some(&ticket);
+        let first = |(key, _): &(Key, bool)| self.by_key.get(key).and_then(VecDeque::front) == Some(&ticket);
         self.waiters.get(&ticket).is_some_and(|waiter| waiter.keys.iter().all(first))
     }
 
@@ -155,7 +155,7 @@ impl Lines {
     }
 
     /// Who is at the front of each key's line.
-    pub fn fronts(&self, keys: &[(Bytes, bool)]) -> Vec<u64> {
+    pub fn fronts(&self, keys: &[(Key, bool)]) -> Vec<u64> {
         keys.iter().filter_map(|(key, _)| self.by_key.get(key)?.front().copied()).collect()
     }
 
@@ -189,7 +189,7 @@ impl Lines {
     pub fn check(&self) {
         assert_eq!(self.waiters.len(), self.deadlines.len(), "every waiter has a deadline");
         for (ticket, waiter) in &self.waiters {
-            let stands = |(key, _): &(Bytes, bool)| self.by_key.get(key).is_some_and(|line| line.contains(ticket));
+            let stands = |(key, _): &(Key, bool)| self.by_key.get(key).is_some_and(|line| line.contains(ticket));
             assert!(waiter.keys.iter().all(stands), "a waiter stands in all its lines");
         }
         assert!(
@@ -205,7 +205,7 @@ impl Store {
         &mut self,
         cx: &mut Context<'_>,
         work: Work,
-        keys: Vec<(Bytes, bool)>,
+        keys: Vec<(Key, bool)>,
         deadline: Time,
         out: &mut Outbox<Out>,
     ) {
@@ -266,7 +266,7 @@ impl Store {
 
     /// Puts a waiter that lacks values back to the front of its lines, and asks for them. `false`: too many bytes are being read, and it was turned away.
     fn fetch(&mut self, cx: &Context<'_>, ticket: u64, mut waiter: Waiter, out: &mut Outbox<Out>) -> bool {
-        let wanted: Vec<&Bytes> = match &waiter.work {
+        let wanted: Vec<&Key> = match &waiter.work {
             Work::Write(key, _) => vec![key],
             Work::Claim(claim) => {
                 let items = claim.preparation.items.iter().map(|placed| &placed.item);

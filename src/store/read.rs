@@ -5,9 +5,8 @@ use super::{Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
 use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX, SCAN_VISITS_MAX, TRANSACTION_SIZE_MAX};
-use crate::base::{Place, Time, Version};
+use crate::base::{Key, Place, Time, Version};
 use crate::msg::client::{self, Rejection, ResponseBody, Scan, Scanned};
-use crate::msg::codec::Blob;
 use crate::msg::log::ValuePlace;
 use crate::msg::peer::{ListedItem, Listing, Outcome, Task};
 use crate::msg::transaction::{ItemResult, Measure, Seen, TransactionId};
@@ -79,8 +78,8 @@ impl Page {
 
 /// What a scan finds in this group.
 struct Walk {
-    found: Vec<(Bytes, Item)>,
-    next: Option<Bytes>,
+    found: Vec<(Key, Item)>,
+    next: Option<Key>,
     /// It ends because of a lock.
     at_lock: bool,
 }
@@ -99,9 +98,9 @@ impl Store {
                 let walk = self.walk(scan, None);
                 self.show(cx, origin, task, walk, out);
             }
-            Task::ReadMany(keys) => self.read_many(cx, origin, keys.iter().map(|key| &*key.0), out),
+            Task::ReadMany(keys) => self.read_many(cx, origin, keys.iter(), out),
             Task::Measure(keys) => {
-                let measure = |key: &Blob| self.state.items().get(&key.0).map_or(Measure::default(), Item::measure);
+                let measure = |key: &Key| self.state.items().get(key).map_or(Measure::default(), Item::measure);
                 out.push(Out::Answer(origin, Outcome::Measured(keys.iter().map(measure).collect())));
             }
             Task::ReadSeen(seen) => self.read_seen(cx, origin, seen, true, out),
@@ -145,16 +144,16 @@ impl Store {
     }
 
     /// A key that is asked for and that a prepared transaction will write.
-    fn in_the_way(&self, task: &Task) -> Option<(Bytes, TransactionId)> {
+    fn in_the_way(&self, task: &Task) -> Option<(Key, TransactionId)> {
         if self.state.outcomes().locks().is_empty() {
             return None;
         }
-        let locked = |key: &Bytes| self.state.outcomes().locks().exclusive_holder(key).map(|id| (key.clone(), id));
+        let locked = |key: &Key| self.state.outcomes().locks().exclusive_holder(key).map(|id| (key.clone(), id));
         match task {
             Task::Operation(operation) => locked(&operation.key),
-            Task::ReadMany(keys) | Task::Measure(keys) => keys.iter().find_map(|key| locked(&key.0)),
+            Task::ReadMany(keys) | Task::Measure(keys) => keys.iter().find_map(locked),
             Task::Scan(scan) | Task::List(scan) => {
-                let first: &Bytes = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
+                let first = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
                 self.state.outcomes().locks().exclusive_in(first, &scan.prefix)
             }
             _ => None,
@@ -162,7 +161,7 @@ impl Store {
     }
 
     /// The key is not locked any more: whoever waits for it reads, or waits for another.
-    pub(super) fn unblock(&mut self, cx: &mut Context<'_>, key: &Bytes, out: &mut Outbox<Out>) {
+    pub(super) fn unblock(&mut self, cx: &mut Context<'_>, key: &Key, out: &mut Outbox<Out>) {
         let tickets: Vec<u64> =
             self.blocked.range((key.clone(), 0)..=(key.clone(), u64::MAX)).map(|((_, ticket), _)| *ticket).collect();
         for ticket in tickets {
@@ -190,7 +189,7 @@ impl Store {
             version == seen.version && !(free && self.state.outcomes().locks().exclusive_holder(&seen.key).is_some())
         };
         if seen.iter().all(unchanged) {
-            self.read_many(cx, origin, seen.iter().map(|seen| &*seen.key), out);
+            self.read_many(cx, origin, seen.iter().map(|seen| &seen.key), out);
         } else {
             out.push(Out::Answer(origin, Outcome::Valid(false)));
         }
@@ -200,7 +199,7 @@ impl Store {
         &mut self,
         cx: &mut Context<'_>,
         origin: Origin,
-        keys: impl Iterator<Item = &'a [u8]>,
+        keys: impl Iterator<Item = &'a Key>,
         out: &mut Outbox<Out>,
     ) {
         let found: Vec<Option<Item>> = keys.map(|key| self.state.items().get(key).copied()).collect();
@@ -249,12 +248,12 @@ impl Store {
     }
 
     /// Whose value lies at this place. Walks the whole index: for what is rare.
-    pub fn key_at(&self, place: Place) -> Option<Bytes> {
+    pub fn key_at(&self, place: Place) -> Option<Key> {
         let lies_there = |item: &Item| item.value.is_some_and(|value| value.place == place);
-        self.state.items().range(Bound::Unbounded).find(|(_, item)| lies_there(item)).map(|(key, _)| Bytes::copy_from_slice(key))
+        self.state.items().range(Bound::Unbounded).find(|(_, item)| lies_there(item)).map(|(key, _)| key.owned())
     }
 
-    fn get(&mut self, cx: &mut Context<'_>, origin: Origin, key: &[u8], out: &mut Outbox<Out>) {
+    fn get(&mut self, cx: &mut Context<'_>, origin: Origin, key: &Key, out: &mut Outbox<Out>) {
         let item = self.state.items().get(key).copied();
         let version = item.map_or(Version::ZERO, |item| item.version);
         let Some(place) = item.and_then(|item| item.value) else {
@@ -275,24 +274,24 @@ impl Store {
     }
 
     /// The items that are present, in order of keys from the start of the scan on: as many as may be looked at, shown, and as many bytes; none from `lock` on.
-    fn walk(&self, scan: &Scan, lock: Option<&Bytes>) -> Walk {
+    fn walk(&self, scan: &Scan, lock: Option<&Key>) -> Walk {
         let mut walk = Walk { found: Vec::new(), next: None, at_lock: false };
         let mut size = 0;
-        let first: &[u8] = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
+        let first = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
         let limit = (scan.limit as usize).clamp(1, SCAN_ITEMS_MAX);
         let range = self.state.items().range(Bound::Included(first));
         for (visited, (key, item)) in range.take_while(|(key, _)| key.starts_with(&scan.prefix)).enumerate() {
-            if lock.is_some_and(|lock| *key >= **lock) {
+            if lock.is_some_and(|lock| key >= lock) {
                 break;
             }
             let full = item.value.is_some() && (walk.found.len() == limit || (size > PART_BYTES_MAX && !walk.found.is_empty()));
             if full || visited == SCAN_VISITS_MAX {
-                walk.next = Some(Bytes::copy_from_slice(key));
+                walk.next = Some(key.owned());
                 return walk;
             }
             let Some(place) = item.value else { continue };
-            size += key.len() + place.place.length as usize;
-            walk.found.push((Bytes::copy_from_slice(key), *item));
+            size += key.size() + place.place.length as usize;
+            walk.found.push((key.owned(), *item));
         }
         walk.at_lock = lock.is_some();
         walk.next = lock.cloned();
@@ -367,7 +366,7 @@ mod tests {
     use crate::store::In;
 
     /// Whether a scan of this store is answered at once, by keys.
-    fn listed(store: &mut Store, prefix: &'static str, from: &'static str, limit: u32) -> Option<Vec<Bytes>> {
+    fn listed(store: &mut Store, prefix: &'static str, from: &'static str, limit: u32) -> Option<Vec<Key>> {
         let (mut random, mut cache) = (crate::base::random::stream(1, "test"), crate::base::cache::ValueCache::new(0));
         let view = crate::actor::LivenessView::default();
         let mut cx = Context::of_test(&mut random, &view, &mut cache);
@@ -396,7 +395,7 @@ mod tests {
     fn a_scan_waits_only_for_what_it_would_show() {
         let mut store = Store::new(GroupId(1), State::new(), Time::ZERO);
         for n in 1..=9_u64 {
-            apply(&mut store, FactSummary::Write { key: Bytes::from(format!("k{n}")), value: VALUE });
+            apply(&mut store, FactSummary::Write { key: Key::from(format!("k{n}")), value: VALUE });
         }
         let id = TransactionId { home: GroupId(2), attempt: Attempt::FIRST };
         let step = |step| FactSummary::Transaction(Box::new(step));
@@ -406,11 +405,11 @@ mod tests {
             floor: Attempt::default(),
             parties: vec![GroupId(1)],
             shared: Vec::new(),
-            writes: Writes(vec![Written { key: Blob("k5".into()), value: VALUE }]),
+            writes: Writes(vec![Written { key: "k5".into(), value: VALUE }]),
             open: Vec::new(),
         };
         apply(&mut store, step(prepare));
-        let keys = |keys: &[&'static str]| Some(keys.iter().map(|key| Bytes::from(*key)).collect::<Vec<Bytes>>());
+        let keys = |keys: &[&'static str]| Some(keys.iter().map(|key| Key::from(*key)).collect::<Vec<Key>>());
         // What is about to be written lies in the range, but behind what the page shows, or before its start, or has another prefix.
         assert_eq!(listed(&mut store, "", "", 3), keys(&["k1", "k2", "k3"]));
         assert_eq!(listed(&mut store, "k", "k6", 2), keys(&["k6", "k7"]));
@@ -429,22 +428,22 @@ mod tests {
         let mut store = Store::new(GroupId(1), State::new(), Time::ZERO);
         let count = SCAN_VISITS_MAX * 5 / 2;
         for n in 1..=count as u64 {
-            let key = Bytes::from(format!("k{n:06}"));
+            let key = Key::from(format!("k{n:06}"));
             apply(&mut store, FactSummary::Write { key, value: VALUE.filter(|_| n == count as u64) });
         }
-        let mut from = Bytes::new();
+        let mut from = Key::default();
         for visited in [SCAN_VISITS_MAX, 2 * SCAN_VISITS_MAX] {
-            let scan = Scan { prefix: Bytes::new(), from, limit: 10, consistency: Consistency::Strong };
+            let scan = Scan { prefix: Key::default(), from, limit: 10, consistency: Consistency::Strong };
             let walk = store.walk(&scan, None);
             assert!(walk.found.is_empty(), "all of them are deleted");
             from = walk.next.expect("there is more");
-            assert_eq!(from, format!("k{:06}", visited + 1));
+            assert_eq!(from, Key::from(format!("k{:06}", visited + 1)));
         }
-        let scan = Scan { prefix: Bytes::new(), from: from.clone(), limit: 10, consistency: Consistency::Strong };
+        let scan = Scan { prefix: Key::default(), from: from.clone(), limit: 10, consistency: Consistency::Strong };
         let walk = store.walk(&scan, None);
         assert_eq!((walk.found.len(), walk.next), (1, None));
         // Up to a lock, and not beyond.
-        let lock = Bytes::from(format!("k{count:06}"));
+        let lock = Key::from(format!("k{count:06}"));
         let walk = store.walk(&scan, Some(&lock));
         assert!(walk.at_lock && walk.found.is_empty() && walk.next == Some(lock));
     }

@@ -69,7 +69,7 @@
 use crate::actor::{Actor, Context, Origin, Outbox, TimerKind};
 use crate::base::cache::Lent;
 use crate::base::limits::{ENDED_PER_ENTRY_MAX, OPEN_NAMED_MAX, TRANSACTION_SIZE_MAX, TRANSACTIONS_PER_HOME_MAX};
-use crate::base::{Duration, GroupId, Index, Term, Time, Version, hash};
+use crate::base::{Duration, GroupId, Index, Key, Term, Time, Version};
 use crate::msg::client::{Doubt, Rejection, ResponseBody};
 use crate::msg::codec::Blob;
 use crate::msg::peer::{Outcome, Task};
@@ -266,8 +266,8 @@ impl Coordinator {
         TransactionId { home: self.group, attempt }
     }
 
-    fn group_of(&self, key: &[u8]) -> GroupId {
-        hash::token(0, key).partition(self.partitions).group()
+    fn group_of(&self, key: &Key) -> GroupId {
+        key.partition(self.partitions).group()
     }
 
     fn on_begin(&mut self, cx: &Context<'_>, begin: Begin, out: &mut Outbox<Out>) {

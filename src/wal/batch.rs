@@ -6,8 +6,8 @@
 
 use super::Record;
 use super::format::{
-    BATCH_HEADER_SIZE, BatchHeader, DIRECTORY_ENTRY_SIZE, Kind, RECORD_HEADER_SIZE, RECORD_LENGTH_MAX, RECORD_PRESENT,
-    RecordHeader, TRAILER_SIZE, Trailer, fold_body, salt,
+    BATCH_HEADER_SIZE, BatchHeader, DIRECTORY_ENTRY_SIZE, Kind, RECORD_HEADER_SIZE, RECORD_KEY_FORM, RECORD_LENGTH_MAX,
+    RECORD_PRESENT, RecordHeader, TRAILER_SIZE, Trailer, fold_body, salt,
 };
 use crate::base::hash::checksum;
 use crate::base::limits::COUNTER_MAX;
@@ -54,9 +54,11 @@ impl Parts {
                 let header = RecordHeader { group: group.0, index: index.0, term: term.0, commit: commit.0, ..empty };
                 match fact {
                     Fact::Noop => (Kind::Noop, header, Bytes::new(), Bytes::new()),
-                    Fact::Write { key, value: None } => (Kind::Write, header, key, Bytes::new()),
-                    Fact::Write { key, value: Some(value) } => {
-                        (Kind::Write, RecordHeader { flags: RECORD_PRESENT, ..header }, key, value)
+                    Fact::Write { key, value } => {
+                        let present = if value.is_some() { RECORD_PRESENT } else { 0 };
+                        let (form, key) =
+                            if key.is_plain() { (0, key.into_bytes()) } else { (RECORD_KEY_FORM, codec::encode(&key).into()) };
+                        (Kind::Write, RecordHeader { flags: present | form, ..header }, key, value.unwrap_or_default())
                     }
                     Fact::Configuration(configuration) => {
                         (Kind::Configuration, header, codec::encode(&*configuration).into(), Bytes::new())
@@ -356,7 +358,7 @@ mod tests {
     #[test]
     fn a_small_put_costs_less_than_190_bytes_and_a_record_in_company_less_than_110() {
         let mut batch = Batch::new(SegmentId(1), 0, 0, Lsn(1), 0);
-        let fact = Fact::Write { key: Bytes::from_static(b"key"), value: Some(Bytes::from_static(b"value")) };
+        let fact = Fact::Write { key: "key".into(), value: Some(Bytes::from_static(b"value")) };
         for index in 1..=100 {
             let entry = Entry { index: Index(index), term: Term(1), fact: fact.clone() };
             batch.push(Parts::of(Record::Entry(GroupId(1), entry, Index(0))));

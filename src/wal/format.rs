@@ -5,7 +5,9 @@
 //! nothing.
 
 use crate::base::hash::checksum;
-use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, SegmentId, Term};
+use crate::base::{DirectoryId, Epoch, GroupId, Index, Key, Lsn, NodeId, SegmentId, Term};
+use crate::msg::codec;
+use bytes::Bytes;
 
 /// The version that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u16 = 1;
@@ -38,6 +40,9 @@ pub const BATCH_BEGAN_LOSSY: u16 = 2;
 
 /// Record flag: the write has a value (else it deletes), or the hard state has a vote.
 pub const RECORD_PRESENT: u8 = 1;
+
+/// Record flag: the write's key is not plain, and the key part is its CBOR form.
+pub const RECORD_KEY_FORM: u8 = 2;
 
 /// What ties batches to the data directory that they were written for.
 pub fn directory_nonce(directory: DirectoryId) -> u64 {
@@ -334,6 +339,14 @@ impl RecordHeader {
             term: u64_at(bytes, 36),
             commit: u64_at(bytes, 44),
             value_checksum: u32_at(bytes, 52),
+        }
+    }
+
+    /// The key of a write, of which this is the key part; `None`: it is in no form of a key.
+    pub fn written_key(&self, part: Bytes) -> Option<Key> {
+        match self.flags & RECORD_KEY_FORM {
+            0 => Some(Key::from(part)),
+            _ => codec::decode::<Key>(&part).ok().filter(|key| !key.is_plain()),
         }
     }
 

@@ -106,10 +106,12 @@ fn decode_entry(nonce: u64, place: Place, bytes: &Bytes) -> Result<Entry, ReadEr
     }
     let fact = match Kind::from_number(header.kind) {
         Some(Kind::Noop) => Fact::Noop,
-        Some(Kind::Write) => Fact::Write {
-            key: bytes.slice(super::format::RECORD_HEADER_SIZE..header.value_at()),
-            value: (header.flags & RECORD_PRESENT != 0).then_some(value),
-        },
+        Some(Kind::Write) => {
+            let Some(key) = header.written_key(bytes.slice(super::format::RECORD_HEADER_SIZE..header.value_at())) else {
+                return corrupt("the record has no key");
+            };
+            Fact::Write { key, value: (header.flags & RECORD_PRESENT != 0).then_some(value) }
+        }
         Some(Kind::Transaction) => {
             let steps =
                 codec::decode::<TransactionFact<Stored>>(&bytes.slice(super::format::RECORD_HEADER_SIZE..header.value_at()));

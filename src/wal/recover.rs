@@ -541,7 +541,11 @@ impl Replay {
                 place: Place { segment, offset: offset + value_at as u32, length: record.length - value_at as u32 },
                 checksum: record.value_checksum,
             });
-            FactSummary::Write { key: Bytes::copy_from_slice(&bytes[RECORD_HEADER_SIZE..value_at]), value }
+            let Some(key) = record.written_key(Bytes::copy_from_slice(&bytes[RECORD_HEADER_SIZE..value_at])) else {
+                let what = format!("entry {} of group {} has no key", record.index, record.group);
+                return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
+            };
+            FactSummary::Write { key, value }
         };
         let place = Place { segment, offset, length: record.length };
         group.entries.push(EntrySummary { index: record.index(), term: record.term(), record: place, fact });

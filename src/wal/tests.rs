@@ -1,5 +1,6 @@
 //! The log against a disk that does what a medium may do, and against a model that is a plain list of records.
 
+mod keys;
 mod witness;
 
 use super::test_disk::{SECTOR, TestDisk};
@@ -8,7 +9,7 @@ use super::*;
 use crate::actor::{Actor, Context, LivenessView, Outbox};
 use crate::base::limits::COUNTER_MAX;
 use crate::base::random::{Random, below, stream};
-use crate::base::{SegmentId, Time};
+use crate::base::{Key, SegmentId, Time};
 use crate::msg::codec::{self, Blob};
 use crate::msg::configuration::Configuration;
 use crate::msg::disk::LogDevice;
@@ -143,7 +144,7 @@ impl Rig {
 }
 
 fn write(group: u32, index: u64, term: u64, key: &str, value: Option<&[u8]>, commit: u64) -> Record {
-    let fact = Fact::Write { key: Bytes::copy_from_slice(key.as_bytes()), value: value.map(Bytes::copy_from_slice) };
+    let fact = Fact::Write { key: Key::read(key.as_bytes()).expect("a key"), value: value.map(Bytes::copy_from_slice) };
     Record::Entry(GroupId(group), Entry { index: Index(index), term: Term(term), fact }, Index(commit))
 }
 
@@ -157,7 +158,7 @@ struct Model {
 }
 
 /// Term, key, the value's checksum.
-type ModelEntry = (Term, Option<Bytes>, Option<u32>);
+type ModelEntry = (Term, Option<Key>, Option<u32>);
 
 impl Model {
     fn of(records: &[Record]) -> Model {
@@ -187,7 +188,7 @@ impl Model {
                         Fact::Transaction(fact) => {
                             let values = fact.writes().iter().filter_map(|write| write.value.as_ref());
                             let sum = values.fold(0, |sum: u32, v| sum.wrapping_add(crate::base::hash::value_checksum(&v.0)));
-                            (fact.writes().first().map(|write| write.key.0.clone()), Some(sum))
+                            (fact.writes().first().map(|write| write.key.clone()), Some(sum))
                         }
                     };
                     entries.push((entry.term, key, value));
@@ -212,7 +213,7 @@ impl Model {
                     FactSummary::Transaction(fact) => {
                         let values = fact.writes().iter().filter_map(|write| write.value);
                         let sum = values.fold(0, |sum: u32, v| sum.wrapping_add(v.checksum));
-                        (entry.term, fact.writes().first().map(|write| write.key.0.clone()), Some(sum))
+                        (entry.term, fact.writes().first().map(|write| write.key.clone()), Some(sum))
                     }
                 }
             });
@@ -284,7 +285,7 @@ fn records_are_read_back_from_wherever_they_are() {
         for (_, read) in rig.entries.drain(..) {
             let entry = read.unwrap();
             assert_eq!(entry.index, Index(step as u64 + 1));
-            assert_eq!(entry.fact, Fact::Write { key: Bytes::from_static(b"key"), value: Some(Bytes::from(value.clone())) });
+            assert_eq!(entry.fact, Fact::Write { key: "key".into(), value: Some(Bytes::from(value.clone())) });
         }
     }
     assert!(rig.log.counters().reads > 0 && rig.log.counters().reads_from_memory > 0);
@@ -852,14 +853,14 @@ fn arbitrary_bytes_give_an_answer() {
 /// A prepare of two writes, of which one deletes; its values lie one behind the other.
 fn prepare(group: u32, index: u64, values: [&[u8]; 2]) -> Record {
     let [first, second] = values.map(|value| Some(Blob(Bytes::copy_from_slice(value))));
-    let written = |key: &'static str, value| Written { key: Blob(Bytes::from(key)), value };
+    let written = |key: &'static str, value| Written { key: Key::read(key.as_bytes()).expect("a key"), value };
     let fact = TransactionFact::Prepare {
         id: TransactionId { home: GroupId(9), attempt: Attempt { term: Term(3), number: 4 } },
         age: Age::default(),
         floor: Attempt::default(),
         parties: vec![GroupId(group)],
-        shared: vec![Blob(Bytes::from("checked"))],
-        writes: Writes(vec![written("a", first), written("b", None), written("c", second)]),
+        shared: vec!["checked".into()],
+        writes: Writes(vec![written("a", first), written("\\{7}b\\|2", None), written("c", second)]),
         open: Vec::new(),
     };
     Record::Entry(GroupId(group), Entry { index: Index(index), term: Term(1), fact: Fact::Transaction(Box::new(fact)) }, Index(0))

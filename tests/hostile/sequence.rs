@@ -6,7 +6,9 @@
 
 use bytes::Bytes;
 use ringseed::base::limits::COUNTER_MAX;
-use ringseed::base::{ClusterId, ConnId, DirectoryId, Epoch, GroupId, Index, IoId, Lsn, NodeId, SegmentId, Term, Time, Version};
+use ringseed::base::{
+    ClusterId, ConnId, DirectoryId, Epoch, GroupId, Index, IoId, Key, Lsn, NodeId, SegmentId, Term, Time, Version,
+};
 use ringseed::msg::client::{
     Acknowledge, Action, Condition, Consistency, Membership, Operation, Request, RequestBody, ResponseBody, Scan,
 };
@@ -51,8 +53,16 @@ impl Dice<'_> {
         self.byte() % 2 == 1
     }
 
-    fn key(&mut self) -> Bytes {
-        Bytes::from(vec![b'k', self.byte() % 4])
+    fn key(&mut self) -> Key {
+        let byte = self.byte();
+        match byte & 4 {
+            0 => Key::from(vec![b'k', byte % 4]),
+            _ => Key::new(u32::from(byte & 1), b"k", Some(&[byte & 2])),
+        }
+    }
+
+    fn token(&mut self) -> Bytes {
+        Bytes::from(vec![b't', self.byte() % 4])
     }
 
     fn value(&mut self) -> Bytes {
@@ -187,7 +197,7 @@ fn step(dice: &mut Dice<'_>) -> TransactionFact<Blob> {
     let id = id(dice);
     let writes = |dice: &mut Dice<'_>| {
         let count = dice.byte() % 3;
-        Writes((0..count).map(|_| Written { key: Blob(dice.key()), value: dice.flag().then(|| Blob(dice.value())) }).collect())
+        Writes((0..count).map(|_| Written { key: dice.key(), value: dice.flag().then(|| Blob(dice.value())) }).collect())
     };
     match dice.byte() % 4 {
         0 => TransactionFact::Prepare {
@@ -195,13 +205,13 @@ fn step(dice: &mut Dice<'_>) -> TransactionFact<Blob> {
             age: Age { began_ms: dice.number(), gateway: NodeId(1), sequence: dice.number() },
             floor: Attempt { term: Term(dice.number()), number: dice.number() },
             parties: vec![GroupId(u32::from(dice.byte() % 4))],
-            shared: if dice.flag() { vec![Blob(dice.key())] } else { Vec::new() },
+            shared: if dice.flag() { vec![dice.key()] } else { Vec::new() },
             writes: writes(dice),
             open: attempts(dice),
         },
         1 => {
             let answer = TransactionAnswer::Committed(Vec::new());
-            let token = dice.flag().then(|| TokenRecord { token: dice.key(), contents: dice.number(), answer });
+            let token = dice.flag().then(|| TokenRecord { token: dice.token(), contents: dice.number(), answer });
             let ended = if dice.flag() { vec![id] } else { Vec::new() };
             TransactionFact::Decide {
                 id,
@@ -213,7 +223,7 @@ fn step(dice: &mut Dice<'_>) -> TransactionFact<Blob> {
             }
         }
         2 => TransactionFact::Resolve { id, commit: dice.flag() },
-        _ => TransactionFact::End { ended: vec![id], expired: vec![Blob(dice.key())], tick: dice.flag() },
+        _ => TransactionFact::End { ended: vec![id], expired: vec![Blob(dice.token())], tick: dice.flag() },
     }
 }
 
@@ -225,7 +235,7 @@ fn transaction(dice: &mut Dice<'_>) -> Transaction {
     // None, and a token: a release.
     let count = dice.byte() % 5;
     let items = (0..count).map(|_| TransactionItem::from(operation(dice))).collect();
-    Transaction { items, token: dice.flag().then(|| dice.key()) }
+    Transaction { items, token: dice.flag().then(|| dice.token()) }
 }
 
 fn task(dice: &mut Dice<'_>) -> Task {
@@ -240,8 +250,8 @@ fn task(dice: &mut Dice<'_>) -> Task {
         }
         3 => Task::Resolve { id: id(dice), commit: dice.flag() },
         4 => Task::Inquire(id(dice)),
-        5 => Task::ReadMany(vec![Blob(dice.key())]),
-        6 => Task::Measure(vec![Blob(dice.key())]),
+        5 => Task::ReadMany(vec![dice.key()]),
+        6 => Task::Measure(vec![dice.key()]),
         7 => Task::ReadSeen(vec![Seen { key: dice.key(), version: Version(dice.number()) }]),
         _ => Task::Operation(operation(dice)),
     }
@@ -413,11 +423,11 @@ fn envelope(dice: &mut Dice<'_>, formed: bool, me: Epoch, now: Time) -> Envelope
 fn request(dice: &mut Dice<'_>) -> RequestBody {
     match dice.byte() % 8 {
         0 => {
-            let (prefix, from, consistency) = (Bytes::new(), dice.key(), Consistency::Strong);
+            let (prefix, from, consistency) = (Key::default(), dice.key(), Consistency::Strong);
             RequestBody::Scan(Scan { prefix, from, limit: 10, consistency })
         }
         1 | 2 => RequestBody::Transact(transaction(dice)),
-        3 => RequestBody::GetMany(vec![Blob(dice.key()), Blob(dice.key())]),
+        3 => RequestBody::GetMany(vec![dice.key(), dice.key()]),
         _ => RequestBody::Operation(operation(dice)),
     }
 }

@@ -1,7 +1,7 @@
 //! Three servers in this process, over loopback; and a client beside the one under test that must not notice it.
 
 use bytes::{Bytes, BytesMut};
-use ringseed::base::{ClusterId, NodeId, Version, hash};
+use ringseed::base::{ClusterId, Key, NodeId, Version, hash};
 use ringseed::client::{Client, ClientOptions, Error};
 use ringseed::msg::client::*;
 use ringseed::msg::cluster::ClusterOptions;
@@ -108,11 +108,11 @@ impl Drop for Cluster {
     }
 }
 
-pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> RequestBody {
+pub fn put(key: impl Into<Key>, value: impl Into<Bytes>) -> RequestBody {
     put_if(key, value, Condition::None)
 }
 
-pub fn put_if(key: impl Into<Bytes>, value: impl Into<Bytes>, condition: Condition) -> RequestBody {
+pub fn put_if(key: impl Into<Key>, value: impl Into<Bytes>, condition: Condition) -> RequestBody {
     let action = Action::Put { value: value.into(), condition, acknowledge: Acknowledge::Quorum };
     RequestBody::Operation(Operation { key: key.into(), action })
 }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use ringseed::base::limits::*;
-use ringseed::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Term, Version};
+use ringseed::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Key, Lsn, NodeId, Term, Version};
 use ringseed::msg::client::*;
 use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
 use ringseed::msg::codec::{self, Blob, Frame};
@@ -29,14 +29,14 @@ fn bytes(size: usize) -> Bytes {
 }
 
 /// The `number`th of several keys of this size.
-fn key(number: usize, size: usize) -> Bytes {
+fn key(number: usize, size: usize) -> Key {
     let mut key = vec![0xff; size];
     key[..4].copy_from_slice(&(number as u32).to_be_bytes());
-    key.into()
+    Key::of_parts(u32::MAX, key.into(), Some(size as u32 - 1)).expect("within")
 }
 
-fn keys() -> Vec<Blob> {
-    (0..TRANSACTION_ITEMS_MAX).map(|number| Blob(key(number, KEY_SIZE_MAX))).collect()
+fn keys() -> Vec<Key> {
+    (0..TRANSACTION_ITEMS_MAX).map(|number| key(number, KEY_SIZE_MAX)).collect()
 }
 
 /// As many items, and as many bytes of keys and values, as a transaction may have.
@@ -95,18 +95,18 @@ fn options() -> ClusterOptions {
 
 fn operation() -> Operation {
     let (value, condition) = (bytes(VALUE_SIZE_MAX), Condition::Value(bytes(VALUE_SIZE_MAX)));
-    Operation { key: bytes(KEY_SIZE_MAX), action: Action::Put { value, condition, acknowledge: Acknowledge::All } }
+    Operation { key: key(0, KEY_SIZE_MAX), action: Action::Put { value, condition, acknowledge: Acknowledge::All } }
 }
 
 fn scan() -> Scan {
-    Scan { prefix: bytes(KEY_SIZE_MAX), from: bytes(KEY_SIZE_MAX + 1), limit: u32::MAX, consistency: Consistency::Eventual }
+    Scan { prefix: key(0, KEY_SIZE_MAX), from: key(0, KEY_SIZE_MAX + 1), limit: u32::MAX, consistency: Consistency::Eventual }
 }
 
 /// A page of many items, or of one that is larger than a page.
 fn page(count: usize, value: usize) -> Scanned {
     let item = |number| Item { key: key(number, KEY_SIZE_MAX), value: bytes(value), version: VERSION };
     let read_at = vec![(GROUP, INDEX); PARTITIONS_MAX as usize];
-    Scanned { items: (0..count).map(item).collect(), next: Some(bytes(KEY_SIZE_MAX + 1)), read_at }
+    Scanned { items: (0..count).map(item).collect(), next: Some(key(0, KEY_SIZE_MAX + 1)), read_at }
 }
 
 fn requests() -> Vec<RequestBody> {
@@ -196,13 +196,13 @@ fn status() -> StatusReport {
 fn facts() -> Vec<Fact> {
     let whole = transaction();
     let written = |item: &TransactionItem| match &item.action {
-        TransactionAction::Put(value) => Written { key: Blob(item.key.clone()), value: Some(Blob(value.clone())) },
+        TransactionAction::Put(value) => Written { key: item.key.clone(), value: Some(Blob(value.clone())) },
         _ => unreachable!("the largest transaction is made of puts"),
     };
     let mut writes: Vec<Written<Blob>> = whole.items.iter().map(written).collect();
     // Without conditions, all of it may be values.
     let left =
-        TRANSACTION_SIZE_MAX - writes.iter().map(|w| w.key.0.len() + w.value.as_ref().map_or(0, |v| v.0.len())).sum::<usize>();
+        TRANSACTION_SIZE_MAX - writes.iter().map(|w| w.key.size() + w.value.as_ref().map_or(0, |v| v.0.len())).sum::<usize>();
     let first = writes[0].value.as_ref().map_or(0, |value| value.0.len());
     let room = left.min(VALUE_SIZE_MAX - first);
     writes[0].value = Some(Blob(bytes(first + room)));
@@ -235,14 +235,14 @@ fn facts() -> Vec<Fact> {
         TransactionFact::Prepare { .. } | TransactionFact::Decide { .. } => {}
         TransactionFact::Resolve { .. } | TransactionFact::End { .. } => {}
     });
-    let write = Fact::Write { key: bytes(KEY_SIZE_MAX), value: Some(bytes(VALUE_SIZE_MAX)) };
+    let write = Fact::Write { key: key(0, KEY_SIZE_MAX), value: Some(bytes(VALUE_SIZE_MAX)) };
     steps.into_iter().map(|step| Fact::Transaction(Box::new(step))).chain([Fact::Noop, write]).collect()
 }
 
 /// Appends as full as they become: small entries up to the limit, and the largest last.
 fn appends() -> Vec<ReplicaMessage> {
     let entry = |fact| Entry { index: INDEX, term: TERM, fact };
-    let small = Fact::Write { key: bytes(KEY_SIZE_MAX), value: Some(bytes(APPEND_BYTES_MAX / APPEND_ENTRIES_MAX)) };
+    let small = Fact::Write { key: key(0, KEY_SIZE_MAX), value: Some(bytes(APPEND_BYTES_MAX / APPEND_ENTRIES_MAX)) };
     let append = |last: Fact| {
         let mut entries = vec![entry(small.clone()); APPEND_ENTRIES_MAX - 1];
         entries.push(entry(last));
@@ -291,7 +291,7 @@ fn tasks() -> Vec<Task> {
 fn outcomes() -> Vec<Outcome> {
     let measure = Measure { version: VERSION, length: u32::MAX };
     let listed = |number| ListedItem { key: key(number, KEY_SIZE_MAX), measure };
-    let listing = Listing { items: (0..SCAN_ITEMS_MAX).map(listed).collect(), next: Some(bytes(KEY_SIZE_MAX)), read_at: INDEX };
+    let listing = Listing { items: (0..SCAN_ITEMS_MAX).map(listed).collect(), next: Some(key(0, KEY_SIZE_MAX)), read_at: INDEX };
     let voted: Vec<PlacedResult> = results().into_iter().map(|result| PlacedResult { place: u32::MAX, result }).collect();
     let mut all: Vec<Outcome> = answers().into_iter().map(Outcome::Answer).collect();
     all.extend([

@@ -2,10 +2,10 @@
 
 use crate::cluster::{partition, put, put_if, version};
 use bytes::Bytes;
+use ringseed::base::Key;
 use ringseed::base::limits::*;
 use ringseed::client::Error;
 use ringseed::msg::client::*;
-use ringseed::msg::codec::Blob;
 use ringseed::msg::transaction::*;
 
 #[derive(Debug, Clone)]
@@ -40,15 +40,15 @@ fn bytes(size: usize) -> Bytes {
     Bytes::from(vec![b'x'; size])
 }
 
-fn operation(key: Bytes, action: Action) -> RequestBody {
+fn operation(key: Key, action: Action) -> RequestBody {
     RequestBody::Operation(Operation { key, action })
 }
 
-fn delete_if(key: impl Into<Bytes>, condition: Condition) -> RequestBody {
+fn delete_if(key: impl Into<Key>, condition: Condition) -> RequestBody {
     operation(key.into(), Action::Delete { condition, acknowledge: Acknowledge::Quorum })
 }
 
-fn increment(key: impl Into<Bytes>, by: i64) -> RequestBody {
+fn increment(key: impl Into<Key>, by: i64) -> RequestBody {
     operation(key.into(), Action::Increment { by, acknowledge: Acknowledge::Quorum })
 }
 
@@ -56,14 +56,15 @@ fn transact(items: Vec<TransactionItem>, token: Option<Bytes>) -> RequestBody {
     RequestBody::Transact(Transaction { items, token })
 }
 
-fn get_many(keys: Vec<Bytes>) -> RequestBody {
-    RequestBody::GetMany(keys.into_iter().map(Blob).collect())
+fn get_many(keys: Vec<impl Into<Key>>) -> RequestBody {
+    RequestBody::GetMany(keys.into_iter().map(Into::into).collect())
 }
 
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     let mut row = |name: &str, body: RequestBody, expected: Expected| rows.push((name.to_owned(), body, expected));
     keys(&mut row);
+    sort_keys(&mut row);
     values(&mut row);
     pages(&mut row);
     several(&mut row);
@@ -91,7 +92,9 @@ fn keys(row: &mut Add<'_>) {
     for (size, expected) in sizes {
         let get = Action::Get { consistency: Consistency::Strong };
         row(&format!("put, a key of {size}"), put(bytes(size), "1"), expected.clone());
-        row(&format!("get, a key of {size}"), operation(bytes(size), get), expected.clone());
+        row(&format!("get, a key of {size}"), operation(bytes(size).into(), get.clone()), expected.clone());
+        let of_table = Key::of_parts(7, bytes(size), None).expect("without a sort key");
+        row(&format!("get, a key of another table, of {size}"), operation(of_table, get.clone()), expected.clone());
         row(&format!("increment, a key of {size}"), increment(bytes(size), 1), expected.clone());
         row(&format!("get-many, a key of {size}"), get_many(vec![bytes(size)]), expected.clone());
         row(
@@ -123,9 +126,19 @@ fn values(row: &mut Add<'_>) {
     row("increment, beyond 64 bits", increment("most", 1), Rejected(Rejection::NotANumber));
 }
 
+/// Partition key and sort key together have the limit of a key, and neither is empty.
+fn sort_keys(row: &mut Add<'_>) {
+    let key = |size: usize, sort_key: usize| Key::of_parts(0, bytes(size), Some((size - sort_key) as u32)).expect("within");
+    row("put, the longest sort key", put(key(KEY_SIZE_MAX, KEY_SIZE_MAX - 1), "1"), Done);
+    let too_long = Rejected(Rejection::KeyTooLong(KEY_SIZE_MAX as u32 + 1));
+    row("put, a longer sort key", put(key(KEY_SIZE_MAX + 1, KEY_SIZE_MAX), "1"), too_long);
+    row("put, an empty sort key", put(key(1, 0), "1"), Invalid("the sort key is empty"));
+    row("put, nothing but a sort key", put(key(1, 1), "1"), Rejected(Rejection::KeyEmpty));
+}
+
 fn pages(row: &mut Add<'_>) {
     let scan = |prefix: usize, from: usize, limit: u32| {
-        let (prefix, from) = (bytes(prefix), bytes(from));
+        let (prefix, from) = (bytes(prefix).into(), bytes(from).into());
         RequestBody::Scan(Scan { prefix, from, limit, consistency: Consistency::Strong })
     };
     for limit in [0, 1, SCAN_ITEMS_MAX as u32, SCAN_ITEMS_MAX as u32 + 1, u32::MAX] {
@@ -157,7 +170,7 @@ fn together() -> (Vec<Bytes>, Bytes, Vec<Row>) {
 
 fn several(row: &mut Add<'_>) {
     let names = |count: usize| (0..count).map(|number| Bytes::from(format!("several/{number}"))).collect::<Vec<_>>();
-    row("get-many, none", get_many(Vec::new()), Invalid("no key is named"));
+    row("get-many, none", get_many(Vec::<Key>::new()), Invalid("no key is named"));
     row("get-many, the most", get_many(names(TRANSACTION_ITEMS_MAX)), Done);
     row("get-many, one too many", get_many(names(TRANSACTION_ITEMS_MAX + 1)), Invalid("101 keys are named; at most 100"));
     row("get-many, one twice", get_many([names(2), names(1)].concat()), Invalid("the key several/0 is named twice"));

@@ -182,7 +182,7 @@ impl Machine {
         };
         let group = GroupId(1);
         let entries = terms.iter().zip(1..).map(|(term, index)| {
-            let fact = Fact::Write { key: Bytes::from("k"), value: Some(Bytes::from(format!("{index}/{term}"))) };
+            let fact = Fact::Write { key: "k".into(), value: Some(Bytes::from(format!("{index}/{term}"))) };
             Record::Entry(group, Entry { index: Index(index), term: Term(*term), fact }, Index::ZERO)
         });
         let state = HardState { term: Term(term), vote: None, commit: Index(commit) };

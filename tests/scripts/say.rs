@@ -190,9 +190,9 @@ fn entry(entry: &Entry) -> String {
     let fact = match &entry.fact {
         Fact::Noop => "noop".into(),
         Fact::Write { key, value: Some(value) } => {
-            format!("{}={}", String::from_utf8_lossy(key), String::from_utf8_lossy(value))
+            format!("{}={}", key, String::from_utf8_lossy(value))
         }
-        Fact::Write { key, value: None } => format!("{} deleted", String::from_utf8_lossy(key)),
+        Fact::Write { key, value: None } => format!("{} deleted", key),
         Fact::Transaction(fact) => step(fact),
         Fact::Configuration(configuration) => format!("{configuration:?}"),
     };
@@ -223,8 +223,8 @@ fn task(task: &Task) -> String {
         Task::Transact { transaction, .. } => {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let item = |item: &ringseed::msg::transaction::TransactionItem| match &item.action {
-                TransactionAction::Put(value) => format!("{}={}", text(&item.key), text(value)),
-                action => format!("{action:?} {}", text(&item.key)),
+                TransactionAction::Put(value) => format!("{}={}", item.key, text(value)),
+                action => format!("{action:?} {}", item.key),
             };
             return format!("transact {}", transaction.items.iter().map(item).collect::<Vec<_>>().join(", "));
         }
@@ -233,7 +233,7 @@ fn task(task: &Task) -> String {
         Task::Inquire(of) => return format!("what became of {}?", id(of)),
         task => return format!("{task:?}"),
     };
-    let key = String::from_utf8_lossy(&operation.key);
+    let key = &operation.key;
     match &operation.action {
         Action::Get { .. } => format!("get {key}"),
         Action::Put { value, .. } => format!("put {key}={}", String::from_utf8_lossy(value)),

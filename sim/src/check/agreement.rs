@@ -2,8 +2,7 @@
 //! all have caught up, every replica of a group holds the same items, byte for byte as far as checksums tell (P3, P4).
 
 use super::Violation;
-use bytes::Bytes;
-use ringseed::base::{GroupId, Index, NodeId};
+use ringseed::base::{GroupId, Index, Key, NodeId};
 use std::collections::BTreeMap;
 
 /// One replica's log, as fingerprints (term included) by index.
@@ -42,7 +41,7 @@ pub fn logs_match(group: GroupId, one: &LogView<'_>, other: &LogView<'_>) -> Res
 }
 
 /// The items of one replica: key, version and value checksum; no checksum: deleted.
-pub type Items = BTreeMap<Bytes, (u64, Option<u32>)>;
+pub type Items = BTreeMap<Key, (u64, Option<u32>)>;
 
 /// Compares the final states of a group's replicas.
 #[derive(Debug, Default)]
@@ -67,7 +66,7 @@ impl Agreement {
         let key = differing.expect("maps that differ differ in a key");
         Err(violation(format!(
             "group {group}: {} is {} on node {first} and {} on node {node}",
-            key.escape_ascii(),
+            key,
             show(expected.get(key)),
             show(items.get(key)),
         )))
@@ -107,7 +106,7 @@ mod tests {
 
     #[test]
     fn replicas_hold_the_same() {
-        let items = |version, checksum| Items::from([(Bytes::from_static(b"k"), (version, checksum))]);
+        let items = |version, checksum| Items::from([(Key::from("k"), (version, checksum))]);
         let mut agreement = Agreement::default();
         agreement.observe(NodeId(1), GroupId(1), items(3, Some(7))).unwrap();
         agreement.observe(NodeId(2), GroupId(1), items(3, Some(7))).unwrap();

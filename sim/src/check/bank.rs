@@ -3,7 +3,7 @@
 //! Needs no versions and no graph, and so trusts neither. Accounts are keys that begin with a prefix; one that is absent holds 0.
 
 use super::{Violation, render};
-use bytes::Bytes;
+use ringseed::base::Key;
 use ringseed::history::{Action, Data, ItemAction, Outcome, Record};
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// The first read that sees another sum, or an account that holds no number.
-pub fn check(history: &[Record], accounts: &[Bytes], total: i64) -> Result<(), Violation> {
+pub fn check(history: &[Record], accounts: &[Key], total: i64) -> Result<(), Violation> {
     if accounts.is_empty() {
         return Ok(());
     }
@@ -29,11 +29,11 @@ pub fn check(history: &[Record], accounts: &[Bytes], total: i64) -> Result<(), V
 }
 
 /// What the operation saw, by key; an inner `None` is no number.
-fn balances(record: &Record) -> BTreeMap<&Bytes, Option<i64>> {
+fn balances(record: &Record) -> BTreeMap<&Key, Option<i64>> {
     let number = |value: &Option<Data>| value.as_ref().map_or(Some(0), Data::number);
     match (&record.action, &record.outcome) {
         (Action::GetMany { keys }, Outcome::Values { items }) => {
-            keys.iter().zip(items).map(|(key, item)| (&key.0, number(&item.value))).collect()
+            keys.iter().zip(items).map(|(key, item)| (key, number(&item.value))).collect()
         }
         (Action::Transact { items, .. }, Outcome::Transacted { results }) => {
             let reads = items.iter().zip(results).filter(|(item, _)| item.action == ItemAction::Read);
@@ -47,12 +47,12 @@ fn balances(record: &Record) -> BTreeMap<&Bytes, Option<i64>> {
 mod tests {
     use super::super::linear::tests::{data, key, op};
     use super::*;
-    use ringseed::history::{ItemResult, Key};
+    use ringseed::history::ItemResult;
 
     #[test]
     fn the_sum_is_conserved() {
         let judge = |a: Option<&str>, b: Option<&str>| {
-            let keys = vec![Key(key("b0")), Key(key("b1"))];
+            let keys = vec![key("b0"), key("b1")];
             let item = |value: Option<&str>| ItemResult { version: 1, number: None, value: value.map(data) };
             let values = Outcome::Values { items: vec![item(a), item(b)] };
             check(&[op(0, 1, Action::GetMany { keys }, values)], &[key("b0"), key("b1")], 0)

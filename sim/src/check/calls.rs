@@ -1,7 +1,7 @@
 //! What was said about one key, as the checkers of linearizability read it.
 
 use super::{Violation, render};
-use bytes::Bytes;
+use ringseed::base::Key;
 use ringseed::history::{Action, Condition, Data, ItemAction, Outcome, Record, TransactionItem};
 use std::collections::BTreeMap;
 
@@ -143,8 +143,8 @@ pub(super) fn violation<'a>(promise: &'static str, what: &str, records: impl Int
 }
 
 /// A value was seen that nothing can have written: says so, and whose it may be.
-pub(super) fn unwritten(key: &Bytes, calls: &Calls<'_>, value: Value, version: u64, read: &Call<'_>) -> Violation {
-    let what = format!("key {}: {} at version {version} was seen", key.escape_ascii(), calls.table.show(value));
+pub(super) fn unwritten(key: &Key, calls: &Calls<'_>, value: Value, version: u64, read: &Call<'_>) -> Violation {
+    let what = format!("key {}: {} at version {version} was seen", key, calls.table.show(value));
     if let Some(id) = value {
         let data = calls.table.data(id);
         let writes = |record: &Record| match &record.action {
@@ -168,6 +168,6 @@ pub(super) fn unwritten(key: &Bytes, calls: &Calls<'_>, value: Value, version: u
 }
 
 /// Whether one of the items puts this value to this key.
-fn puts(items: &[TransactionItem], key: &Bytes, data: &Data) -> bool {
+fn puts(items: &[TransactionItem], key: &Key, data: &Data) -> bool {
     items.iter().any(|item| item.key == *key && matches!(&item.action, ItemAction::Put(value) if value == data))
 }

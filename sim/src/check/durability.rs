@@ -5,7 +5,7 @@
 
 use super::agreement::Items;
 use super::{Violation, render};
-use bytes::Bytes;
+use ringseed::base::Key;
 use ringseed::base::hash;
 use ringseed::history::{Action, Data, ItemAction, Outcome, Record};
 use std::collections::BTreeMap;
@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 /// The last acknowledged write of each key.
 #[derive(Debug, Default)]
 pub struct Durability<'a> {
-    last: BTreeMap<&'a Bytes, (u64, &'a Record)>,
+    last: BTreeMap<&'a Key, (u64, &'a Record)>,
 }
 
 impl<'a> Durability<'a> {
     pub fn of(history: &'a [Record]) -> Durability<'a> {
-        let mut last: BTreeMap<&Bytes, (u64, &Record)> = BTreeMap::new();
+        let mut last: BTreeMap<&Key, (u64, &Record)> = BTreeMap::new();
         let mut add = |key, version: u64, record| {
             let entry = last.entry(key).or_insert((version, record));
             if version > entry.0 {
@@ -50,12 +50,12 @@ impl<'a> Durability<'a> {
     /// # Errors
     /// An acknowledged write is gone, or its bytes are others.
     pub fn check<'i>(&self, groups: impl IntoIterator<Item = &'i Items>) -> Result<(), Violation> {
-        let mut items: BTreeMap<&Bytes, (u64, Option<u32>)> = BTreeMap::new();
+        let mut items: BTreeMap<&Key, (u64, Option<u32>)> = BTreeMap::new();
         for group in groups {
             items.extend(group.iter().map(|(key, item)| (key, *item)));
         }
         for (key, (version, record)) in &self.last {
-            let name = key.escape_ascii();
+            let name = key;
             let Some((held, checksum)) = items.get(*key) else {
                 return Err(violation("P3", format!("{name}: acknowledged at version {version}, and gone"), record));
             };
@@ -75,7 +75,7 @@ impl<'a> Durability<'a> {
 }
 
 /// The checksum of what the write left of the key; `None` when it deleted the item.
-fn expected(record: &Record, key: &Bytes) -> Option<u32> {
+fn expected(record: &Record, key: &Key) -> Option<u32> {
     if let (Action::Transact { items, .. }, Outcome::Transacted { results }) = (&record.action, &record.outcome) {
         let (item, result) = items.iter().zip(results).find(|(item, _)| item.key == *key)?;
         return match (&item.action, result.number) {

@@ -18,7 +18,7 @@
 
 use super::calls::{Call, Calls, Change, Step, Table, Value, call, unwritten, violation, when, wrong_kind};
 use super::{Initial, Options, Report, Violation, search, several, versioned};
-use bytes::Bytes;
+use ringseed::base::Key;
 use ringseed::history::{Action, Data, Outcome, Record};
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 /// # Errors
 /// The first violation, in order of keys.
 pub fn check(history: &[Record], options: &Options) -> Result<Report, Violation> {
-    let mut keys: BTreeMap<&Bytes, Calls<'_>> = BTreeMap::new();
+    let mut keys: BTreeMap<&Key, Calls<'_>> = BTreeMap::new();
     for record in history {
         add_record(&mut keys, record)?;
     }
@@ -37,16 +37,16 @@ pub fn check(history: &[Record], options: &Options) -> Result<Report, Violation>
         calls.unknown.sort_by_key(|call| call.start);
         check_eventual(key, &calls, options.initial)?;
         if !versioned::check(key, &calls, options)? {
-            report.undecided.push(format!("{} by versions", key.escape_ascii()));
+            report.undecided.push(format!("{} by versions", key));
         }
         if options.values && !search::check(key, &mut calls, options)? {
-            report.undecided.push(format!("{} by values", key.escape_ascii()));
+            report.undecided.push(format!("{} by values", key));
         }
     }
     Ok(report)
 }
 
-fn add_record<'a>(keys: &mut BTreeMap<&'a Bytes, Calls<'a>>, record: &'a Record) -> Result<(), Violation> {
+fn add_record<'a>(keys: &mut BTreeMap<&'a Key, Calls<'a>>, record: &'a Record) -> Result<(), Violation> {
     if let Outcome::Scanned { items, .. } = &record.outcome {
         let Action::Scan { eventual, .. } = record.action else { return Err(wrong_kind(record)) };
         for item in items {
@@ -104,7 +104,7 @@ fn change(table: &mut Table, action: &Action) -> Change {
 }
 
 /// An eventual read shows a state that was, or may have been, and that had begun to be written when the read ended.
-fn check_eventual(key: &Bytes, calls: &Calls<'_>, initial: Initial) -> Result<(), Violation> {
+fn check_eventual(key: &Key, calls: &Calls<'_>, initial: Initial) -> Result<(), Violation> {
     if calls.eventual.is_empty() {
         return Ok(());
     }
@@ -123,14 +123,14 @@ fn check_eventual(key: &Bytes, calls: &Calls<'_>, initial: Initial) -> Result<()
             if *expected != value {
                 let what = format!(
                     "key {}: version {version} was {}, and an eventual read shows it as {}",
-                    key.escape_ascii(),
+                    key,
                     calls.table.show(*expected),
                     calls.table.show(value)
                 );
                 return Err(violation("P4", &what, [by.record, read.record]));
             }
             if by.is_write() && by.start > read.end {
-                let what = format!("key {}: an eventual read shows a write that had not begun", key.escape_ascii());
+                let what = format!("key {}: an eventual read shows a write that had not begun", key);
                 return Err(violation("P1", &what, [by.record, read.record]));
             }
             continue;
@@ -166,7 +166,7 @@ pub(super) mod tests {
     use ringseed::history::{Acknowledge, Condition};
 
     pub(crate) fn data(text: &str) -> Data {
-        Data::of(&Bytes::copy_from_slice(text.as_bytes()))
+        Data::of(&bytes::Bytes::copy_from_slice(text.as_bytes()))
     }
 
     /// One operation on key "k", by process `start`, from `start` to `end`.
@@ -174,8 +174,8 @@ pub(super) mod tests {
         Record { process: start, start, end: Some(end), action, outcome }
     }
 
-    pub(crate) fn key(name: &str) -> Bytes {
-        Bytes::copy_from_slice(name.as_bytes())
+    pub(crate) fn key(name: &str) -> Key {
+        Key::from(name.to_owned())
     }
 
     pub(crate) fn get() -> Action {

@@ -8,6 +8,7 @@
 
 use super::{Violation, render};
 use bytes::Bytes;
+use ringseed::base::Key;
 use ringseed::history::{Action, Data, ItemAction, Outcome, Record};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,10 +26,10 @@ pub fn length(value: Option<&Data>) -> Option<u64> {
 /// # Errors
 /// Two states of a list that are not, or an element that is in a list twice.
 pub fn check(history: &[Record], prefix: &[u8]) -> Result<(), Violation> {
-    let mut states: BTreeMap<&Bytes, BTreeMap<&Bytes, &Record>> = BTreeMap::new();
+    let mut states: BTreeMap<&Key, BTreeMap<&Bytes, &Record>> = BTreeMap::new();
     for record in history {
         for (key, value) in lists(record) {
-            if let (true, Data::Whole(value)) = (key.starts_with(prefix), value) {
+            if let (true, Data::Whole(value)) = (key.bytes().starts_with(prefix), value) {
                 states.entry(key).or_default().entry(value).or_insert(record);
             }
         }
@@ -56,13 +57,13 @@ pub fn check(history: &[Record], prefix: &[u8]) -> Result<(), Violation> {
     Ok(())
 }
 
-fn lists(record: &Record) -> Vec<(&Bytes, &Data)> {
+fn lists(record: &Record) -> Vec<(&Key, &Data)> {
     match (&record.action, &record.outcome) {
         (Action::Get { key, .. }, Outcome::Value { value: Some(value), .. }) => vec![(key, value)],
         (Action::Put { key, value, .. }, Outcome::Written { .. }) => vec![(key, value)],
         (Action::Scan { .. }, Outcome::Scanned { items, .. }) => items.iter().map(|item| (&item.key, &item.value)).collect(),
         (Action::GetMany { keys }, Outcome::Values { items }) => {
-            keys.iter().zip(items).filter_map(|(key, item)| Some((&key.0, item.value.as_ref()?))).collect()
+            keys.iter().zip(items).filter_map(|(key, item)| Some((key, item.value.as_ref()?))).collect()
         }
         (Action::Transact { items, .. }, Outcome::Transacted { results }) => {
             let mut all = Vec::new();
@@ -78,8 +79,8 @@ fn lists(record: &Record) -> Vec<(&Bytes, &Data)> {
     }
 }
 
-fn violation<'a>(key: &Bytes, what: &str, records: impl IntoIterator<Item = &'a Record>) -> Violation {
-    let what = format!("list {}: {what}{}", key.escape_ascii(), render::records(records));
+fn violation<'a>(key: &Key, what: &str, records: impl IntoIterator<Item = &'a Record>) -> Violation {
+    let what = format!("list {}: {what}{}", key, render::records(records));
     Violation { promise: "P2", checker: "lists", what }
 }
 

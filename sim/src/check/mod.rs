@@ -40,7 +40,7 @@ mod several;
 pub mod tokens;
 mod versioned;
 
-use bytes::Bytes;
+use ringseed::base::Key;
 use ringseed::history::Record;
 use std::fmt;
 
@@ -104,8 +104,8 @@ pub struct Report {
 }
 
 /// The key of an account.
-pub fn account(number: u32) -> Bytes {
-    Bytes::from(format!("b{number}"))
+pub fn account(number: u32) -> Key {
+    Key::from(format!("b{number}"))
 }
 
 /// Runs every checker of histories.
@@ -114,7 +114,7 @@ pub fn account(number: u32) -> Bytes {
 /// The first violation found.
 pub fn check_history(history: &[Record], options: &Options) -> Result<Report, Violation> {
     let history = &*tokens::merge(history)?;
-    let accounts: Vec<Bytes> = (0..options.accounts).map(account).collect();
+    let accounts: Vec<Key> = (0..options.accounts).map(account).collect();
     bank::check(history, &accounts, 0)?;
     if let Some(prefix) = options.list_prefix {
         lists::check(history, prefix)?;

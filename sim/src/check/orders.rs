@@ -5,7 +5,8 @@ use super::linear::tests::{data, key, op};
 use super::{Options, check_history, render};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use ringseed::history::{Action, Condition, Data, ItemAction, ItemResult, Key, Outcome, Record, TransactionItem};
+use ringseed::base::Key;
+use ringseed::history::{Action, Condition, Data, ItemAction, ItemResult, Outcome, Record, TransactionItem};
 use std::collections::BTreeMap;
 
 const HISTORIES: u64 = 20_000;
@@ -42,7 +43,7 @@ fn operate(random: &mut impl Rng, state: &mut State, version: u64, start: u64, e
     let names: Vec<&str> = ["a", "b", "c"].into_iter().filter(|_| random.random_bool(0.6)).collect();
     let seen = |state: &State, name: &str| state.get(name).cloned().unwrap_or((None, 0));
     if random.random_bool(0.4) {
-        let keys = names.iter().map(|name| Key(key(name))).collect();
+        let keys = names.iter().map(|name| key(name)).collect();
         let item = |name: &&str| {
             let (value, version) = seen(state, name);
             ItemResult { version, number: None, value }
@@ -80,7 +81,7 @@ fn corrupt(random: &mut impl Rng, history: &mut [Record]) {
             for (item, result) in items.iter().zip(results) {
                 let value = if let ItemAction::Put(value) = &item.action { Some(value.clone()) } else { None };
                 if item.action != ItemAction::Read {
-                    states.push((Key(item.key.clone()), ItemResult { version: result.version, number: None, value }));
+                    states.push((item.key.clone(), ItemResult { version: result.version, number: None, value }));
                 }
             }
         }
@@ -125,10 +126,10 @@ fn every_order(history: &[Record], taken: &mut Vec<bool>, state: &State) -> bool
 /// The state that the operation leaves, if it was told what is there.
 fn apply(record: &Record, state: &State) -> Option<State> {
     let mut next = state.clone();
-    let current = |name: &bytes::Bytes| state.get(core::str::from_utf8(name).ok()?).cloned().or(Some((None, 0)));
+    let current = |name: &Key| state.get(&name.to_string()).cloned().or(Some((None, 0)));
     match (&record.action, &record.outcome) {
         (Action::GetMany { keys }, Outcome::Values { items }) => {
-            let fits = keys.iter().zip(items).all(|(key, item)| current(&key.0) == Some((item.value.clone(), item.version)));
+            let fits = keys.iter().zip(items).all(|(key, item)| current(key) == Some((item.value.clone(), item.version)));
             fits.then_some(next)
         }
         (Action::Transact { items, .. }, Outcome::Transacted { results }) => {
@@ -148,7 +149,7 @@ fn apply(record: &Record, state: &State) -> Option<State> {
                 if !held || result.version <= version {
                     return None;
                 }
-                next.insert(item.key.escape_ascii().to_string(), (left, result.version));
+                next.insert(item.key.to_string(), (left, result.version));
             }
             Some(next)
         }

@@ -105,7 +105,7 @@ mod tests {
         disk.execute(&DiskOp::Create { segment, size: 64 }, &mut Counters::default());
         disk.execute(&DiskOp::Write { segment, offset: 0, data }, &mut Counters::default());
         let value = Some(ValuePlace { place: Place { segment, offset: 2, length: 5 }, checksum });
-        let fact = FactSummary::Write { key: Bytes::from_static(b"k"), value };
+        let fact = FactSummary::Write { key: "k".into(), value };
         let record = Place { segment, offset: 0, length: 7 };
         let entries = vec![EntrySummary { index: Index(1), term: Term(1), record, fact }];
         let mut recovered = ringseed::wal::recover(&mut Disk::new(Dice::new(1, "disk")), NODE).unwrap();

@@ -1,6 +1,6 @@
 //! Operations as a person reads them.
 
-use ringseed::base::Time;
+use ringseed::base::{Key, Time};
 use ringseed::history::{Action, Condition, Failure, FailureReason, ItemAction, ItemResult, Outcome, Record, TransactionItem};
 use std::fmt::Write;
 
@@ -32,7 +32,7 @@ pub(super) fn records<'a>(all: impl IntoIterator<Item = &'a Record>) -> String {
 }
 
 fn action(action: &Action) -> String {
-    let name = |key: &bytes::Bytes| key.escape_ascii().to_string();
+    let name = |key: &Key| key.to_string();
     match action {
         Action::Get { key, eventual } => format!("get {}{}", name(key), if *eventual { " eventual" } else { "" }),
         Action::Put { key, value, condition, .. } => format!("put {} = {value}{}", name(key), self::condition(condition)),
@@ -46,16 +46,16 @@ fn action(action: &Action) -> String {
                 if *eventual { " eventual" } else { "" }
             )
         }
-        Action::GetMany { keys } => format!("get many {}", joined(keys.iter().map(|key| name(&key.0)))),
+        Action::GetMany { keys } => format!("get many {}", joined(keys.iter().map(name))),
         Action::Transact { items, token } => {
-            let token = token.as_ref().map_or(String::new(), |token| format!(" token \"{}\"", name(&token.0)));
+            let token = token.as_ref().map_or(String::new(), |token| format!(" token \"{}\"", token.0.escape_ascii()));
             format!("transact{token} [{}]", joined(items.iter().map(item)))
         }
     }
 }
 
 fn item(item: &TransactionItem) -> String {
-    let key = item.key.escape_ascii();
+    let key = &item.key;
     let what = match &item.action {
         ItemAction::Check => format!("check {key}"),
         ItemAction::Read => format!("read {key}"),

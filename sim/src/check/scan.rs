@@ -17,8 +17,7 @@
 //! writes both.
 
 use super::{Violation, render};
-use bytes::Bytes;
-use ringseed::base::{GroupId, PartitionId, hash};
+use ringseed::base::{GroupId, Key, PartitionId, hash};
 use ringseed::history::{Action, Item, ItemAction, ItemResult, Outcome, Record, TransactionItem};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,8 +41,8 @@ pub fn check(history: &[Record], partitions: u32) -> Result<(), Violation> {
 }
 
 /// The consensus group of a key, in a cluster of so many partitions (a power of two).
-pub fn group_of(key: &[u8], partitions: u32) -> GroupId {
-    let token = hash::token(0, key).0;
+pub fn group_of(key: &Key, partitions: u32) -> GroupId {
+    let token = hash::token(key.table(), key.partition_key()).0;
     // Shifting by all 64 bits is no shift: with one partition there is no bit to look at.
     let partition = token.checked_shr(64 - partitions.trailing_zeros()).unwrap_or(0);
     PartitionId(u32::try_from(partition).expect("a partition's number has fewer bits than the count of them")).group()
@@ -52,17 +51,28 @@ pub fn group_of(key: &[u8], partitions: u32) -> GroupId {
 /// One page that a scan was given.
 struct Page<'a> {
     record: &'a Record,
-    prefix: &'a Bytes,
-    from: &'a Bytes,
+    prefix: &'a Key,
+    from: &'a Key,
     limit: u32,
     eventual: bool,
     items: &'a [Item],
-    next: Option<&'a Bytes>,
+    next: Option<&'a Key>,
+}
+
+/// Whether the key is in the prefix's table, and begins with it, its sort key included: independent of what the cluster thinks.
+fn begins_with(key: &Key, prefix: &Key) -> bool {
+    let parts = |key: &Key| (key.table(), key.partition_key().to_vec(), key.sort_key().map(<[u8]>::to_vec));
+    match (parts(key), parts(prefix)) {
+        ((table, partition, _), (wanted, begin, None)) => table == wanted && partition.starts_with(&begin),
+        ((table, partition, sort), (wanted, whole, Some(begin))) => {
+            table == wanted && partition == whole && sort.is_some_and(|sort| sort.starts_with(&begin))
+        }
+    }
 }
 
 impl Page<'_> {
-    fn covers(&self, key: &Bytes) -> bool {
-        key.starts_with(self.prefix) && key >= self.from && self.next.is_none_or(|next| key < next)
+    fn covers(&self, key: &Key) -> bool {
+        begins_with(key, self.prefix) && key >= self.from && self.next.is_none_or(|next| key < next)
     }
 
     fn shape(&self) -> Result<(), Violation> {
@@ -71,7 +81,7 @@ impl Page<'_> {
             return Err(violation("the items are not in order, or beyond the page's range or limit", [self.record]));
         }
         match self.next {
-            Some(next) if next <= self.from && !self.from.is_empty() => {
+            Some(next) if next <= self.from && *self.from != Key::default() => {
                 Err(violation("the next page does not go on", [self.record]))
             }
             _ => Ok(()),
@@ -94,15 +104,15 @@ struct Fact<'a> {
 
 /// Per key, its group and its writes by version.
 struct Known<'a> {
-    keys: BTreeMap<&'a Bytes, (GroupId, BTreeMap<u64, Fact<'a>>)>,
+    keys: BTreeMap<&'a Key, (GroupId, BTreeMap<u64, Fact<'a>>)>,
     /// Keys that may have been deleted by a write whose outcome is unknown, and since when.
-    maybe_deleted: BTreeMap<&'a Bytes, u64>,
+    maybe_deleted: BTreeMap<&'a Key, u64>,
 }
 
 impl<'a> Known<'a> {
     fn of(history: &'a [Record], partitions: u32) -> Result<Known<'a>, Violation> {
         let mut known = Known { keys: BTreeMap::new(), maybe_deleted: BTreeMap::new() };
-        let mut owners: BTreeMap<(GroupId, u64), (&Bytes, &Record)> = BTreeMap::new();
+        let mut owners: BTreeMap<(GroupId, u64), (&Key, &Record)> = BTreeMap::new();
         let mut together = Together::of(history);
         for record in history {
             for (key, version, present, is_write) in facts(record) {
@@ -138,7 +148,7 @@ impl<'a> Known<'a> {
         Ok(known)
     }
 
-    fn add(&mut self, key: &'a Bytes, version: u64, fact: Fact<'a>) {
+    fn add(&mut self, key: &'a Key, version: u64, fact: Fact<'a>) {
         let writes = &mut self.keys.get_mut(key).expect("the key was just entered").1;
         let entry = writes.entry(version).or_insert(fact);
         if fact.start > 0 {
@@ -149,10 +159,10 @@ impl<'a> Known<'a> {
 
     fn judge(&self, page: &Page<'_>, read_at: &[(u32, u64)]) -> Result<(), Violation> {
         let read_at: BTreeMap<GroupId, u64> = read_at.iter().map(|(group, index)| (GroupId(*group), *index)).collect();
-        let shown: BTreeMap<&Bytes, u64> = page.items.iter().map(|item| (&item.key, item.version)).collect();
+        let shown: BTreeMap<&Key, u64> = page.items.iter().map(|item| (&item.key, item.version)).collect();
         let mut missing = BTreeSet::new();
-        let range = self.keys.range::<Bytes, _>(page.prefix.max(page.from)..);
-        for (key, (group, writes)) in range.take_while(|(key, _)| key.starts_with(page.prefix) || key.as_ref() < page.prefix) {
+        let range = self.keys.range::<Key, _>(page.prefix.max(page.from)..);
+        for (key, (group, writes)) in range.take_while(|(key, _)| begins_with(key, page.prefix) || **key < page.prefix) {
             if !page.covers(key) {
                 continue;
             }
@@ -171,13 +181,13 @@ impl<'a> Known<'a> {
     fn judge_key(
         &self,
         page: &Page<'_>,
-        key: &Bytes,
+        key: &Key,
         at: u64,
         shown: Option<u64>,
         writes: &BTreeMap<u64, Fact<'_>>,
     ) -> Result<(), Violation> {
         let (start, end) = (page.record.start, page.record.end.unwrap_or(u64::MAX));
-        let name = key.escape_ascii();
+        let name = key;
         if let Some(version) = shown.filter(|version| *version > at) {
             return Err(violation(&format!("{name} is shown at version {version}, above the index {at} read at"), [page.record]));
         }
@@ -219,7 +229,7 @@ impl<'a> Known<'a> {
 }
 
 /// What an operation makes certain: key, version, whether the item was present then, and whether the operation wrote it.
-fn facts<'a>(record: &'a Record) -> Vec<(&'a Bytes, u64, bool, bool)> {
+fn facts<'a>(record: &'a Record) -> Vec<(&'a Key, u64, bool, bool)> {
     match (&record.action, &record.outcome) {
         (Action::Get { key, eventual: false }, Outcome::Value { value, version }) => {
             vec![(key, *version, value.is_some(), false)]
@@ -237,7 +247,7 @@ fn facts<'a>(record: &'a Record) -> Vec<(&'a Bytes, u64, bool, bool)> {
             items.iter().map(|item| (&item.key, item.version, true, false)).collect()
         }
         (Action::GetMany { keys }, Outcome::Values { items }) => {
-            keys.iter().zip(items).map(|(key, item)| (&key.0, item.version, item.value.is_some(), false)).collect()
+            keys.iter().zip(items).map(|(key, item)| (key, item.version, item.value.is_some(), false)).collect()
         }
         (Action::Transact { items, .. }, Outcome::Transacted { results }) => {
             let fact = |(item, result): (&'a TransactionItem, &ItemResult)| match item.action {
@@ -253,7 +263,7 @@ fn facts<'a>(record: &'a Record) -> Vec<(&'a Bytes, u64, bool, bool)> {
 }
 
 /// The keys that the operation deletes if it took effect, which nobody was told.
-fn maybe_deletes(record: &Record) -> Vec<&Bytes> {
+fn maybe_deletes(record: &Record) -> Vec<&Key> {
     match (&record.action, &record.outcome) {
         (Action::Delete { key, .. }, Outcome::Unknown { .. }) => vec![key],
         (Action::Transact { items, .. }, Outcome::Unknown { .. }) => {
@@ -266,13 +276,13 @@ fn maybe_deletes(record: &Record) -> Vec<&Bytes> {
 /// Which keys are written by one transaction, that took effect or may have.
 struct Together<'a> {
     /// Per key, the transactions that write it, by number, ascending.
-    writers: BTreeMap<&'a Bytes, Vec<usize>>,
-    known: BTreeMap<(&'a Bytes, &'a Bytes), bool>,
+    writers: BTreeMap<&'a Key, Vec<usize>>,
+    known: BTreeMap<(&'a Key, &'a Key), bool>,
 }
 
 impl<'a> Together<'a> {
     fn of(history: &'a [Record]) -> Together<'a> {
-        let mut writers: BTreeMap<&Bytes, Vec<usize>> = BTreeMap::new();
+        let mut writers: BTreeMap<&Key, Vec<usize>> = BTreeMap::new();
         for (number, record) in history.iter().enumerate() {
             if let (Action::Transact { items, .. }, Outcome::Transacted { .. } | Outcome::Unknown { .. }) =
                 (&record.action, &record.outcome)
@@ -285,11 +295,11 @@ impl<'a> Together<'a> {
         Together { writers, known: BTreeMap::new() }
     }
 
-    fn writes(&self, key: &Bytes) -> bool {
+    fn writes(&self, key: &Key) -> bool {
         self.writers.contains_key(key)
     }
 
-    fn write_both(&mut self, one: &'a Bytes, other: &'a Bytes) -> bool {
+    fn write_both(&mut self, one: &'a Key, other: &'a Key) -> bool {
         if let Some(known) = self.known.get(&(one, other)) {
             return *known;
         }
@@ -399,8 +409,8 @@ mod tests {
         let read = |name| Action::Get { key: key(name), eventual: false };
         let seen = || Outcome::Value { value: Some(data("x")), version: 5 };
         check(&[op(0, 1, both, unknown()), op(2, 3, read("a"), seen()), op(2, 3, read("b"), seen())], ONE).unwrap();
-        assert_eq!(group_of(b"a", 1), GroupId(1));
-        let groups: BTreeSet<GroupId> = (0..100_u8).map(|n| group_of(&[n], 8)).collect();
+        assert_eq!(group_of(&Key::from("a"), 1), GroupId(1));
+        let groups: BTreeSet<GroupId> = (0..100_u8).map(|n| group_of(&Key::from(vec![n]), 8)).collect();
         assert_eq!(groups, (1..=8).map(GroupId).collect());
     }
 }

@@ -14,7 +14,7 @@
 
 use super::calls::{Call, Calls, Change, Id, Step, Table, Value, When, violation};
 use super::{Initial, Options, Violation};
-use bytes::Bytes;
+use ringseed::base::Key;
 use ringseed::base::hash::checksum;
 use ringseed::history::Data;
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 ///
 /// # Errors
 /// No order explains what was seen.
-pub(super) fn check(key: &Bytes, calls: &mut Calls<'_>, options: &Options) -> Result<bool, Violation> {
+pub(super) fn check(key: &Key, calls: &mut Calls<'_>, options: &Options) -> Result<bool, Violation> {
     calls.definite.sort_by_key(|call| call.start);
     let state = match options.initial {
         Initial::Empty => ItemState::Is(None),
@@ -300,7 +300,7 @@ impl<'c, 'a> Search<'c, 'a> {
         self.furthest = Some(Furthest { placed: self.placed, state, last, stuck });
     }
 
-    fn explain(&self, key: &Bytes) -> Violation {
+    fn explain(&self, key: &Key) -> Violation {
         let Some(furthest) = &self.furthest else { unreachable!("a search that fails was stuck somewhere") };
         let state = match furthest.state {
             ItemState::Anything => "not known".into(),
@@ -309,7 +309,7 @@ impl<'c, 'a> Search<'c, 'a> {
         let stuck = furthest.stuck.len();
         let what = format!(
             "key {}: by values alone, no order explains these operations; at best the item was {state}, and none of the {stuck} in progress could be next",
-            key.escape_ascii()
+            key
         );
         let limit = furthest.stuck.iter().map(|at| self.definite[*at].end).min().unwrap_or(u64::MAX);
         let unknown = self.unknown.iter().filter(|call| call.start <= limit).map(|call| call.record);

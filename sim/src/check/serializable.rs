@@ -22,7 +22,7 @@
 //! up.
 
 use super::{Violation, lists, render, scan};
-use bytes::Bytes;
+use ringseed::base::Key;
 use ringseed::history::{Action, Condition, Data, Failure, FailureReason, ItemAction, Outcome, Record, TransactionItem};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub fn check(history: &[Record], partitions: Option<u32>, list_prefix: Option<&[u8]>) -> Result<(), Violation> {
     Graph::new(history, &Judge { partitions, list_prefix: None })?.acyclic()?;
     match list_prefix {
-        Some(prefix) if history.iter().any(|record| accesses(record).iter().any(|a| a.key.starts_with(prefix))) => {
+        Some(prefix) if history.iter().any(|record| accesses(record).iter().any(|a| a.key.bytes().starts_with(prefix))) => {
             Graph::new(history, &Judge { partitions, list_prefix })?.acyclic()
         }
         _ => Ok(()),
@@ -50,7 +50,7 @@ impl Judge<'_> {
     /// The version that the key is judged by; `None` when nothing is known.
     fn version(&self, access: &Access<'_>) -> Option<u64> {
         match self.list_prefix {
-            Some(prefix) if access.key.starts_with(prefix) => match access.state {
+            Some(prefix) if access.key.bytes().starts_with(prefix) => match access.state {
                 State::Value(value) => lists::length(value),
                 State::Before(value) => lists::length(Some(value))?.checked_sub(1),
                 State::Unseen => None,
@@ -62,7 +62,7 @@ impl Judge<'_> {
 
 /// What an operation did to one key.
 struct Access<'a> {
-    key: &'a Bytes,
+    key: &'a Key,
     version: u64,
     write: bool,
     state: State<'a>,
@@ -81,16 +81,16 @@ enum State<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why<'a> {
-    Overwritten { key: &'a Bytes, version: u64, next: u64 },
-    Seen(&'a Bytes, u64),
-    SeenBefore { key: &'a Bytes, version: u64, next: u64 },
+    Overwritten { key: &'a Key, version: u64, next: u64 },
+    Seen(&'a Key, u64),
+    SeenBefore { key: &'a Key, version: u64, next: u64 },
     Time,
 }
 
 struct Node<'a> {
     /// `None`: an instant, or a write of which only the version is known.
     record: Option<&'a Record>,
-    ghost: Option<(&'a Bytes, u64)>,
+    ghost: Option<(&'a Key, u64)>,
     start: u64,
     end: Option<u64>,
 }
@@ -106,13 +106,13 @@ struct Graph<'a> {
     edges: Vec<Vec<(usize, Why<'a>)>>,
 }
 
-type Slots<'a> = BTreeMap<&'a Bytes, BTreeMap<u64, Slot>>;
+type Slots<'a> = BTreeMap<&'a Key, BTreeMap<u64, Slot>>;
 
 impl<'a> Graph<'a> {
     fn new(history: &'a [Record], judge: &Judge<'_>) -> Result<Graph<'a>, Violation> {
         let mut graph = Graph { nodes: Vec::new(), edges: Vec::new() };
         let mut slots = Slots::new();
-        let mut seen: BTreeMap<(&Bytes, u64), &Data> = BTreeMap::new();
+        let mut seen: BTreeMap<(&Key, u64), &Data> = BTreeMap::new();
         for record in history {
             let mut parts: BTreeMap<u64, usize> = BTreeMap::new();
             for access in accesses(record) {
@@ -156,11 +156,11 @@ impl<'a> Graph<'a> {
         history: &'a [Record],
         judge: &Judge<'_>,
         slots: &mut Slots<'a>,
-        seen: &BTreeMap<(&'a Bytes, u64), &'a Data>,
+        seen: &BTreeMap<(&'a Key, u64), &'a Data>,
     ) {
-        let mut writers: BTreeMap<(&Bytes, &Data), Vec<usize>> = BTreeMap::new();
+        let mut writers: BTreeMap<(&Key, &Data), Vec<usize>> = BTreeMap::new();
         // What an increment would leave is not known: where one may have been, a value does not tell its writer.
-        let mut incremented: BTreeSet<&Bytes> = BTreeSet::new();
+        let mut incremented: BTreeSet<&Key> = BTreeSet::new();
         for (at, record) in history.iter().enumerate().filter(|(_, record)| matches!(record.outcome, Outcome::Unknown { .. })) {
             for put in puts(record) {
                 writers.entry(put).or_default().push(at);
@@ -352,16 +352,16 @@ impl<'a> Graph<'a> {
                 (Some(record), _) => render::record(record),
                 (None, ghost) => {
                     let (key, version) = ghost.expect("an operation without a record is known by its version");
-                    format!("whoever wrote {} v{version}", key.escape_ascii())
+                    format!("whoever wrote {} v{version}", key)
                 }
             };
             let why = match why {
                 Why::Overwritten { key, version, next } => {
-                    format!("it wrote {} v{version}; the next wrote v{next}", key.escape_ascii())
+                    format!("it wrote {} v{version}; the next wrote v{next}", key)
                 }
-                Why::Seen(key, version) => format!("it wrote {} v{version}; the next saw that", key.escape_ascii()),
+                Why::Seen(key, version) => format!("it wrote {} v{version}; the next saw that", key),
                 Why::SeenBefore { key, version, next } => {
-                    format!("it saw {} v{version}; the next wrote v{next}", key.escape_ascii())
+                    format!("it saw {} v{version}; the next wrote v{next}", key)
                 }
                 Why::Time => "it had ended when the next began".into(),
             };
@@ -371,12 +371,8 @@ impl<'a> Graph<'a> {
     }
 }
 
-fn twice(key: &Bytes, version: u64, records: [Option<&Record>; 2]) -> Violation {
-    let what = format!(
-        "key {}: version {version} was written twice{}",
-        key.escape_ascii(),
-        render::records(records.into_iter().flatten())
-    );
+fn twice(key: &Key, version: u64, records: [Option<&Record>; 2]) -> Violation {
+    let what = format!("key {}: version {version} was written twice{}", key, render::records(records.into_iter().flatten()));
     Violation { promise: "P2", checker: "serializable", what }
 }
 
@@ -385,13 +381,13 @@ fn is_eventual(action: &Action) -> bool {
 }
 
 /// The keys that a transaction writes.
-fn written(record: &Record) -> impl Iterator<Item = &Bytes> {
+fn written(record: &Record) -> impl Iterator<Item = &Key> {
     let items = if let Action::Transact { items, .. } = &record.action { &items[..] } else { &[] };
     items.iter().filter(|item| !matches!(item.action, ItemAction::Check | ItemAction::Read)).map(|item| &item.key)
 }
 
 /// The values that an operation puts.
-fn puts<'a>(record: &'a Record) -> Vec<(&'a Bytes, &'a Data)> {
+fn puts<'a>(record: &'a Record) -> Vec<(&'a Key, &'a Data)> {
     match &record.action {
         Action::Put { key, value, .. } => vec![(key, value)],
         Action::Transact { items, .. } => {
@@ -406,7 +402,7 @@ fn puts<'a>(record: &'a Record) -> Vec<(&'a Bytes, &'a Data)> {
 }
 
 /// The keys that an operation increments.
-fn increments(record: &Record) -> Vec<&Bytes> {
+fn increments(record: &Record) -> Vec<&Key> {
     match &record.action {
         Action::Increment { key, .. } => vec![key],
         Action::Transact { items, .. } => {
@@ -437,7 +433,7 @@ fn accesses(record: &Record) -> Vec<Access<'_>> {
         (Action::GetMany { keys }, Outcome::Values { items }) => keys
             .iter()
             .zip(items)
-            .map(|(key, item)| access(&key.0, item.version, false, State::Value(item.value.as_ref())))
+            .map(|(key, item)| access(key, item.version, false, State::Value(item.value.as_ref())))
             .collect(),
         (Action::Transact { items, .. }, Outcome::Transacted { results }) => {
             let mut all = Vec::with_capacity(items.len());
@@ -479,7 +475,7 @@ mod tests {
     use super::super::linear::tests::{data, key, op, unknown};
     use super::super::{Options, check_history};
     use super::*;
-    use ringseed::history::{Acknowledge, ItemResult, Key};
+    use ringseed::history::{Acknowledge, ItemResult};
 
     fn item(name: &str, action: ItemAction, condition: Condition) -> TransactionItem {
         TransactionItem { key: key(name), action, condition }
@@ -502,7 +498,7 @@ mod tests {
 
     /// A read of several: value and version of each.
     fn read(start: u64, end: u64, seen: &[(&str, &str, u64)]) -> Record {
-        let keys = seen.iter().map(|(name, _, _)| Key(key(name))).collect();
+        let keys = seen.iter().map(|(name, _, _)| key(name)).collect();
         let value = |text: &str| if text.is_empty() { None } else { Some(data(text)) };
         let items = seen.iter().map(|&(_, text, version)| ItemResult { version, number: None, value: value(text) }).collect();
         op(start, end, Action::GetMany { keys }, Outcome::Values { items })

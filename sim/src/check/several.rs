@@ -8,7 +8,7 @@
 
 use super::Violation;
 use super::calls::{Call, Calls, Change, Step, Table, When, call, violation, when, wrong_kind};
-use bytes::Bytes;
+use ringseed::base::Key;
 use ringseed::history::{
     Action, Condition, Data, Failure, FailureReason, ItemAction, ItemResult, Outcome, Record, TransactionItem,
 };
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// The answer does not fit the question.
-pub(super) fn add_record<'a>(keys: &mut BTreeMap<&'a Bytes, Calls<'a>>, record: &'a Record) -> Result<(), Violation> {
+pub(super) fn add_record<'a>(keys: &mut BTreeMap<&'a Key, Calls<'a>>, record: &'a Record) -> Result<(), Violation> {
     match (&record.action, &record.outcome) {
         (Action::Transact { items, .. }, Outcome::Rejected { .. } | Outcome::NotCommitted { .. }) => {
             for item in items {
@@ -40,7 +40,7 @@ pub(super) fn add_record<'a>(keys: &mut BTreeMap<&'a Bytes, Calls<'a>>, record: 
         }
         (Action::GetMany { keys: names }, Outcome::Values { items }) if names.len() == items.len() => {
             for (key, item) in names.iter().zip(items) {
-                let calls = keys.entry(&key.0).or_default();
+                let calls = keys.entry(key).or_default();
                 let value = item.value.as_ref().map(|value| calls.table.id(value));
                 calls.definite.push(call(record, Step::Read { value, version: item.version })?);
             }
@@ -54,7 +54,7 @@ pub(super) fn add_record<'a>(keys: &mut BTreeMap<&'a Bytes, Calls<'a>>, record: 
 }
 
 fn add_failure<'a>(
-    keys: &mut BTreeMap<&'a Bytes, Calls<'a>>,
+    keys: &mut BTreeMap<&'a Key, Calls<'a>>,
     record: &'a Record,
     items: &'a [TransactionItem],
     failure: &Failure,
@@ -71,7 +71,7 @@ fn add_failure<'a>(
 }
 
 fn add_item<'a>(
-    keys: &mut BTreeMap<&'a Bytes, Calls<'a>>,
+    keys: &mut BTreeMap<&'a Key, Calls<'a>>,
     record: &'a Record,
     item: &'a TransactionItem,
     result: &'a ItemResult,

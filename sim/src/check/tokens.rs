@@ -87,11 +87,11 @@ fn is_answer(outcome: &Outcome) -> bool {
 mod tests {
     use super::super::linear::tests::{data, key, op, rejected, unknown};
     use super::*;
-    use ringseed::history::{Condition, Failure, ItemAction, ItemResult, Key};
+    use ringseed::history::{Condition, Failure, ItemAction, ItemResult, Text};
 
     fn put(value: &str) -> Action {
         let item = TransactionItem { key: key("k"), action: ItemAction::Put(data(value)), condition: Condition::None };
-        Action::Transact { items: vec![item], token: Some(Key(key("t"))) }
+        Action::Transact { items: vec![item], token: Some(Text("t".into())) }
     }
 
     fn committed(version: u64) -> Outcome {

@@ -15,7 +15,7 @@
 
 use super::calls::{Call, Calls, Change, Id, Step, Table, Value, When, unwritten, violation};
 use super::{Initial, Options, Violation};
-use bytes::Bytes;
+use ringseed::base::Key;
 use ringseed::history::Data;
 
 /// The search goes one deeper for each unknown write that took effect. With more unknown writes than this it gets a stack to match.
@@ -35,7 +35,7 @@ fn with_stack<T: Send>(bytes: usize, work: impl FnOnce() -> T + Send) -> T {
 ///
 /// # Errors
 /// No order by versions explains what was seen.
-pub(super) fn check(key: &Bytes, calls: &Calls<'_>, options: &Options) -> Result<bool, Violation> {
+pub(super) fn check(key: &Key, calls: &Calls<'_>, options: &Options) -> Result<bool, Violation> {
     let mut order: Vec<&Call<'_>> = calls.definite.iter().collect();
     order.sort_by_key(|call| (call.version(), !call.is_write(), call.start));
     unique(key, &order)?;
@@ -57,22 +57,22 @@ pub(super) fn check(key: &Bytes, calls: &Calls<'_>, options: &Options) -> Result
 }
 
 /// No two writes have one version, and no write has version 0.
-fn unique(key: &Bytes, order: &[&Call<'_>]) -> Result<(), Violation> {
+fn unique(key: &Key, order: &[&Call<'_>]) -> Result<(), Violation> {
     let writes: Vec<&&Call<'_>> = order.iter().filter(|call| call.is_write()).collect();
     if let Some(pair) = writes.windows(2).find(|pair| pair[0].version() == pair[1].version()) {
-        let what = format!("key {}: two writes have the same version", key.escape_ascii());
+        let what = format!("key {}: two writes have the same version", key);
         return Err(violation("P1", &what, [pair[0].record, pair[1].record]));
     }
     match writes.first() {
         Some(first) if first.version() == Some(0) => {
-            Err(violation("P1", &format!("key {}: a write has version 0", key.escape_ascii()), [first.record]))
+            Err(violation("P1", &format!("key {}: a write has version 0", key), [first.record]))
         }
         _ => Ok(()),
     }
 }
 
 /// For each place in the order, the earliest end from there on: what takes effect before that place has begun by then.
-fn real_time(key: &Bytes, order: &[&Call<'_>]) -> Result<Vec<u64>, Violation> {
+fn real_time(key: &Key, order: &[&Call<'_>]) -> Result<Vec<u64>, Violation> {
     let mut limits = vec![u64::MAX; order.len()];
     let mut first: Option<&Call<'_>> = None;
     for (at, call) in order.iter().enumerate().rev() {
@@ -83,7 +83,7 @@ fn real_time(key: &Bytes, order: &[&Call<'_>]) -> Result<Vec<u64>, Violation> {
             } else {
                 format!("a stale read: version {low} was seen after version {high} had been")
             };
-            return Err(violation("P1", &format!("key {}: {what}", key.escape_ascii()), [later.record, call.record]));
+            return Err(violation("P1", &format!("key {}: {what}", key), [later.record, call.record]));
         }
         if first.is_none_or(|first| call.end < first.end) {
             first = Some(call);
@@ -250,7 +250,7 @@ impl<'c, 'a> Search<'c, 'a> {
         (fits && satisfies(&State { value, version: None }, need, &self.calls.table)).then_some(value)
     }
 
-    fn explain(&self, key: &Bytes) -> Violation {
+    fn explain(&self, key: &Key) -> Violation {
         let (at, state) = self.furthest.expect("a search that fails fails somewhere");
         let call = self.order[at];
         if let Step::Read { value, version } = call.step {
@@ -269,7 +269,7 @@ impl<'c, 'a> Search<'c, 'a> {
         };
         let what = format!(
             "key {}: the last of these operations cannot have found what was there: the item was {was} at version {}, and no unknown write explains the change",
-            key.escape_ascii(),
+            key,
             state.version.unwrap_or(0),
         );
         let unknown = self.calls.unknown.iter().filter(|write| write.start <= self.limits[at]).map(|write| write.record);

@@ -42,6 +42,7 @@ impl Plan {
         if plan.network.bandwidth_kib == 0 && widths.chance(200) {
             plan.network.bandwidth_kib = bandwidth_kib(&plan, &mut widths);
         }
+        plan.workload.tables = Dice::new(seed, "tables").chance(300);
         standing::slow_all_disks(&mut plan, &mut Dice::new(seed, "slow disks"));
         keep_the_promises_keepable(&mut plan, &mut dice);
         standing::draw(&mut plan, &mut Dice::new(seed, "standing"));
@@ -175,6 +176,7 @@ pub(super) fn workload(dice: &mut Dice) -> WorkloadPlan {
         all_permille: *dice.pick(&[0, 0, 50, 300]),
         wander_permille: *dice.pick(&[0, 20, 200]),
         edge_permille: 0,
+        tables: false,
         transactions: TransactionPlan::default(),
     }
 }

@@ -120,6 +120,9 @@ pub struct WorkloadPlan {
     /// the shortest and of the longest kind.
     #[serde(default)]
     pub edge_permille: u32,
+    /// Whether some keys are of another table, and some have sort keys.
+    #[serde(default)]
+    pub tables: bool,
     #[serde(default)]
     pub transactions: TransactionPlan,
 }

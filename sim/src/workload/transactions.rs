@@ -18,10 +18,9 @@ use crate::check;
 use crate::dice::Dice;
 use crate::plan::WorkloadPlan;
 use bytes::Bytes;
-use ringseed::base::Version;
 use ringseed::base::limits::TOKEN_SIZE_MAX;
+use ringseed::base::{Key, Version};
 use ringseed::msg::client::{Condition, RequestBody, ResponseBody};
-use ringseed::msg::codec::Blob;
 use ringseed::msg::transaction::{FailureReason, ItemResult, Transaction, TransactionAction, TransactionItem};
 
 /// What keys of lists begin with; see [`check::lists`].
@@ -38,8 +37,8 @@ pub(super) enum Intent {
     Interactive,
 }
 
-pub(super) fn list(number: u32) -> Bytes {
-    Bytes::from(format!("l{number}"))
+pub(super) fn list(number: u32) -> Key {
+    Key::from(format!("l{number}"))
 }
 
 /// A request on several keys.
@@ -69,7 +68,7 @@ pub(super) fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> R
         return get_many(keys);
     }
     if is(transactions.audit_permille) && transactions.accounts > 0 {
-        let accounts: Vec<Bytes> = (0..transactions.accounts).map(check::account).collect();
+        let accounts: Vec<Key> = (0..transactions.accounts).map(check::account).collect();
         return if client.dice.chance(250) { read_in_transaction(accounts) } else { get_many(accounts) };
     }
     let most = u64::from(transactions.items_max.max(2));
@@ -84,16 +83,16 @@ pub(super) fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> R
     several(plan, number, count, client)
 }
 
-fn get_many(keys: Vec<Bytes>) -> RequestBody {
-    RequestBody::GetMany(keys.into_iter().map(Blob).collect())
+fn get_many(keys: Vec<Key>) -> RequestBody {
+    RequestBody::GetMany(keys)
 }
 
-fn read_in_transaction(keys: Vec<Bytes>) -> RequestBody {
+fn read_in_transaction(keys: Vec<Key>) -> RequestBody {
     let items = keys.into_iter().map(|key| item(key, TransactionAction::Read, Condition::None)).collect();
     RequestBody::Transact(Transaction { items, token: None })
 }
 
-fn item(key: Bytes, action: TransactionAction, condition: Condition) -> TransactionItem {
+fn item(key: Key, action: TransactionAction, condition: Condition) -> TransactionItem {
     TransactionItem { key, action, condition }
 }
 
@@ -102,8 +101,8 @@ fn one_of(count: u32, plan: &WorkloadPlan, dice: &mut Dice) -> u32 {
 }
 
 /// Keys, each once.
-fn distinct(count: usize, mut draw: impl FnMut() -> Bytes) -> Vec<Bytes> {
-    let mut keys: Vec<Bytes> = Vec::with_capacity(count);
+fn distinct(count: usize, mut draw: impl FnMut() -> Key) -> Vec<Key> {
+    let mut keys: Vec<Key> = Vec::with_capacity(count);
     // With few keys there may not be so many.
     for _ in 0..count * 3 {
         let key = draw();
@@ -114,12 +113,12 @@ fn distinct(count: usize, mut draw: impl FnMut() -> Bytes) -> Vec<Bytes> {
     keys
 }
 
-fn registers(plan: &WorkloadPlan, count: usize, dice: &mut Dice) -> Vec<Bytes> {
+fn registers(plan: &WorkloadPlan, count: usize, dice: &mut Dice) -> Vec<Key> {
     distinct(count, || register(plan, one_of(plan.keys, plan, dice)))
 }
 
 /// Of every kind.
-fn keys(plan: &WorkloadPlan, count: usize, dice: &mut Dice) -> Vec<Bytes> {
+fn keys(plan: &WorkloadPlan, count: usize, dice: &mut Dice) -> Vec<Key> {
     let transactions = &plan.transactions;
     distinct(count, || match dice.below(6) {
         0 if plan.counters > 0 => counter(one_of(plan.counters, plan, dice)),
@@ -177,7 +176,7 @@ fn several(plan: &WorkloadPlan, number: usize, count: usize, client: &mut Client
     let items = keys.into_iter().map(|key| {
         let seen = client.seen.get(&key);
         let dice = &mut client.dice;
-        let is_counter = key.starts_with(b"c");
+        let is_counter = key.bytes().starts_with(b"c");
         let condition = if dice.chance(plan.compare_permille / 2) { draw_condition(dice, seen) } else { Condition::None };
         let action = match dice.below(10) {
             0 => TransactionAction::Check,
@@ -203,14 +202,14 @@ pub(super) fn follow_up(
     let intent = client.intent.take()?;
     let (RequestBody::GetMany(keys), ResponseBody::Values(items)) = (asked, answer) else { return None };
     let token = token(plan, number, client);
-    let seen: Vec<(Bytes, &ItemResult)> = keys.iter().map(|key| key.0.clone()).zip(items).collect();
+    let seen: Vec<(Key, &ItemResult)> = keys.iter().cloned().zip(items).collect();
     let items = match intent {
         Intent::Append => append(plan, number, client, &seen)?,
         Intent::Transfer(amount) => {
             let balance =
                 |item: &ItemResult| item.value.as_ref().map_or(Some(0), |value| core::str::from_utf8(value).ok()?.parse().ok());
             let change = [-amount, amount];
-            let put = |((key, seen), change): (&(Bytes, &ItemResult), i64)| {
+            let put = |((key, seen), change): (&(Key, &ItemResult), i64)| {
                 let value = Bytes::from((balance(seen)? + change).to_string());
                 Some(item(key.clone(), TransactionAction::Put(value), as_seen(seen)))
             };
@@ -218,7 +217,7 @@ pub(super) fn follow_up(
         }
         Intent::Interactive => {
             let id = client.next_id;
-            let change = |(key, seen): &(Bytes, &ItemResult)| {
+            let change = |(key, seen): &(Key, &ItemResult)| {
                 let action = match client.dice.below(10) {
                     0..=3 => TransactionAction::Check,
                     4 if seen.value.is_some() => TransactionAction::Delete,
@@ -237,12 +236,7 @@ fn as_seen(seen: &ItemResult) -> Condition {
     if seen.value.is_some() { Condition::Version(seen.version) } else { Condition::Absent }
 }
 
-fn append(
-    plan: &WorkloadPlan,
-    number: usize,
-    client: &mut Client,
-    seen: &[(Bytes, &ItemResult)],
-) -> Option<Vec<TransactionItem>> {
+fn append(plan: &WorkloadPlan, number: usize, client: &mut Client, seen: &[(Key, &ItemResult)]) -> Option<Vec<TransactionItem>> {
     let element = format!("{number}.{}", client.next_id);
     let mut items = Vec::new();
     for (key, seen) in seen {
@@ -269,7 +263,7 @@ pub(super) fn again(client: &mut Client, asked: &RequestBody, in_doubt: bool) ->
     }
     let mut again = transaction.clone();
     // Of registers and counters any part may be left out; of a transfer none.
-    let free = again.items.iter().all(|item| matches!(item.key.first(), Some(b'r' | b'c')));
+    let free = again.items.iter().all(|item| matches!(item.key.bytes().first(), Some(b'r' | b'c')));
     if free && again.items.len() > 1 && client.dice.chance(120) {
         again.items.pop();
     }
@@ -296,10 +290,10 @@ pub(super) fn remember(client: &mut Client, asked: &RequestBody) {
 }
 
 /// What an answer shows of the keys that were asked for.
-pub(super) fn seen(asked: &RequestBody, answer: &ResponseBody) -> Vec<(Bytes, Option<Bytes>, Version)> {
+pub(super) fn seen(asked: &RequestBody, answer: &ResponseBody) -> Vec<(Key, Option<Bytes>, Version)> {
     match (asked, answer) {
         (RequestBody::GetMany(keys), ResponseBody::Values(items)) => {
-            keys.iter().zip(items).map(|(key, item)| (key.0.clone(), item.value.clone(), item.version)).collect()
+            keys.iter().zip(items).map(|(key, item)| (key.clone(), item.value.clone(), item.version)).collect()
         }
         (RequestBody::Transact(transaction), ResponseBody::Transacted(results)) => {
             let left = |(item, result): (&TransactionItem, &ItemResult)| match &item.action {
@@ -321,8 +315,8 @@ pub(super) fn is_conflict(answer: &ResponseBody) -> bool {
 }
 
 /// Errands that read these keys together: all accounts at once, the rest by some.
-pub fn read_errands(keys: &[Bytes]) -> Vec<RequestBody> {
-    let (accounts, others): (Vec<Bytes>, Vec<Bytes>) = keys.iter().cloned().partition(|key| key.starts_with(b"b"));
+pub fn read_errands(keys: &[Key]) -> Vec<RequestBody> {
+    let (accounts, others): (Vec<Key>, Vec<Key>) = keys.iter().cloned().partition(|key| key.bytes().starts_with(b"b"));
     let mut errands: Vec<RequestBody> = others.chunks(20).map(|keys| get_many(keys.to_vec())).collect();
     if !accounts.is_empty() {
         errands.push(get_many(accounts.clone()));
@@ -338,9 +332,9 @@ pub fn partition_errands(partitions: &[u32], partitions_all: u32) -> Vec<Request
         RequestBody::Operation(operation) if operation.action.is_write() => Some(operation.key.clone()),
         _ => None,
     };
-    let keys: Vec<Bytes> = errands.iter().filter_map(key).collect();
+    let keys: Vec<Key> = errands.iter().filter_map(key).collect();
     for keys in keys.chunks(4).filter(|keys| keys.len() > 1) {
-        let put = |key: &Bytes| item(key.clone(), TransactionAction::Put(Bytes::from("together")), Condition::None);
+        let put = |key: &Key| item(key.clone(), TransactionAction::Put(Bytes::from("together")), Condition::None);
         errands.push(RequestBody::Transact(Transaction { items: keys.iter().map(put).collect(), token: None }));
         errands.push(get_many(keys.to_vec()));
     }

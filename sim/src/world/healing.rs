@@ -17,8 +17,7 @@ use crate::check::durability::Durability;
 use crate::counters::Kind;
 use crate::plan::{Ending, LossStyle};
 use crate::workload;
-use bytes::Bytes;
-use ringseed::base::{GroupId, NodeId, PartitionId, Time};
+use ringseed::base::{GroupId, Key, NodeId, PartitionId, Time};
 use ringseed::msg::client::{Consistency, Membership, RequestBody, Scan};
 use ringseed::node::ReplicaProbe;
 use std::collections::BTreeMap;
@@ -155,12 +154,14 @@ impl World {
         let all = self.plan.cluster.partitions;
         let mut errands = workload::partition_errands(partitions, all);
         let mut keys = self.workload.keys();
-        keys.retain(|key| partitions.contains(&workload::partition_of(key, all)));
+        keys.retain(|key| partitions.contains(&key.partition(all).0));
         errands.extend(workload::transactions::read_errands(&keys));
         errands.extend(keys.into_iter().map(workload::strong_read));
         if partitions.len() as u32 == all {
-            let scan = Scan { prefix: Bytes::new(), from: Bytes::new(), limit: 1000, consistency: Consistency::Strong };
-            errands.push(RequestBody::Scan(scan));
+            for prefix in [Key::default(), Key::new(5, b"", None)] {
+                let scan = Scan { prefix, from: Key::default(), limit: 1000, consistency: Consistency::Strong };
+                errands.push(RequestBody::Scan(scan));
+            }
         }
         errands
     }
@@ -268,7 +269,7 @@ impl World {
                     corruption::check_status(machine.id, &node.status(Time::ZERO))?;
                 }
                 node.visit_applied(group, &mut |key, version, checksum| {
-                    items.insert(Bytes::copy_from_slice(key), (version, checksum));
+                    items.insert(key.owned(), (version, checksum));
                 });
                 agreement.observe(machine.id, group, items)?;
             }

@@ -6,13 +6,12 @@
 //! which they began. A transfer whose outcome is unknown is done or not, so it changes no sum either.
 
 use super::Load;
+use crate::base::Key;
 use crate::base::limits::TRANSACTION_ITEMS_MAX;
 use crate::base::random::{Random, Rng, below};
 use crate::client::{Client, Error};
 use crate::msg::client::{Condition, RequestBody, ResponseBody};
-use crate::msg::codec::Blob;
 use crate::msg::transaction::{ItemResult, Transaction, TransactionItem};
-use bytes::Bytes;
 use std::sync::Mutex;
 
 /// With what each account begins.
@@ -90,7 +89,7 @@ fn balance(value: &[u8]) -> Option<i64> {
 }
 
 impl Load {
-    fn accounts(&self) -> Vec<Bytes> {
+    fn accounts(&self) -> Vec<Key> {
         (0..self.args.keys()).map(|account| self.key(account)).collect()
     }
 
@@ -107,7 +106,7 @@ impl Load {
             let items = accounts.into_iter().map(TransactionItem::read).collect();
             RequestBody::Transact(Transaction { items, token: None })
         } else {
-            RequestBody::GetMany(accounts.into_iter().map(Blob).collect())
+            RequestBody::GetMany(accounts)
         };
         match self.perform(client, process, body).await? {
             ResponseBody::Values(items) | ResponseBody::Transacted(items) => {
@@ -123,7 +122,7 @@ impl Load {
         let accounts = self.keys.distinct(random, self.args.txn_items);
         let gives: Vec<i64> = accounts[1..].iter().map(|_| 1 + below(random, AMOUNT_MAX) as i64).collect();
         let changes = [-gives.iter().sum::<i64>()].into_iter().chain(gives);
-        let mut changes: Vec<(Bytes, i64)> = accounts.iter().map(|account| self.key(*account)).zip(changes).collect();
+        let mut changes: Vec<(Key, i64)> = accounts.iter().map(|account| self.key(*account)).zip(changes).collect();
         // The home is the first item's: not always the one that pays.
         let turn = below(random, changes.len() as u64) as usize;
         changes.rotate_left(turn);
@@ -131,7 +130,7 @@ impl Load {
             let items = changes.into_iter().map(|(account, by)| TransactionItem::increment(account, by)).collect();
             return Ok(Transaction { items, token: None });
         }
-        let keys = changes.iter().map(|(account, _)| Blob(account.clone())).collect();
+        let keys = changes.iter().map(|(account, _)| account.clone()).collect();
         let ResponseBody::Values(seen) = self.perform(client, process, RequestBody::GetMany(keys)).await? else {
             return Err(Error::Protocol("an answer to something else".into()));
         };
@@ -153,7 +152,7 @@ mod tests {
     #[test]
     fn sums_are_judged() {
         let seen = |balances: &[&'static str]| -> Vec<ItemResult> {
-            let item = |text: &&'static str| ItemResult { version: Version(3), number: None, value: Some(Bytes::from(*text)) };
+            let item = |text: &&'static str| ItemResult { version: Version(3), number: None, value: Some((*text).into()) };
             balances.iter().map(item).collect()
         };
         assert_eq!(judge(&seen(&["1000", "1000"])), Ok(()));

@@ -18,15 +18,14 @@ mod workload;
 use super::connection;
 use super::exit::Failure;
 use super::operations::CommonArgs;
-use crate::base::Duration;
 use crate::base::limits::VALUE_SIZE_MAX;
 use crate::base::random::{self, Random};
+use crate::base::{Duration, Key};
 use crate::client::{Client, Error};
 use crate::history::{self, Outcome, Record};
 use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody};
 use crate::msg::transaction::{self, Transaction, TransactionItem};
 use bank::{ACCOUNTS_MAX, Audits};
-use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use recorder::Recorder;
@@ -286,7 +285,7 @@ impl Load {
         })
     }
 
-    fn key(&self, number: u64) -> Bytes {
+    fn key(&self, number: u64) -> Key {
         workload::key(&self.args.key_prefix, number)
     }
 
@@ -322,9 +321,7 @@ fn action(body: &RequestBody) -> history::Action {
     match body {
         RequestBody::Operation(operation) => operation.into(),
         RequestBody::Transact(transaction) => transaction.into(),
-        RequestBody::GetMany(keys) => {
-            history::Action::GetMany { keys: keys.iter().map(|key| history::Key(key.0.clone())).collect() }
-        }
+        RequestBody::GetMany(keys) => history::Action::GetMany { keys: keys.clone() },
         other => unreachable!("no load asks for {other:?}"),
     }
 }

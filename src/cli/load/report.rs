@@ -66,7 +66,7 @@ impl Report<'_> {
     fn log_per_put(&self) -> Option<(f64, f64)> {
         let servers = self.servers.filter(|_| self.tallies.puts.ok > 0)?;
         let per_put = servers.log_bytes as f64 / servers.nodes as f64 / self.tallies.puts.ok as f64;
-        let payload = super::workload::key(&self.args.key_prefix, 0).len() + self.args.value_size as usize + 100;
+        let payload = super::workload::key(&self.args.key_prefix, 0).size() + self.args.value_size as usize + 100;
         Some((per_put, per_put / payload as f64))
     }
 

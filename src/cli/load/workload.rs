@@ -1,5 +1,6 @@
 //! What a load asks for: which kind of operation next, on which key, with which value.
 
+use crate::base::Key;
 use crate::base::random::{Random, Rng, below};
 use bytes::Bytes;
 use clap::ValueEnum;
@@ -134,7 +135,7 @@ impl Zipf {
 }
 
 /// The key of a number.
-pub fn key(prefix: &str, number: u64) -> Bytes {
+pub fn key(prefix: &str, number: u64) -> Key {
     format!("{prefix}{number:08}").into()
 }
 

@@ -99,11 +99,8 @@ fn where_all_disks_are_full_puts_are_rejected_and_deletes_and_transactions_that_
     for n in 0..4 {
         assert!(matches!(cluster.delete(2, &format!("k{n}")), ResponseBody::Written { .. }), "k{n}");
     }
-    let item = |n| TransactionItem {
-        key: Bytes::from(format!("k{n}")),
-        action: TransactionAction::Delete,
-        condition: Condition::Present,
-    };
+    let item =
+        |n| TransactionItem { key: format!("k{n}").into(), action: TransactionAction::Delete, condition: Condition::Present };
     let transaction = Transaction { items: (4..8).map(item).collect(), token: None };
     let done = cluster.call(3, RequestBody::Transact(transaction));
     assert!(matches!(done, ResponseBody::Transacted(_)), "over several groups: {done:?}");

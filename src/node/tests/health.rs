@@ -1,7 +1,7 @@
 //! What a node says of how it does: each state begins, and ends.
 
 use super::*;
-use crate::base::GroupId;
+use crate::base::{GroupId, Key};
 use crate::msg::client::Membership as Standing;
 use crate::msg::peer::Refusal;
 use crate::node::health::{Health, NAMED_MAX};
@@ -121,12 +121,12 @@ fn rot_is_told_with_its_key_and_place_and_many_keys_are_not_all_looked_up() {
         }
         let told = std::mem::take(&mut cluster.rot);
         assert!(told.len() == 2 && told.iter().all(|rot| rot.place.offset == *place && rot.place.segment == SegmentId(1)));
-        let key = (n < NAMED_MAX).then(|| Bytes::from(format!("k{n:02}")));
+        let key = (n < NAMED_MAX).then(|| Key::from(format!("k{n:02}")));
         assert_eq!((told[0].key.clone(), told[1].key.clone()), (key, None), "{n}");
         assert!(told[0].group < GroupId(100) && told[0].why.contains("checksum"), "{told:?}");
     }
     // A page that holds one rotten value says so of that value.
-    let scan = Scan { prefix: Bytes::from("k03"), from: Bytes::new(), limit: 1, consistency: Consistency::Strong };
+    let scan = Scan { prefix: "k03".into(), from: Key::default(), limit: 1, consistency: Consistency::Strong };
     assert_eq!(cluster.call(1, RequestBody::Scan(scan)), ResponseBody::Rejected(Rejection::Corrupt));
     assert_eq!(cluster.rot[0].place.offset, places[3]);
 }

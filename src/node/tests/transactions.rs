@@ -1,14 +1,13 @@
 //! Transactions over whole nodes: what they do, what stands in their way, and what is left when nodes die at the worst moment.
 
 use super::*;
-use crate::base::GroupId;
 use crate::base::limits::{READ_BYTES_IN_PROGRESS_MAX, TOKEN_LIFETIME};
-use crate::msg::codec::Blob;
+use crate::base::{GroupId, Key};
 use crate::msg::peer::{Outcome, Task};
 use crate::msg::transaction::{Failure, FailureReason, ItemResult, Transaction, TransactionAction, TransactionItem};
 
 fn item(key: &str, action: TransactionAction, condition: Condition) -> TransactionItem {
-    TransactionItem { key: Bytes::from(key.to_string()), action, condition }
+    TransactionItem { key: key.to_string().into(), action, condition }
 }
 
 fn increment(key: &str, by: i64) -> TransactionItem {
@@ -24,7 +23,7 @@ fn with_token(items: Vec<TransactionItem>, token: &'static str) -> RequestBody {
 }
 
 fn get_many(keys: &[&str]) -> RequestBody {
-    RequestBody::GetMany(keys.iter().map(|key| Blob(Bytes::from(key.to_string()))).collect())
+    RequestBody::GetMany(keys.iter().map(|key| Key::from(key.to_string())).collect())
 }
 
 impl Cluster {
@@ -331,7 +330,12 @@ fn power_goes_after_a_commit(wal_sync_interval: Duration) -> (Option<Bytes>, Opt
         })
         .next()
         .expect("two such groups");
-    let key_of = |group| (0..).map(|n| format!("k{n}")).find(|key| placement.group_of(key.as_bytes()) == group).expect("some");
+    let key_of = |group| {
+        (0..)
+            .map(|n| format!("k{n}"))
+            .find(|key| placement.group_of(crate::base::hash::token(0, key.as_bytes())) == group)
+            .expect("some")
+    };
     let (home_key, party_key) = (key_of(home), key_of(party));
     let gateway = placement.replicas(home)[0].0;
     for key in [&home_key, &party_key] {

@@ -2,11 +2,10 @@
 
 use super::watch::Watch;
 use super::*;
-use crate::base::{ClusterId, DirectoryId, GroupId, Place, SegmentId};
+use crate::base::{ClusterId, DirectoryId, GroupId, Key, Place, SegmentId};
 use crate::msg::client::Membership as Standing;
 use crate::msg::peer::{DiskHealth, Refusal};
 use crate::node::health::PeerHealth;
-use bytes::Bytes;
 
 fn node(n: u16) -> NodeId {
     NodeId(n)
@@ -242,7 +241,7 @@ fn rot_is_told_by_key_segment_and_byte_and_once_however_often_it_is_read() {
     let place = Place { segment: SegmentId(3), offset: 4_711, length: 20 };
     let rot = |key: Option<&'static str>| Rot {
         group: GroupId(1),
-        key: key.map(Bytes::from),
+        key: key.map(Key::from),
         place,
         why: "the checksum is wrong".into(),
     };

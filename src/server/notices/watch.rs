@@ -329,7 +329,7 @@ impl Watch {
             if self.rotten.len() >= 4 * NAMED_MAX {
                 self.rotten.pop_first();
             }
-            self.rotten.insert((segment, offset), format!("the value of key \"{}\"", key.escape_ascii()));
+            self.rotten.insert((segment, offset), format!("the value of key \"{key}\""));
         }
         let what = self.rotten.get(&(segment, offset)).map_or("a value or an entry of the log", String::as_str);
         let name = || format!("reads of {what} at byte {offset} of segment {segment} that found it corrupt");
