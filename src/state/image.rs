@@ -127,7 +127,8 @@ impl<V> Part<V> {
 }
 
 impl State {
-    /// All parts behind `last`, in order; from the first if there is none. What is applied in between moves nothing that comes behind `last` before it.
+    /// All parts behind `last`, in order; from the first if there is none. What is applied in between moves nothing that comes
+    /// behind `last` before it.
     pub fn parts<'a>(&'a self, last: Option<&'a Part<ValuePlace>>) -> impl Iterator<Item = Part<ValuePlace>> + 'a {
         let items = starts(last, 0).into_iter().flat_map(move |within| {
             let from = match last {
@@ -190,14 +191,16 @@ impl State {
         }
     }
 
-    /// A checksum of all of it but for where values lie. Equal on all replicas that have applied the same index. Walks everything.
+    /// A checksum of all of it but for where values lie. Equal on all replicas that have applied the same index. Walks
+    /// everything.
     pub fn digest(&self) -> u64 {
         let stored = |value: ValuePlace| Stored { length: value.place.length, checksum: value.checksum };
         self.parts(None).fold(0, |digest, part| hash::checksum(digest, &codec::encode(&part.map(stored))))
     }
 }
 
-/// Whether parts of this rank come behind `last`: `None`: not; `Some(true)`: those behind `last` itself, which is of the same rank.
+/// Whether parts of this rank come behind `last`: `None`: not; `Some(true)`: those behind `last` itself, which is of the same
+/// rank.
 fn starts(last: Option<&Part<ValuePlace>>, rank: u8) -> Option<bool> {
     match last.map(Part::rank) {
         Some(reached) if reached > rank => None,

@@ -1,6 +1,7 @@
 //! The items of a partition: an ordered index from key to version and place.
 //!
-//! Left out for now: the delete floor that will let tombstones go: until then a deleted key keeps its version for ever, so that no version is used twice.
+//! Left out for now: the delete floor that will let tombstones go: until then a deleted key keeps its version for ever, so that
+//! no version is used twice.
 
 use crate::base::{Index, Key, Version};
 use crate::msg::log::ValuePlace;

@@ -13,18 +13,34 @@ use core::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// Who may wait for whom: the lesser rank for the greater, and for no other. The older transaction has the lesser rank; of two attempts at one transaction
-/// (they are of the same age) the later one, since the earlier one is over.
+/// Which transaction may wait for which: the lesser rank for the greater, and for no other. The older transaction has the lesser
+/// rank. Of two attempts at one transaction (they are of the same age) the later has it, since the earlier is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(Age, Reverse<Attempt>);
 
 impl Rank {
-    /// Greater than any other: everybody may wait for it.
+    /// Greater than any other: every transaction may wait for it.
     const LEAVING: Rank =
         Rank(Age { began_ms: u64::MAX, gateway: NodeId(u16::MAX), sequence: u64::MAX }, Reverse(Attempt::FIRST));
 
     pub fn new(age: Age, id: TransactionId) -> Rank {
         Rank(age, Reverse(id.attempt))
+    }
+}
+
+/// How a transaction wants a key, or has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Others may read it, too.
+    Shared,
+    /// For itself.
+    Exclusive,
+}
+
+impl LockMode {
+    /// The mode in which a transaction locks a key that it reads or checks, or one that it `writes`.
+    pub fn of(writes: bool) -> LockMode {
+        if writes { LockMode::Exclusive } else { LockMode::Shared }
     }
 }
 
@@ -46,12 +62,12 @@ impl Locks {
         self.0.is_empty()
     }
 
-    /// Whether anybody holds the key in a way that another cannot share.
-    pub fn conflict(&self, key: &Key, exclusive: bool) -> bool {
+    /// Whether a transaction holds the key in a way that another cannot share.
+    pub fn conflict(&self, key: &Key, wanted: LockMode) -> bool {
         match self.0.get(key) {
             None => false,
             Some(Lock::Exclusive(..)) => true,
-            Some(Lock::Shared(_)) => exclusive,
+            Some(Lock::Shared(_)) => wanted == LockMode::Exclusive,
         }
     }
 
@@ -76,23 +92,26 @@ impl Locks {
     }
 
     /// Takes a lock if it is free, or can be shared. `false`: it cannot be had, or `id` has it already.
-    pub fn try_take(&mut self, key: &Key, exclusive: bool, id: TransactionId, age: Age) -> bool {
+    pub fn try_take(&mut self, key: &Key, mode: LockMode, id: TransactionId, age: Age) -> bool {
         let rank = Rank::new(age, id);
         match self.0.entry(key.clone()) {
             Entry::Vacant(free) => {
-                free.insert(if exclusive { Lock::Exclusive(id, rank) } else { Lock::Shared(BTreeMap::from([(id, rank)])) });
+                free.insert(match mode {
+                    LockMode::Exclusive => Lock::Exclusive(id, rank),
+                    LockMode::Shared => Lock::Shared(BTreeMap::from([(id, rank)])),
+                });
                 true
             }
             Entry::Occupied(mut held) => match held.get_mut() {
-                Lock::Shared(holders) if !exclusive => holders.insert(id, rank).is_none(),
+                Lock::Shared(holders) if mode == LockMode::Shared => holders.insert(id, rank).is_none(),
                 _ => false,
             },
         }
     }
 
     /// Takes a lock that is free, or can be shared.
-    pub fn take(&mut self, key: &Key, exclusive: bool, id: TransactionId, age: Age) {
-        assert!(self.try_take(key, exclusive, id, age), "a lock is taken only when it is free");
+    pub fn take(&mut self, key: &Key, mode: LockMode, id: TransactionId, age: Age) {
+        assert!(self.try_take(key, mode, id, age), "a lock is taken only when it is free");
     }
 
     /// Gives back what `id` holds on the key.
@@ -110,7 +129,7 @@ impl Locks {
         }
     }
 
-    /// Who has the key for itself.
+    /// The transaction that has the key for itself.
     pub fn exclusive_holder(&self, key: &Key) -> Option<TransactionId> {
         match self.0.get(key) {
             Some(Lock::Exclusive(id, _)) => Some(*id),
@@ -118,18 +137,18 @@ impl Locks {
         }
     }
 
-    /// The first key at or after `from`, with this prefix, that somebody has for itself.
+    /// The first key at or after `from`, with this prefix, that a transaction has for itself.
     pub fn exclusive_in(&self, from: &Key, prefix: &Key) -> Option<(Key, TransactionId)> {
         let within = self.0.range(from.clone()..).take_while(|(key, _)| key.starts_with(prefix));
         within.filter_map(|(key, lock)| if let Lock::Exclusive(id, _) = lock { Some((key.clone(), *id)) } else { None }).next()
     }
 
-    /// Every lock: key, whether it is exclusive, holder.
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, bool, TransactionId)> {
+    /// Every lock: key, mode, holder.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, LockMode, TransactionId)> {
         self.0.iter().flat_map(|(key, lock)| {
-            let holders: Vec<(&Key, bool, TransactionId)> = match lock {
-                Lock::Exclusive(id, _) => vec![(key, true, *id)],
-                Lock::Shared(holders) => holders.keys().map(|id| (key, false, *id)).collect(),
+            let holders: Vec<(&Key, LockMode, TransactionId)> = match lock {
+                Lock::Exclusive(id, _) => vec![(key, LockMode::Exclusive, *id)],
+                Lock::Shared(holders) => holders.keys().map(|id| (key, LockMode::Shared, *id)).collect(),
             };
             holders
         })

@@ -26,7 +26,7 @@ mod tokens;
 
 pub use image::Part;
 pub use items::{Item, Items, Visit};
-pub use locks::{Locks, Rank};
+pub use locks::{LockMode, Locks, Rank};
 pub use prepared::{Outcomes, Prepared};
 pub use tokens::{TICK, Tokens};
 

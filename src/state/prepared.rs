@@ -1,6 +1,7 @@
-//! What the log says of transactions in which this group takes part: prepared, with their locks; resolved, as long as a late message may ask; over, by floors.
+//! What the log says of transactions in which this group takes part: prepared, with their locks; resolved, as long as a late
+//! message may ask; over, by floors.
 
-use super::locks::Locks;
+use super::{LockMode, Locks};
 use crate::base::limits::OPEN_NAMED_MAX;
 use crate::base::{GroupId, Key, Version};
 use crate::msg::log::ValuePlace;
@@ -19,9 +20,10 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The keys that it locks, and whether for itself.
-    pub fn keys(&self) -> impl Iterator<Item = (&Key, bool)> + Clone {
-        self.shared.iter().map(|key| (key, false)).chain(self.writes.iter().map(|write| (&write.key, true)))
+    /// The keys that it locks, and how.
+    pub fn keys(&self) -> impl Iterator<Item = (&Key, LockMode)> + Clone {
+        let shared = self.shared.iter().map(|key| (key, LockMode::Shared));
+        shared.chain(self.writes.iter().map(|write| (&write.key, LockMode::Exclusive)))
     }
 }
 
@@ -98,7 +100,7 @@ impl Outcomes {
     /// Takes its locks, and keeps it. `false`: it cannot have them, and nothing has changed.
     pub(super) fn hold(&mut self, id: TransactionId, prepared: Prepared) -> bool {
         let locks = &mut self.locks;
-        let held = prepared.keys().all(|(key, alone)| locks.try_take(key, alone, id, prepared.age));
+        let held = prepared.keys().all(|(key, mode)| locks.try_take(key, mode, id, prepared.age));
         if held {
             self.prepared.insert(id, prepared);
         } else {

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a leader waits from tick to tick.
 pub const TICK: Duration = Duration::from_secs(30);
-/// So many whole ticks a token lives.
+/// So many whole ticks a token is kept.
 const TICKS: u64 = TOKEN_LIFETIME.as_secs() / TICK.as_secs();
 /// What a token takes in memory beside its bytes and its answer's, about.
 const BYTES_EACH: usize = 256;

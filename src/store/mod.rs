@@ -45,11 +45,11 @@ use crate::msg::client::{Acknowledge, Action, Doubt, Operation, Rejection, Respo
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::peer::{Outcome, Task};
 use crate::msg::transaction::{Decision, Ending, Preparation, TransactionId, Vote};
-use crate::state::{Item, Locks, State};
+use crate::state::{Item, LockMode, Locks, State};
 use bytes::Bytes;
 use evaluate::Current;
 use participant::{Attended, Held, Preparing, Resolving};
-use queues::{Lines, Pins, Work};
+use queues::{Intent, Pins, Queues};
 use read::{Blocked, Gathering, Waiting};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -102,7 +102,8 @@ pub enum Out {
     WatchAll(Index),
     /// This node leads, and all of earlier terms is applied.
     Ready(Term),
-    /// What came of [`In::Hold`]. The node's own coordinator need not wait for the commit: its decision comes later in the same log.
+    /// What came of [`In::Hold`]. The node's own coordinator need not wait for the commit: its decision comes later in the same
+    /// log.
     Held(TransactionId, Vote),
     /// A decision could not be logged: this leader begins nothing any more. It never will be.
     NotDecided(TransactionId),
@@ -143,7 +144,8 @@ struct Leading {
     next: Index,
     /// The leadership is being handed over: nothing new is begun.
     paused: bool,
-    /// The first entry of the term. Until it is applied, the log holds entries of earlier terms that `head` knows nothing of: no write is evaluated.
+    /// The first entry of the term. Until it is applied, the log holds entries of earlier terms that `head` knows nothing of: no
+    /// write is evaluated.
     ready_at: Index,
     /// Writes that came before that.
     early: VecDeque<(Key, Parked)>,
@@ -158,12 +160,13 @@ struct Leading {
     /// The earliest deadline of `awaiting_all`, or an earlier time.
     awaiting_until: Time,
     /// Failed conditions, and the like, whose leadership is proven, by the entry they wait for.
-    depending: BTreeMap<(Index, u64), Verdict>,
+    depending: BTreeMap<(Index, u64), Conclusion>,
     locks: Locks,
-    lines: Lines,
+    queues: Queues,
     /// Waiters that are transactions.
     claims: BTreeMap<TransactionId, u64>,
-    /// What this group's coordinator has locked here. Volatile: if it is lost, so is the only one who could have decided.
+    /// What this group's coordinator has locked here. Volatile: if it is lost, so is the only coordinator that could have
+    /// decided.
     held: BTreeMap<TransactionId, Held>,
     /// Prepares in flight.
     preparing: BTreeMap<TransactionId, Preparing>,
@@ -190,7 +193,7 @@ struct Head {
 #[derive(Debug)]
 struct Pending {
     index: Index,
-    /// Who is told what once it is committed. A transaction's steps are answered where they are applied.
+    /// Which caller is told what once it is committed. A transaction's steps are answered where they are applied.
     reply: Option<(Origin, ResponseBody)>,
     acknowledge: Acknowledge,
     deadline: Time,
@@ -214,14 +217,14 @@ enum Confirming {
     },
     /// Nothing was written; what is told rests on the entry at `depends`.
     Check {
-        verdict: Verdict,
+        conclusion: Conclusion,
         depends: Index,
     },
 }
 
-/// What is told to whom when nothing was written.
+/// Which caller is told what when nothing was written.
 #[derive(Debug)]
-enum Verdict {
+enum Conclusion {
     Answer(Origin, Outcome),
     /// A vote for this group's own coordinator.
     Held(TransactionId, Vote),
@@ -259,7 +262,7 @@ impl Store {
                 && l.head.is_empty()
                 && l.awaiting_all.is_empty()
                 && l.depending.is_empty()
-                && l.lines.is_empty()
+                && l.queues.is_empty()
                 && l.locks.is_empty()
                 && l.held.is_empty()
         };
@@ -325,7 +328,7 @@ impl Store {
             }
             return;
         }
-        let write = if leading.lines.has(&key) || leading.locks.conflict(&key, true) {
+        let write = if leading.queues.has(&key) || leading.locks.conflict(&key, LockMode::Exclusive) {
             write
         } else {
             match self.evaluate(cx, &key, write, &Pins::new(), out) {
@@ -333,8 +336,8 @@ impl Store {
                 Some(write) => write,
             }
         };
-        let (deadline, keys) = (write.deadline, vec![(key.clone(), true)]);
-        self.stand_in_line(cx, Work::Write(key, write), keys, deadline, out);
+        let (deadline, keys) = (write.deadline, vec![(key.clone(), LockMode::Exclusive)]);
+        self.wait_in_queues(cx, Intent::Write(key, write), keys, deadline, out);
     }
 
     /// The item at the head of the log, and the entry in flight that made it so; `pins` are values that were read for this.
@@ -360,23 +363,25 @@ impl Store {
             evaluate::Verdict::NeedsValue => return Some(write),
             evaluate::Verdict::Write { value, number } => self.propose(cx, key, value, number, write, out),
             evaluate::Verdict::Answer(answer) => {
-                self.conclude(Verdict::Answer(write.origin, Outcome::Answer(answer)), depends, out);
+                self.conclude(Conclusion::Answer(write.origin, Outcome::Answer(answer)), depends, out);
             }
         }
         None
     }
 
     /// Tells that nothing was written, once it is certain that this node led and what that rests on is committed.
-    fn conclude(&mut self, verdict: Verdict, depends: Index, out: &mut Outbox<Out>) {
+    fn conclude(&mut self, conclusion: Conclusion, depends: Index, out: &mut Outbox<Out>) {
         let tag = self.tag();
-        self.confirming.insert(tag, Confirming::Check { verdict, depends });
+        self.confirming.insert(tag, Confirming::Check { conclusion, depends });
         out.push(Out::Confirm(tag));
     }
 
-    /// Whether there is room for another proposal of this size, in bytes of keys and values. `values`: it brings new values, and so needs lasting room.
+    /// Whether there is room for another proposal of this size, in bytes of keys and values. `values`: it brings new values, and
+    /// so needs lasting room.
     ///
-    /// While this node's disk is full, but a quorum has room, its leadership is about to move there: the caller is turned away, to be routed again. Where no quorum has room, deletes
-    /// may still have some of the reserve: else the state could not be left.
+    /// While this node's disk is full, but a quorum has room, its leadership is about to move there: the caller is turned away,
+    /// to be routed again. Where no quorum has room, deletes may still have some of the reserve: else the state could not be
+    /// left.
     fn room(&self, cx: &Context<'_>, size: usize, values: bool) -> Result<(), NoRoom> {
         let leading = self.leading.as_ref().expect("only a leader proposes");
         if cx.quorum_has_room {
@@ -508,11 +513,11 @@ impl Store {
     fn on_confirmed(&mut self, cx: &mut Context<'_>, tag: u64, out: &mut Outbox<Out>) {
         match self.confirming.remove(&tag) {
             Some(Confirming::Read { origin, task, deadline }) => self.read_unlocked(cx, origin, task, deadline, 0, out),
-            Some(Confirming::Check { verdict, depends }) => match &mut self.leading {
+            Some(Confirming::Check { conclusion, depends }) => match &mut self.leading {
                 Some(leading) if depends > self.state.applied() => {
-                    leading.depending.insert((depends, tag), verdict);
+                    leading.depending.insert((depends, tag), conclusion);
                 }
-                _ => verdict.tell(out),
+                _ => conclusion.tell(out),
             },
             None => {}
         }
@@ -533,17 +538,17 @@ impl Store {
             let doubt = ResponseBody::Unknown(Doubt::LeadershipLost);
             out.push(Out::Answer(origin, Outcome::Answer(doubt)));
         }
-        let verdicts = std::mem::take(&mut self.confirming).into_values().filter_map(|waiting| match waiting {
+        let conclusions = std::mem::take(&mut self.confirming).into_values().filter_map(|waiting| match waiting {
             Confirming::Read { origin, .. } => Some(origin),
-            Confirming::Check { verdict, .. } => verdict.origin(),
+            Confirming::Check { conclusion, .. } => conclusion.origin(),
         });
-        let lines = leading.lines.take_all().filter_map(|waiter| match waiter.work {
-            Work::Write(_, write) => Some(write.origin),
-            Work::Claim(claim) => claim.asker,
+        let queued = leading.queues.take_all().filter_map(|waiter| match waiter.intent {
+            Intent::Write(_, write) => Some(write.origin),
+            Intent::Claim(claim) => claim.asker,
         });
         let mut turned_away: Vec<Origin> =
-            leading.early.into_iter().map(|(_, write)| write.origin).chain(lines).chain(verdicts).collect();
-        turned_away.extend(leading.depending.into_values().filter_map(|verdict| verdict.origin()));
+            leading.early.into_iter().map(|(_, write)| write.origin).chain(queued).chain(conclusions).collect();
+        turned_away.extend(leading.depending.into_values().filter_map(|conclusion| conclusion.origin()));
         turned_away.extend(leading.preparing.into_values().filter_map(|preparing| preparing.asker));
         turned_away.extend(leading.resolving.into_values().filter_map(|resolving| resolving.asker));
         turned_away.extend(std::mem::take(&mut self.blocked).into_values().map(|blocked| blocked.origin));
@@ -556,7 +561,8 @@ impl Store {
 
     fn on_timer(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
         self.on_late_acknowledgements(cx.now, out);
-        while let Some((_, ticket)) = self.leading.as_ref().and_then(|l| l.lines.first_deadline()).filter(|(at, _)| *at <= cx.now)
+        while let Some((_, ticket)) =
+            self.leading.as_ref().and_then(|l| l.queues.first_deadline()).filter(|(at, _)| *at <= cx.now)
         {
             self.dismiss(cx, ticket, &Rejection::DeadlineExceeded, out);
         }
@@ -577,18 +583,18 @@ impl Store {
     }
 }
 
-impl Verdict {
+impl Conclusion {
     fn tell(self, out: &mut Outbox<Out>) {
         out.push(match self {
-            Verdict::Answer(origin, outcome) => Out::Answer(origin, outcome),
-            Verdict::Held(id, vote) => Out::Held(id, vote),
+            Conclusion::Answer(origin, outcome) => Out::Answer(origin, outcome),
+            Conclusion::Held(id, vote) => Out::Held(id, vote),
         });
     }
 
     fn origin(&self) -> Option<Origin> {
         match self {
-            Verdict::Answer(origin, _) => Some(*origin),
-            Verdict::Held(..) => None,
+            Conclusion::Answer(origin, _) => Some(*origin),
+            Conclusion::Held(..) => None,
         }
     }
 }
@@ -619,7 +625,7 @@ impl Actor for Store {
                     awaiting_until: Time::NEVER,
                     depending: BTreeMap::new(),
                     locks: Locks::default(),
-                    lines: Lines::default(),
+                    queues: Queues::default(),
                     claims: BTreeMap::new(),
                     held: BTreeMap::new(),
                     preparing: BTreeMap::new(),
@@ -648,10 +654,10 @@ impl Actor for Store {
     fn deadline(&self) -> Option<(Time, TimerKind)> {
         let leading = self.leading.as_ref()?;
         let lacking = (!leading.awaiting_all.is_empty()).then_some(leading.awaiting_until);
-        let line = leading.lines.first_deadline().map(|(at, _)| at);
+        let waiter = leading.queues.first_deadline().map(|(at, _)| at);
         let blocked = self.blocked_deadlines.first().map(|(at, _)| *at);
         let inquiry = self.inquiries.first().map(|(at, _)| *at);
-        let at = [lacking, line, blocked, inquiry].into_iter().flatten().min()?;
+        let at = [lacking, waiter, blocked, inquiry].into_iter().flatten().min()?;
         Some((at, TimerKind::Replica(self.group)))
     }
 
@@ -670,8 +676,8 @@ impl Actor for Store {
                     leading.head.values().all(|head| head.version.0 > self.state.applied().0),
                     "the head is ahead of what is applied"
                 );
-                assert!(leading.lines.len() <= PARKED_PER_GROUP_MAX, "waiters are bounded");
-                leading.lines.check();
+                assert!(leading.queues.len() <= PARKED_PER_GROUP_MAX, "waiters are bounded");
+                leading.queues.check();
                 leading.locks.check();
             }
             None => assert!(self.blocked.is_empty() && self.confirming.is_empty(), "only a leader keeps callers waiting"),

@@ -4,8 +4,8 @@
 //! # A participant
 //!
 //! ```text
-//! (nothing) --Prepare--> waiting in line -> in flight -> prepared --Resolve, or the home's answer--> resolved -> (nothing, behind the home's floor)
-//!                              \-> No                        \--too long without a word--> Inquire, again and again
+//! (nothing) --Prepare--> queued -> in flight -> prepared --Resolve, or the home's answer--> resolved -> (nothing, below the floor)
+//!                              \-> No               \--too long without a decision--> Inquire, again and again
 //! ```
 //!
 //! *Prepared* is an entry of the log: locks, and the writes with their values. It outlives any leader. Only the home's decision
@@ -57,7 +57,7 @@
 //! together, and no leader can decide the transaction any more ([`crate::txn`] says why that aborts it).
 
 use super::evaluate::{ItemVerdict, evaluate_item};
-use super::queues::{Claim, Pins, Waiter, Work};
+use super::queues::{Claim, Intent, Pins, Waiter};
 use super::{Head, NoRoom, Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{PREPARED_PER_GROUP_MAX, RESOLVED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
@@ -70,6 +70,7 @@ use crate::msg::transaction::{
     Age, Decision, Ending, Failure, FailureReason, ItemResult, PlacedResult, Preparation, TokenRecord, TransactionAction,
     TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes, Written,
 };
+use crate::state::LockMode;
 use bytes::Bytes;
 
 /// How long a prepared transaction goes without a decision before its home is asked, and between two questions.
@@ -81,7 +82,7 @@ const INQUIRE_SOON: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Held {
     age: Age,
-    keys: Vec<(Key, bool)>,
+    keys: Vec<(Key, LockMode)>,
     writes: Vec<Written<Blob>>,
     /// The places of `writes` in the transaction.
     places: Vec<u32>,
@@ -91,7 +92,7 @@ pub struct Held {
 #[derive(Debug)]
 pub struct Preparing {
     pub asker: Option<Origin>,
-    keys: Vec<(Key, bool)>,
+    keys: Vec<(Key, LockMode)>,
     vote: Vote,
     /// For the cache, in the order of the writes.
     values: Vec<Option<Bytes>>,
@@ -137,7 +138,8 @@ impl Store {
             return;
         };
         if prepared {
-            // Only the leader that evaluated it knows what to tell. A coordinator that has heard the vote does not listen any more.
+            // Only the leader that evaluated it knows what to tell. A coordinator that has heard the vote does not listen any
+            // more.
             let vote = leading.votes.get(&id).cloned().unwrap_or(Vote::No(Vec::new()));
             out.push(Out::Answer(origin, Outcome::Voted(vote)));
         } else if over {
@@ -145,7 +147,7 @@ impl Store {
         } else if let Some(preparing) = leading.preparing.get_mut(&id) {
             preparing.asker = Some(origin);
         } else if let Some(ticket) = leading.claims.get(&id) {
-            if let Some(Waiter { work: Work::Claim(claim), .. }) = leading.lines.get_mut(*ticket) {
+            if let Some(Waiter { intent: Intent::Claim(claim), .. }) = leading.queues.get_mut(*ticket) {
                 claim.asker = Some(origin);
             }
         } else {
@@ -162,10 +164,11 @@ impl Store {
         self.claim(cx, Claim { preparation, asker: None }, deadline, out);
     }
 
-    /// Evaluates a transaction's items now, lets it wait, or lets it die: it waits only if it is older than everybody who holds, or waits for, a key that it cannot have now
-    /// (wait-die; Rosenkrantz, Stearns and Lewis, "System level concurrency control for distributed database systems", 1978). So nobody waits for an older one, and no
-    /// circle of waiting can form. "Older" is by [`Rank`], a total order that holds nodes and attempts apart; the module says why an earlier attempt of its own, and a holder that is
-    /// leaving, may be waited for by anybody.
+    /// Evaluates a transaction's items now, lets it wait, or lets it die. It waits only if it is older than every transaction
+    /// that holds, or waits for, a key that it cannot have now (wait-die; Rosenkrantz, Stearns and Lewis, "System level
+    /// concurrency control for distributed database systems", 1978). So none waits for an older one, and no circle of waiting can
+    /// form. "Older" is by [`Rank`], a total order that holds nodes and attempts apart. The module says why every transaction may
+    /// wait for an earlier attempt of its own, and for a holder that is leaving.
     fn claim(&mut self, cx: &mut Context<'_>, claim: Claim, deadline: Time, out: &mut Outbox<Out>) {
         let Some(leading) = &self.leading else { return };
         let rank = claim.rank();
@@ -173,12 +176,12 @@ impl Store {
         let mut conflicts = Vec::new();
         for placed in &claim.preparation.items {
             let key = &placed.item.key;
-            if !leading.lines.has(key) && !leading.locks.conflict(key, placed.item.is_write()) {
+            if !leading.queues.has(key) && !leading.locks.conflict(key, LockMode::of(placed.item.is_write())) {
                 continue;
             }
             contended = true;
-            // In a line the mode does not matter: whoever is ahead may wait for any holder.
-            if leading.lines.has_older(key, rank) || leading.locks.held_by_older(key, rank) {
+            // In a queue the mode does not matter: a waiter ahead may wait for any holder.
+            if leading.queues.has_older(key, rank) || leading.locks.held_by_older(key, rank) {
                 conflicts.push(Failure { item: placed.place, reason: FailureReason::Conflict });
             }
         }
@@ -195,7 +198,7 @@ impl Store {
             }
         };
         let keys = claim.keys();
-        self.stand_in_line(cx, Work::Claim(Box::new(claim)), keys, deadline, out);
+        self.wait_in_queues(cx, Intent::Claim(Box::new(claim)), keys, deadline, out);
     }
 
     /// Evaluates all items in one step, at the head of the log, and takes their locks. Gives the claim back if it lacks a value.
@@ -246,7 +249,7 @@ impl Store {
             results.push(PlacedResult { place: placed.place, result });
         }
         if !failures.is_empty() {
-            self.conclude(claim.verdict(Vote::No(failures)), depends, out);
+            self.conclude(claim.conclusion(Vote::No(failures)), depends, out);
             return None;
         }
         let full =
@@ -291,8 +294,8 @@ impl Store {
         let Some(leading) = &mut self.leading else { return };
         let keys = claim.keys();
         let Claim { preparation: Preparation { id, age, floor, parties, open, .. }, asker } = claim;
-        for (key, exclusive) in &keys {
-            leading.locks.take(key, *exclusive, id, age);
+        for (key, mode) in &keys {
+            leading.locks.take(key, *mode, id, age);
         }
         if asker.is_none() {
             leading.held.insert(id, Held { age, keys, writes, places });
@@ -300,7 +303,7 @@ impl Store {
             return;
         }
         let values = writes.iter().map(|write| write.value.as_ref().map(|value| value.0.clone())).collect();
-        let shared = keys.iter().filter(|(_, exclusive)| !exclusive).map(|(key, _)| key.clone()).collect();
+        let shared = keys.iter().filter(|(_, mode)| *mode == LockMode::Shared).map(|(key, _)| key.clone()).collect();
         leading.preparing.insert(id, Preparing { asker, keys, vote, values, aborted: false });
         let fact = TransactionFact::Prepare { id, age, floor, parties, shared, writes: Writes(writes), open };
         self.append_step(fact, deadline, out);
@@ -311,13 +314,13 @@ impl Store {
         self.append(Fact::Transaction(Box::new(fact)), size, deadline, None, Acknowledge::Quorum, out);
     }
 
-    /// Frees keys at the head of the log, and lets the next in their lines go.
-    fn unlock(&mut self, cx: &mut Context<'_>, id: TransactionId, keys: &[(Key, bool)], out: &mut Outbox<Out>) {
+    /// Frees keys at the head of the log, and lets the next in their queues go.
+    fn unlock(&mut self, cx: &mut Context<'_>, id: TransactionId, keys: &[(Key, LockMode)], out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         for (key, _) in keys {
             leading.locks.release(key, id);
         }
-        let next = leading.lines.fronts(keys);
+        let next = leading.queues.fronts(keys);
         self.advance(cx, next, out);
     }
 
@@ -326,8 +329,8 @@ impl Store {
         let Some(leading) = &mut self.leading else { return };
         if let Some(held) = leading.held.remove(&id) {
             self.unlock(cx, id, &held.keys, out);
-        } else if let Some(waiter) = leading.claims.remove(&id).and_then(|ticket| leading.lines.leave(ticket)) {
-            let next = leading.lines.fronts(&waiter.keys);
+        } else if let Some(waiter) = leading.claims.remove(&id).and_then(|ticket| leading.queues.leave(ticket)) {
+            let next = leading.queues.fronts(&waiter.keys);
             self.advance(cx, next, out);
         }
     }
@@ -378,8 +381,8 @@ impl Store {
             return;
         }
         if let Some(preparing) = leading.preparing.get_mut(&id).filter(|_| !commit) {
-            // Its locks are in the log's future: they are freed as soon as they are there. (If it is committed, a later leader's prepare
-            // was: this one is not in the log, and nothing may be acknowledged here.)
+            // Its locks are in the log's future: they are freed as soon as they are there. (If it is committed, a later leader's
+            // prepare was: this one is not in the log, and nothing may be acknowledged here.)
             preparing.aborted = true;
             preparing.keys.iter().for_each(|(key, _)| leading.locks.leave(key, id));
         } else if let Some(ticket) = leading.claims.get(&id).copied().filter(|_| !commit) {
@@ -401,7 +404,8 @@ impl Store {
         self.state.outcomes().is_prepared(id) || self.leading.as_ref().is_some_and(coming)
     }
 
-    /// Logs the resolution of a transaction, once; whoever asked is told when it is applied, and whether there was anything to resolve.
+    /// Logs the resolution of a transaction, once. Its asker is told when it is applied, and whether there was anything to
+    /// resolve.
     fn resolve(&mut self, id: TransactionId, commit: bool, asker: Option<Origin>, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         if let Some(resolving) = leading.resolving.get_mut(&id) {
@@ -425,7 +429,7 @@ impl Store {
         }
     }
 
-    /// Asks the homes of those that have waited too long.
+    /// Asks the homes of the transactions that have waited too long.
     pub(super) fn inquire(&mut self, now: Time, out: &mut Outbox<Out>) {
         while let Some((_, id)) = self.inquiries.first().copied().filter(|(at, _)| *at <= now) {
             out.push(Out::Inquire(id));
@@ -470,10 +474,10 @@ impl Store {
     }
 
     /// The keys that a step which is about to be applied sets free, and whether they were locked alone.
-    pub(super) fn keys_resolved_by(&self, step: &TransactionFact<ValuePlace>) -> Vec<(Key, bool)> {
+    pub(super) fn keys_resolved_by(&self, step: &TransactionFact<ValuePlace>) -> Vec<(Key, LockMode)> {
         let TransactionFact::Resolve { id, .. } = step else { return Vec::new() };
         let prepared = self.state.outcomes().prepared().get(id);
-        prepared.map_or_else(Vec::new, |prepared| prepared.keys().map(|(key, alone)| (key.clone(), alone)).collect())
+        prepared.map_or_else(Vec::new, |prepared| prepared.keys().map(|(key, mode)| (key.clone(), mode)).collect())
     }
 
     /// A step is applied: does what is volatile of it, and what a leader has to. `resolved`: [`Store::keys_resolved_by`] it.
@@ -482,7 +486,7 @@ impl Store {
         cx: &mut Context<'_>,
         index: Index,
         step: &TransactionFact<ValuePlace>,
-        resolved: &[(Key, bool)],
+        resolved: &[(Key, LockMode)],
         out: &mut Outbox<Out>,
     ) {
         match step {
@@ -531,7 +535,7 @@ impl Store {
     }
 
     /// The resolution is committed: locks are free, readers go on, the home may be told.
-    fn on_resolved(&mut self, cx: &mut Context<'_>, id: TransactionId, keys: &[(Key, bool)], out: &mut Outbox<Out>) {
+    fn on_resolved(&mut self, cx: &mut Context<'_>, id: TransactionId, keys: &[(Key, LockMode)], out: &mut Outbox<Out>) {
         let coming = self.is_coming(id);
         let Some(leading) = &mut self.leading else { return };
         leading.votes.remove(&id);
@@ -546,7 +550,7 @@ impl Store {
             out.push(Out::Answer(origin, outcome));
         }
         self.unlock(cx, id, keys, out);
-        for (key, _) in keys.iter().filter(|(_, exclusive)| *exclusive) {
+        for (key, _) in keys.iter().filter(|(_, mode)| *mode == LockMode::Exclusive) {
             self.unblock(cx, key, out);
         }
     }
@@ -573,16 +577,16 @@ impl Store {
         let prepared = self.state.outcomes().prepared();
         assert!(self.attended.keys().eq(prepared.keys()), "what is prepared is attended to");
         let Some(leading) = self.leading.as_ref().filter(|leading| leading.ready_at <= self.state.applied()) else { return };
-        for (key, exclusive, id) in leading.locks.iter() {
-            let has = |keys: &[(Key, bool)]| keys.contains(&(key.clone(), exclusive));
-            let live = prepared.get(&id).is_some_and(|prepared| prepared.keys().any(|held| held == (key, exclusive)))
+        for (key, mode, id) in leading.locks.iter() {
+            let has = |keys: &[(Key, LockMode)]| keys.contains(&(key.clone(), mode));
+            let live = prepared.get(&id).is_some_and(|prepared| prepared.keys().any(|held| held == (key, mode)))
                 || leading.preparing.get(&id).is_some_and(|preparing| has(&preparing.keys))
                 || leading.held.get(&id).is_some_and(|held| has(&held.keys));
             assert!(live, "the lock of {id} on {} belongs to a live transaction", key);
         }
-        leading.lines.check_order(&leading.locks);
-        for (key, exclusive, id) in self.state.outcomes().locks().iter() {
-            let held = leading.locks.iter().any(|lock| lock == (key, exclusive, id));
+        leading.queues.check_order(&leading.locks);
+        for (key, mode, id) in self.state.outcomes().locks().iter() {
+            let held = leading.locks.iter().any(|lock| lock == (key, mode, id));
             assert!(held, "what is prepared of {} is locked under every leader", key);
         }
         assert!(leading.held.values().all(|held| held.age != Age::default() || held.keys.is_empty()), "what is held has an age");

@@ -6,7 +6,7 @@
 
 use super::evaluate::may_need_value;
 use super::read::Waiting;
-use super::{Out, Parked, Store, Verdict, reject};
+use super::{Conclusion, Out, Parked, Store, reject};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
 use crate::base::limits::PARKED_PER_GROUP_MAX;
@@ -15,12 +15,12 @@ use crate::msg::client::Rejection;
 use crate::msg::log::ValuePlace;
 use crate::msg::peer::Outcome;
 use crate::msg::transaction::{Preparation, Vote};
-use crate::state::{Locks, Rank};
+use crate::state::{LockMode, Locks, Rank};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Debug, Default)]
-pub struct Lines {
+pub struct Queues {
     waiters: BTreeMap<u64, Waiter>,
     by_key: BTreeMap<Key, VecDeque<u64>>,
     deadlines: BTreeSet<(Time, u64)>,
@@ -28,9 +28,9 @@ pub struct Lines {
 
 #[derive(Debug)]
 pub struct Waiter {
-    pub work: Work,
-    /// With whether it wants the key for itself.
-    pub keys: Vec<(Key, bool)>,
+    pub intent: Intent,
+    /// The keys that it wants, and how.
+    pub keys: Vec<(Key, LockMode)>,
     pub deadline: Time,
     /// Values that were read for it.
     pub pins: Pins,
@@ -40,11 +40,13 @@ pub struct Waiter {
     pub lent: Vec<Lent>,
 }
 
-/// Values by their place in the log. A place is written once, so that a pin is never stale. An empty value is never pinned: the cache answers it.
+/// Values by their place in the log. A place is written once, so that a pin is never stale. An empty value is never pinned: the
+/// cache answers it.
 pub type Pins = BTreeMap<Place, Bytes>;
 
+/// What a waiter waits to do.
 #[derive(Debug)]
-pub enum Work {
+pub enum Intent {
     Write(Key, Parked),
     Claim(Box<Claim>),
 }
@@ -58,9 +60,9 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Tells whoever asked, at once.
+    /// Tells the asker at once.
     pub fn vote(&self, vote: Vote, out: &mut Outbox<Out>) {
-        self.verdict(vote).tell(out);
+        self.conclusion(vote).tell(out);
     }
 
     /// It was certainly not begun: the next leader may.
@@ -71,10 +73,10 @@ impl Claim {
         });
     }
 
-    pub fn verdict(&self, vote: Vote) -> Verdict {
+    pub fn conclusion(&self, vote: Vote) -> Conclusion {
         match self.asker {
-            Some(origin) => Verdict::Answer(origin, Outcome::Voted(vote)),
-            None => Verdict::Held(self.preparation.id, vote),
+            Some(origin) => Conclusion::Answer(origin, Outcome::Voted(vote)),
+            None => Conclusion::Held(self.preparation.id, vote),
         }
     }
 
@@ -82,12 +84,12 @@ impl Claim {
         Rank::new(self.preparation.age, self.preparation.id)
     }
 
-    pub fn keys(&self) -> Vec<(Key, bool)> {
-        self.preparation.items.iter().map(|placed| (placed.item.key.clone(), placed.item.is_write())).collect()
+    pub fn keys(&self) -> Vec<(Key, LockMode)> {
+        self.preparation.items.iter().map(|placed| (placed.item.key.clone(), LockMode::of(placed.item.is_write()))).collect()
     }
 }
 
-impl Lines {
+impl Queues {
     pub fn len(&self) -> usize {
         self.waiters.len()
     }
@@ -96,18 +98,18 @@ impl Lines {
         self.waiters.is_empty()
     }
 
-    /// Whether anybody waits for the key.
+    /// Whether a waiter waits for the key.
     pub fn has(&self, key: &Key) -> bool {
         self.by_key.contains_key(key)
     }
 
     /// Whether any transaction that waits for the key is one that `rank` must not wait for.
     pub fn has_older(&self, key: &Key, rank: Rank) -> bool {
-        let older = |ticket: &u64| matches!(&self.waiters[ticket].work, Work::Claim(claim) if claim.rank() <= rank);
-        self.by_key.get(key).is_some_and(|line| line.iter().any(older))
+        let older = |ticket: &u64| matches!(&self.waiters[ticket].intent, Intent::Claim(claim) if claim.rank() <= rank);
+        self.by_key.get(key).is_some_and(|queue| queue.iter().any(older))
     }
 
-    /// Puts a waiter at the end of the line of each of its keys.
+    /// Puts a waiter at the end of the queue of each of its keys.
     pub fn enter(&mut self, ticket: u64, waiter: Waiter) {
         for (key, _) in &waiter.keys {
             self.by_key.entry(key.clone()).or_default().push_back(ticket);
@@ -116,7 +118,7 @@ impl Lines {
         self.waiters.insert(ticket, waiter);
     }
 
-    /// Puts a waiter that was at the front of all its lines back there.
+    /// Puts a waiter that was at the front of all its queues back there.
     pub fn enter_first(&mut self, ticket: u64, waiter: Waiter) {
         for (key, _) in &waiter.keys {
             self.by_key.entry(key.clone()).or_default().push_front(ticket);
@@ -133,20 +135,20 @@ impl Lines {
         self.waiters.get_mut(&ticket)
     }
 
-    /// Whether the waiter is at the front of all its lines.
+    /// Whether the waiter is at the front of all its queues.
     pub fn is_first(&self, ticket: u64) -> bool {
-        let first = |(key, _): &(Key, bool)| self.by_key.get(key).and_then(VecDeque::front) == Some(&ticket);
+        let first = |(key, _): &(Key, LockMode)| self.by_key.get(key).and_then(VecDeque::front) == Some(&ticket);
         self.waiters.get(&ticket).is_some_and(|waiter| waiter.keys.iter().all(first))
     }
 
-    /// Takes a waiter out of its lines.
+    /// Takes a waiter out of its queues.
     pub fn leave(&mut self, ticket: u64) -> Option<Waiter> {
         let waiter = self.waiters.remove(&ticket)?;
         self.deadlines.remove(&(waiter.deadline, ticket));
         for (key, _) in &waiter.keys {
-            if let Some(line) = self.by_key.get_mut(key) {
-                line.retain(|other| *other != ticket);
-                if line.is_empty() {
+            if let Some(queue) = self.by_key.get_mut(key) {
+                queue.retain(|other| *other != ticket);
+                if queue.is_empty() {
                     self.by_key.remove(key);
                 }
             }
@@ -154,33 +156,33 @@ impl Lines {
         Some(waiter)
     }
 
-    /// Who is at the front of each key's line.
-    pub fn fronts(&self, keys: &[(Key, bool)]) -> Vec<u64> {
+    /// The waiter at the front of each key's queue.
+    pub fn fronts(&self, keys: &[(Key, LockMode)]) -> Vec<u64> {
         keys.iter().filter_map(|(key, _)| self.by_key.get(key)?.front().copied()).collect()
     }
 
-    /// The earliest deadline, and whose.
+    /// The earliest deadline, and its waiter's ticket.
     pub fn first_deadline(&self) -> Option<(Time, u64)> {
         self.deadlines.first().copied()
     }
 
-    /// Everybody, out of all lines.
+    /// All waiters, out of all queues.
     pub fn take_all(&mut self) -> impl Iterator<Item = Waiter> + use<> {
         std::mem::take(self).waiters.into_values()
     }
 
-    /// Nobody waits for an older transaction, neither for a lock nor in a line.
+    /// No transaction waits for an older one, neither for a lock nor in a queue.
     pub fn check_order(&self, locks: &Locks) {
-        for (key, line) in &self.by_key {
+        for (key, queue) in &self.by_key {
             let mut youngest_ahead = None;
-            for ticket in line {
+            for ticket in queue {
                 let waiter = &self.waiters[ticket];
-                let Work::Claim(claim) = &waiter.work else { continue };
+                let Intent::Claim(claim) = &waiter.intent else { continue };
                 let rank = claim.rank();
-                // One that waits for a value may share a key with an older one: it does not wait for that one.
-                let waits = waiter.keys.iter().any(|(wanted, alone)| wanted == key && locks.conflict(key, *alone));
+                // A waiter that waits for a value may share a key with an older one: it does not wait for that transaction.
+                let waits = waiter.keys.iter().any(|(wanted, mode)| wanted == key && locks.conflict(key, *mode));
                 assert!(!(waits && locks.held_by_older(key, rank)), "a transaction waits for younger ones only");
-                assert!(youngest_ahead.is_none_or(|ahead| rank < ahead), "a line is ordered from young to old");
+                assert!(youngest_ahead.is_none_or(|ahead| rank < ahead), "a queue is ordered from young to old");
                 youngest_ahead = Some(rank);
             }
         }
@@ -189,51 +191,48 @@ impl Lines {
     pub fn check(&self) {
         assert_eq!(self.waiters.len(), self.deadlines.len(), "every waiter has a deadline");
         for (ticket, waiter) in &self.waiters {
-            let stands = |(key, _): &(Key, bool)| self.by_key.get(key).is_some_and(|line| line.contains(ticket));
-            assert!(waiter.keys.iter().all(stands), "a waiter stands in all its lines");
+            let stands = |(key, _): &(Key, LockMode)| self.by_key.get(key).is_some_and(|queue| queue.contains(ticket));
+            assert!(waiter.keys.iter().all(stands), "a waiter stands in all its queues");
         }
-        assert!(
-            self.by_key.values().flatten().all(|ticket| self.waiters.contains_key(ticket)),
-            "nobody stands in a line who is gone"
-        );
+        assert!(self.by_key.values().flatten().all(|ticket| self.waiters.contains_key(ticket)), "only waiters stand in queues");
     }
 }
 
 impl Store {
-    /// Puts work in the lines of its keys, and evaluates it if its turn has come; turns it away if too many wait.
-    pub(super) fn stand_in_line(
+    /// Puts a waiter in the queues of its keys, and evaluates it if its turn has come; turns it away if too many wait.
+    pub(super) fn wait_in_queues(
         &mut self,
         cx: &mut Context<'_>,
-        work: Work,
-        keys: Vec<(Key, bool)>,
+        intent: Intent,
+        keys: Vec<(Key, LockMode)>,
         deadline: Time,
         out: &mut Outbox<Out>,
     ) {
         let ticket = self.tag();
         let Some(leading) = &mut self.leading else { return };
-        if leading.lines.len() >= PARKED_PER_GROUP_MAX {
-            turn_away(work, &Rejection::Overloaded, out);
+        if leading.queues.len() >= PARKED_PER_GROUP_MAX {
+            turn_away(intent, &Rejection::Overloaded, out);
             return;
         }
-        if let Work::Claim(claim) = &work {
+        if let Intent::Claim(claim) = &intent {
             leading.claims.insert(claim.preparation.id, ticket);
         }
-        leading.lines.enter(ticket, Waiter { work, keys, deadline, pins: Pins::new(), reading: 0, lent: Vec::new() });
+        leading.queues.enter(ticket, Waiter { intent, keys, deadline, pins: Pins::new(), reading: 0, lent: Vec::new() });
         self.advance(cx, vec![ticket], out);
     }
 
-    /// Evaluates those of the waiters, and of whom they stood before, whose turn has come.
+    /// Evaluates the waiters whose turn has come, and those that stood behind them.
     pub(super) fn advance(&mut self, cx: &mut Context<'_>, tickets: Vec<u64>, out: &mut Outbox<Out>) {
         let mut tickets = VecDeque::from(tickets);
         while let Some(ticket) = tickets.pop_front() {
             let Some(leading) = &mut self.leading else { return };
             let free = |waiter: &Waiter| {
-                waiter.reading == 0 && waiter.keys.iter().all(|(key, alone)| !leading.locks.conflict(key, *alone))
+                waiter.reading == 0 && waiter.keys.iter().all(|(key, mode)| !leading.locks.conflict(key, *mode))
             };
-            if !leading.lines.is_first(ticket) || !leading.lines.get(ticket).is_some_and(free) {
+            if !leading.queues.is_first(ticket) || !leading.queues.get(ticket).is_some_and(free) {
                 continue;
             }
-            let Some(waiter) = leading.lines.leave(ticket) else { continue };
+            let Some(waiter) = leading.queues.leave(ticket) else { continue };
             let keys = waiter.keys.clone();
             if let Some(waiter) = self.attempt(cx, waiter, out)
                 && self.fetch(cx, ticket, waiter, out)
@@ -241,34 +240,35 @@ impl Store {
                 continue;
             }
             let Some(leading) = &self.leading else { return };
-            tickets.extend(leading.lines.fronts(&keys));
+            tickets.extend(leading.queues.fronts(&keys));
         }
     }
 
     /// Evaluates a waiter whose turn has come; gives it back if it lacks a value.
     fn attempt(&mut self, cx: &mut Context<'_>, waiter: Waiter, out: &mut Outbox<Out>) -> Option<Waiter> {
-        let Waiter { work, keys, deadline, pins, lent, .. } = waiter;
-        let again = match work {
-            work @ Work::Write(..) if deadline <= cx.now => {
-                turn_away(work, &Rejection::DeadlineExceeded, out);
+        let Waiter { intent, keys, deadline, pins, lent, .. } = waiter;
+        let again = match intent {
+            intent @ Intent::Write(..) if deadline <= cx.now => {
+                turn_away(intent, &Rejection::DeadlineExceeded, out);
                 None
             }
-            Work::Write(key, write) => self.evaluate(cx, &key, write, &pins, out).map(|write| Work::Write(key, write)),
-            Work::Claim(claim) => {
+            Intent::Write(key, write) => self.evaluate(cx, &key, write, &pins, out).map(|write| Intent::Write(key, write)),
+            Intent::Claim(claim) => {
                 if let Some(leading) = &mut self.leading {
                     leading.claims.remove(&claim.preparation.id);
                 }
-                self.evaluate_claim(cx, *claim, deadline, &pins, out).map(|claim| Work::Claim(Box::new(claim)))
+                self.evaluate_claim(cx, *claim, deadline, &pins, out).map(|claim| Intent::Claim(Box::new(claim)))
             }
         };
-        again.map(|work| Waiter { work, keys, deadline, pins, reading: 0, lent })
+        again.map(|intent| Waiter { intent, keys, deadline, pins, reading: 0, lent })
     }
 
-    /// Puts a waiter that lacks values back to the front of its lines, and asks for them. `false`: too many bytes are being read, and it was turned away.
+    /// Puts a waiter that lacks values back to the front of its queues, and asks for them. `false`: too many bytes are being
+    /// read, and it was turned away.
     fn fetch(&mut self, cx: &Context<'_>, ticket: u64, mut waiter: Waiter, out: &mut Outbox<Out>) -> bool {
-        let wanted: Vec<&Key> = match &waiter.work {
-            Work::Write(key, _) => vec![key],
-            Work::Claim(claim) => {
+        let wanted: Vec<&Key> = match &waiter.intent {
+            Intent::Write(key, _) => vec![key],
+            Intent::Claim(claim) => {
                 let items = claim.preparation.items.iter().map(|placed| &placed.item);
                 items.filter(|item| may_need_value(item)).map(|item| &item.key).collect()
             }
@@ -280,7 +280,7 @@ impl Store {
             .collect();
         assert!(!places.is_empty(), "only what has a value on the disk lacks one");
         let Some(lent) = cx.cache.lend(places.iter().map(|value| value.place.length as usize).sum()) else {
-            turn_away(waiter.work, &Rejection::Overloaded, out);
+            turn_away(waiter.intent, &Rejection::Overloaded, out);
             return false;
         };
         waiter.lent.push(lent);
@@ -291,10 +291,10 @@ impl Store {
             out.push(Out::ReadValue(tag, place));
         }
         if let Some(leading) = &mut self.leading {
-            if let Work::Claim(claim) = &waiter.work {
+            if let Intent::Claim(claim) = &waiter.intent {
                 leading.claims.insert(claim.preparation.id, ticket);
             }
-            leading.lines.enter_first(ticket, waiter);
+            leading.queues.enter_first(ticket, waiter);
         }
         true
     }
@@ -309,7 +309,7 @@ impl Store {
         out: &mut Outbox<Out>,
     ) {
         let Some(leading) = &mut self.leading else { return };
-        let Some(waiter) = leading.lines.get_mut(ticket) else { return };
+        let Some(waiter) = leading.queues.get_mut(ticket) else { return };
         match value {
             Ok(value) => {
                 waiter.pins.insert(place, value);
@@ -325,20 +325,20 @@ impl Store {
     /// Sends a waiter away.
     pub(super) fn dismiss(&mut self, cx: &mut Context<'_>, ticket: u64, why: &Rejection, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
-        let Some(waiter) = leading.lines.leave(ticket) else { return };
-        if let Work::Claim(claim) = &waiter.work {
+        let Some(waiter) = leading.queues.leave(ticket) else { return };
+        if let Intent::Claim(claim) = &waiter.intent {
             leading.claims.remove(&claim.preparation.id);
         }
-        let behind = leading.lines.fronts(&waiter.keys);
-        turn_away(waiter.work, why, out);
+        let behind = leading.queues.fronts(&waiter.keys);
+        turn_away(waiter.intent, why, out);
         self.advance(cx, behind, out);
     }
 }
 
-/// Tells who waited that nothing was done.
-fn turn_away(work: Work, why: &Rejection, out: &mut Outbox<Out>) {
-    match work {
-        Work::Write(_, write) => reject(write.origin, why.clone(), out),
-        Work::Claim(claim) => claim.vote(Vote::Rejected(why.clone()), out),
+/// Tells the waiter's caller that nothing was done.
+fn turn_away(intent: Intent, why: &Rejection, out: &mut Outbox<Out>) {
+    match intent {
+        Intent::Write(_, write) => reject(write.origin, why.clone(), out),
+        Intent::Claim(claim) => claim.vote(Vote::Rejected(why.clone()), out),
     }
 }

@@ -84,7 +84,8 @@ struct Walk {
     at_lock: bool,
 }
 
-/// How often a read of several items waits for one of them, before it is told to lock them: of many keys in demand one is always being written.
+/// How often a read of several items waits for one of them, before it is told to lock them: of many keys in demand one is always
+/// being written.
 const WAITS_MAX: u32 = 8;
 /// A partition gives at most this share of a page's bytes: pages are merged from many.
 const PART_BYTES_MAX: usize = SCAN_BYTES_MAX / 8;
@@ -111,7 +112,8 @@ impl Store {
         }
     }
 
-    /// Answers from what is applied as soon as no prepared transaction is about to write it: it may have been committed already, and its client told.
+    /// Answers from what is applied as soon as no prepared transaction is about to write it: it may have been committed already,
+    /// and its client told.
     pub(super) fn read_unlocked(
         &mut self,
         cx: &mut Context<'_>,
@@ -127,7 +129,8 @@ impl Store {
         };
         if let Task::Scan(scan) | Task::List(scan) = &task {
             let walk = self.walk(scan, Some(&key));
-            // It ends before what is about to be written, rather than wait for it for ever: of a large range some part is always being written.
+            // It ends before what is about to be written, rather than wait for it for ever: of a large range some part is always
+            // being written.
             if !walk.at_lock || (waits > 0 && !walk.found.is_empty()) {
                 self.show(cx, origin, &task, walk, out);
                 return;
@@ -160,7 +163,7 @@ impl Store {
         }
     }
 
-    /// The key is not locked any more: whoever waits for it reads, or waits for another.
+    /// The key is not locked any more: every read that waits for it goes on, or waits for another.
     pub(super) fn unblock(&mut self, cx: &mut Context<'_>, key: &Key, out: &mut Outbox<Out>) {
         let tickets: Vec<u64> =
             self.blocked.range((key.clone(), 0)..=(key.clone(), u64::MAX)).map(|((_, ticket), _)| *ticket).collect();
@@ -182,7 +185,8 @@ impl Store {
         }
     }
 
-    /// Answers with the items, if all are as they were seen and, where they are to be `free`, no prepared transaction is about to write one.
+    /// Answers with the items, if all are as they were seen and, where they are to be `free`, no prepared transaction is about to
+    /// write one.
     fn read_seen(&mut self, cx: &mut Context<'_>, origin: Origin, seen: &[Seen], free: bool, out: &mut Outbox<Out>) {
         let unchanged = |seen: &Seen| {
             let version = self.state.items().get(&seen.key).map_or(Version::ZERO, |item| item.version);
@@ -247,7 +251,7 @@ impl Store {
         }
     }
 
-    /// Whose value lies at this place. Walks the whole index: for what is rare.
+    /// The key whose value lies at this place. Walks the whole index: for what is rare.
     pub fn key_at(&self, place: Place) -> Option<Key> {
         let lies_there = |item: &Item| item.value.is_some_and(|value| value.place == place);
         self.state.items().range(Bound::Unbounded).find(|(_, item)| lies_there(item)).map(|(key, _)| key.owned())
@@ -273,7 +277,8 @@ impl Store {
         out.push(Out::ReadValue(tag, place));
     }
 
-    /// The items that are present, in order of keys from the start of the scan on: as many as may be looked at, shown, and as many bytes; none from `lock` on.
+    /// The items that are present, in order of keys from the start of the scan on: as many as may be looked at, shown, and as
+    /// many bytes; none from `lock` on.
     fn walk(&self, scan: &Scan, lock: Option<&Key>) -> Walk {
         let mut walk = Walk { found: Vec::new(), next: None, at_lock: false };
         let mut size = 0;
@@ -410,7 +415,8 @@ mod tests {
         };
         apply(&mut store, step(prepare));
         let keys = |keys: &[&'static str]| Some(keys.iter().map(|key| Key::from(*key)).collect::<Vec<Key>>());
-        // What is about to be written lies in the range, but behind what the page shows, or before its start, or has another prefix.
+        // What is about to be written lies in the range, but behind what the page shows, or before its start, or has another
+        // prefix.
         assert_eq!(listed(&mut store, "", "", 3), keys(&["k1", "k2", "k3"]));
         assert_eq!(listed(&mut store, "k", "k6", 2), keys(&["k6", "k7"]));
         assert_eq!(listed(&mut store, "k6", "", 9), keys(&["k6"]));
