@@ -3,8 +3,8 @@
 //!
 //! # The format
 //!
-//! JSON lines (UTF-8, one JSON object a line, no header): one line per operation, written when its outcome is known, so in order of
-//! `end`, not of `start`. Fields:
+//! JSON lines (UTF-8, one JSON object a line, no header): one line per operation, written when its outcome is known, so in order
+//! of `end`, not of `start`. Fields:
 //!
 //! | field | what it holds |
 //! |---|---|
@@ -23,41 +23,47 @@
 //! **Actions.**
 //!
 //! - `{"get": {"key": K}}`. With `"eventual": true` it is a read that may show a past state; without, it is linearizable.
-//! - `{"put": {"key": K, "value": V}}`, `{"delete": {"key": K}}`: with `"if": C` only when the condition holds. C is `{"value": V}`
-//!   (the item is there with this value), `{"version": N}` (the item is there with this version), `"absent"` or `"present"`.
+//! - `{"put": {"key": K, "value": V}}`, `{"delete": {"key": K}}`: with `"if": C` only when the condition holds. C is
+//!   `{"value": V}` (the item is there with this value), `{"version": N}` (the item is there with this version), `"absent"` or
+//!   `"present"`.
 //! - `{"increment": {"key": K, "by": N}}`: the item's value, a decimal number of 64 bits, grows by N; an absent item counts as 0.
-//! - `{"scan": {"prefix": K, "from": K, "limit": N}}`: one page of the items whose keys begin with `prefix` and are not below `from`. With
-//!   `"eventual": true` as for a get.
+//! - `{"scan": {"prefix": K, "from": K, "limit": N}}`: one page of the items whose keys begin with `prefix` and are not below
+//!   `from`. With `"eventual": true` as for a get.
 //! - `{"get_many": {"keys": [K, ...]}}`: several items as they are at one instant.
-//! - `{"transact": {"items": [{"key": K, "action": A, "if": C}, ...], "token": T}}`: all of it at one instant, or none; no key twice. A is `"check"`
-//!   (nothing but the condition), `"read"`, `{"put": V}`, `"delete"` or `{"increment": N}`; `if` as above, and may be missing. `token` may be missing; requests
-//!   with one token have one answer and take effect once.
-//! - A write may have `"acknowledge": "all"`: it is answered only once every replica has it. It changes nothing of what is correct.
+//! - `{"transact": {"items": [{"key": K, "action": A, "if": C}, ...], "token": T}}`: all of it at one instant, or none; no key
+//!   twice. A is `"check"` (nothing but the condition), `"read"`, `{"put": V}`, `"delete"` or `{"increment": N}`; `if` as above,
+//!   and may be missing. `token` may be missing; requests with one token have one answer and take effect once.
+//! - A write may have `"acknowledge": "all"`: it is answered only once every replica has it. It changes nothing of what is
+//!   correct.
 //!
 //! **Outcomes.** All but the last three say that the operation was done:
 //!
-//! - `{"value": {"value": V or null, "version": N}}`: what a get saw. `null`: the item is absent, and the version is that of the delete
-//!   that removed it, or 0 if it was never written.
+//! - `{"value": {"value": V or null, "version": N}}`: what a get saw. `null`: the item is absent, and the version is that of the
+//!   delete that removed it, or 0 if it was never written.
 //! - `{"written": {"version": N}}`: a write took effect; an increment also has `"number"`, the sum.
 //! - `{"condition_failed": {"version": N, "present": B}}`: a conditional write took no effect, because the item was in this state
 //!   (version as for a get).
-//! - `{"scanned": {"items": [{"key": K, "value": V, "version": N}, ...], "next": K or null, "read_at": [[G, I], ...]}}`: the items of the
-//!   page in key order; where the next page begins (`null`: there is none); for each group G the index I at which its part was read.
-//! - `{"values": {"items": [{"version": N, "value": V}, ...]}}`: what a get of several saw, in the order of its keys; without `value` the item was absent.
-//! - `{"transacted": {"results": [{"version": N, "number": N, "value": V}, ...]}}`: a transaction took effect; in the order of its items the version
-//!   of each write, or of the item as it was checked or read; `number` is an increment's sum, `value` what a read saw (missing: absent).
-//! - `{"not_committed": {"failures": [{"item": I, "reason": R}, ...]}}`: a transaction took no effect, because of these of its items (from 0). R is
-//!   `{"condition": {"version": N, "present": B}}` (the item was in this state, at some instant between start and end), `"conflict"` or `"not_a_number"`.
+//! - `{"scanned": {"items": [{"key": K, "value": V, "version": N}, ...], "next": K or null, "read_at": [[G, I], ...]}}`: the
+//!   items of the page in key order; where the next page begins (`null`: there is none); for each group G the index I at which
+//!   its part was read.
+//! - `{"values": {"items": [{"version": N, "value": V}, ...]}}`: what a get of several saw, in the order of its keys; without
+//!   `value` the item was absent.
+//! - `{"transacted": {"results": [{"version": N, "number": N, "value": V}, ...]}}`: a transaction took effect; in the order of
+//!   its items the version of each write, or of the item as it was checked or read; `number` is an increment's sum, `value` what
+//!   a read saw (missing: absent).
+//! - `{"not_committed": {"failures": [{"item": I, "reason": R}, ...]}}`: a transaction took no effect, because of these of its
+//!   items (from 0). R is `{"condition": {"version": N, "present": B}}` (the item was in this state, at some instant between
+//!   start and end), `"conflict"` or `"not_a_number"`.
 //! - `{"rejected": {"reason": text}}`: it certainly took no effect, and never will.
-//! - `{"unknown": {"reason": text}}`: a write that may have taken effect at any time after `start`, even after `end`, or never. A read
-//!   with this outcome says nothing.
+//! - `{"unknown": {"reason": text}}`: a write that may have taken effect at any time after `start`, even after `end`, or never. A
+//!   read with this outcome says nothing.
 //!
-//! **Versions and groups.** A version is the index, in the log of the key's consensus group, of the entry that wrote (or deleted) the item; several
-//! keys written by one transaction may share it. So no key has a version twice, and the versions of a key grow in the order in
-//! which writes take effect. The group of a key, in a cluster of P partitions (a power of two): hash the partition key by XXH3
-//! (64 bits; the seed is the table's number, 0 for a plain key); the highest log2 P bits are the partition; the group is the
-//! partition plus 1. The part of a scan that was read in group G at index I shows, of the page's range, every write of the group
-//! with a version up to I and none above.
+//! **Versions and groups.** A version is the index, in the log of the key's consensus group, of the entry that wrote (or deleted)
+//! the item; several keys written by one transaction may share it. So no key has a version twice, and the versions of a key grow
+//! in the order in which writes take effect. The group of a key, in a cluster of P partitions (a power of two): hash the
+//! partition key by XXH3 (64 bits; the seed is the table's number, 0 for a plain key); the highest log2 P bits are the partition;
+//! the group is the partition plus 1. The part of a scan that was read in group G at index I shows, of the page's range, every
+//! write of the group with a version up to I and none above.
 
 use crate::base::{Key, hash};
 use crate::msg::client::{self, Consistency, Operation, ResponseBody};
@@ -194,7 +200,7 @@ pub enum Condition {
     Present,
 }
 
-/// Who must have a write before it is answered; as [`client::Acknowledge`].
+/// Which voters must have a write before it is answered; as [`client::Acknowledge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Acknowledge {

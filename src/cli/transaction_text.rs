@@ -1,4 +1,5 @@
-//! Transactions as people and programs write them: a text form, one operation a line, and JSON. Pure: bytes in, a [`Transaction`] or a [`ParseError`] out.
+//! Transactions as people and programs write them: a text form, one operation a line, and JSON. Pure: bytes in, a [`Transaction`]
+//! or a [`ParseError`] out.
 //!
 //! # The text form
 //!
@@ -47,8 +48,8 @@
 //!
 //! # Limits
 //!
-//! Neither form gives more than [`TRANSACTION_ITEMS_MAX`] items: the reading ends with the first beyond. All else that makes a transaction invalid
-//! (sizes, a key that is named twice, no item at all) is left to [`Transaction::validate`].
+//! Neither form gives more than [`TRANSACTION_ITEMS_MAX`] items: the reading ends with the first beyond. All else that makes a
+//! transaction invalid (sizes, a key that is named twice, no item at all) is left to [`Transaction::validate`].
 
 use crate::base::limits::TRANSACTION_ITEMS_MAX;
 use crate::base::{Key, Version, key};

@@ -1,4 +1,4 @@
-//! What the client believes: where the nodes are, and who leads what. Never more than a hint: whoever is asked forwards.
+//! What the client believes: where the nodes are, and which leads what. Never more than a hint: a node that is asked forwards.
 
 use super::connection::Link;
 use crate::base::{ClusterId, Duration, NodeId, Token};
@@ -18,7 +18,7 @@ pub(super) struct Routing {
     nodes: BTreeMap<NodeId, Arc<Link>>,
     /// The addresses of the nodes, as the ring said last.
     advertised: BTreeMap<NodeId, String>,
-    /// The one that all links are of.
+    /// The cluster that all links are of.
     cluster: Arc<OnceLock<ClusterId>>,
     /// When the ring was last asked for because a node was not found.
     ring_asked: Option<Instant>,
@@ -81,7 +81,7 @@ impl Routing {
         self.links.get(address).cloned()
     }
 
-    /// Whether there is nobody left to ask but those `tried` and `link`.
+    /// Whether there is no node left to ask but those `tried` and `link`.
     pub(super) fn all_tried(&self, tried: &[Arc<Link>], link: &Arc<Link>) -> bool {
         let was_tried = |one: &Arc<Link>| tried.iter().chain([link]).any(|other| Arc::ptr_eq(other, one));
         self.nodes.values().chain(self.links.values()).all(was_tried)
@@ -95,7 +95,7 @@ impl Routing {
         self.nodes.get(&node).cloned()
     }
 
-    /// The node behind `link` has said who it is. An address that was given may lead to another node each time.
+    /// The node behind `link` has named itself. An address that was given may lead to another node each time.
     pub(super) fn learn_node(&mut self, node: NodeId, link: &Arc<Link>) {
         self.nodes.retain(|other, known| *other == node || !Arc::ptr_eq(known, link));
         self.nodes.entry(node).or_insert_with(|| Arc::clone(link));
@@ -115,7 +115,7 @@ impl Routing {
             let new = || Arc::new(Link::new(member.address.clone(), Arc::clone(shared)));
             let link = Arc::clone(self.links.entry(member.address.clone()).or_insert_with(new));
             link.bind(member.node);
-            // By which address the node was reached first is as good as the one that it says, until it says another.
+            // The address by which the node was reached first is as good as the one that it says, until it says another.
             if before.is_some() || !self.nodes.contains_key(&member.node) {
                 self.nodes.retain(|other, known| *other == member.node || !Arc::ptr_eq(known, &link));
                 self.nodes.insert(member.node, link);
@@ -131,7 +131,7 @@ impl Routing {
         }
     }
 
-    /// An answer said who leads the key's partition now; `None`: nobody is known to.
+    /// An answer said which node leads the key's partition now; `None`: none is known to.
     pub(super) fn learn_leader(&mut self, body: &RequestBody, leader: Option<NodeId>) {
         if let Some(at) = self.partition_of(body) {
             self.partitions[at].leader = leader;
@@ -177,7 +177,7 @@ impl Routing {
             RequestBody::Operation(operation) => operation.key.token(),
             // The coordinator is there.
             RequestBody::Transact(transaction) => transaction.home()?,
-            // Any node gathers them; this one has some of them itself.
+            // Any node gathers them; this node has some of them itself.
             RequestBody::GetMany(keys) => keys.first()?.token(),
             RequestBody::Ring | RequestBody::Status | RequestBody::Scan(_) | RequestBody::Transactions => return None,
         };

@@ -1,6 +1,7 @@
 //! Transactions: of one request, and interactive ones.
 //!
-//! **One-shot.** [`Client::transact`] sends a list of operations, each perhaps with a condition: all are done at one instant, or none.
+//! **One-shot.** [`Client::transact`] sends a list of operations, each perhaps with a condition: all are done at one instant, or
+//! none.
 //!
 //! ```no_run
 //! # async fn example(client: ringseed::client::Client) -> Result<(), ringseed::client::Error> {
@@ -15,10 +16,11 @@
 //! # }
 //! ```
 //!
-//! **Interactive.** [`Client::begin`] and [`Client::transaction`] are optimistic (Kung and Robinson, "On optimistic methods for concurrency control", 1981): reads
-//! ask the cluster and remember the version they saw, writes stay in the client, and the commit sends one transaction that writes only if every item
-//! that was read still has its version. Nothing is locked before that, so a transaction that is forgotten leaves nothing behind. Two reads may show states
-//! of different instants; then the commit fails with [`Error::Conflict`]. So act on what was read (outside of the transaction) only once the commit has succeeded.
+//! **Interactive.** [`Client::begin`] and [`Client::transaction`] are optimistic (Kung and Robinson, "On optimistic methods for
+//! concurrency control", 1981). Reads ask the cluster and remember the version they saw; writes stay in the client. The commit
+//! sends one transaction that writes only if every item that was read still has its version. Nothing is locked before that, so a
+//! transaction that is forgotten leaves nothing behind. Two reads may show states of different instants; then the commit fails
+//! with [`Error::Conflict`]. So act on what was read (outside of the transaction) only once the commit has succeeded.
 //!
 //! ```no_run
 //! # async fn example(client: ringseed::client::Client) -> Result<(), ringseed::client::Error> {
@@ -40,10 +42,11 @@
 //! # }
 //! ```
 //!
-//! **Unknown outcomes.** A transaction without a token that was in flight when its connection dropped is [`Error::Unknown`]. One with a token is sent again until
-//! its deadline, since the same token has the same answer for ten minutes. Interactive transactions that write carry a token of their own, and release it once they are answered. A
-//! partition that remembers as many tokens as it may takes no new one ([`Rejection::TooManyTokens`]): then they go without, and an outcome that is unknown stays so. Release your own
-//! tokens, too, when nobody will ask with them again ([`Client::release_token`]).
+//! **Unknown outcomes.** A transaction without a token that was in flight when its connection dropped is [`Error::Unknown`]. A
+//! transaction with a token is sent again until its deadline, since the same token has the same answer for ten minutes.
+//! Interactive transactions that write carry a token of their own, and release it once they are answered. A partition that
+//! remembers as many tokens as it may takes no new one ([`Rejection::TooManyTokens`]): then they go without, and an outcome that
+//! is unknown stays so. Release your own tokens, too, when they will not be used again ([`Client::release_token`]).
 
 use super::{Client, Error, Got, PAUSE_MAX, PAUSE_MIN, out_of_place};
 use crate::base::limits::{TIMEOUT_MAX, TRANSACTION_ITEMS_MAX};
@@ -96,8 +99,8 @@ pub(super) fn name_items(body: &RequestBody, failures: Vec<Failure>) -> Vec<Item
     failures.into_iter().map(named).collect()
 }
 
-/// Whether this answer to a transaction with a token says what became of all its tries. A refusal by condition is kept for the token; one by conflict is not, nor is any
-/// other rejection: an earlier try may still be under way.
+/// Whether this answer to a transaction with a token says what became of all its tries. A refusal by condition is kept for the
+/// token; one by conflict is not, nor is any other rejection: an earlier try may still be under way.
 pub(super) fn settles(error: &Error) -> bool {
     match error {
         Error::NotCommitted(failures) => failures.iter().all(|failure| failure.reason != FailureReason::Conflict),
@@ -117,11 +120,12 @@ pub(super) fn entropy() -> Random {
 }
 
 impl Client {
-    /// All of it at one instant, or none. The results are in the order of the items. With a token, an unknown outcome is asked for again until
-    /// the client's timeout.
+    /// All of it at one instant, or none. The results are in the order of the items. With a token, an unknown outcome is asked
+    /// for again until the client's timeout.
     ///
     /// # Errors
-    /// [`Error::NotCommitted`]: a condition did not hold, or an older transaction had a key until the timeout; nothing was or will be done.
+    /// [`Error::NotCommitted`]: a condition did not hold, or an older transaction had a key until the timeout; nothing was or
+    /// will be done.
     pub async fn transact(&self, transaction: Transaction) -> Result<Vec<ItemResult>, Error> {
         self.transact_within(transaction, self.shared.options.timeout).await
     }
@@ -147,7 +151,8 @@ impl Client {
         }
     }
 
-    /// Says that nobody will ask with this token again, and that no request with it is under way: it need not be remembered for its ten minutes.
+    /// Says that this token will not be used again, and that no request with it is under way: it need not be remembered for its
+    /// ten minutes.
     pub async fn release_token(&self, token: impl Into<Bytes>) -> Result<(), Error> {
         let release = RequestBody::Transact(Transaction::release(token.into()));
         self.call_within(release, RELEASE_WITHIN).await.map(drop)
@@ -183,8 +188,8 @@ impl Client {
         }
     }
 
-    /// The transactions in progress, put together from what every node says of the groups that it leads. Not of one instant: a transaction that ends
-    /// meanwhile may be seen in part.
+    /// The transactions in progress, put together from what every node says of the groups that it leads. Not of one instant: a
+    /// transaction that ends meanwhile may be seen in part.
     ///
     /// # Errors
     /// No node answered. If only some did not, they are named in the result.
@@ -220,12 +225,12 @@ impl Client {
         Interactive { client: self.clone(), state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Runs `body` in a transaction and commits it; after a conflict does so again, with new reads and after a pause that grows, for `timeout` in all (cut
-    /// to [`TIMEOUT_MAX`]).
+    /// Runs `body` in a transaction and commits it; after a conflict does so again, with new reads and after a pause that grows,
+    /// for `timeout` in all (cut to [`TIMEOUT_MAX`]).
     ///
-    /// `body` may run several times, and may see states of different instants in its reads: it must have no effect but on the transaction.
-    /// An error that it returns ends the transaction without effect; if it had read several items, they are first found to be of one instant, else it is run
-    /// again.
+    /// `body` may run several times, and may see states of different instants in its reads: it must have no effect but on the
+    /// transaction. An error that it returns ends the transaction without effect; if it had read several items, they are first
+    /// found to be of one instant, else it is run again.
     ///
     /// # Errors
     /// What `body` returns; what [`Interactive::commit`] does, [`Error::Conflict`] once the time is over.
@@ -260,8 +265,8 @@ impl Client {
         self.shared.random.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
     }
 
-    /// A token that was never used. If it can be had at little cost, it is of the same partition as `key`: a transaction's home is its token's partition, and costs least if it is among
-    /// those that take part anyway.
+    /// A token that was never used. If it can be had at little cost, it is of the same partition as `key`: a transaction's home
+    /// is its token's partition, and costs least if it is among those that take part anyway.
     fn new_token(&self, key: &Key) -> Bytes {
         let mut token = Bytes::new();
         for _ in 0..TOKENS_TRIED {
@@ -279,8 +284,8 @@ const TOKENS_TRIED: u32 = 1_000;
 /// How long a token is tried to be released.
 const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 
-/// An interactive transaction: see [the module](self). A handle: its clones are of the same transaction. When the last is dropped without a commit, that is
-/// a rollback.
+/// An interactive transaction: see [the module](self). A handle: its clones are of the same transaction. When the last is dropped
+/// without a commit, that is a rollback.
 #[derive(Debug, Clone)]
 pub struct Interactive {
     client: Client,
@@ -318,7 +323,8 @@ enum Write {
 }
 
 impl Interactive {
-    /// The item's value as this transaction sees it: its own writes, else what it has read before, else what the cluster has. `None`: absent.
+    /// The item's value as this transaction sees it: its own writes, else what it has read before, else what the cluster has.
+    /// `None`: absent.
     ///
     /// # Errors
     /// Of a read; the 101st key.
@@ -359,12 +365,12 @@ impl Interactive {
         self.lock().write(key.into(), Write::Delete)
     }
 
-    /// Adds `by` when the transaction commits; an absent item counts as 0. An item that is only incremented, not read, is not in the way of others who
-    /// increment it.
+    /// Adds `by` when the transaction commits; an absent item counts as 0. An item that is only incremented, not read, does not
+    /// hinder other transactions that increment it.
     ///
     /// # Errors
-    /// As [`Interactive::put`]; [`Rejection::NotANumber`] if what this transaction has written or read is no number, or the sum is none. If
-    /// the item was not read, the commit finds that out.
+    /// As [`Interactive::put`]; [`Rejection::NotANumber`] if what this transaction has written or read is no number, or the sum
+    /// is none. If the item was not read, the commit finds that out.
     pub fn increment(&self, key: impl Into<Key>, by: i64) -> Result<(), Error> {
         let key = key.into();
         let mut state = self.lock();
@@ -397,11 +403,12 @@ impl Interactive {
         self.lock().time = Time::Each(timeout);
     }
 
-    /// Writes all that was written, if all that was read is still so. The results of the writes, by key. Whatever comes of it, the transaction is over.
+    /// Writes all that was written, if all that was read is still so. The results of the writes, by key. Whatever comes of it,
+    /// the transaction is over.
     ///
     /// # Errors
-    /// [`Error::Conflict`]: nothing was done; begin again. [`Error::NotCommitted`]: nothing was done, and trying again will not help (an increment of what
-    /// is no number). [`Error::Unknown`] only if the outcome could not be learnt before the timeout.
+    /// [`Error::Conflict`]: nothing was done; begin again. [`Error::NotCommitted`]: nothing was done, and a retry will not help
+    /// (an increment of what is no number). [`Error::Unknown`] only if the outcome could not be learnt before the timeout.
     pub async fn commit(&self) -> Result<BTreeMap<Key, ItemResult>, Error> {
         let items: Vec<TransactionItem> = {
             let mut state = self.lock();
@@ -426,7 +433,8 @@ impl Interactive {
             (token, sent) = (None, 0);
             answer = self.client.transact_counted(Transaction { items, token: None }, self.time_left(), &mut sent).await;
         }
-        // Only if there was one request alone, and it was answered, is none under way that would be taken for a new one. Any other token stays.
+        // Only if there was one request alone, and it was answered, is none under way that would be taken for a new one. Any
+        // other token stays.
         let settled = answer.is_ok() || answer.as_ref().is_err_and(settles);
         if let Some(token) = token.filter(|_| sent == 1 && settled) {
             self.client.release(token);
@@ -566,7 +574,7 @@ pub struct TransactionsInFlight {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InFlight {
     pub id: TransactionId,
-    /// For how long anybody has known it, in milliseconds.
+    /// For how long any group has known it, in milliseconds.
     pub age_ms: u64,
     /// The home's state; if the home said nothing, a participant's.
     pub state: TransactionState,
@@ -608,7 +616,7 @@ pub(super) mod tests {
     use crate::client::{ClientOptions, Routing};
     use crate::msg::transaction::Attempt;
 
-    /// A client that knows nobody: what stays in the client can be tested without a cluster.
+    /// A client that knows no node: what stays in the client can be tested without a cluster.
     pub fn alone() -> Client {
         let routing = Mutex::new(Routing::new(&["nowhere:1".into()], None));
         let options = ClientOptions::default();

@@ -1,7 +1,8 @@
 //! Which forwarded requests were already seen: the transport repeats messages, and a write must not be begun twice.
 //!
-//! For each peer and its present epoch, the last [`FORWARD_WINDOW`] sequences are remembered, a bit each; what is older is refused. The memory is volatile: after
-//! a restart of this node its epoch is another, and a forward names the epoch it is meant for.
+//! For each peer and its present epoch, the last [`FORWARD_WINDOW`] sequences are remembered, a bit each; what is older is
+//! refused. The memory is volatile: after a restart of this node its epoch is another, and a forward names the epoch it is meant
+//! for.
 
 use crate::base::limits::FORWARD_WINDOW;
 use crate::base::{Epoch, NodeId};

@@ -1,6 +1,7 @@
 //! The configuration of a group: whose votes and copies count. What follows from it is in [`crate::replica::quorum`].
 //!
-//! Each change of it is an entry of the group's log, and takes effect as soon as that is appended (Ongaro's dissertation, section 4.1).
+//! Each change of it is an entry of the group's log, and takes effect as soon as that is appended (Ongaro's dissertation, section
+//! 4.1).
 
 use super::codec::{self, Slices};
 use crate::base::NodeId;
@@ -9,8 +10,8 @@ use minicbor::{Decode, Decoder, Encode, decode};
 
 /// Voters, and learners: replicas that are sent all entries, but whose copies and votes do not count.
 ///
-/// While `outgoing` is not empty the configuration is *joint* (dissertation, section 4.3): the group is on its way from the voters `outgoing` to the voters
-/// `voters`, and whatever needs a quorum needs one of each.
+/// While `outgoing` is not empty the configuration is *joint* (dissertation, section 4.3): the group is on its way from the
+/// voters `outgoing` to the voters `voters`, and whatever needs a quorum needs one of each.
 #[derive(Debug, Clone, PartialEq, Eq, Encode)]
 pub struct Configuration {
     /// The preferred leader first.

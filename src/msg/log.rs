@@ -90,7 +90,8 @@ pub struct HardState {
     pub commit: Index,
 }
 
-/// Where a group's log begins: the last entry that it does not hold any more. That entry and all before are committed, and in the group's state.
+/// Where a group's log begins: the last entry that it does not hold any more. That entry and all before are committed, and in the
+/// group's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogBase {
     pub index: Index,

@@ -170,7 +170,8 @@ impl Membership {
         self.options.directory
     }
 
-    /// Whether the node, or this node itself, has let this node in. Once a quorum of a group's voters has, it may vote, lead and acknowledge in their group.
+    /// Whether the node, or this node itself, has let this node in. Once a quorum of a group's voters has, it may vote, lead and
+    /// acknowledge in their group.
     pub fn is_welcomed_by(&self, node: NodeId) -> bool {
         self.refused.is_none() && self.welcomed.contains(&node)
     }

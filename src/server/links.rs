@@ -1,4 +1,5 @@
-//! Connections as the network knows them: the way to each peer, what comes from it, and each client. What happens on them is in `peers.rs` and `clients.rs`.
+//! Connections as the network knows them: the way to each peer, what comes from it, and each client. What happens on them is in
+//! `peers.rs` and `clients.rs`.
 
 use super::sizes::envelope_size;
 use crate::base::limits::{ENVELOPE_MESSAGES_MAX, REQUESTS_PER_CONNECTION_MAX};

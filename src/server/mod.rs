@@ -11,9 +11,9 @@
 //! - [`boot`]: whether the machine stayed up since the last epoch.
 //! - [`disk`]: the log's thread (write, sync, in order) and the thread for reads. [`directory`]: lock, segments, recovery's view.
 //!   [`private`]: that no other user can read them.
-//! - [`listener`]: the network thread; [`peers`] and [`clients`] are its two kinds of connection, [`net`] is what they share, [`links`] is what there
-//!   is to each of them, [`sizes`] is what a message counts for. The handshake tells
-//!   the kinds apart, [`crate::wire`] moves their bytes.
+//! - [`listener`]: the network thread; [`peers`] and [`clients`] are its two kinds of connection, [`net`] is what they share,
+//!   [`links`] is what there is to each of them, [`sizes`] is what a message counts for. The handshake tells the kinds apart,
+//!   [`crate::wire`] moves their bytes.
 //! - [`addresses`]: where the members are now.
 //! - [`descriptors`]: which part may open how much.
 //! - [`notices`]: what the log says of the node's states: once when one begins, once when it ends.

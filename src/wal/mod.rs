@@ -24,8 +24,8 @@
 //!
 //! - `format`: the bytes; `FORMAT.md` beside this file has the tables and the arguments.
 //! - `batch`: a batch being filled. - `log`: the actor. - `segments`: preallocation. - `reads`: values and entries read back.
-//! - `recover`: from the disk to a [`Recovered`], through a `window`. - `evidence`: telling a torn tail from damage. - `witness`: evidence in another
-//!   file.
+//! - `recover`: from the disk to a [`Recovered`], through a `window`. - `evidence`: telling a torn tail from damage. - `witness`:
+//!   evidence in another file.
 
 mod batch;
 mod evidence;

@@ -1,20 +1,21 @@
 //! A page of a scan is atomic in each group (P2).
 //!
-//! A scan says at which index of each group its part was read ([`Outcome::Scanned`]). So nothing has to be searched. For each group of
-//! the page, with A the index read at, and over the keys of the group within the page's range:
+//! A scan says at which index of each group its part was read ([`Outcome::Scanned`]). So nothing has to be searched. For each
+//! group of the page, with A the index read at, and over the keys of the group within the page's range:
 //!
 //! 1. the page shows each key as the last write up to A left it, and nothing above A;
 //! 2. a strong scan: whatever was acknowledged or seen before the scan began is at or below A;
 //! 3. whatever write began after the scan ended is above A.
 //!
-//! Writes are known by acknowledgement, or because a read saw them. A write whose outcome is unknown and that nobody else saw may be shown
-//! too; that its value was ever written is judged by [`super::linear`], for which each item is a read.
+//! Writes are known by acknowledgement, or because a read saw them. A write whose outcome is unknown and that nobody else saw may
+//! be shown too; that its value was ever written is judged by [`super::linear`], for which each item is a read.
 //!
-//! A participant's write has the index of its *prepare* as version, and shows only from a later index on, that of the decision there. A strong scan waits for what is
-//! prepared in its range, so its index never lies between the two. An eventual one does not: it may lack a transaction's write that is within its index.
+//! A participant's write has the index of its *prepare* as version, and shows only from a later index on, that of the decision
+//! there. A strong scan waits for what is prepared in its range, so its index never lies between the two. An eventual one does
+//! not: it may lack a transaction's write that is within its index.
 //!
-//! Beyond scans, the versions of one group are judged over all its keys: no two keys share one (they are the indices of one log), unless a transaction
-//! writes both.
+//! Beyond scans, the versions of one group are judged over all its keys: no two keys share one (they are the indices of one log),
+//! unless a transaction writes both.
 
 use super::{Violation, render};
 use ringseed::base::{GroupId, Key, PartitionId, hash};

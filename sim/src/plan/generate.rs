@@ -1,7 +1,7 @@
 //! From a seed to a plan: the swarm.
 //!
-//! Each seed first draws the cluster and its surroundings, then *which* kinds of fault it uses at all, then how often and how hard. A seed that
-//! uses three kinds a lot reaches states that one which uses all of them a little never does.
+//! Each seed first draws the cluster and its surroundings, then *which* kinds of fault it uses at all, then how often and how
+//! hard. A seed that uses three kinds a lot reaches states that one which uses all of them a little never does.
 
 use super::draws::{CATCHES_UP_WITHIN_MS, YEAR_MS, aimed_there, pair, rot, settled, style, target};
 use super::{
@@ -12,7 +12,8 @@ use crate::dice::Dice;
 use ringseed::base::limits::TRANSACTION_ITEMS_MAX;
 
 impl Plan {
-    /// The plan of a seed. Some follow a scenario of [`transactions::TABLE`], one in four of the rest one of [`scenarios::TABLE`].
+    /// The plan of a seed. Some follow a scenario of [`transactions::TABLE`], one in four of the rest one of
+    /// [`scenarios::TABLE`].
     pub fn generate(seed: u64) -> Plan {
         let mut dice = Dice::new(seed, "plan");
         let mut plan = surroundings(seed, &mut dice);
@@ -306,8 +307,9 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
             fault.when = None;
             lost_directories == 1 && !relaxed
         }
-        // With relaxed syncing a power loss of a majority loses the last interval, by design. What that may take, and what it may not, is played by a test of
-        // nodes (`src/node/tests/transactions.rs`): here every checker may rely on everything that was acknowledged.
+        // With relaxed syncing a power loss of a majority loses the last interval, by design. What that may take, and what it may
+        // not, is played by a test of nodes (`src/node/tests/transactions.rs`): here every checker may rely on everything that
+        // was acknowledged.
         FaultKind::PowerLossOfAll { .. } => !relaxed,
         FaultKind::PowerLoss { target, .. } if relaxed => {
             let aimed = if let Target::Node(node) = *target { Some(node) } else { None };
@@ -319,7 +321,8 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
         _ => true,
     });
     hear_of_the_old_directory(plan);
-    // A replica that may have lost something needs every voter to elect: with one dead for good there is no bound. The end of a process loses nothing.
+    // A replica that may have lost something needs every voter to elect: with one dead for good there is no bound. The end of a
+    // process loses nothing.
     let loses = |kind: &FaultKind| {
         matches!(kind, FaultKind::PowerLoss { .. } | FaultKind::SyncErrors { .. } | FaultKind::WriteErrors { .. })
     };
@@ -332,8 +335,8 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-/// Whether a node that this fault takes acknowledged records from has time to get them back from its peers before anything else happens. From then on nothing is
-/// missing, whichever process ends.
+/// Whether a node that this fault takes acknowledged records from has time to get them back from its peers before anything else
+/// happens. From then on nothing is missing, whichever process ends.
 fn is_made_good(plan: &Plan, fault: &Fault) -> bool {
     let good_at = fault.at_ms + fault.for_ms + CATCHES_UP_WITHIN_MS;
     let is_apart = |other: &Fault| other.at_ms + other.for_ms <= fault.at_ms || other.at_ms >= good_at;
@@ -342,8 +345,8 @@ fn is_made_good(plan: &Plan, fault: &Fault) -> bool {
     fault.when.is_none() && apart && plan.faults_ms >= good_at
 }
 
-/// An old copy of a directory is told by a peer that has heard of more. With every such peer away there is none (and no system of this kind could know):
-/// from the copy until a while after it came back, the others hear and talk.
+/// An old copy of a directory is told by a peer that has heard of more. With every such peer away there is none (and no system of
+/// this kind could know): from the copy until a while after it came back, the others hear and talk.
 fn hear_of_the_old_directory(plan: &mut Plan) {
     let Some(old) = plan.faults.iter().find(|fault| matches!(fault.kind, FaultKind::OldDirectory { .. })) else { return };
     let (from, to) = (old.at_ms, old.at_ms + old.for_ms + 1_500);
