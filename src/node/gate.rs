@@ -5,13 +5,14 @@
 //! | votes; a candidate's request | all that was logged before it is *durable* |
 //! | acknowledgement of an append | all that was logged before it may be *acknowledged* (durable, unless syncing is relaxed) |
 //! | greeting, heartbeat and its reply; formation; refusal | the present epoch is *durable* |
-//! | append, `TimeoutNow`, forwards and their replies, farewell; what is relayed | the epoch alone: appends leave before the local sync; an answer was already held until its entry committed |
-//! | pre-votes and their replies | the epoch alone: they promise nothing and change no vote (1) |
-//! | releases and their replies | the epoch alone: what they say stays true in the next epoch (2) |
+//! | append, `TimeoutNow`, forwards and their replies, farewell; what is relayed | the epoch alone (1) |
+//! | pre-votes and their replies | the epoch alone: they promise nothing and change no vote (2) |
+//! | releases and their replies | the epoch alone: what they say stays true in the next epoch (3) |
 //!
-//! 1. A reply may tell of a term that is not durable, or of what this node *would* do, and be forgotten. To adopt a term that no
+//! 1. Appends leave before the local sync; an answer was already held until its entry committed.
+//! 2. A reply may tell of a term that is not durable, or of what this node *would* do, and be forgotten. To adopt a term that no
 //!    node remembers is harmless, and the winner of a pre-vote still needs votes.
-//! 2. A node that leads no longer does not lead in its next epoch either. A follower that has heard so may forget it: what was
+//! 3. A node that leads no longer does not lead in its next epoch either. A follower that has heard so may forget it: what was
 //!    sent to its earlier epoch does not bind the next.
 //!
 //! What waits for a *commit* (answers to clients) is held by the store, which is told of commits; the leader's own copy counts

@@ -21,7 +21,7 @@
 //! |---|---|
 //! | a write was done | the commit of its entry; with `all`, every voter's durable copy |
 //! | a condition failed | the commit of what it was held against, *and* proof that this node led at evaluation or after |
-//! | a read | proof that this node led when the read came or after; then it is made from what is applied, once no prepared transaction is about to write it |
+//! | a read | proof that this node led when the read came or after; then the end of every transaction that is prepared to write it |
 //! | a vote for a transaction | the commit of the prepare; a vote against it, what a failed condition waits for |
 //! | a decision's acknowledgement | the commit of the participant's own entry of it |
 //! | an eventual read | nothing |

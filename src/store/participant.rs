@@ -4,7 +4,7 @@
 //! # A participant
 //!
 //! ```text
-//! (nothing) --Prepare--> queued -> in flight -> prepared --Resolve, or the home's answer--> resolved -> (nothing, below the floor)
+//! (nothing) --Prepare--> queued -> in flight -> prepared --Resolve, or the home's answer--> resolved -> (below the floor)
 //!                              \-> No               \--too long without a decision--> Inquire, again and again
 //! ```
 //!
