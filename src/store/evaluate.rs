@@ -1,7 +1,8 @@
-//! What a write comes to, given the item as it is at the head of the log. Pure.
+//! What an operation comes to, given the item as it is at the head of the log. Pure. A single write and an item of a transaction
+//! are evaluated by the same function.
 
 use crate::base::Version;
-use crate::msg::client::{Action, Condition, Rejection, ResponseBody};
+use crate::msg::client::Condition;
 use crate::msg::transaction::{FailureReason, TransactionAction, TransactionItem};
 use bytes::Bytes;
 
@@ -15,20 +16,7 @@ pub struct Current {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The value is on the disk, and it matters.
-    NeedsValue,
-    Write {
-        value: Option<Bytes>,
-        number: Option<i64>,
-    },
-    /// Nothing is written; this is the answer.
-    Answer(ResponseBody),
-}
-
-/// What a transaction's item comes to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum ItemVerdict {
+pub enum Evaluated {
     NeedsValue,
     Write {
         value: Option<Bytes>,
@@ -39,76 +27,46 @@ pub enum ItemVerdict {
     Refused(FailureReason),
 }
 
-pub fn evaluate(action: &Action, current: &Current) -> Verdict {
-    let verdict = match action {
-        Action::Get { .. } => {
-            return Verdict::Answer(ResponseBody::Rejected(Rejection::Invalid("a read is not evaluated as a write".into())));
-        }
-        Action::Put { value, condition, .. } => evaluate_put(condition, current, Some(value)),
-        Action::Delete { condition, .. } => evaluate_put(condition, current, None),
-        Action::Increment { by, .. } => increment(*by, current),
-    };
-    match verdict {
-        ItemVerdict::NeedsValue => Verdict::NeedsValue,
-        ItemVerdict::Write { value, number } => Verdict::Write { value, number },
-        ItemVerdict::Refused(FailureReason::NotANumber) => Verdict::Answer(ResponseBody::Rejected(Rejection::NotANumber)),
-        ItemVerdict::Refused(_) | ItemVerdict::Keep => {
-            Verdict::Answer(ResponseBody::ConditionFailed { version: current.version, present: current.present })
-        }
-    }
-}
-
-pub fn evaluate_item(item: &TransactionItem, current: &Current) -> ItemVerdict {
-    match &item.action {
-        TransactionAction::Put(value) => evaluate_put(&item.condition, current, Some(value)),
-        TransactionAction::Delete => evaluate_put(&item.condition, current, None),
-        TransactionAction::Check => condition_or(&item.condition, current, |_| ItemVerdict::Keep),
-        TransactionAction::Increment(by) => condition_or(&item.condition, current, |current| increment(*by, current)),
-        TransactionAction::Read => condition_or(&item.condition, current, |current| match (&current.value, current.present) {
-            (None, true) => ItemVerdict::NeedsValue,
-            _ => ItemVerdict::Keep,
-        }),
-    }
-}
-
-/// Whether [`evaluate_item`] may say [`ItemVerdict::NeedsValue`].
-pub fn may_need_value(item: &TransactionItem) -> bool {
-    matches!(item.action, TransactionAction::Read | TransactionAction::Increment(_))
-        || matches!(item.condition, Condition::Value(_))
-}
-
-fn evaluate_put(condition: &Condition, current: &Current, value: Option<&Bytes>) -> ItemVerdict {
-    condition_or(condition, current, |_| ItemVerdict::Write { value: value.cloned(), number: None })
-}
-
-/// What `then` says if the condition holds.
-fn condition_or(condition: &Condition, current: &Current, then: impl FnOnce(&Current) -> ItemVerdict) -> ItemVerdict {
-    let holds = match condition {
+/// What an operation comes to, alone or as an item of a transaction: it is refused if its condition does not hold.
+pub fn evaluate(item: &TransactionItem, current: &Current) -> Evaluated {
+    let holds = match &item.condition {
         Condition::None => true,
         Condition::Version(version) => current.present && current.version == *version,
         Condition::Absent => !current.present,
         Condition::Present => current.present,
         Condition::Value(expected) => match (&current.value, current.present) {
             (Some(value), true) => value == expected,
-            (None, true) => return ItemVerdict::NeedsValue,
+            (None, true) => return Evaluated::NeedsValue,
             (_, false) => false,
         },
     };
-    match holds {
-        true => then(current),
-        false => ItemVerdict::Refused(FailureReason::Condition { version: current.version, present: current.present }),
+    if !holds {
+        return Evaluated::Refused(FailureReason::Condition { version: current.version, present: current.present });
+    }
+    match &item.action {
+        TransactionAction::Put(value) => Evaluated::Write { value: Some(value.clone()), number: None },
+        TransactionAction::Delete => Evaluated::Write { value: None, number: None },
+        TransactionAction::Increment(by) => increment(*by, current),
+        TransactionAction::Read if current.present && current.value.is_none() => Evaluated::NeedsValue,
+        TransactionAction::Read | TransactionAction::Check => Evaluated::Keep,
     }
 }
 
-fn increment(by: i64, current: &Current) -> ItemVerdict {
+/// Whether [`evaluate`] may say [`Evaluated::NeedsValue`].
+pub fn may_need_value(item: &TransactionItem) -> bool {
+    matches!(item.action, TransactionAction::Read | TransactionAction::Increment(_))
+        || matches!(item.condition, Condition::Value(_))
+}
+
+fn increment(by: i64, current: &Current) -> Evaluated {
     let number = match (&current.value, current.present) {
         (_, false) => Some(0),
-        (None, true) => return ItemVerdict::NeedsValue,
+        (None, true) => return Evaluated::NeedsValue,
         (Some(value), true) => parse_number(value),
     };
     match number.and_then(|number| number.checked_add(by)) {
-        Some(sum) => ItemVerdict::Write { value: Some(Bytes::from(sum.to_string())), number: Some(sum) },
-        None => ItemVerdict::Refused(FailureReason::NotANumber),
+        Some(sum) => Evaluated::Write { value: Some(Bytes::from(sum.to_string())), number: Some(sum) },
+        None => Evaluated::Refused(FailureReason::NotANumber),
     }
 }
 
@@ -123,18 +81,17 @@ fn parse_number(value: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::msg::client::Acknowledge;
 
     fn current(value: Option<&'static str>, present: bool) -> Current {
         Current { version: Version(7), present, value: value.map(Bytes::from) }
     }
 
-    fn put(condition: Condition) -> Action {
-        Action::Put { value: Bytes::from("new"), condition, acknowledge: Acknowledge::Quorum }
+    fn put(condition: Condition) -> TransactionItem {
+        TransactionItem::put("k", "new").only_if(condition)
     }
 
-    fn writes(verdict: &Verdict) -> bool {
-        matches!(verdict, Verdict::Write { .. })
+    fn writes(evaluated: &Evaluated) -> bool {
+        matches!(evaluated, Evaluated::Write { .. })
     }
 
     #[test]
@@ -154,23 +111,19 @@ mod tests {
             assert_eq!(writes(&evaluate(&put(condition.clone()), &there)), on_there, "{condition:?}");
             assert_eq!(writes(&evaluate(&put(condition.clone()), &gone)), on_gone, "{condition:?}");
             let needs = matches!(condition, Condition::Value(_));
-            assert_eq!(evaluate(&put(condition), &cold) == Verdict::NeedsValue, needs);
+            assert_eq!(evaluate(&put(condition), &cold) == Evaluated::NeedsValue, needs);
         }
     }
 
     #[test]
     fn increments_count_absence_as_zero_and_refuse_what_is_no_number() {
-        let add = |by, current: &Current| evaluate(&Action::Increment { by, acknowledge: Acknowledge::Quorum }, current);
-        let sum = |text: &str, number| Verdict::Write { value: Some(Bytes::from(text.to_string())), number: Some(number) };
+        let add = |by, current: &Current| evaluate(&TransactionItem::increment("k", by), current);
+        let sum = |text: &str, number| Evaluated::Write { value: Some(Bytes::from(text.to_string())), number: Some(number) };
         assert_eq!(add(5, &current(None, false)), sum("5", 5));
         assert_eq!(add(-5, &current(Some("3"), true)), sum("-2", -2));
         for wrong in ["", "x", " 1", "+1", "1_000", "9223372036854775807"] {
-            assert_eq!(
-                add(1, &current(Some(wrong), true)),
-                Verdict::Answer(ResponseBody::Rejected(Rejection::NotANumber)),
-                "{wrong}"
-            );
+            assert_eq!(add(1, &current(Some(wrong), true)), Evaluated::Refused(FailureReason::NotANumber), "{wrong}");
         }
-        assert_eq!(add(1, &current(None, true)), Verdict::NeedsValue);
+        assert_eq!(add(1, &current(None, true)), Evaluated::NeedsValue);
     }
 }

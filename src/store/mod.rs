@@ -41,13 +41,13 @@ mod read;
 use crate::actor::{Actor, Committed, Context, Origin, Outbox, TimerKind};
 use crate::base::limits::{PARKED_PER_GROUP_MAX, READS_PER_GROUP_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_ENTRIES_MAX};
 use crate::base::{GroupId, Index, Key, Term, Time, Version};
-use crate::msg::client::{Acknowledge, Action, Doubt, Operation, Rejection, ResponseBody};
+use crate::msg::client::{Acknowledge, Doubt, Rejection, ResponseBody};
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::peer::{Outcome, Task};
-use crate::msg::transaction::{Decision, Ending, Preparation, TransactionId, Vote};
+use crate::msg::transaction::{Decision, Ending, FailureReason, Preparation, TransactionId, TransactionItem, Vote};
 use crate::state::{Item, LockMode, Locks, State};
 use bytes::Bytes;
-use evaluate::Current;
+use evaluate::{Current, Evaluated, evaluate};
 use participant::{Attended, Held, Preparing, Resolving};
 use queues::{Intent, Pins, Queues};
 use read::{Blocked, Gathering, Waiting};
@@ -148,7 +148,7 @@ struct Leading {
     /// write is evaluated.
     ready_at: Index,
     /// Writes that came before that.
-    early: VecDeque<(Key, Parked)>,
+    early: VecDeque<Parked>,
     /// What the entries in flight make of their keys.
     head: BTreeMap<Key, Head>,
     /// Answers of entries in flight, in order of index.
@@ -200,10 +200,12 @@ struct Pending {
     size: usize,
 }
 
+/// A single write that is not evaluated yet.
 #[derive(Debug)]
 struct Parked {
     origin: Origin,
-    action: Action,
+    item: TransactionItem,
+    acknowledge: Acknowledge,
     deadline: Time,
 }
 
@@ -299,8 +301,9 @@ impl Store {
             return;
         }
         match task {
-            Task::Operation(Operation { key, action }) if action.is_write() => {
-                self.on_write(cx, key, Parked { origin, action, deadline }, out);
+            Task::Operation(operation) if operation.action.is_write() => {
+                let acknowledge = operation.action.acknowledge();
+                self.on_write(cx, Parked { origin, item: operation.into(), acknowledge, deadline }, out);
             }
             Task::Prepare(preparation) => self.on_prepare(cx, origin, preparation, deadline, out),
             Task::Resolve { id, commit } => self.on_resolve(cx, origin, id, commit, out),
@@ -318,26 +321,26 @@ impl Store {
         }
     }
 
-    fn on_write(&mut self, cx: &mut Context<'_>, key: Key, write: Parked, out: &mut Outbox<Out>) {
+    fn on_write(&mut self, cx: &mut Context<'_>, write: Parked, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         if leading.ready_at > self.state.applied() {
             if leading.early.len() >= PARKED_PER_GROUP_MAX {
                 reject(write.origin, Rejection::Overloaded, out);
             } else {
-                leading.early.push_back((key, write));
+                leading.early.push_back(write);
             }
             return;
         }
-        let write = if leading.queues.has(&key) || leading.locks.conflict(&key, LockMode::Exclusive) {
+        let write = if leading.queues.has(&write.item.key) || leading.locks.conflict(&write.item.key, LockMode::Exclusive) {
             write
         } else {
-            match self.evaluate(cx, &key, write, &Pins::new(), out) {
+            match self.evaluate(cx, write, &Pins::new(), out) {
                 None => return,
                 Some(write) => write,
             }
         };
-        let (deadline, keys) = (write.deadline, vec![(key.clone(), LockMode::Exclusive)]);
-        self.wait_in_queues(cx, Intent::Write(key, write), keys, deadline, out);
+        let (deadline, keys) = (write.deadline, vec![(write.item.key.clone(), LockMode::Exclusive)]);
+        self.wait_in_queues(cx, Intent::Write(Box::new(write)), keys, deadline, out);
     }
 
     /// The item at the head of the log, and the entry in flight that made it so; `pins` are values that were read for this.
@@ -357,15 +360,23 @@ impl Store {
     }
 
     /// Evaluates a write at the head of the log. Gives it back if it lacks the item's value.
-    fn evaluate(&mut self, cx: &mut Context<'_>, key: &Key, write: Parked, pins: &Pins, out: &mut Outbox<Out>) -> Option<Parked> {
-        let (current, depends) = self.current(cx, key, pins);
-        match evaluate::evaluate(&write.action, &current) {
-            evaluate::Verdict::NeedsValue => return Some(write),
-            evaluate::Verdict::Write { value, number } => self.propose(cx, key, value, number, write, out),
-            evaluate::Verdict::Answer(answer) => {
-                self.conclude(Conclusion::Answer(write.origin, Outcome::Answer(answer)), depends, out);
+    fn evaluate(&mut self, cx: &mut Context<'_>, write: Parked, pins: &Pins, out: &mut Outbox<Out>) -> Option<Parked> {
+        let (current, depends) = self.current(cx, &write.item.key, pins);
+        let refusal = match evaluate(&write.item, &current) {
+            Evaluated::NeedsValue => return Some(write),
+            Evaluated::Write { value, number } => {
+                self.propose(cx, value, number, write, out);
+                return None;
             }
-        }
+            Evaluated::Refused(FailureReason::Condition { version, present }) => {
+                ResponseBody::ConditionFailed { version, present }
+            }
+            Evaluated::Refused(FailureReason::NotANumber) => ResponseBody::Rejected(Rejection::NotANumber),
+            Evaluated::Keep | Evaluated::Refused(FailureReason::Conflict) => {
+                unreachable!("a write without locks writes or is refused")
+            }
+        };
+        self.conclude(Conclusion::Answer(write.origin, Outcome::Answer(refusal)), depends, out);
         None
     }
 
@@ -417,19 +428,12 @@ impl Store {
         out.push(Out::Propose { index, term: leading.term, fact });
     }
 
-    fn propose(
-        &mut self,
-        cx: &Context<'_>,
-        key: &Key,
-        value: Option<Bytes>,
-        number: Option<i64>,
-        write: Parked,
-        out: &mut Outbox<Out>,
-    ) {
+    fn propose(&mut self, cx: &Context<'_>, value: Option<Bytes>, number: Option<i64>, write: Parked, out: &mut Outbox<Out>) {
+        let Parked { origin, item: TransactionItem { key, .. }, acknowledge, deadline } = write;
         let leading = self.leading.as_mut().expect("writes are proposed by a leader");
         if leading.paused {
             // It was parked when the leadership began to be handed over: certainly not begun.
-            out.push(Out::Answer(write.origin, Outcome::NotLeader { leader: None }));
+            out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
             return;
         }
         let version = Version(leading.next.0);
@@ -437,19 +441,19 @@ impl Store {
         match self.room(cx, size, value.is_some()) {
             Ok(()) => {}
             Err(NoRoom::Here) => {
-                out.push(Out::Answer(write.origin, Outcome::NotLeader { leader: None }));
+                out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
                 return;
             }
             Err(NoRoom::Anywhere(why)) => {
-                reject(write.origin, why, out);
+                reject(origin, why, out);
                 return;
             }
         }
         if let Some(leading) = &mut self.leading {
             leading.head.insert(key.clone(), Head { version, value: value.clone() });
         }
-        let reply = Some((write.origin, ResponseBody::Written { version, number }));
-        self.append(Fact::Write { key: key.clone(), value }, size, write.deadline, reply, write.action.acknowledge(), out);
+        let reply = Some((origin, ResponseBody::Written { version, number }));
+        self.append(Fact::Write { key, value }, size, deadline, reply, acknowledge, out);
     }
 
     fn on_apply(&mut self, cx: &mut Context<'_>, committed: Committed, out: &mut Outbox<Out>) {
@@ -469,8 +473,8 @@ impl Store {
             let (term, early) = (leading.term, std::mem::take(&mut leading.early));
             self.lock_prepared(cx.now);
             out.push(Out::Ready(term));
-            for (key, write) in early {
-                self.on_write(cx, key, write, out);
+            for write in early {
+                self.on_write(cx, write, out);
             }
         }
     }
@@ -543,11 +547,11 @@ impl Store {
             Confirming::Check { conclusion, .. } => conclusion.origin(),
         });
         let queued = leading.queues.take_all().filter_map(|waiter| match waiter.intent {
-            Intent::Write(_, write) => Some(write.origin),
+            Intent::Write(write) => Some(write.origin),
             Intent::Claim(claim) => claim.asker,
         });
         let mut turned_away: Vec<Origin> =
-            leading.early.into_iter().map(|(_, write)| write.origin).chain(queued).chain(conclusions).collect();
+            leading.early.into_iter().map(|write| write.origin).chain(queued).chain(conclusions).collect();
         turned_away.extend(leading.depending.into_values().filter_map(|conclusion| conclusion.origin()));
         turned_away.extend(leading.preparing.into_values().filter_map(|preparing| preparing.asker));
         turned_away.extend(leading.resolving.into_values().filter_map(|resolving| resolving.asker));

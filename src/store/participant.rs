@@ -56,7 +56,7 @@
 //! that home and decision are one record and one round. If this leader loses its leadership first, locks and coordinator are gone
 //! together, and no leader can decide the transaction any more ([`crate::txn`] says why that aborts it).
 
-use super::evaluate::{ItemVerdict, evaluate_item};
+use super::evaluate::{Evaluated, evaluate};
 use super::queues::{Claim, Intent, Pins, Waiter};
 use super::{Head, NoRoom, Out, Store};
 use crate::actor::{Context, Origin, Outbox};
@@ -230,18 +230,18 @@ impl Store {
             let key = &placed.item.key;
             let (current, entry) = self.current(cx, key, pins);
             depends = depends.max(entry);
-            let result = match evaluate_item(&placed.item, &current) {
-                ItemVerdict::NeedsValue => return Some(claim),
-                ItemVerdict::Refused(reason) => {
+            let result = match evaluate(&placed.item, &current) {
+                Evaluated::NeedsValue => return Some(claim),
+                Evaluated::Refused(reason) => {
                     failures.push(Failure { item: placed.place, reason });
                     continue;
                 }
-                ItemVerdict::Write { value, number } => {
+                Evaluated::Write { value, number } => {
                     writes.push(Written { key: key.clone(), value: value.map(Blob) });
                     places.push(placed.place);
                     ItemResult { version, number, value: None }
                 }
-                ItemVerdict::Keep => {
+                Evaluated::Keep => {
                     let read = placed.item.action == TransactionAction::Read;
                     ItemResult { version: current.version, number: None, value: current.value.filter(|_| read) }
                 }

@@ -47,7 +47,7 @@ pub type Pins = BTreeMap<Place, Bytes>;
 /// What a waiter waits to do.
 #[derive(Debug)]
 pub enum Intent {
-    Write(Key, Parked),
+    Write(Box<Parked>),
     Claim(Box<Claim>),
 }
 
@@ -252,7 +252,7 @@ impl Store {
                 turn_away(intent, &Rejection::DeadlineExceeded, out);
                 None
             }
-            Intent::Write(key, write) => self.evaluate(cx, &key, write, &pins, out).map(|write| Intent::Write(key, write)),
+            Intent::Write(write) => self.evaluate(cx, *write, &pins, out).map(|write| Intent::Write(Box::new(write))),
             Intent::Claim(claim) => {
                 if let Some(leading) = &mut self.leading {
                     leading.claims.remove(&claim.preparation.id);
@@ -267,7 +267,7 @@ impl Store {
     /// read, and it was turned away.
     fn fetch(&mut self, cx: &Context<'_>, ticket: u64, mut waiter: Waiter, out: &mut Outbox<Out>) -> bool {
         let wanted: Vec<&Key> = match &waiter.intent {
-            Intent::Write(key, _) => vec![key],
+            Intent::Write(write) => vec![&write.item.key],
             Intent::Claim(claim) => {
                 let items = claim.preparation.items.iter().map(|placed| &placed.item);
                 items.filter(|item| may_need_value(item)).map(|item| &item.key).collect()
@@ -338,7 +338,7 @@ impl Store {
 /// Tells the waiter's caller that nothing was done.
 fn turn_away(intent: Intent, why: &Rejection, out: &mut Outbox<Out>) {
     match intent {
-        Intent::Write(_, write) => reject(write.origin, why.clone(), out),
+        Intent::Write(write) => reject(write.origin, why.clone(), out),
         Intent::Claim(claim) => claim.vote(Vote::Rejected(why.clone()), out),
     }
 }
