@@ -275,9 +275,10 @@ impl Data {
         }
     }
 
-    /// As an increment reads it: `None` when it is no whole number of 64 bits.
+    /// As an increment reads it: an optional minus sign and digits. `None` when it is no whole number of 64 bits.
     pub fn number(&self) -> Option<i64> {
         match self {
+            Data::Whole(bytes) if bytes.first() == Some(&b'+') => None,
             Data::Whole(bytes) => core::str::from_utf8(bytes).ok()?.parse().ok(),
             Data::Hashed { .. } => None,
         }

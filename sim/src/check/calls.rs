@@ -43,6 +43,10 @@ pub(super) enum Step {
         version: u64,
         result: Value,
     },
+    /// Told that the item was no number, or that the sum would be none. No version goes with that.
+    NotANumber {
+        by: i64,
+    },
     /// A write whose outcome is unknown.
     Maybe {
         change: Change,
@@ -53,7 +57,7 @@ pub(super) enum Step {
 pub(super) enum Change {
     Put(Id, When),
     Delete(When),
-    Increment(i64),
+    Increment(i64, When),
 }
 
 /// A condition.
@@ -108,7 +112,7 @@ impl Call<'_> {
     pub(super) fn version(&self) -> Option<u64> {
         match self.step {
             Step::Read { version, .. } | Step::Failed { version, .. } | Step::Write { version, .. } => Some(version),
-            Step::Maybe { .. } => None,
+            Step::Maybe { .. } | Step::NotANumber { .. } => None,
         }
     }
 

@@ -10,16 +10,19 @@
 //!
 //! - A rejected operation never takes effect. An unknown write takes effect at any time after its start, or never. An unknown
 //!   read says nothing.
-//! - A failed condition is a read of version and presence.
+//! - A failed condition is a read of version and presence. "Not a number" is a read, too, of which no version is told: it is judged
+//!   by values alone.
 //! - An item of a strong scan is a strong read of its key (that a scan is atomic is judged by [`super::scan`]).
 //! - What a transaction, or a read of several items, does to one key is an operation on that key ([`super::several`]; that all of
 //!   it happens at one instant is judged by [`super::serializable`]).
-//! - An eventual read may show any past state, but only one that was, or may have been, written, and under its own version.
+//! - An eventual read may show any past state, but only one that was, or may have been, written, and under its own version; and
+//!   what it shows has taken effect. It may go back behind what the same client has seen: no session is promised.
 
-use super::calls::{Call, Calls, Change, Step, Table, Value, call, unwritten, violation, when, wrong_kind};
+use super::calls::{Call, Calls, Change, Step, Table, Value, When, call, unwritten, violation, when, wrong_kind};
 use super::{Initial, Options, Report, Violation, search, several, versioned};
 use ringseed::base::Key;
 use ringseed::history::{Action, Data, Outcome, Record};
+use ringseed::msg::client::Rejection;
 use std::collections::BTreeMap;
 
 /// Judges every key of a history.
@@ -60,7 +63,15 @@ fn add_record<'a>(keys: &mut BTreeMap<&'a Key, Calls<'a>>, record: &'a Record) -
     let Some(key) = record.action.key() else { return several::add_record(keys, record) };
     let calls = keys.entry(key).or_default();
     match (&record.action, &record.outcome) {
-        (_, Outcome::Rejected { .. }) => calls.rejected.push(record),
+        (action, Outcome::Rejected { reason }) => {
+            calls.rejected.push(record);
+            // The one rejection that says something of the item.
+            if let Action::Increment { by, .. } = action
+                && *reason == Rejection::NotANumber.to_string()
+            {
+                calls.definite.push(call(record, Step::NotANumber { by: *by })?);
+            }
+        }
         (Action::Get { .. }, Outcome::Unknown { .. }) => {}
         (_, Outcome::Unknown { .. }) => {
             let change = change(&mut calls.table, &record.action);
@@ -82,7 +93,7 @@ fn add_record<'a>(keys: &mut BTreeMap<&'a Key, Calls<'a>>, record: &'a Record) -
             let result = match (change, number) {
                 (Change::Put(id, _), None) => Some(id),
                 (Change::Delete(_), None) => None,
-                (Change::Increment(_), Some(number)) => Some(calls.table.id(&Data::of_number(*number))),
+                (Change::Increment(..), Some(number)) => Some(calls.table.id(&Data::of_number(*number))),
                 _ => return Err(wrong_kind(record)),
             };
             calls.definite.push(call(record, Step::Write { change, version: *version, result })?);
@@ -96,7 +107,7 @@ fn change(table: &mut Table, action: &Action) -> Change {
     match action {
         Action::Put { value, condition, .. } => Change::Put(table.id(value), when(table, condition)),
         Action::Delete { condition, .. } => Change::Delete(when(table, condition)),
-        Action::Increment { by, .. } => Change::Increment(*by),
+        Action::Increment { by, .. } => Change::Increment(*by, When::Always),
         Action::Get { .. } | Action::Scan { .. } | Action::GetMany { .. } | Action::Transact { .. } => {
             unreachable!("not a write of one key")
         }
@@ -114,11 +125,29 @@ fn check_eventual(key: &Key, calls: &Calls<'_>, initial: Initial) -> Result<(), 
         match call.step {
             Step::Write { version, result, .. } => _ = known.insert(version, (result, call)),
             Step::Read { value, version } => _ = known.entry(version).or_insert((value, call)),
-            Step::Failed { .. } | Step::Maybe { .. } => {}
+            Step::Failed { .. } | Step::NotANumber { .. } | Step::Maybe { .. } => {}
         }
+    }
+    // What was told to operations that began at that time or later: the least version of them.
+    let told = calls.definite.iter().filter_map(|call| Some((call.start, call.version()?)));
+    let mut told: Vec<(u64, u64)> = told.collect();
+    told.sort_unstable();
+    for at in (1..told.len()).rev() {
+        told[at - 1].1 = told[at - 1].1.min(told[at].1);
     }
     for read in &calls.eventual {
         let Step::Read { value, version } = read.step else { unreachable!("eventual calls are reads") };
+        // Only what is committed is shown: it has taken effect by then.
+        let later = told.partition_point(|(start, _)| *start <= read.end);
+        if told.get(later).is_some_and(|(_, least)| *least < version) {
+            let lacks = |call: &&Call<'_>| call.start > read.end && call.version().is_some_and(|told| told < version);
+            let what = format!("key {}: version {version} was shown by an eventual read, and later there was none", key);
+            return Err(violation(
+                "P1",
+                &what,
+                [read.record].into_iter().chain(calls.definite.iter().find(lacks).map(|call| call.record)),
+            ));
+        }
         if let Some((expected, by)) = known.get(&version) {
             if *expected != value {
                 let what = format!(
@@ -153,7 +182,7 @@ fn may_result_in(calls: &Calls<'_>, write: &Call<'_>, value: Value) -> bool {
     match (change, value) {
         (Change::Put(written, _), Some(seen)) => written == seen,
         (Change::Delete(_), None) => true,
-        (Change::Increment(_), Some(seen)) => calls.table.number(seen).is_some(),
+        (Change::Increment(..), Some(seen)) => calls.table.number(seen).is_some(),
         _ => false,
     }
 }

@@ -24,12 +24,16 @@ mod calls;
 mod compare;
 pub mod corruption;
 pub mod durability;
+#[cfg(test)]
+mod known;
 pub mod leaders;
 pub mod linear;
 pub mod lists;
 pub mod lost;
 #[cfg(test)]
 mod orders;
+#[cfg(test)]
+mod orders_unknown;
 pub mod prefix;
 pub mod recovery;
 mod render;

@@ -324,7 +324,7 @@ const LAST_SHOWN: usize = 6;
 fn change(call: &Call<'_>) -> Change {
     match call.step {
         Step::Maybe { change } | Step::Write { change, .. } => change,
-        Step::Read { .. } | Step::Failed { .. } => unreachable!("not a write"),
+        Step::Read { .. } | Step::Failed { .. } | Step::NotANumber { .. } => unreachable!("not a write"),
     }
 }
 
@@ -345,6 +345,11 @@ fn effect(step: &Step, state: ItemState, table: &mut Table) -> Option<ItemState>
             };
             (failed && value.is_some() == *present).then_some(state)
         }
+        Step::NotANumber { by } => {
+            let ItemState::Is(value) = state else { return Some(state) };
+            let number = value.map_or(Some(0), |id| table.number(id));
+            number.and_then(|number| number.checked_add(*by)).is_none().then_some(state)
+        }
         Step::Write { change, result, .. } => apply(*change, state, table, Some(*result)),
         Step::Maybe { change } => apply(*change, state, table, None),
     }
@@ -354,7 +359,10 @@ fn apply(change: Change, state: ItemState, table: &mut Table, result: Option<Val
     match change {
         Change::Put(id, when) => holds(when, state).then_some(ItemState::Is(Some(id))),
         Change::Delete(when) => holds(when, state).then_some(ItemState::Is(None)),
-        Change::Increment(by) => {
+        Change::Increment(by, when) => {
+            if !holds(when, state) {
+                return None;
+            }
             let value = match state {
                 ItemState::Anything => return Some(result.map_or(ItemState::Anything, ItemState::Is)),
                 ItemState::Is(value) => value,

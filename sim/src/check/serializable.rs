@@ -15,6 +15,9 @@
 //! write writes the same to the key. A version that was seen, and whose writer cannot be told, has a node of its own, without a
 //! time.
 //!
+//! An unknown transaction of which one write was seen took effect as a whole. So its conditions held, and each of its other writes,
+//! though no operation saw it, has a place between two versions of its key.
+//!
 //! Each key by itself is judged by [`super::linear`]; that a state was seen which a transaction wrote that was not committed,
 //! there too.
 //!
@@ -104,13 +107,17 @@ struct Slot {
 struct Graph<'a> {
     nodes: Vec<Node<'a>>,
     edges: Vec<Vec<(usize, Why<'a>)>>,
+    /// Unknown transactions that took effect, since a write of theirs was seen, each with a key that it must have written too, unseen.
+    unplaced: Vec<(usize, &'a Key)>,
+    /// Per such key the writers and readers of its versions, in order.
+    places: BTreeMap<&'a Key, Vec<(usize, Vec<usize>)>>,
 }
 
 type Slots<'a> = BTreeMap<&'a Key, BTreeMap<u64, Slot>>;
 
 impl<'a> Graph<'a> {
     fn new(history: &'a [Record], judge: &Judge<'_>) -> Result<Graph<'a>, Violation> {
-        let mut graph = Graph { nodes: Vec::new(), edges: Vec::new() };
+        let mut graph = Graph { nodes: Vec::new(), edges: Vec::new(), unplaced: Vec::new(), places: BTreeMap::new() };
         let mut slots = Slots::new();
         let mut seen: BTreeMap<(&Key, u64), &Data> = BTreeMap::new();
         for record in history {
@@ -140,6 +147,11 @@ impl<'a> Graph<'a> {
         }
         graph.recover(history, judge, &mut slots, &seen);
         graph.connect(&mut slots);
+        for &(_, key) in &graph.unplaced {
+            let slots = slots.get(key).into_iter().flatten();
+            let places = slots.map(|(_, slot)| (slot.writer.unwrap_or(usize::MAX), slot.readers.clone())).collect();
+            graph.places.insert(key, places);
+        }
         graph.keep_time();
         Ok(graph)
     }
@@ -159,21 +171,24 @@ impl<'a> Graph<'a> {
         seen: &BTreeMap<(&'a Key, u64), &'a Data>,
     ) {
         let mut writers: BTreeMap<(&Key, &Data), Vec<usize>> = BTreeMap::new();
-        // What an increment would leave is not known: where one may have been, a value does not tell its writer.
-        let mut incremented: BTreeSet<&Key> = BTreeSet::new();
+        // What an increment would leave is not known: any number may be of it.
+        let mut incremented: BTreeMap<&Key, Vec<usize>> = BTreeMap::new();
         for (at, record) in history.iter().enumerate().filter(|(_, record)| matches!(record.outcome, Outcome::Unknown { .. })) {
             for put in puts(record) {
                 writers.entry(put).or_default().push(at);
             }
-            incremented.extend(increments(record));
+            increments(record).into_iter().for_each(|key| incremented.entry(key).or_default().push(at));
         }
         let mut nodes: BTreeMap<usize, usize> = BTreeMap::new();
         for (&(key, version), &value) in seen {
-            let Some(&[writer]) = writers.get(&(key, value)).map(Vec::as_slice) else { continue };
+            let put = writers.get(&(key, value)).into_iter().flatten();
+            let added = incremented.get(key).into_iter().flatten().filter(|_| value.number().is_some());
+            let mut may_be = put.chain(added).copied();
+            let (Some(writer), None) = (may_be.next(), may_be.next()) else { continue };
             let free = |slots: &Slots<'_>, key| {
                 slots.get(key).and_then(|slots| slots.get(&version)).is_none_or(|slot| slot.writer.is_none())
             };
-            if version == 0 || incremented.contains(key) || !free(slots, key) {
+            if version == 0 || !free(slots, key) {
                 continue;
             }
             let record = &history[writer];
@@ -185,6 +200,30 @@ impl<'a> Graph<'a> {
             for other in written(record).filter(|other| *other != key && scan::group_of(other, partitions) == group) {
                 if free(slots, other) {
                     slots.entry(other).or_default().entry(version).or_default().writer = Some(node);
+                }
+            }
+        }
+        // It committed, so its conditions held, and all that it writes was written.
+        if judge.list_prefix.is_none() {
+            let deleted: BTreeSet<&Key> = history.iter().flat_map(deletes).collect();
+            for (&writer, &node) in &nodes {
+                let Action::Transact { items, .. } = &history[writer].action else { continue };
+                for item in items {
+                    let version = match &item.condition {
+                        Condition::Version(version) => Some(*version),
+                        Condition::Absent if !deleted.contains(&item.key) => Some(0),
+                        _ => None,
+                    };
+                    if let Some(version) = version {
+                        slots.entry(&item.key).or_default().entry(version).or_default().readers.push(node);
+                    }
+                }
+                for key in written(&history[writer]) {
+                    let placed = slots.get(key).is_some_and(|slots| slots.values().any(|slot| slot.writer == Some(node)));
+                    if !placed {
+                        slots.entry(key).or_default();
+                        self.unplaced.push((node, key));
+                    }
                 }
             }
         }
@@ -256,9 +295,57 @@ impl<'a> Graph<'a> {
 
     fn acyclic(&self) -> Result<(), Violation> {
         match self.component() {
-            None => Ok(()),
+            None => self.unplaced.iter().try_for_each(|&(node, key)| self.has_a_place(node, key)),
             Some(component) => Err(self.explain(&self.shortest(&component))),
         }
+    }
+
+    /// A transaction that took effect wrote this key too, though no operation saw that: there must be two versions between which the
+    /// write may have been.
+    fn has_a_place(&self, node: usize, key: &Key) -> Result<(), Violation> {
+        let places = &self.places[key];
+        let after = self.reachable([node]);
+        // Before the first version; or behind each.
+        let fits = (0..=places.len()).any(|at| {
+            let before: Vec<usize> = match at.checked_sub(1).map(|last| &places[last]) {
+                Some((writer, readers)) => {
+                    readers.iter().copied().chain([*writer]).filter(|&n| n != usize::MAX && n != node).collect()
+                }
+                None => Vec::new(),
+            };
+            if before.iter().any(|n| after.contains(n)) {
+                return false;
+            }
+            match places.get(at).map(|(writer, _)| *writer).filter(|&writer| writer != usize::MAX) {
+                // Version 0 is before all.
+                None => at > 0 || places.is_empty(),
+                Some(next) => {
+                    next == node || {
+                        let later = self.reachable([next]);
+                        !later.contains(&node) && !before.iter().any(|n| later.contains(n))
+                    }
+                }
+            }
+        });
+        if fits {
+            return Ok(());
+        }
+        let record = self.nodes[node].record.map(render::record).unwrap_or_default();
+        let what = format!("a write of this transaction was seen, and its write of {} is nowhere\n  {record}", key);
+        Err(Violation { promise: "P2", checker: "serializable", what })
+    }
+
+    fn reachable(&self, from: impl IntoIterator<Item = usize>) -> BTreeSet<usize> {
+        let mut found: BTreeSet<usize> = BTreeSet::new();
+        let mut stack: Vec<usize> = from.into_iter().collect();
+        while let Some(node) = stack.pop() {
+            for &(to, _) in &self.edges[node] {
+                if found.insert(to) {
+                    stack.push(to);
+                }
+            }
+        }
+        found
     }
 
     /// Nodes that can all reach each other, more than one: Tarjan's algorithm (1972), with a stack of its own.
@@ -384,6 +471,15 @@ fn is_eventual(action: &Action) -> bool {
 fn written(record: &Record) -> impl Iterator<Item = &Key> {
     let items = if let Action::Transact { items, .. } = &record.action { &items[..] } else { &[] };
     items.iter().filter(|item| !matches!(item.action, ItemAction::Check | ItemAction::Read)).map(|item| &item.key)
+}
+
+/// The keys that an operation deletes, or may have.
+fn deletes(record: &Record) -> Vec<&Key> {
+    match &record.action {
+        Action::Delete { key, .. } => vec![key],
+        Action::Transact { items, .. } => items.iter().filter(|i| i.action == ItemAction::Delete).map(|i| &i.key).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// The values that an operation puts.

@@ -60,13 +60,16 @@ fn add_failure<'a>(
     failure: &Failure,
 ) -> Result<(), Violation> {
     let item = items.get(failure.item as usize).ok_or_else(|| wrong_kind(record))?;
-    let FailureReason::Condition { version, present } = failure.reason else { return Ok(()) };
-    if item.condition.is_none() {
-        return Err(wrong_kind(record));
-    }
     let calls = keys.entry(&item.key).or_default();
-    let condition = when(&mut calls.table, &item.condition);
-    calls.definite.push(call(record, Step::Failed { condition, version, present })?);
+    let step = match (&failure.reason, &item.action) {
+        (FailureReason::Condition { version, present }, _) if !item.condition.is_none() => {
+            Step::Failed { condition: when(&mut calls.table, &item.condition), version: *version, present: *present }
+        }
+        (FailureReason::NotANumber, ItemAction::Increment(by)) => Step::NotANumber { by: *by },
+        (FailureReason::Conflict, _) => return Ok(()),
+        _ => return Err(wrong_kind(record)),
+    };
+    calls.definite.push(call(record, step)?);
     Ok(())
 }
 
@@ -108,7 +111,7 @@ fn add_item<'a>(
             let result = match (change, result.number) {
                 (Change::Put(id, _), None) => Some(id),
                 (Change::Delete(_), None) => None,
-                (Change::Increment(_), Some(number)) => Some(calls.table.id(&Data::of_number(number))),
+                (Change::Increment(..), Some(number)) => Some(calls.table.id(&Data::of_number(number))),
                 _ => return Err(wrong_kind(record)),
             };
             Step::Write { change, version, result }
@@ -118,12 +121,12 @@ fn add_item<'a>(
     Ok(())
 }
 
-/// `None` for what writes nothing. An increment's own condition is left out: it is judged where it is known to have held.
+/// `None` for what writes nothing.
 fn change(table: &mut Table, item: &TransactionItem) -> Option<Change> {
     Some(match &item.action {
         ItemAction::Put(value) => Change::Put(table.id(value), when(table, &item.condition)),
         ItemAction::Delete => Change::Delete(when(table, &item.condition)),
-        ItemAction::Increment(by) => Change::Increment(*by),
+        ItemAction::Increment(by) => Change::Increment(*by, when(table, &item.condition)),
         ItemAction::Check | ItemAction::Read => return None,
     })
 }

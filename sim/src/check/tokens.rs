@@ -4,7 +4,7 @@
 //! first to the first end that came with the answer. That the answers are the same, and that of two contents only one was taken,
 //! is judged here.
 //!
-//! A conflict is no answer: the same request may succeed later. A rejected request never takes effect, whatever its fellows do.
+//! A conflict is no answer: the same request may succeed later, from the start of its retry on. A rejected request never takes effect, whatever its fellows do.
 
 use super::{Violation, render};
 use bytes::Bytes;
@@ -68,7 +68,11 @@ fn merge_one(history: &[Record], requests: &[usize], merged: &mut [Option<Record
             Some(answer) => answer.clone(),
             None => history[first].clone(),
         };
-        let start = same.iter().map(|&at| history[at].start).min().unwrap_or(record.start);
+        // What was told of a conflict took no effect: only the others may have, from their own starts on.
+        let others = same
+            .iter()
+            .filter(|&&at| !matches!(history[at].outcome, Outcome::NotCommitted { .. }) || is_answer(&history[at].outcome));
+        let start = others.map(|&at| history[at].start).min().unwrap_or(record.start);
         merged[first] = Some(Record { start, ..record });
     }
     Ok(())

@@ -36,7 +36,7 @@ fn with_stack<T: Send>(bytes: usize, work: impl FnOnce() -> T + Send) -> T {
 /// # Errors
 /// No order by versions explains what was seen.
 pub(super) fn check(key: &Key, calls: &Calls<'_>, options: &Options) -> Result<bool, Violation> {
-    let mut order: Vec<&Call<'_>> = calls.definite.iter().collect();
+    let mut order: Vec<&Call<'_>> = calls.definite.iter().filter(|call| call.version().is_some()).collect();
     order.sort_by_key(|call| (call.version(), !call.is_write(), call.start));
     unique(key, &order)?;
     let limits = real_time(key, &order)?;
@@ -118,6 +118,8 @@ enum Need {
     Exactly(Value),
     /// Its number, or absent for 0.
     Number(i64),
+    /// Present, with this number.
+    PresentNumber(i64),
     /// A number, or absent.
     AnyNumber,
     Present,
@@ -220,7 +222,10 @@ impl<'c, 'a> Search<'c, 'a> {
         let (mut version, mut pinned) = (state.version.unwrap_or(0), state.version.is_some());
         for write in self.placed[base..].iter().rev() {
             let change = change(&self.calls.unknown[*write]);
-            if let Change::Put(_, When::Version(expected)) | Change::Delete(When::Version(expected)) = change {
+            if let Change::Put(_, When::Version(expected))
+            | Change::Delete(When::Version(expected))
+            | Change::Increment(_, When::Version(expected)) = change
+            {
                 if expected < version || (pinned && expected != version) {
                     return None;
                 }
@@ -230,11 +235,11 @@ impl<'c, 'a> Search<'c, 'a> {
             value = match (change, value) {
                 (Change::Put(id, _), _) => Seen::Exactly(Some(id)),
                 (Change::Delete(_), _) => Seen::Exactly(None),
-                (Change::Increment(by), Seen::Exactly(value)) => {
+                (Change::Increment(by, _), Seen::Exactly(value)) => {
                     Seen::Number(value.map_or(Some(0), |id| self.calls.table.number(id))?.checked_add(by)?)
                 }
-                (Change::Increment(by), Seen::Number(number)) => Seen::Number(number.checked_add(by)?),
-                (Change::Increment(_), Seen::SomeNumber | Seen::Anything) => Seen::SomeNumber,
+                (Change::Increment(by, _), Seen::Number(number)) => Seen::Number(number.checked_add(by)?),
+                (Change::Increment(..), Seen::SomeNumber | Seen::Anything) => Seen::SomeNumber,
             };
         }
         let call = self.order[at];
@@ -283,7 +288,7 @@ impl<'c, 'a> Search<'c, 'a> {
 fn change(call: &Call<'_>) -> Change {
     match call.step {
         Step::Maybe { change } | Step::Write { change, .. } => change,
-        Step::Read { .. } | Step::Failed { .. } => unreachable!("not a write"),
+        Step::Read { .. } | Step::Failed { .. } | Step::NotANumber { .. } => unreachable!("not a write"),
     }
 }
 
@@ -304,17 +309,27 @@ fn need(call: &Call<'_>, table: &Table) -> (Need, u64) {
             (need, version)
         }
         Step::Write { change, version, result } => (condition(change, result, table), version),
-        Step::Maybe { .. } => unreachable!("the outcome is known"),
+        Step::Maybe { .. } | Step::NotANumber { .. } => unreachable!("a version was told"),
     }
 }
 
 fn condition(change: Change, result: Value, table: &Table) -> Need {
     match change {
         Change::Put(_, when) | Change::Delete(when) => held(when),
-        Change::Increment(by) => {
+        Change::Increment(by, when) => {
             let sum = result.and_then(|id| table.number(id)).expect("an increment's result is a number");
-            sum.checked_sub(by).map_or(Need::Impossible, Need::Number)
+            sum.checked_sub(by).and_then(|number| number_when(number, when, table)).unwrap_or(Need::Impossible)
         }
+    }
+}
+
+/// The item has this number, absent counting as 0, and the condition holds; `None` if that cannot be. (A version is looked at elsewhere.)
+fn number_when(number: i64, when: When, table: &Table) -> Option<Need> {
+    match when {
+        When::Always | When::Version(_) => Some(Need::Number(number)),
+        When::Present => Some(Need::PresentNumber(number)),
+        When::Absent => (number == 0).then_some(Need::Absent),
+        When::Value(id) => (table.number(id) == Some(number)).then_some(Need::Exactly(Some(id))),
     }
 }
 
@@ -335,7 +350,7 @@ fn satisfies(state: &State, need: Need, table: &Table) -> bool {
         Seen::Number(number) => {
             return match need {
                 Need::Exactly(value) => value.is_some_and(|id| *table.data(id) == Data::of_number(number)),
-                Need::Number(expected) => number == expected,
+                Need::Number(expected) | Need::PresentNumber(expected) => number == expected,
                 Need::Other(id) => *table.data(id) != Data::of_number(number),
                 Need::Version(expected) => version(expected),
                 Need::Absent | Need::Impossible => false,
@@ -362,6 +377,7 @@ fn satisfies(state: &State, need: Need, table: &Table) -> bool {
         Need::Nothing => true,
         Need::Exactly(expected) => value == expected,
         Need::Number(number) => value.map_or(Some(0), |id| table.number(id)) == Some(number),
+        Need::PresentNumber(number) => value.is_some_and(|id| table.number(id) == Some(number)),
         Need::AnyNumber => value.is_none_or(|id| table.number(id).is_some()),
         Need::Present => value.is_some(),
         Need::Absent => value.is_none(),
@@ -376,16 +392,22 @@ fn before(change: Change, need: Need, table: &Table) -> Option<Need> {
     let makes = match change {
         Change::Put(id, _) => match need {
             Need::Exactly(value) => value == Some(id),
-            Need::Number(number) => table.number(id) == Some(number),
+            Need::Number(number) | Need::PresentNumber(number) => table.number(id) == Some(number),
             Need::AnyNumber => table.number(id).is_some(),
             Need::Other(other) => id != other,
             Need::Present | Need::Version(_) => true,
             Need::Absent | Need::Nothing | Need::Impossible => false,
         },
         Change::Delete(_) => matches!(need, Need::Exactly(None) | Need::Absent | Need::Number(0) | Need::AnyNumber),
-        Change::Increment(_) => matches!(
+        Change::Increment(..) => matches!(
             need,
-            Need::Exactly(Some(_)) | Need::Number(_) | Need::AnyNumber | Need::Other(_) | Need::Present | Need::Version(_)
+            Need::Exactly(Some(_))
+                | Need::Number(_)
+                | Need::PresentNumber(_)
+                | Need::AnyNumber
+                | Need::Other(_)
+                | Need::Present
+                | Need::Version(_)
         ),
     };
     if !makes {
@@ -393,13 +415,17 @@ fn before(change: Change, need: Need, table: &Table) -> Option<Need> {
     }
     match (change, need) {
         (Change::Put(_, when) | Change::Delete(when), _) => Some(held(when)),
-        // A put could have left the number in another form than an increment does, such as "+7".
-        (Change::Increment(by), Need::Exactly(Some(id))) => {
+        // A put could have left the number in another form than an increment does, such as "007".
+        (Change::Increment(by, when), Need::Exactly(Some(id))) => {
             let sum = table.number(id).filter(|sum| *table.data(id) == Data::of_number(*sum))?;
-            sum.checked_sub(by).map(Need::Number)
+            number_when(sum.checked_sub(by)?, when, table)
         }
-        (Change::Increment(by), Need::Number(sum)) => sum.checked_sub(by).map(Need::Number),
-        (Change::Increment(_), _) => Some(Need::AnyNumber),
+        (Change::Increment(by, when), Need::Number(sum) | Need::PresentNumber(sum)) => {
+            number_when(sum.checked_sub(by)?, when, table)
+        }
+        // That it was a number is looked at going forward.
+        (Change::Increment(_, when @ (When::Present | When::Absent | When::Value(_))), _) => Some(held(when)),
+        (Change::Increment(..), _) => Some(Need::AnyNumber),
     }
 }
 
@@ -410,6 +436,6 @@ fn after(call: &Call<'_>, value: Seen) -> State {
         Step::Write { result, version, .. } => State { value: Seen::Exactly(result), version: Some(version) },
         Step::Failed { version, present: false, .. } => State { value: Seen::Exactly(None), version: Some(version) },
         Step::Failed { version, .. } => State { value, version: Some(version) },
-        Step::Maybe { .. } => unreachable!("the outcome is known"),
+        Step::Maybe { .. } | Step::NotANumber { .. } => unreachable!("a version was told"),
     }
 }
