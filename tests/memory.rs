@@ -286,7 +286,7 @@ fn consensus() -> Vec<ReplicaMessage> {
 
 /// All that a replica is asked for.
 fn tasks() -> Vec<Task> {
-    let items = transaction().items.into_iter().map(|item| PlacedItem { place: 0, item }).collect();
+    let items = transaction().items.into_iter().map(|item| ItemAt { position: 0, item }).collect();
     let (age, floor) = (Age::default(), Attempt::default());
     let preparation = Preparation { id: id(), age, floor, parties: vec![GroupId(1)], items, open: vec![floor] };
     let keys = || vec![Key::from(key())];
@@ -313,7 +313,7 @@ fn tasks() -> Vec<Task> {
 
 /// All that a replica answers.
 fn outcomes() -> Vec<Outcome> {
-    let result = PlacedResult { place: 0, result: ItemResult::default() };
+    let result = ResultAt { position: 0, result: ItemResult::default() };
     let failure = Failure { item: 0, reason: FailureReason::Conflict };
     let votes = [Vote::Yes(vec![result]), Vote::No(vec![failure]), Vote::Rejected(Rejection::Overloaded)];
     assert_has_each!(votes, Vote: Yes No Rejected);

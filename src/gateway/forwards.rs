@@ -90,7 +90,7 @@ impl Gateway {
             Task::Operation(operation) => operation.validate().is_ok() && here(&operation.key),
             Task::Transact { transaction, .. } => transaction.validate().is_ok() && self.home_of(transaction) == group,
             Task::Prepare(preparation) => {
-                let items = preparation.items.iter().map(|placed| placed.item.clone()).collect();
+                let items = preparation.items.iter().map(|wanted| wanted.item.clone()).collect();
                 let whole = Transaction { items, token: None };
                 whole.validate().is_ok()
                     && whole.items.iter().all(|item| here(&item.key))

@@ -380,21 +380,22 @@ pub struct Preparation {
     #[n(3)]
     #[cbor(decode_with = "crate::msg::codec::list")]
     pub parties: Vec<GroupId>,
-    /// The participant's items, each with its place in the whole transaction.
+    /// The participant's items, each with its position in the whole transaction.
     #[n(4)]
     #[cbor(decode_with = "crate::msg::codec::list")]
-    pub items: Vec<PlacedItem>,
+    pub items: Vec<ItemAt>,
     /// At most [`OPEN_NAMED_MAX`](crate::base::limits::OPEN_NAMED_MAX), none above the floor.
     #[n(5)]
     #[cbor(default, decode_with = "crate::msg::codec::list")]
     pub open: Vec<Attempt>,
 }
 
+/// An item, and its position in the whole transaction, from 0.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
-pub struct PlacedItem {
+pub struct ItemAt {
     #[n(0)]
-    pub place: u32,
+    pub position: u32,
     #[n(1)]
     pub item: TransactionItem,
 }
@@ -402,7 +403,7 @@ pub struct PlacedItem {
 impl Preparation {
     /// Bytes of keys and values.
     pub fn size(&self) -> usize {
-        self.items.iter().map(|placed| placed.item.size()).sum()
+        self.items.iter().map(|wanted| wanted.item.size()).sum()
     }
 }
 
@@ -410,12 +411,12 @@ impl Preparation {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub enum Vote {
-    /// Locks and writes are durable, until the decision. What becomes of each item, by its place.
+    /// Locks and writes are durable, until the decision. What becomes of each item, by its position.
     #[n(0)]
     Yes(
         #[n(0)]
         #[cbor(decode_with = "crate::msg::codec::list")]
-        Vec<PlacedResult>,
+        Vec<ResultAt>,
     ),
     /// Nothing is locked.
     #[n(1)]
@@ -429,11 +430,12 @@ pub enum Vote {
     Rejected(#[n(0)] Rejection),
 }
 
+/// What becomes of the item at this position of the whole transaction, from 0.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
-pub struct PlacedResult {
+pub struct ResultAt {
     #[n(0)]
-    pub place: u32,
+    pub position: u32,
     #[n(1)]
     pub result: ItemResult,
 }

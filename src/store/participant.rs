@@ -67,7 +67,7 @@ use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, ValuePlace};
 use crate::msg::peer::Outcome;
 use crate::msg::transaction::{
-    Age, Decision, Ending, Failure, FailureReason, ItemResult, PlacedResult, Preparation, TokenRecord, TransactionAction,
+    Age, Decision, Ending, Failure, FailureReason, ItemResult, Preparation, ResultAt, TokenRecord, TransactionAction,
     TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes, Written,
 };
 use crate::state::LockMode;
@@ -84,8 +84,8 @@ pub struct Held {
     age: Age,
     keys: Vec<(Key, LockMode)>,
     writes: Vec<Written<Blob>>,
-    /// The places of `writes` in the transaction.
-    places: Vec<u32>,
+    /// The positions of `writes` in the transaction.
+    positions: Vec<u32>,
 }
 
 /// A prepare in flight.
@@ -174,15 +174,15 @@ impl Store {
         let rank = claim.rank();
         let mut contended = false;
         let mut conflicts = Vec::new();
-        for placed in &claim.preparation.items {
-            let key = &placed.item.key;
-            if !leading.queues.has(key) && !leading.locks.conflict(key, LockMode::of(placed.item.is_write())) {
+        for wanted in &claim.preparation.items {
+            let key = &wanted.item.key;
+            if !leading.queues.has(key) && !leading.locks.conflict(key, LockMode::of(wanted.item.is_write())) {
                 continue;
             }
             contended = true;
             // In a queue the mode does not matter: a waiter ahead may wait for any holder.
             if leading.queues.has_older(key, rank) || leading.locks.held_by_older(key, rank) {
-                conflicts.push(Failure { item: placed.place, reason: FailureReason::Conflict });
+                conflicts.push(Failure { item: wanted.position, reason: FailureReason::Conflict });
             }
         }
         if !conflicts.is_empty() {
@@ -224,29 +224,29 @@ impl Store {
             return None;
         }
         let version = Version(leading.next.0);
-        let (mut failures, mut results, mut writes, mut places) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut failures, mut results, mut writes, mut positions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut depends = Index::ZERO;
-        for placed in &claim.preparation.items {
-            let key = &placed.item.key;
+        for wanted in &claim.preparation.items {
+            let key = &wanted.item.key;
             let (current, entry) = self.current(cx, key, pins);
             depends = depends.max(entry);
-            let result = match evaluate(&placed.item, &current) {
+            let result = match evaluate(&wanted.item, &current) {
                 Evaluated::NeedsValue => return Some(claim),
                 Evaluated::Refused(reason) => {
-                    failures.push(Failure { item: placed.place, reason });
+                    failures.push(Failure { item: wanted.position, reason });
                     continue;
                 }
                 Evaluated::Write { value, number } => {
                     writes.push(Written { key: key.clone(), value: value.map(Blob) });
-                    places.push(placed.place);
+                    positions.push(wanted.position);
                     ItemResult { version, number, value: None }
                 }
                 Evaluated::Keep => {
-                    let read = placed.item.action == TransactionAction::Read;
+                    let read = wanted.item.action == TransactionAction::Read;
                     ItemResult { version: current.version, number: None, value: current.value.filter(|_| read) }
                 }
             };
-            results.push(PlacedResult { place: placed.place, result });
+            results.push(ResultAt { position: wanted.position, result });
         }
         if !failures.is_empty() {
             self.conclude(claim.conclusion(Vote::No(failures)), depends, out);
@@ -257,7 +257,7 @@ impl Store {
         let size = claim.preparation.size();
         let values = writes.iter().any(|write| write.value.is_some());
         match if full { Err(NoRoom::Anywhere(Rejection::Overloaded)) } else { self.room(cx, size, values) } {
-            Ok(()) => self.lock(claim, Vote::Yes(results), writes, places, deadline, out),
+            Ok(()) => self.lock(claim, Vote::Yes(results), writes, positions, deadline, out),
             Err(NoRoom::Here) => claim.turn_away(out),
             Err(NoRoom::Anywhere(why)) => claim.vote(Vote::Rejected(why), out),
         }
@@ -267,14 +267,14 @@ impl Store {
     /// Bytes of values that the claim's reads would answer with.
     fn bytes_read(&self, claim: &Claim) -> usize {
         let Some(leading) = &self.leading else { return 0 };
-        let reads = claim.preparation.items.iter().filter(|placed| placed.item.action == TransactionAction::Read);
+        let reads = claim.preparation.items.iter().filter(|wanted| wanted.item.action == TransactionAction::Read);
         reads
-            .map(|placed| match leading.head.get(&placed.item.key) {
+            .map(|wanted| match leading.head.get(&wanted.item.key) {
                 Some(head) => head.value.as_ref().map_or(0, Bytes::len),
                 None => self
                     .state
                     .items()
-                    .get(&placed.item.key)
+                    .get(&wanted.item.key)
                     .and_then(|item| item.value)
                     .map_or(0, |value| value.place.length as usize),
             })
@@ -287,7 +287,7 @@ impl Store {
         claim: Claim,
         vote: Vote,
         writes: Vec<Written<Blob>>,
-        places: Vec<u32>,
+        positions: Vec<u32>,
         deadline: Time,
         out: &mut Outbox<Out>,
     ) {
@@ -298,7 +298,7 @@ impl Store {
             leading.locks.take(key, *mode, id, age);
         }
         if asker.is_none() {
-            leading.held.insert(id, Held { age, keys, writes, places });
+            leading.held.insert(id, Held { age, keys, writes, positions });
             out.push(Out::Held(id, vote));
             return;
         }
@@ -344,12 +344,12 @@ impl Store {
         }
         let held = leading.held.remove(&id).filter(|_| commit);
         let version = Version(leading.next.0);
-        let (keys, writes, places) = held.map_or_else(Default::default, |held| (held.keys, held.writes, held.places));
+        let (keys, writes, positions) = held.map_or_else(Default::default, |held| (held.keys, held.writes, held.positions));
         for write in &writes {
             leading.head.insert(write.key.clone(), Head { version, value: write.value.as_ref().map(|value| value.0.clone()) });
         }
         if let Some(TokenRecord { answer: TransactionAnswer::Committed(results), .. }) = &mut token {
-            places.iter().for_each(|place| results[*place as usize].version = version);
+            positions.iter().for_each(|position| results[*position as usize].version = version);
         }
         let fact = TransactionFact::Decide { id, commit, parties, writes: Writes(writes), ended, token };
         self.append_step(fact, Time::NEVER, out);
@@ -603,7 +603,7 @@ mod tests {
     use crate::msg::client::Condition;
     use crate::msg::log::FactSummary;
     use crate::msg::peer::Task;
-    use crate::msg::transaction::{Attempt, PlacedItem, TransactionItem};
+    use crate::msg::transaction::{Attempt, ItemAt, TransactionItem};
     use crate::state::State;
     use crate::store::In;
 
@@ -635,7 +635,7 @@ mod tests {
             action: TransactionAction::Put(Bytes::from("v")),
             condition: Condition::None,
         };
-        let items = (0..).zip(keys).map(|(place, key)| PlacedItem { place, item: item(key) }).collect();
+        let items = (0..).zip(keys).map(|(position, key)| ItemAt { position, item: item(key) }).collect();
         let age = Age { began_ms: id.attempt.number, ..Age::default() };
         Task::Prepare(Preparation { id, age, floor: Attempt::default(), parties: vec![GroupId(1)], items, open: Vec::new() })
     }

@@ -85,7 +85,7 @@ impl Claim {
     }
 
     pub fn keys(&self) -> Vec<(Key, LockMode)> {
-        self.preparation.items.iter().map(|placed| (placed.item.key.clone(), LockMode::of(placed.item.is_write()))).collect()
+        self.preparation.items.iter().map(|wanted| (wanted.item.key.clone(), LockMode::of(wanted.item.is_write()))).collect()
     }
 }
 
@@ -269,7 +269,7 @@ impl Store {
         let wanted: Vec<&Key> = match &waiter.intent {
             Intent::Write(write) => vec![&write.item.key],
             Intent::Claim(claim) => {
-                let items = claim.preparation.items.iter().map(|placed| &placed.item);
+                let items = claim.preparation.items.iter().map(|wanted| &wanted.item);
                 items.filter(|item| may_need_value(item)).map(|item| &item.key).collect()
             }
         };

@@ -74,8 +74,8 @@ use crate::msg::client::{Doubt, Rejection, ResponseBody};
 use crate::msg::codec::Blob;
 use crate::msg::peer::{Outcome, Task};
 use crate::msg::transaction::{
-    Age, Attempt, Decision, Ending, Failure, FailureReason, ItemResult, PlacedItem, PlacedResult, Preparation, TokenRecord,
-    Transaction, TransactionAnswer, TransactionId, TransactionReport, TransactionState, Vote,
+    Age, Attempt, Decision, Ending, Failure, FailureReason, ItemAt, ItemResult, Preparation, ResultAt, TokenRecord, Transaction,
+    TransactionAnswer, TransactionId, TransactionReport, TransactionState, Vote,
 };
 use crate::state::TICK;
 use bytes::Bytes;
@@ -226,10 +226,10 @@ struct Active {
     began: Time,
     deadline: Time,
     /// The home's own items, until they are handed to the store.
-    own: Vec<PlacedItem>,
+    own: Vec<ItemAt>,
     own_writes: Vec<u32>,
     /// What each participant is asked to prepare, until it is.
-    parties: BTreeMap<GroupId, Vec<PlacedItem>>,
+    parties: BTreeMap<GroupId, Vec<ItemAt>>,
     /// Participants whose votes are awaited.
     awaited: BTreeSet<GroupId>,
     results: Vec<ItemResult>,
@@ -309,17 +309,17 @@ impl Coordinator {
         let Begin { origin, age, transaction, deadline, .. } = begin;
         let fingerprint = transaction.token.is_some().then(|| transaction.fingerprint());
         let (mut own, mut own_writes) = (Vec::new(), Vec::new());
-        let mut parties: BTreeMap<GroupId, Vec<PlacedItem>> = BTreeMap::new();
+        let mut parties: BTreeMap<GroupId, Vec<ItemAt>> = BTreeMap::new();
         let results = vec![ItemResult::default(); transaction.items.len()];
-        for (place, item) in (0..).zip(transaction.items) {
+        for (position, item) in (0..).zip(transaction.items) {
             let group = self.group_of(&item.key);
             if group == self.group {
                 if item.is_write() {
-                    own_writes.push(place);
+                    own_writes.push(position);
                 }
-                own.push(PlacedItem { place, item });
+                own.push(ItemAt { position, item });
             } else {
-                parties.entry(group).or_default().push(PlacedItem { place, item });
+                parties.entry(group).or_default().push(ItemAt { position, item });
             }
         }
         let Some(leading) = &mut self.leading else { return };
@@ -413,7 +413,7 @@ impl Coordinator {
         let parties: Vec<GroupId> = active.parties.keys().copied().collect();
         active.awaited = parties.iter().copied().collect();
         let (age, deadline) = (active.age, active.deadline);
-        let items: Vec<Vec<PlacedItem>> = active.parties.values_mut().map(std::mem::take).collect();
+        let items: Vec<Vec<ItemAt>> = active.parties.values_mut().map(std::mem::take).collect();
         for (group, items) in parties.iter().zip(items) {
             let task = Task::Prepare(Preparation { id, age, floor, parties: parties.clone(), items, open: open.clone() });
             self.ask(attempt, *group, Asked::Prepare, task, deadline, out);
@@ -605,7 +605,7 @@ impl Coordinator {
             _ => {
                 self.counters.committed += 1;
                 let mut results = active.results;
-                active.own_writes.iter().for_each(|place| results[*place as usize].version = Version(index.0));
+                active.own_writes.iter().for_each(|position| results[*position as usize].version = Version(index.0));
                 ResponseBody::Transacted(results)
             }
         };
@@ -743,14 +743,14 @@ fn first_of(ended: &mut Vec<TransactionId>) -> Vec<TransactionId> {
 impl Active {
     /// Takes what came with a vote. The values that were read are held until the decision: as many as one transaction may read,
     /// and as all of the node may.
-    fn take(&mut self, cx: &Context<'_>, placed: Vec<PlacedResult>) -> Result<(), Rejection> {
-        let read = bytes_read(placed.iter().map(|placed| &placed.result));
+    fn take(&mut self, cx: &Context<'_>, taken: Vec<ResultAt>) -> Result<(), Rejection> {
+        let read = bytes_read(taken.iter().map(|taken| &taken.result));
         if read > 0 {
             self.lent.push(cx.cache.lend_for_vote(read).ok_or(Rejection::Overloaded)?);
         }
-        for PlacedResult { place, result } in placed {
-            // A place beyond the end is a peer's mistake.
-            if let Some(slot) = self.results.get_mut(place as usize) {
+        for ResultAt { position, result } in taken {
+            // A position beyond the end is a peer's mistake.
+            if let Some(slot) = self.results.get_mut(position as usize) {
                 *slot = result;
             }
         }

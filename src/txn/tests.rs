@@ -64,7 +64,7 @@ fn what_the_coordinators_of_a_node_have_read_is_bounded() {
         let items = (0..10).map(|n| TransactionItem::read(format!("{number}/{n}"))).collect();
         assert!(handle(home, cache, begin(items, None, true)).iter().any(|out| matches!(out, Out::Hold(..))));
         let result = ItemResult { value: Some(value.clone()), ..ItemResult::default() };
-        let results = (0..10).map(|place| PlacedResult { place, result: result.clone() }).collect();
+        let results = (0..10).map(|position| ResultAt { position, result: result.clone() }).collect();
         let id = home.id(Attempt { term: Term(2), number: home.leading.as_ref().unwrap().number });
         (id, answer(handle(home, cache, In::Held(id, Vote::Yes(results)))))
     };

@@ -243,7 +243,7 @@ fn task(dice: &mut Dice<'_>) -> Task {
         0 => Task::Transact { age: Age::default(), transaction: transaction(dice) },
         1 | 2 => {
             let items = transaction(dice).items;
-            let items = (0..).zip(items).map(|(place, item)| PlacedItem { place, item }).collect();
+            let items = (0..).zip(items).map(|(position, item)| ItemAt { position, item }).collect();
             let floor = Attempt { term: Term(dice.number()), number: dice.number() };
             let age = Age { began_ms: dice.number(), gateway: NodeId(2), sequence: dice.number() };
             Task::Prepare(Preparation { id: id(dice), age, floor, parties: Vec::new(), items, open: attempts(dice) })
@@ -259,7 +259,7 @@ fn task(dice: &mut Dice<'_>) -> Task {
 
 fn outcome(dice: &mut Dice<'_>, epoch: Epoch) -> Outcome {
     match dice.byte() % 9 {
-        0 => Outcome::Voted(Vote::Yes(vec![PlacedResult { place: dice.number() as u32, result: ItemResult::default() }])),
+        0 => Outcome::Voted(Vote::Yes(vec![ResultAt { position: dice.number() as u32, result: ItemResult::default() }])),
         1 => Outcome::Voted(Vote::No(Vec::new())),
         2 => {
             if dice.flag() {

@@ -256,14 +256,14 @@ fn appends() -> Vec<ReplicaMessage> {
 
 fn tasks() -> Vec<Task> {
     let transaction = transaction();
-    let placed = |item: &TransactionItem| PlacedItem { place: u32::MAX, item: item.clone() };
+    let at = |item: &TransactionItem| ItemAt { position: u32::MAX, item: item.clone() };
     let age = Age { began_ms: CLOCK_MS_MAX, gateway: NODE, sequence: u64::MAX };
     let preparation = Preparation {
         id: ID,
         age,
         floor: ATTEMPT,
         parties: groups(),
-        items: transaction.items.iter().map(placed).collect(),
+        items: transaction.items.iter().map(at).collect(),
         open: vec![ATTEMPT; OPEN_NAMED_MAX],
     };
     let seen = |count| (0..count).map(|number| Seen { key: key(number, KEY_SIZE_MAX), version: VERSION }).collect::<Vec<_>>();
@@ -292,7 +292,7 @@ fn outcomes() -> Vec<Outcome> {
     let measure = Measure { version: VERSION, length: u32::MAX };
     let listed = |number| ListedItem { key: key(number, KEY_SIZE_MAX), measure };
     let listing = Listing { items: (0..SCAN_ITEMS_MAX).map(listed).collect(), next: Some(key(0, KEY_SIZE_MAX)), read_at: INDEX };
-    let voted: Vec<PlacedResult> = results().into_iter().map(|result| PlacedResult { place: u32::MAX, result }).collect();
+    let voted: Vec<ResultAt> = results().into_iter().map(|result| ResultAt { position: u32::MAX, result }).collect();
     let mut all: Vec<Outcome> = answers().into_iter().map(Outcome::Answer).collect();
     all.extend([
         Outcome::Voted(Vote::Yes(voted)),
