@@ -244,7 +244,7 @@ fn parse_line(words: &[Word], end: usize, transaction: &mut Transaction) -> Resu
         );
     }
     if transaction.items.len() >= TRANSACTION_ITEMS_MAX {
-        return wrong(first.at, TOO_MANY);
+        return wrong(first.at, too_many());
     }
     let key = key_of(rest.next("a key")?)?;
     let action = match first.bytes.as_slice() {
@@ -271,8 +271,10 @@ fn parse_line(words: &[Word], end: usize, transaction: &mut Transaction) -> Resu
 }
 
 const OPERATIONS: [&[u8]; 5] = [b"put", b"delete", b"incr", b"check", b"read"];
-const TOO_MANY: &str = "one operation too many: at most 100 are allowed in a transaction";
-const _: () = assert!(TRANSACTION_ITEMS_MAX == 100, "TOO_MANY says another number");
+
+fn too_many() -> String {
+    format!("one operation too many: at most {TRANSACTION_ITEMS_MAX} are allowed in a transaction")
+}
 
 fn condition(rest: &mut Rest<'_>) -> Result<Condition, Wrong> {
     const EXPECTED: &str = "a condition: absent, present, version N or value VALUE";
@@ -410,7 +412,7 @@ impl<'de> Deserialize<'de> for Items {
                 let mut items = Vec::new();
                 while let Some(item) = list.next_element()? {
                     if items.len() >= TRANSACTION_ITEMS_MAX {
-                        return Err(de::Error::custom(TOO_MANY));
+                        return Err(de::Error::custom(too_many()));
                     }
                     items.push(item);
                 }

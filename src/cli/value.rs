@@ -7,7 +7,7 @@ use super::exit::Failure;
 use crate::base::Key;
 use crate::base::limits::VALUE_SIZE_MAX;
 use crate::client::Error;
-use crate::msg::client::Rejection;
+use crate::msg::transaction::validate_value;
 use bytes::Bytes;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -50,10 +50,8 @@ fn limited(from: impl Read, name: &str) -> Result<Bytes, Failure> {
     let mut bytes = Vec::new();
     let most = VALUE_SIZE_MAX as u64 + 1;
     let read = from.take(most).read_to_end(&mut bytes);
-    let read = read.map_err(|e| Failure::Other(format!("cannot read the value from {name}: {e}")))?;
-    if read > VALUE_SIZE_MAX {
-        return Err(Error::Rejected(Rejection::ValueTooLong(read as u32)).into());
-    }
+    read.map_err(|e| Failure::Other(format!("cannot read the value from {name}: {e}")))?;
+    validate_value(&bytes).map_err(Error::Rejected)?;
     Ok(bytes.into())
 }
 

@@ -49,11 +49,12 @@
 //! is unknown stays so. Release your own tokens, too, when they will not be used again ([`Client::release_token`]).
 
 use super::{Client, Error, Got, PAUSE_MAX, PAUSE_MIN, out_of_place};
-use crate::base::limits::{TIMEOUT_MAX, TRANSACTION_ITEMS_MAX};
+use crate::base::limits::TIMEOUT_MAX;
 use crate::base::random::{Random, Rng, SeedableRng};
 use crate::base::{Duration, GroupId, Key, NodeId, hash};
 pub use crate::msg::client::Condition;
 use crate::msg::client::{Acknowledge, Action, Consistency, Operation, Rejection, RequestBody, ResponseBody};
+use crate::msg::transaction::validate_count;
 pub use crate::msg::transaction::{
     Failure, FailureReason, ItemResult, Transaction, TransactionAction, TransactionId, TransactionItem, TransactionReport,
     TransactionState,
@@ -295,7 +296,7 @@ pub struct Interactive {
 #[derive(Debug)]
 struct State {
     time: Time,
-    /// At most [`TRANSACTION_ITEMS_MAX`].
+    /// At most [`TRANSACTION_ITEMS_MAX`](crate::base::limits::TRANSACTION_ITEMS_MAX).
     items: BTreeMap<Key, Item>,
     /// Committed or rolled back.
     over: bool,
@@ -495,10 +496,8 @@ impl State {
     fn admit(&self, key: &Key) -> Result<(), Error> {
         self.go_on()?;
         Operation { key: key.clone(), action: GET }.validate().map_err(Error::Rejected)?;
-        if self.items.len() >= TRANSACTION_ITEMS_MAX && !self.items.contains_key(key) {
-            return Err(invalid(format!("the transaction has {TRANSACTION_ITEMS_MAX} keys already, and no more are allowed")));
-        }
-        Ok(())
+        let others = self.items.len() - usize::from(self.items.contains_key(key));
+        validate_count(others + 1).map_err(Error::Rejected)
     }
 
     fn write(&mut self, key: Key, write: Write) -> Result<(), Error> {
@@ -691,8 +690,8 @@ pub(super) mod tests {
         for n in 2..100 {
             t.put(format!("k{n}"), "v").unwrap();
         }
-        assert!(t.put("one more", "v").unwrap_err().to_string().contains("100 keys"));
-        assert!(t.get("one more").await.unwrap_err().to_string().contains("100 keys"));
+        assert!(t.put("one more", "v").unwrap_err().to_string().contains("at most 100"));
+        assert!(t.get("one more").await.unwrap_err().to_string().contains("at most 100"));
         t.put("k2", "w").unwrap();
         assert_eq!(t.len(), 100);
         t.rollback();

@@ -12,7 +12,7 @@
 
 use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
-use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX};
+use crate::base::limits::SCAN_BYTES_MAX;
 use crate::base::{ConnId, GroupId, Index, Key, Time, Version};
 use crate::msg::client::{Consistency, Item, Rejection, ResponseBody, Scan, Scanned};
 use crate::msg::peer::{Listing, Outcome, Task};
@@ -96,7 +96,7 @@ impl Gather {
 
     /// How many items each of so many partitions is asked for.
     fn share(&self, partitions: u32) -> u32 {
-        let limit = self.scan.limit.clamp(1, SCAN_ITEMS_MAX as u32);
+        let limit = self.scan.items_max() as u32;
         limit.min(2 * limit / partitions.max(1) + SHARE_SPARE)
     }
 
@@ -126,7 +126,7 @@ impl Gather {
             self.size += key.size() + found.length;
             self.items.insert(key, found);
         }
-        let limit = (self.scan.limit as usize).clamp(1, SCAN_ITEMS_MAX);
+        let limit = self.scan.items_max();
         loop {
             let count = self.items.len();
             let beyond =

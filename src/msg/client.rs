@@ -3,7 +3,8 @@
 //! A client is told one of three things about an operation (promise P6): it was done; it was *rejected*, and is certainly not
 //! applied; or it is *unknown*, and may have been applied. A timeout is never reported as a failure to apply.
 
-use super::transaction::{Failure, ItemResult, Transaction, TransactionReport, validate_key, validate_keys};
+use super::transaction::{Failure, ItemResult, Transaction, TransactionReport, validate_key, validate_keys, validate_value};
+use crate::base::limits::{KEY_SIZE_MAX, SCAN_ITEMS_MAX};
 use crate::base::{GroupId, Index, Key, NodeId, Version};
 use bytes::Bytes;
 use core::fmt;
@@ -87,17 +88,11 @@ impl Operation {
 
     /// Whether key and value are within the limits.
     pub fn validate(&self) -> Result<(), Rejection> {
-        use crate::base::limits::VALUE_SIZE_MAX;
-        let values = match &self.action {
-            Action::Put { value, condition: Condition::Value(expected), .. } => value.len().max(expected.len()),
-            Action::Put { value, .. } => value.len(),
-            Action::Delete { condition: Condition::Value(expected), .. } => expected.len(),
-            _ => 0,
-        };
         validate_key(&self.key)?;
-        match values > VALUE_SIZE_MAX {
-            true => Err(Rejection::ValueTooLong(values as u32)),
-            false => Ok(()),
+        match &self.action {
+            Action::Put { value, condition, .. } => validate_value(value).and_then(|()| condition.validate()),
+            Action::Delete { condition, .. } => condition.validate(),
+            Action::Get { .. } | Action::Increment { .. } => Ok(()),
         }
     }
 }
@@ -174,6 +169,13 @@ pub enum Condition {
     Present,
 }
 
+impl Condition {
+    /// Whether the value that it expects is within the limits.
+    pub(super) fn validate(&self) -> Result<(), Rejection> {
+        if let Condition::Value(expected) = self { validate_value(expected) } else { Ok(()) }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 pub enum Consistency {
     /// Linearizable.
@@ -213,9 +215,13 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// How many items it is given at most.
+    pub fn items_max(&self) -> usize {
+        (self.limit as usize).clamp(1, SCAN_ITEMS_MAX)
+    }
+
     /// Whether prefix and start are within the limits.
     pub fn validate(&self) -> Result<(), Rejection> {
-        use crate::base::limits::KEY_SIZE_MAX;
         match (self.prefix.size(), self.from.size()) {
             (size, _) if size > KEY_SIZE_MAX => Err(Rejection::KeyTooLong(size as u32)),
             (_, size) if size > KEY_SIZE_MAX + 1 => Err(Rejection::KeyTooLong(size as u32)),
@@ -389,7 +395,7 @@ pub enum Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use crate::base::limits::{KEY_SIZE_MAX, TOKEN_LIFETIME, TRANSACTION_SIZE_MAX, VALUE_SIZE_MAX};
+        use crate::base::limits::{TOKEN_LIFETIME, TRANSACTION_SIZE_MAX, VALUE_SIZE_MAX};
         match self {
             Rejection::KeyTooLong(size) => write!(f, "the key has {size} bytes; at most {KEY_SIZE_MAX} are allowed"),
             Rejection::KeyEmpty => write!(f, "the key is empty"),

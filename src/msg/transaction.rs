@@ -103,13 +103,11 @@ impl TransactionItem {
     }
 
     fn validate(&self) -> Result<(), Rejection> {
-        let value = if let TransactionAction::Put(value) = &self.action { value.len() } else { 0 };
-        let expected = if let Condition::Value(value) = &self.condition { value.len() } else { 0 };
         validate_key(&self.key)?;
-        match value.max(expected) {
-            size if size > VALUE_SIZE_MAX => Err(Rejection::ValueTooLong(size as u32)),
-            _ => Ok(()),
+        if let TransactionAction::Put(value) = &self.action {
+            validate_value(value)?;
         }
+        self.condition.validate()
     }
 }
 
@@ -136,12 +134,7 @@ impl Transaction {
         if self.items.is_empty() && self.token.is_none() {
             return invalid("the transaction is empty: it needs at least one operation".into());
         }
-        if self.items.len() > TRANSACTION_ITEMS_MAX {
-            return invalid(format!(
-                "the transaction has {} operations; at most {TRANSACTION_ITEMS_MAX} are allowed",
-                self.items.len()
-            ));
-        }
+        validate_count(self.items.len())?;
         self.items.iter().try_for_each(TransactionItem::validate)?;
         if self.size() > TRANSACTION_SIZE_MAX {
             return invalid(format!(
@@ -192,6 +185,23 @@ pub fn validate_keys(keys: &[Key]) -> Result<(), Rejection> {
     match keys.iter().find(|key| !seen.insert(*key)) {
         Some(twice) => invalid(format!("the key {twice} is named twice")),
         None => Ok(()),
+    }
+}
+
+/// Whether a transaction may have so many operations.
+pub fn validate_count(operations: usize) -> Result<(), Rejection> {
+    if operations <= TRANSACTION_ITEMS_MAX {
+        return Ok(());
+    }
+    let why = format!("the transaction has {operations} operations; at most {TRANSACTION_ITEMS_MAX} are allowed");
+    Err(Rejection::Invalid(why))
+}
+
+/// Whether a value is within the limits, to be written or to be compared with.
+pub fn validate_value(value: &[u8]) -> Result<(), Rejection> {
+    match value.len() {
+        size if size > VALUE_SIZE_MAX => Err(Rejection::ValueTooLong(size as u32)),
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
-use crate::base::limits::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX, SCAN_VISITS_MAX, TRANSACTION_SIZE_MAX};
+use crate::base::limits::{SCAN_BYTES_MAX, SCAN_VISITS_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{Key, Place, Time, Version};
 use crate::msg::client::{self, Rejection, ResponseBody, Scan, Scanned};
 use crate::msg::log::ValuePlace;
@@ -283,7 +283,7 @@ impl Store {
         let mut walk = Walk { found: Vec::new(), next: None, at_lock: false };
         let mut size = 0;
         let first = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
-        let limit = (scan.limit as usize).clamp(1, SCAN_ITEMS_MAX);
+        let limit = scan.items_max();
         let range = self.state.items().range(Bound::Included(first));
         for (visited, (key, item)) in range.take_while(|(key, _)| key.starts_with(&scan.prefix)).enumerate() {
             if lock.is_some_and(|lock| key >= lock) {
