@@ -8,9 +8,9 @@
 //!
 //! | field | what it holds |
 //! |---|---|
-//! | `process` | a whole number: who asked. A process has one operation at a time, so its operations follow each other; after an unknown outcome the same number may go on. |
+//! | `process` | a whole number: the client. It has one operation at a time; after an unknown outcome the same number may go on. |
 //! | `start` | nanoseconds from the start of the run, sampled *before* the request was sent. |
-//! | `end` | nanoseconds, by the same clock, sampled *after* the answer was read; `null` when no answer came. All processes of one file share one clock. |
+//! | `end` | nanoseconds, by the one clock of the file, sampled *after* the answer was read; `null` when no answer came. |
 //! | `action` | an object with exactly one member, named after the action (below). |
 //! | `outcome` | an object with exactly one member, named after the outcome (below). |
 //!

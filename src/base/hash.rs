@@ -12,8 +12,8 @@ pub fn value_checksum(value: &[u8]) -> u32 {
     xxhash_rust::xxh3::xxh3_64(value) as u32
 }
 
-/// The token of a key: XXH3-64 of the partition key, seeded with the table's number (0: the built-in table). Fixed for ever:
-/// what it says decides where an item lives.
+/// The token of a key: XXH3-64 of the partition key, seeded with the table's number (0: the built-in table). Fixed for ever: it
+/// decides where an item is placed.
 pub fn token(table: u32, partition_key: &[u8]) -> Token {
     Token(xxhash_rust::xxh3::xxh3_64_with_seed(partition_key, u64::from(table)))
 }

@@ -38,7 +38,7 @@ pub const ADDRESS_SIZE_MAX: usize = 512;
 pub const LEADERSHIPS_TOLD_MAX: usize = 128;
 /// The longest name of a zone, in bytes. A greeting or a formation with a longer one is not taken.
 pub const ZONE_SIZE_MAX: usize = 512;
-/// What a clock may show at most, in milliseconds since 1970: the year 3000. Later: not believed, whoever says it.
+/// What a clock may show at most, in milliseconds since 1970: the year 3000. Later: not believed, whichever node says it.
 pub const CLOCK_MS_MAX: u64 = 32_503_680_000_000;
 /// The most nodes that one item is on. A setting above it: the server does not start. Larger would be a ring whose report is
 /// longer than a frame.

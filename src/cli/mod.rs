@@ -10,8 +10,8 @@
 //! - [`log`]: standard error, as text or as JSON. [`exit`]: exit codes and failures. [`show`], [`value`]: how bytes get out and
 //!   in. [`connection`], [`folder`]: where the servers are.
 
-/// Says a remark on standard error: see [`log::remark`]. In every module below it takes the place of the one that panics where
-/// nobody listens.
+/// Says a remark on standard error: see [`log::remark`]. In every module below it takes the place of `eprintln!`, which panics
+/// where standard error has no reader.
 macro_rules! eprintln {
     () => { $crate::cli::log::remark(format_args!("")) };
     ($($argument:tt)*) => { $crate::cli::log::remark(format_args!($($argument)*)) };

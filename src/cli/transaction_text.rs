@@ -20,7 +20,7 @@
 //! | `incr KEY [N] [if CONDITION]` | add N (1 if it is left out) to a whole number; an absent item counts as 0 |
 //! | `check KEY if CONDITION` | nothing but the condition |
 //! | `read KEY [if CONDITION]` | read; the answer has the item |
-//! | `token TOKEN` | at most once: who sends the same token again gets the same answer; not together with `read` |
+//! | `token TOKEN` | at most once: the same token sent again gets the same answer; not together with `read` |
 //!
 //! A CONDITION is `absent`, `present`, `version N` or `value VALUE`. If one does not hold, nothing of the transaction is done.
 //!
