@@ -4,6 +4,7 @@
 //! what happened. A run is a function of its plan: the same plan gives the same trace, byte by byte (promise P7).
 //!
 //! - [`plan`]: what a run does. [`shrink`]: the smallest part of it that still fails.
+//! - [`faults`]: the kinds of fault, one file each.
 //! - [`world`]: the event heap; machines, faults, the phases of a run. [`network`], [`disk`], [`clock`]: what surrounds a node.
 //! - [`workload`]: the clients. [`check`]: the judges of their history. [`counters`]: whether the faults bite.
 //! - [`points`]: points of the transactions' protocol, at which a plan places faults.
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod counters;
 mod dice;
 pub mod disk;
+pub mod faults;
 pub mod mutants;
 pub mod network;
 pub mod plan;

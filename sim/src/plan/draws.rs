@@ -15,11 +15,11 @@ pub struct Scenario {
 }
 
 /// When the cluster has formed and elected its leaders, mostly.
-pub(super) fn settled(plan: &Plan) -> u64 {
+pub fn settled(plan: &Plan) -> u64 {
     500 + u64::from(plan.cluster.support_ms)
 }
 
-pub(super) fn target(plan: &Plan, dice: &mut Dice) -> Target {
+pub fn target(plan: &Plan, dice: &mut Dice) -> Target {
     let group = 1 + dice.below(u64::from(plan.cluster.partitions)) as u32;
     match dice.below(10) {
         0..=3 => Target::LeaderOf(group),
@@ -28,7 +28,7 @@ pub(super) fn target(plan: &Plan, dice: &mut Dice) -> Target {
     }
 }
 
-pub(super) fn style(dice: &mut Dice) -> LossStyle {
+pub fn style(dice: &mut Dice) -> LossStyle {
     *dice.pick(&[
         LossStyle::Nothing,
         LossStyle::Sectors,
@@ -39,7 +39,7 @@ pub(super) fn style(dice: &mut Dice) -> LossStyle {
     ])
 }
 
-pub(super) fn rot(dice: &mut Dice) -> Rot {
+pub fn rot(dice: &mut Dice) -> Rot {
     let bytes = *dice.pick(&[512, 512, 4096, 4096, 97, 1_000, 10_000]);
     match dice.below(5) {
         0 | 1 => Rot::Witness,
@@ -48,7 +48,7 @@ pub(super) fn rot(dice: &mut Dice) -> Rot {
     }
 }
 
-pub(super) fn pair(plan: &Plan, dice: &mut Dice) -> (u16, u16) {
+pub fn pair(plan: &Plan, dice: &mut Dice) -> (u16, u16) {
     let nodes = plan.nodes.len() as u64;
     let from = dice.below(nodes);
     let to = (from + 1 + dice.below(nodes - 1)) % nodes;
@@ -56,22 +56,13 @@ pub(super) fn pair(plan: &Plan, dice: &mut Dice) -> (u16, u16) {
 }
 
 /// The same fault, at the node where its trigger happens.
-pub(super) fn aimed_there(kind: FaultKind) -> FaultKind {
-    let target = Target::There;
-    match kind {
-        FaultKind::Crash { .. } => FaultKind::Crash { target },
-        FaultKind::PowerLoss { style, .. } => FaultKind::PowerLoss { target, style },
-        FaultKind::Stop { .. } => FaultKind::Stop { target },
-        FaultKind::Pause { .. } => FaultKind::Pause { target },
-        FaultKind::Isolate { .. } => FaultKind::Isolate { target },
-        FaultKind::OneWay { outward, .. } => FaultKind::OneWay { target, outward },
-        FaultKind::Flapping { period_ms, .. } => FaultKind::Flapping { target, period_ms },
-        FaultKind::WriteErrors { .. } => FaultKind::WriteErrors { target },
-        FaultKind::SyncErrors { .. } => FaultKind::SyncErrors { target },
-        FaultKind::Stall { .. } => FaultKind::Stall { target },
-        FaultKind::Disconnect { .. } => FaultKind::Disconnect { target },
-        other => other,
+pub(super) fn aimed_there(mut kind: FaultKind) -> FaultKind {
+    if kind.behaviour().aimed
+        && let Some(target) = kind.target_mut()
+    {
+        *target = Target::There;
     }
+    kind
 }
 
 /// Times spread over the phase: every `every_ms`, a little off.
@@ -110,4 +101,9 @@ pub(super) fn readers(plan: &mut Plan, dice: &mut Dice) {
     plan.workload.get_permille = dice.between(450, 650) as u32;
     plan.workload.eventual_permille = 0;
     plan.workload.wander_permille = *dice.pick(&[0, 10, 50]);
+}
+
+/// Any node, from 1.
+pub fn node(plan: &Plan, dice: &mut Dice) -> u16 {
+    1 + dice.below(plan.nodes.len() as u64) as u16
 }

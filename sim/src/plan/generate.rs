@@ -3,7 +3,7 @@
 //! Each seed first draws the cluster and its surroundings, then *which* kinds of fault it uses at all, then how often and how
 //! hard. A seed that uses three kinds a lot reaches states that one which uses all of them a little never does.
 
-use super::draws::{CATCHES_UP_WITHIN_MS, YEAR_MS, aimed_there, pair, rot, settled, style, target};
+use super::draws::{CATCHES_UP_WITHIN_MS, YEAR_MS, aimed_there, settled};
 use super::{
     ClusterPlan, DiskPlan, Ending, Fault, FaultKind, MessageKind, NetworkPlan, NodePlan, Plan, Rot, Target, TransactionPlan,
     Trigger, WorkloadPlan, scenarios, standing, transactions,
@@ -44,7 +44,11 @@ impl Plan {
             plan.network.bandwidth_kib = bandwidth_kib(&plan, &mut widths);
         }
         plan.workload.tables = Dice::new(seed, "tables").chance(300);
-        standing::slow_all_disks(&mut plan, &mut Dice::new(seed, "slow disks"));
+        for behaviour in FaultKind::ALL {
+            if let Some(add) = behaviour.add {
+                add(&mut plan, &mut Dice::new(seed, behaviour.name));
+            }
+        }
         keep_the_promises_keepable(&mut plan, &mut dice);
         standing::draw(&mut plan, &mut Dice::new(seed, "standing"));
         let clients = u64::from(plan.workload.clients);
@@ -184,7 +188,8 @@ pub(super) fn workload(dice: &mut Dice) -> WorkloadPlan {
 
 /// Draws the kinds of fault, then faults of these kinds over the whole phase.
 fn swarm(plan: &mut Plan, dice: &mut Dice) {
-    let kinds: Vec<Draw> = DRAWS.iter().copied().filter(|_| dice.chance(220)).collect();
+    let draws = FaultKind::ALL.iter().filter_map(|behaviour| behaviour.draw);
+    let kinds: Vec<_> = draws.filter(|_| dice.chance(220)).collect();
     if kinds.is_empty() {
         return;
     }
@@ -204,44 +209,6 @@ fn swarm(plan: &mut Plan, dice: &mut Dice) {
     }
 }
 
-type Draw = fn(&Plan, &mut Dice) -> FaultKind;
-
-const DRAWS: &[Draw] = &[
-    |plan, dice| FaultKind::Crash { target: target(plan, dice) },
-    |plan, dice| FaultKind::PowerLoss { target: target(plan, dice), style: style(dice) },
-    |_, dice| FaultKind::PowerLossOfAll { within_ms: dice.spread(1, 50), style: style(dice) },
-    |plan, dice| FaultKind::Stop { target: target(plan, dice) },
-    |plan, dice| FaultKind::Pause { target: target(plan, dice) },
-    |plan, dice| FaultKind::Wipe { target: target(plan, dice) },
-    |plan, dice| FaultKind::OldDirectory { target: target(plan, dice) },
-    |plan, dice| FaultKind::RotTail { target: target(plan, dice), rot: rot(dice) },
-    clock_rate,
-    |plan, dice| FaultKind::Isolate { target: target(plan, dice) },
-    |plan, dice| FaultKind::Split { side: side(plan, dice) },
-    |plan, dice| FaultKind::OneWay { target: target(plan, dice), outward: dice.chance(500) },
-    |plan, dice| FaultKind::Partial { pairs: pairs(plan, dice) },
-    |plan, dice| FaultKind::Flapping { target: target(plan, dice), period_ms: dice.spread(5, 700) },
-    |_, dice| FaultKind::Loss { permille: dice.spread(10, 500) as u32 },
-    |_, dice| FaultKind::Duplication { permille: dice.spread(20, 500) as u32, delay_ms: dice.spread(1, 3_000) },
-    |_, dice| FaultKind::Reordering { permille: dice.spread(20, 700) as u32, delay_ms: dice.spread(1, 200) },
-    |_, dice| FaultKind::Delay { by_ms: dice.spread(5, 500) },
-    |plan, dice| {
-        let (from, to) = pair(plan, dice);
-        FaultKind::SlowLink { from, to, by_ms: dice.spread(5, 800) }
-    },
-    |plan, dice| {
-        let (from, to) = pair(plan, dice);
-        FaultKind::SlowMessages { from, to, what: *dice.pick(MessageKind::ALL), by_ms: dice.spread(5, 3_000) }
-    },
-    |plan, dice| FaultKind::ReadErrors { target: target(plan, dice), permille: dice.spread(10, 600) as u32 },
-    |plan, dice| FaultKind::WriteErrors { target: target(plan, dice) },
-    |plan, dice| FaultKind::SyncErrors { target: target(plan, dice) },
-    |plan, dice| FaultKind::Stall { target: target(plan, dice) },
-    |plan, dice| FaultKind::Full { target: target(plan, dice) },
-    |plan, dice| FaultKind::SlowDisk { target: target(plan, dice), sync_ms: dice.spread(20, 2_000) },
-    |plan, dice| FaultKind::Disconnect { target: target(plan, dice) },
-];
-
 const TRIGGERS: &[Trigger] = &[
     Trigger::Votes,
     Trigger::Campaigns,
@@ -256,27 +223,6 @@ const TRIGGERS: &[Trigger] = &[
     Trigger::Releases,
     Trigger::Conflicts,
 ];
-
-fn pairs(plan: &Plan, dice: &mut Dice) -> Vec<(u16, u16)> {
-    (0..dice.between(1, plan.nodes.len() as u64)).map(|_| pair(plan, dice)).collect()
-}
-
-fn side(plan: &Plan, dice: &mut Dice) -> Vec<u16> {
-    let all: Vec<u16> = (1..=plan.nodes.len() as u16).collect();
-    let some: Vec<u16> = all.iter().copied().filter(|_| dice.chance(500)).collect();
-    if some.is_empty() || some.len() == all.len() { vec![*dice.pick(&all)] } else { some }
-}
-
-/// Mostly another rate within the bound; now and then one beyond it, or a jump.
-fn clock_rate(plan: &Plan, dice: &mut Dice) -> FaultKind {
-    let target = target(plan, dice);
-    let within = i64::from(plan.cluster.clock_drift_ppm_max) * 9 / 20;
-    match dice.below(20) {
-        0 => FaultKind::ClockRate { target, ppm: *dice.pick(&[-800_000, -500_000, 500_000, 2_000_000]) },
-        1 => FaultKind::ClockJump { target, by_ms: dice.spread(100, 20_000) },
-        _ => FaultKind::ClockRate { target, ppm: dice.between(0, 2 * within as u64) as i64 - within },
-    }
-}
 
 /// Takes out what no system could survive: the promises are about the loss of a minority, not of a majority.
 fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {

@@ -7,13 +7,14 @@
 //! all, and how hard). It draws one in four from the table of [`scenarios`], which aim at states that chance rarely reaches. Some
 //! of those are *steered*: they cast every node in its part, and delay single kinds of message.
 
-mod draws;
+pub(crate) mod draws;
 mod generate;
 pub mod scenarios;
 mod standing;
 mod steered;
 pub mod transactions;
 
+pub use crate::faults::FaultKind;
 use crate::points::Point;
 use ringseed::actor::Placement;
 use ringseed::base::{ClusterId, DirectoryId, GroupId, NodeId};
@@ -219,144 +220,6 @@ pub enum Trigger {
     Passes(Point),
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum FaultKind {
-    /// The process ends; the page cache stays.
-    Crash {
-        target: Target,
-    },
-    /// The machine loses power: what is not synced may be lost, torn, persisted out of order.
-    PowerLoss {
-        target: Target,
-        style: LossStyle,
-    },
-    /// All machines lose power within `within_ms`.
-    PowerLossOfAll {
-        within_ms: u64,
-        style: LossStyle,
-    },
-    /// A clean stop. If it takes longer than the fault lasts, the process is ended.
-    Stop {
-        target: Target,
-    },
-    /// The process stands still; its clock does not.
-    Pause {
-        target: Target,
-    },
-    /// Ended, and started again with an empty directory.
-    Wipe {
-        target: Target,
-    },
-    /// A copy of the directory is taken when the fault begins and put back, under a crash, when it ends.
-    OldDirectory {
-        target: Target,
-    },
-    /// The target is isolated, so that its log falls idle. When the fault ends it crashes, and the log's end rots; unless the log
-    /// is not idle.
-    RotTail {
-        target: Target,
-        rot: Rot,
-    },
-    ClockRate {
-        target: Target,
-        ppm: i64,
-    },
-    ClockJump {
-        target: Target,
-        by_ms: u64,
-    },
-    Isolate {
-        target: Target,
-    },
-    Split {
-        side: Vec<u16>,
-    },
-    /// What the target sends (`outward`), or what is sent to it, is lost.
-    OneWay {
-        target: Target,
-        outward: bool,
-    },
-    /// These pairs cannot talk.
-    Partial {
-        pairs: Vec<(u16, u16)>,
-    },
-    /// What one node sends to another is lost; what the other answers arrives.
-    OneWayLink {
-        from: u16,
-        to: u16,
-    },
-    /// The target is isolated every other `period_ms`.
-    Flapping {
-        target: Target,
-        period_ms: u64,
-    },
-    Loss {
-        permille: u32,
-    },
-    Duplication {
-        permille: u32,
-        delay_ms: u64,
-    },
-    Reordering {
-        permille: u32,
-        delay_ms: u64,
-    },
-    Delay {
-        by_ms: u64,
-    },
-    SlowLink {
-        from: u16,
-        to: u16,
-        by_ms: u64,
-    },
-    /// Messages of one kind, from one node to another, take longer: others, and those sent later, overtake them.
-    SlowMessages {
-        from: u16,
-        to: u16,
-        what: MessageKind,
-        by_ms: u64,
-    },
-    ReadErrors {
-        target: Target,
-        permille: u32,
-    },
-    WriteErrors {
-        target: Target,
-    },
-    SyncErrors {
-        target: Target,
-    },
-    Stall {
-        target: Target,
-    },
-    Full {
-        target: Target,
-    },
-    /// Each sync takes so much longer.
-    SlowDisk {
-        target: Target,
-        sync_ms: u64,
-    },
-    /// Each sync of every node takes so much longer.
-    SlowDisks {
-        sync_ms: u64,
-    },
-    /// The message of the point that is waited for is lost, with the envelope that it is in.
-    LoseMessage,
-    /// It is late, and others overtake it.
-    HoldMessage {
-        by_ms: u64,
-    },
-    /// It comes again.
-    RepeatMessage {
-        after_ms: u64,
-    },
-    /// Clients' connections to the target break.
-    Disconnect {
-        target: Target,
-    },
-}
-
 /// What rots of an idle log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rot {
@@ -504,84 +367,5 @@ impl Plan {
         }
         let spread = fastest.iter().max().unwrap_or(&0) - slowest.iter().min().unwrap_or(&0);
         spread > bound
-    }
-}
-
-impl FaultKind {
-    /// A name for it, for the timeline.
-    pub fn name(&self) -> &'static str {
-        match self {
-            FaultKind::Crash { .. } => "crash",
-            FaultKind::PowerLoss { .. } => "power loss",
-            FaultKind::PowerLossOfAll { .. } => "power loss of all",
-            FaultKind::Stop { .. } => "clean stop",
-            FaultKind::Pause { .. } => "pause",
-            FaultKind::Wipe { .. } => "wiped directory",
-            FaultKind::OldDirectory { .. } => "old directory",
-            FaultKind::RotTail { .. } => "rot of a log's end",
-            FaultKind::ClockRate { .. } => "clock rate",
-            FaultKind::ClockJump { .. } => "clock jump",
-            FaultKind::Isolate { .. } => "isolation",
-            FaultKind::Split { .. } => "split",
-            FaultKind::OneWay { .. } => "one-way partition",
-            FaultKind::Partial { .. } => "partial partition",
-            FaultKind::OneWayLink { .. } => "one-way link",
-            FaultKind::Flapping { .. } => "flapping partition",
-            FaultKind::Loss { .. } => "loss",
-            FaultKind::Duplication { .. } => "duplication",
-            FaultKind::Reordering { .. } => "reordering",
-            FaultKind::Delay { .. } => "delay",
-            FaultKind::SlowLink { .. } => "slow link",
-            FaultKind::SlowMessages { .. } => "slow messages",
-            FaultKind::ReadErrors { .. } => "read errors",
-            FaultKind::WriteErrors { .. } => "write errors",
-            FaultKind::SyncErrors { .. } => "sync errors",
-            FaultKind::Stall { .. } => "stall",
-            FaultKind::Full { .. } => "full disk",
-            FaultKind::SlowDisk { .. } => "slow disk",
-            FaultKind::SlowDisks { .. } => "slow disks",
-            FaultKind::LoseMessage => "loss of a message",
-            FaultKind::HoldMessage { .. } => "a message held back",
-            FaultKind::RepeatMessage { .. } => "a message repeated",
-            FaultKind::Disconnect { .. } => "disconnection",
-        }
-    }
-
-    pub fn target(&self) -> Option<Target> {
-        match *self {
-            FaultKind::Crash { target }
-            | FaultKind::PowerLoss { target, .. }
-            | FaultKind::Stop { target }
-            | FaultKind::Pause { target }
-            | FaultKind::Wipe { target }
-            | FaultKind::OldDirectory { target }
-            | FaultKind::RotTail { target, .. }
-            | FaultKind::ClockRate { target, .. }
-            | FaultKind::ClockJump { target, .. }
-            | FaultKind::Isolate { target }
-            | FaultKind::OneWay { target, .. }
-            | FaultKind::Flapping { target, .. }
-            | FaultKind::ReadErrors { target, .. }
-            | FaultKind::WriteErrors { target }
-            | FaultKind::SyncErrors { target }
-            | FaultKind::Stall { target }
-            | FaultKind::Full { target }
-            | FaultKind::SlowDisk { target, .. }
-            | FaultKind::Disconnect { target } => Some(target),
-            FaultKind::PowerLossOfAll { .. }
-            | FaultKind::Split { .. }
-            | FaultKind::Partial { .. }
-            | FaultKind::OneWayLink { .. }
-            | FaultKind::Loss { .. }
-            | FaultKind::Duplication { .. }
-            | FaultKind::Reordering { .. }
-            | FaultKind::Delay { .. }
-            | FaultKind::SlowLink { .. }
-            | FaultKind::SlowMessages { .. }
-            | FaultKind::SlowDisks { .. }
-            | FaultKind::LoseMessage
-            | FaultKind::HoldMessage { .. }
-            | FaultKind::RepeatMessage { .. } => None,
-        }
     }
 }

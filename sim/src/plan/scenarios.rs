@@ -7,10 +7,11 @@ use super::draws::{
     CATCHES_UP_WITHIN_MS, Scenario, add, add_when, focus, readers, rot, settled, strict_sync, style, target, times,
 };
 use super::{
-    DiskPlan, Ending, Fault, FaultKind, LossStyle, NetworkPlan, Plan, Standing, Target, Trigger, WorkloadPlan, standing, steered,
+    DiskPlan, Ending, Fault, FaultKind, LossStyle, NetworkPlan, Plan, Standing, Target, Trigger, WorkloadPlan, steered,
     transactions,
 };
 use crate::dice::Dice;
+use crate::faults;
 
 /// Every scenario, by name.
 pub const TABLE: &[Scenario] = &[
@@ -615,7 +616,7 @@ fn lasting_cuts(plan: &mut Plan, dice: &mut Dice) {
     short_support(plan, dice);
     plan.ending = Ending::HealAll;
     plan.workload.transactions = transactions::draw(dice);
-    let kind = if dice.chance(500) { standing::cut_link(plan, dice) } else { standing::one_way_link(plan, dice) };
+    let kind = if dice.chance(500) { faults::cut_link(plan, dice) } else { faults::one_way_link(plan, dice) };
     let at_ms = dice.between(settled(plan), plan.faults_ms - 1);
     plan.standing = Some(Standing { at_ms, kind });
     for at in times(plan, dice, 3_000) {

@@ -2,37 +2,31 @@
 //!
 //! A fault that lasts is *active*. What active faults do to the network and to a disk is computed anew from all of them whenever
 //! one begins or ends, so faults overlap freely. A fault with a trigger is *armed* at its time, and begins when the trigger
-//! happens.
+//! happens. What each kind does is in [`crate::faults`].
 
 use super::{Happening, MS, World};
-use crate::WorldTime;
 use crate::counters::Kind;
 use crate::disk::DiskTrouble;
-use crate::plan::{FaultKind, LossStyle, Rot, Target, Trigger};
+use crate::faults::Strike;
+use crate::plan::{FaultKind, LossStyle, Target, Trigger};
 use crate::points::Point;
 use ringseed::base::GroupId;
 use ringseed::node::{Event, LinkState};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
-pub(super) struct Faults {
-    active: BTreeMap<usize, Active>,
+pub struct Faults {
+    active: BTreeMap<usize, Strike>,
     armed: BTreeSet<usize>,
     /// How often the triggers of faults that wait for a certain time have happened.
     happened: BTreeMap<usize, u32>,
     /// The rate that a fault has set a machine's clock to.
     clock_ppm: BTreeMap<usize, i64>,
     /// The syncs of all nodes are slow now.
-    pub(super) all_slow: bool,
+    pub all_slow: bool,
     /// One of them took longer since a client was last told that something is written.
     pub(super) slowed: bool,
     over: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Active {
-    target: Option<usize>,
-    since: WorldTime,
 }
 
 impl Faults {
@@ -110,7 +104,7 @@ impl World {
         for at in armed {
             let fault = &self.plan.faults[at];
             let nth = if on_message { fault.nth.max(1) } else { fault.nth };
-            if fault.when != Some(trigger) || nth == 0 || is_on_message(&fault.kind) != on_message {
+            if fault.when != Some(trigger) || nth == 0 || fault.kind.behaviour().on_message != on_message {
                 continue;
             }
             if number.is_some_and(|number| !self.is_target(fault.kind.target(), number)) {
@@ -184,122 +178,20 @@ impl World {
             None => format!("-- {} for {for_ms} ms: {kind:?}", kind.name()),
         });
         self.trace.event(self.now, 9, fault, &[], || format!("fault {fault} begins: {kind:?} at {target:?}"));
-        self.faults.active.insert(fault, Active { target, since: self.now });
+        let strike = Strike { target, for_ms, since: self.now };
+        self.faults.active.insert(fault, strike);
         self.after(for_ms * MS, Happening::FaultEnds(fault));
-        if let Some(number) = target {
-            self.strike(number, &kind, for_ms);
-        } else if let FaultKind::PowerLossOfAll { within_ms, style } = kind {
-            self.counters.fired(Kind::PowerLossOfAll);
-            for number in 0..self.machines.len() {
-                let delay = self.schedule.below(within_ms * MS + 1);
-                let down_ms = for_ms + self.schedule.below(100);
-                self.after(delay, Happening::Outage(number, style, down_ms));
-            }
-        } else if let FaultKind::SlowDisks { .. } = kind {
-            self.counters.fired(Kind::SlowDisks);
-            self.apply_disk_troubles();
-        }
-        self.count_network(&kind);
+        (kind.behaviour().begin)(self, &kind, strike);
         self.apply_network();
     }
 
-    /// What a fault does at once to its target.
-    fn strike(&mut self, number: usize, kind: &FaultKind, for_ms: u64) {
-        let alive = self.machines[number].node.is_some();
-        match *kind {
-            FaultKind::Crash { .. } if alive => {
-                self.counters.fired(Kind::Crash);
-                if self.crash(number, None, for_ms) {
-                    self.counters.mattered(Kind::Crash);
-                }
-            }
-            FaultKind::PowerLoss { style, .. } => {
-                self.counters.fired(Kind::PowerLoss);
-                if self.crash(number, Some(style), for_ms) {
-                    self.counters.mattered(Kind::PowerLoss);
-                }
-            }
-            FaultKind::Stop { .. } if alive => {
-                self.counters.fired(Kind::Stop);
-                let machine = &mut self.machines[number];
-                let now = machine.clock.read(self.now);
-                if machine.node.as_mut().is_some_and(|node| node.replicas(now).iter().any(|r| r.leads)) {
-                    self.counters.mattered(Kind::Stop);
-                }
-                machine.stopping = true;
-                self.put(number, Event::Stop);
-            }
-            FaultKind::Pause { .. } => {
-                self.counters.fired(Kind::Pause);
-                self.machines[number].pauses += 1;
-                self.machines[number].kept_waiting = 0;
-            }
-            FaultKind::Wipe { .. } if self.has_formed(number) => {
-                self.crash(number, Some(LossStyle::Nothing), for_ms);
-                if self.machines[number].disk.wipe() {
-                    self.counters.fired(Kind::Wipe);
-                    self.machines[number].disowned = Some(Kind::Wipe);
-                }
-            }
-            FaultKind::OldDirectory { .. } if self.has_formed(number) => {
-                self.machines[number].copy = Some(self.machines[number].disk.copy());
-            }
-            FaultKind::ClockRate { ppm, .. } => {
-                self.faults.clock_ppm.insert(number, ppm);
-                self.machines[number].clock.set_rate(self.now, ppm);
-                self.clock_changed(number);
-                if !self.beyond_drift_bound {
-                    self.counters.fired(Kind::ClockRate);
-                    self.counters.mattered(Kind::ClockRate);
-                }
-            }
-            FaultKind::ClockJump { by_ms, .. } => {
-                self.counters.fired(Kind::ClockJump);
-                if alive {
-                    self.counters.mattered(Kind::ClockJump);
-                }
-                self.machines[number].clock.jump(self.now, by_ms);
-                self.clock_changed(number);
-            }
-            FaultKind::Stall { .. } => {
-                self.counters.fired(Kind::Stall);
-                self.apply_disk_trouble(number);
-            }
-            FaultKind::SlowDisk { .. } => {
-                self.counters.fired(Kind::SlowDisk);
-                self.apply_disk_trouble(number);
-            }
-            FaultKind::ReadErrors { .. }
-            | FaultKind::WriteErrors { .. }
-            | FaultKind::SyncErrors { .. }
-            | FaultKind::Full { .. } => self.apply_disk_trouble(number),
-            FaultKind::Disconnect { .. } => {
-                self.counters.fired(Kind::ConnectionBreak);
-                if self.break_connections(number, 1) > 0 {
-                    self.counters.mattered(Kind::ConnectionBreak);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// The node crashes, and the end of its log rots, or what vouches for it: if the log has been idle.
-    fn rot(&mut self, number: usize, rot: Rot) {
-        if self.machines[number].node.is_none() || !self.is_idle(number) || !self.has_formed(number) {
-            return;
-        }
-        self.timeline.note(self.now, || format!("n{}'s log rots: {rot:?}", number + 1));
-        let power = self.schedule.chance(500).then_some(LossStyle::Sectors);
-        let down_ms = self.schedule.between(20, 300);
-        self.crash(number, power, down_ms);
-        if self.machines[number].disk.rot(rot) {
-            self.counters.fired(if rot == Rot::Witness { Kind::RotWitness } else { Kind::RotTail });
-            self.machines[number].rotten = Some(rot);
-        }
+    /// The power of a machine goes, in so many nanoseconds.
+    pub fn outage_after(&mut self, delay: u64, number: usize, style: LossStyle, down_ms: u64) {
+        self.after(delay, Happening::Outage(number, style, down_ms));
     }
 
     /// Whether its log has been idle for longer than the witness of its end needs.
-    fn is_idle(&self, number: usize) -> bool {
+    pub fn is_idle(&self, number: usize) -> bool {
         let machine = &self.machines[number];
         let slow_us = machine.disk.trouble.slow_ms * 1000;
         let sync = self.plan.disk.sync_us + self.plan.disk.write_us + 2 * self.plan.disk.jitter_us + slow_us;
@@ -308,7 +200,7 @@ impl World {
     }
 
     /// Before the cluster has formed a directory may be exchanged: nothing is bound to it.
-    fn has_formed(&self, number: usize) -> bool {
+    pub fn has_formed(&self, number: usize) -> bool {
         let members = self.machines.iter().filter(|m| m.was_member).count();
         self.machines[number].was_member && members * 2 > self.machines.len()
     }
@@ -320,50 +212,14 @@ impl World {
     }
 
     pub(super) fn fault_ends(&mut self, fault: usize) {
-        let Some(active) = self.faults.active.remove(&fault) else { return };
+        let Some(strike) = self.faults.active.remove(&fault) else { return };
         let kind = self.plan.faults[fault].kind.clone();
         self.trace.event(self.now, 10, fault, &[], || format!("fault {fault} ends: {kind:?}"));
-        if let Some(number) = active.target {
-            self.release(number, &kind);
-        } else if let FaultKind::SlowDisks { .. } = kind {
-            self.apply_disk_troubles();
-        }
+        (kind.behaviour().end)(self, &kind, strike);
         self.apply_network();
     }
 
-    fn release(&mut self, number: usize, kind: &FaultKind) {
-        match kind {
-            FaultKind::Pause { .. } => self.resume(number),
-            FaultKind::Stop { .. } if self.machines[number].stopping => {
-                self.timeline.note(self.now, || format!("n{} has not stopped in time, and is ended", number + 1));
-                self.crash(number, None, 100);
-            }
-            FaultKind::OldDirectory { .. } => {
-                let Some(copy) = self.machines[number].copy.take() else { return };
-                self.timeline.note(self.now, || format!("n{} gets its old directory back", number + 1));
-                self.counters.fired(Kind::OldDirectory);
-                self.crash(number, Some(LossStyle::Everything), 100);
-                self.machines[number].disk.put_back(copy);
-                self.machines[number].disowned = Some(Kind::OldDirectory);
-            }
-            FaultKind::RotTail { rot, .. } => self.rot(number, *rot),
-            FaultKind::ClockRate { .. } => {
-                self.faults.clock_ppm.remove(&number);
-                let ppm = self.machines[number].plan.clock_ppm;
-                self.machines[number].clock.set_rate(self.now, ppm);
-                self.clock_changed(number);
-            }
-            FaultKind::ReadErrors { .. }
-            | FaultKind::WriteErrors { .. }
-            | FaultKind::SyncErrors { .. }
-            | FaultKind::Stall { .. }
-            | FaultKind::SlowDisk { .. }
-            | FaultKind::Full { .. } => self.apply_disk_trouble(number),
-            _ => {}
-        }
-    }
-
-    fn resume(&mut self, number: usize) {
+    pub fn resume(&mut self, number: usize) {
         let machine = &mut self.machines[number];
         machine.pauses -= 1;
         if machine.pauses > 0 {
@@ -380,8 +236,19 @@ impl World {
         }
     }
 
+    /// Lets a machine's clock run at this rate; `None`: at its own.
+    pub fn set_clock_rate(&mut self, number: usize, ppm: Option<i64>) {
+        match ppm {
+            Some(ppm) => _ = self.faults.clock_ppm.insert(number, ppm),
+            None => _ = self.faults.clock_ppm.remove(&number),
+        }
+        let machine = &mut self.machines[number];
+        machine.clock.set_rate(self.now, ppm.unwrap_or(machine.plan.clock_ppm));
+        self.clock_changed(number);
+    }
+
     /// A wake-up that was scheduled by the clock as it was may come too late.
-    fn clock_changed(&mut self, number: usize) {
+    pub fn clock_changed(&mut self, number: usize) {
         self.machines[number].wake = None;
         self.plan_wake(number);
     }
@@ -402,25 +269,18 @@ impl World {
         }
     }
 
-    fn apply_disk_troubles(&mut self) {
-        let slow = |fault: &usize| matches!(self.plan.faults[*fault].kind, FaultKind::SlowDisks { .. });
-        self.faults.all_slow = self.faults.active.keys().any(slow);
-        (0..self.machines.len()).for_each(|number| self.apply_disk_trouble(number));
+    /// Whether a fault of such a kind is active.
+    pub fn is_active(&self, of_kind: impl Fn(&FaultKind) -> bool) -> bool {
+        self.faults.active.keys().any(|fault| of_kind(&self.plan.faults[*fault].kind))
     }
 
-    pub(super) fn apply_disk_trouble(&mut self, number: usize) {
+    /// Computes the state of a machine's disk from the faults that are active.
+    pub fn apply_disk_trouble(&mut self, number: usize) {
         let mut trouble = DiskTrouble::default();
-        for (&fault, active) in &self.faults.active {
-            match self.plan.faults[fault].kind {
-                FaultKind::SlowDisks { sync_ms } => trouble.slow_ms = trouble.slow_ms.max(sync_ms),
-                _ if active.target != Some(number) => {}
-                FaultKind::ReadErrors { permille, .. } => trouble.read_errors_permille = permille,
-                FaultKind::WriteErrors { .. } => trouble.write_errors = true,
-                FaultKind::SyncErrors { .. } => trouble.sync_errors = true,
-                FaultKind::Stall { .. } => trouble.stalled = true,
-                FaultKind::Full { .. } => trouble.full = true,
-                FaultKind::SlowDisk { sync_ms, .. } => trouble.slow_ms = trouble.slow_ms.max(sync_ms),
-                _ => {}
+        for (&fault, strike) in &self.faults.active {
+            if strike.target.is_none_or(|target| target == number) {
+                let kind = &self.plan.faults[fault].kind;
+                (kind.behaviour().disk)(&mut trouble, kind);
             }
         }
         let machine = &mut self.machines[number];
@@ -436,80 +296,29 @@ impl World {
         }
     }
 
-    fn count_network(&mut self, kind: &FaultKind) {
-        let kind = match kind {
-            FaultKind::Isolate { .. } => Kind::Isolation,
-            FaultKind::Split { .. } => Kind::Split,
-            FaultKind::OneWay { .. } | FaultKind::OneWayLink { .. } => Kind::OneWay,
-            FaultKind::Partial { .. } => Kind::Partial,
-            FaultKind::Flapping { .. } => Kind::Flapping,
-            FaultKind::Delay { .. } => Kind::Delay,
-            FaultKind::SlowLink { .. } => Kind::SlowLink,
-            FaultKind::SlowMessages { .. } => Kind::SlowMessages,
-            _ => return,
-        };
-        self.counters.fired(kind);
-    }
-
     /// Computes the network's state from the faults that are active.
     fn apply_network(&mut self) {
         self.network.clear();
-        let machines = self.machines.len();
-        let number = |node: u16| usize::from(node).wrapping_sub(1);
-        for (&fault, active) in &self.faults.active {
-            let network = &mut self.network;
-            let since = active.since;
-            match &self.plan.faults[fault].kind {
-                FaultKind::Isolate { .. } | FaultKind::RotTail { .. } | FaultKind::OneWay { .. } | FaultKind::Flapping { .. } => {
-                    let Some(one) = active.target else { continue };
-                    let (kind, out, into, period) = match self.plan.faults[fault].kind {
-                        FaultKind::OneWay { outward, .. } => (Kind::OneWay, outward, !outward, 0),
-                        FaultKind::Flapping { period_ms, .. } => (Kind::Flapping, true, true, period_ms.max(1)),
-                        _ => (Kind::Isolation, true, true, 0),
-                    };
-                    for other in (0..machines).filter(|&other| other != one) {
-                        if out {
-                            network.cut(one, other, kind, period, since);
-                        }
-                        if into {
-                            network.cut(other, one, kind, period, since);
-                        }
-                    }
-                }
-                FaultKind::Split { side } => {
-                    let here = |n: usize| side.contains(&(n as u16 + 1));
-                    for one in 0..machines {
-                        for other in (0..machines).filter(|&other| here(one) != here(other)) {
-                            network.cut(one, other, Kind::Split, 0, since);
-                        }
-                    }
-                }
-                FaultKind::Partial { pairs } => {
-                    for &(one, other) in pairs {
-                        let (one, other) = (number(one), number(other));
-                        if one < machines && other < machines && one != other {
-                            network.cut(one, other, Kind::Partial, 0, since);
-                            network.cut(other, one, Kind::Partial, 0, since);
-                        }
-                    }
-                }
-                FaultKind::OneWayLink { from, to } if number(*from) < machines && number(*to) < machines => {
-                    network.cut(number(*from), number(*to), Kind::OneWay, 0, since);
-                }
-                FaultKind::SlowLink { from, to, by_ms } if number(*from) < machines && number(*to) < machines => {
-                    network.slow(number(*from), number(*to), *by_ms);
-                }
-                FaultKind::SlowMessages { from, to, what, by_ms } if number(*from) < machines && number(*to) < machines => {
-                    network.slow_kind(number(*from), number(*to), *what, *by_ms);
-                }
-                FaultKind::Loss { permille } => network.lose(*permille),
-                FaultKind::Duplication { permille, delay_ms } => network.duplicate(*permille, *delay_ms),
-                FaultKind::Reordering { permille, delay_ms } => network.reorder(*permille, *delay_ms),
-                FaultKind::Delay { by_ms } => network.delay(*by_ms),
-                _ => {}
-            }
+        for (fault, strike) in self.faults.active.clone() {
+            let kind = self.plan.faults[fault].kind.clone();
+            (kind.behaviour().network)(self, &kind, strike);
         }
         self.tell_links();
+    }
+
+    /// Cuts what the machine that was struck sends, and what is sent to it.
+    pub fn isolate(&mut self, strike: Strike, kind: Kind, period_ms: u64) {
+        let one = strike.node();
+        for other in (0..self.machines.len()).filter(|&other| other != one) {
+            self.network.cut(one, other, kind, period_ms, strike.since);
+            self.network.cut(other, one, kind, period_ms, strike.since);
+        }
+    }
+
+    /// The machines of two nodes of the plan, which count from 1, if there are such.
+    pub fn link(&self, from: u16, to: u16) -> Option<(usize, usize)> {
+        let number = |node: u16| usize::from(node).checked_sub(1).filter(|number| *number < self.machines.len());
+        Some((number(from)?, number(to)?))
     }
 
     /// Nodes notice, mostly, that they cannot reach each other.
@@ -526,9 +335,4 @@ impl World {
             }
         }
     }
-}
-
-/// Faults that befall one message, not a node.
-fn is_on_message(kind: &FaultKind) -> bool {
-    matches!(kind, FaultKind::LoseMessage | FaultKind::HoldMessage { .. } | FaultKind::RepeatMessage { .. })
 }

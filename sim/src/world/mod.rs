@@ -33,6 +33,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use watch::Watch;
 
+pub use crate::disk::DiskTrouble;
+
 pub const MS: u64 = 1_000_000;
 
 /// What is scheduled. Machines, clients and faults by their position in the plan.
@@ -125,21 +127,21 @@ impl Ord for Scheduled {
 
 pub struct World {
     plan: Plan,
-    now: WorldTime,
+    pub(crate) now: WorldTime,
     sequence: u64,
     heap: BinaryHeap<Reverse<Scheduled>>,
-    machines: Vec<Machine>,
-    network: Network,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) network: Network,
     pub workload: Workload,
     watch: Watch,
-    faults: faults::Faults,
+    pub(crate) faults: faults::Faults,
     standing: Option<standing::Phase>,
     healing: Option<healing::Healing>,
     pub counters: Counters,
     pub trace: Trace,
     pub timeline: Timeline,
     /// How many steps go into a round, and when it comes.
-    schedule: Dice,
+    pub(crate) schedule: Dice,
     /// Which replicas are compared, and when.
     looks: Dice,
     /// Every node's invariants are asserted after each of its rounds, and not only now and then: so in one seed of ten.
@@ -148,7 +150,7 @@ pub struct World {
     next_connection: u64,
     effects: Vec<Effect>,
     triggers: Vec<crate::plan::Trigger>,
-    beyond_drift_bound: bool,
+    pub(crate) beyond_drift_bound: bool,
     verdict: Option<Verdict>,
     pub rounds: u64,
 }
@@ -383,7 +385,7 @@ impl World {
     }
 
     /// Every connection to the machine breaks, after `delay` as seen by its client; the node, if it runs, notices too.
-    fn break_connections(&mut self, machine: usize, delay: u64) -> usize {
+    pub fn break_connections(&mut self, machine: usize, delay: u64) -> usize {
         let connections = std::mem::take(&mut self.machines[machine].connections);
         let mut in_progress = 0;
         for (connection, client) in connections {

@@ -97,7 +97,7 @@ impl World {
     }
 
     /// An event for the node, if there is one.
-    pub(super) fn put(&mut self, number: usize, event: Event) {
+    pub fn put(&mut self, number: usize, event: Event) {
         let machine = &mut self.machines[number];
         if machine.node.is_none() {
             return;
@@ -465,7 +465,7 @@ impl World {
 
     /// The process ends, or (`power`) the machine. It starts again after `down_ms`. Returns whether anything was in progress or
     /// lost.
-    pub(super) fn crash(&mut self, number: usize, power: Option<LossStyle>, down_ms: u64) -> bool {
+    pub fn crash(&mut self, number: usize, power: Option<LossStyle>, down_ms: u64) -> bool {
         if power.is_some() {
             self.machines[number].up_since = None;
         }

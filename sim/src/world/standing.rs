@@ -9,7 +9,7 @@
 use super::{MS, World};
 use crate::WorldTime;
 use crate::counters::Kind;
-use crate::plan::{FaultKind, Standing};
+use crate::plan::Standing;
 use crate::workload;
 use ringseed::base::{NodeId, PartitionId};
 use std::collections::BTreeSet;
@@ -62,15 +62,8 @@ impl World {
 
     /// How the standing fault is counted; and the kind of fault that tells whether it mattered, unless it always does.
     fn standing_kind(&self) -> Option<(Kind, Option<Kind>)> {
-        match self.plan.standing.as_ref()?.kind {
-            FaultKind::Crash { .. } => Some((Kind::StandingDead, None)),
-            FaultKind::Full { .. } => Some((Kind::StandingFull, Some(Kind::Full))),
-            FaultKind::SlowDisk { .. } => Some((Kind::StandingSlow, Some(Kind::SlowDisk))),
-            FaultKind::SlowDisks { .. } => Some((Kind::StandingAllSlow, Some(Kind::SlowDisks))),
-            FaultKind::Partial { .. } => Some((Kind::StandingCut, Some(Kind::Partial))),
-            FaultKind::OneWayLink { .. } => Some((Kind::StandingOneWay, Some(Kind::OneWay))),
-            _ => None,
-        }
+        let stands = self.plan.standing.as_ref()?.kind.behaviour().stands.as_ref()?;
+        Some((stands.counted, stands.cause))
     }
 
     /// Partitions with a replica that hears a majority of their replicas, itself included.

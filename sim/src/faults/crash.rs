@@ -1,0 +1,31 @@
+//! The process ends; the page cache lives.
+
+use super::{Behaviour, FaultKind, Stands, Strike};
+use crate::counters::Kind;
+use crate::plan::draws::{node, target};
+use crate::plan::Target;
+use crate::world::World;
+
+pub const BEHAVIOUR: Behaviour = Behaviour {
+    name: "crash",
+    aimed: true,
+    draw: Some(|plan, dice| FaultKind::Crash { target: target(plan, dice) }),
+    begin,
+    stands: Some(Stands {
+        draw: |plan, dice| FaultKind::Crash { target: Target::Node(node(plan, dice)) },
+        counted: Kind::StandingDead,
+        cause: None,
+    }),
+    ..Behaviour::NOTHING
+};
+
+fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
+    let number = strike.node();
+    if world.machines[number].node.is_none() {
+        return;
+    }
+    world.counters.fired(Kind::Crash);
+    if world.crash(number, None, strike.for_ms) {
+        world.counters.mattered(Kind::Crash);
+    }
+}

@@ -1,0 +1,21 @@
+//! Clients' connections to the target break.
+
+use super::{Behaviour, FaultKind, Strike};
+use crate::counters::Kind;
+use crate::plan::draws::target;
+use crate::world::World;
+
+pub const BEHAVIOUR: Behaviour = Behaviour {
+    name: "disconnection",
+    aimed: true,
+    draw: Some(|plan, dice| FaultKind::Disconnect { target: target(plan, dice) }),
+    begin,
+    ..Behaviour::NOTHING
+};
+
+fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
+    world.counters.fired(Kind::ConnectionBreak);
+    if world.break_connections(strike.node(), 1) > 0 {
+        world.counters.mattered(Kind::ConnectionBreak);
+    }
+}

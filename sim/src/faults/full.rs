@@ -1,0 +1,20 @@
+//! No segment can be made.
+
+use super::{Behaviour, FaultKind, Stands};
+use crate::counters::Kind;
+use crate::plan::draws::{node, target};
+use crate::plan::Target;
+
+pub const BEHAVIOUR: Behaviour = Behaviour {
+    name: "full disk",
+    draw: Some(|plan, dice| FaultKind::Full { target: target(plan, dice) }),
+    begin: |world, _, strike| world.apply_disk_trouble(strike.node()),
+    end: |world, _, strike| world.apply_disk_trouble(strike.node()),
+    disk: |trouble, _| trouble.full = true,
+    stands: Some(Stands {
+        draw: |plan, dice| FaultKind::Full { target: Target::Node(node(plan, dice)) },
+        counted: Kind::StandingFull,
+        cause: Some(Kind::Full),
+    }),
+    ..Behaviour::NOTHING
+};

@@ -1,0 +1,14 @@
+//! What the target sends, and what is sent to it, is lost.
+
+use super::{Behaviour, FaultKind};
+use crate::counters::Kind;
+use crate::plan::draws::target;
+
+pub const BEHAVIOUR: Behaviour = Behaviour {
+    name: "isolation",
+    aimed: true,
+    draw: Some(|plan, dice| FaultKind::Isolate { target: target(plan, dice) }),
+    begin: |world, _, _| world.counters.fired(Kind::Isolation),
+    network: |world, _, strike| world.isolate(strike, Kind::Isolation, 0),
+    ..Behaviour::NOTHING
+};

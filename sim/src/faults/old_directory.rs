@@ -1,0 +1,32 @@
+//! A copy of the directory is taken when the fault begins and put back, under a crash, when it ends.
+
+use super::{Behaviour, FaultKind, Strike};
+use crate::counters::Kind;
+use crate::plan::draws::target;
+use crate::plan::LossStyle;
+use crate::world::World;
+
+pub const BEHAVIOUR: Behaviour = Behaviour {
+    name: "old directory",
+    draw: Some(|plan, dice| FaultKind::OldDirectory { target: target(plan, dice) }),
+    begin,
+    end,
+    ..Behaviour::NOTHING
+};
+
+fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
+    let number = strike.node();
+    if world.has_formed(number) {
+        world.machines[number].copy = Some(world.machines[number].disk.copy());
+    }
+}
+
+fn end(world: &mut World, _: &FaultKind, strike: Strike) {
+    let number = strike.node();
+    let Some(copy) = world.machines[number].copy.take() else { return };
+    world.timeline.note(world.now, || format!("n{} gets its old directory back", number + 1));
+    world.counters.fired(Kind::OldDirectory);
+    world.crash(number, Some(LossStyle::Everything), 100);
+    world.machines[number].disk.put_back(copy);
+    world.machines[number].disowned = Some(Kind::OldDirectory);
+}

@@ -1,0 +1,14 @@
+//! Syncs fail, after part was made durable.
+
+use super::{Behaviour, FaultKind};
+use crate::plan::draws::target;
+
+pub const BEHAVIOUR: Behaviour = Behaviour {
+    name: "sync errors",
+    aimed: true,
+    draw: Some(|plan, dice| FaultKind::SyncErrors { target: target(plan, dice) }),
+    begin: |world, _, strike| world.apply_disk_trouble(strike.node()),
+    end: |world, _, strike| world.apply_disk_trouble(strike.node()),
+    disk: |trouble, _| trouble.sync_errors = true,
+    ..Behaviour::NOTHING
+};
