@@ -687,6 +687,17 @@ mod tests {
         );
         assert!(round_trip(&put(b"\xff\x00", b"")).contains("{\"key\":{\"hex\":\"ff00\"},\"value\":\"\"}"));
         assert!(round_trip(&put(b"a", &[b'z'; 1000])).contains("\"value\":{\"length\":1000,\"xxh3\":\""));
+        let mut of_table = put(b"a", b"x");
+        for (of, form) in [
+            (Key::new(7, b"user", Some(b"\xff")), "{\"table\":7,\"partition\":\"user\",\"sort\":{\"hex\":\"ff\"}}"),
+            (Key::new(7, b"", None), "{\"table\":7,\"partition\":\"\"}"),
+            (Key::new(0, b"user", Some(b"2024")), "{\"partition\":\"user\",\"sort\":\"2024\"}"),
+        ] {
+            if let Action::Put { key, .. } = &mut of_table.action {
+                *key = of;
+            }
+            assert!(round_trip(&of_table).contains(&format!("{{\"key\":{form},")), "{form}");
+        }
         let mut conditional = put(b"a", b"x");
         if let Action::Put { condition, acknowledge, .. } = &mut conditional.action {
             *condition = Condition::Value(Data::of(&Bytes::from_static(b"o")));

@@ -400,6 +400,23 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_is_of_one_table_and_of_one_partition_key_if_it_has_a_sort_key() {
+        let key = |sort_key: Option<&[u8]>| Key::new(5, b"user", sort_key);
+        for (prefix, plain, with_sort_key) in [
+            (Key::new(5, b"us", None), true, true),
+            (key(None), true, true),
+            (key(Some(b"")), false, true),
+            (key(Some(b"20")), false, true),
+            (key(Some(b"21")), false, false),
+            (Key::new(5, b"us", Some(b"20")), false, false),
+            (Key::from("us"), false, false),
+        ] {
+            assert_eq!(begins_with(&key(None), &prefix), plain, "{prefix}");
+            assert_eq!(begins_with(&key(Some(b"2024")), &prefix), with_sort_key, "{prefix}");
+        }
+    }
+
+    #[test]
     fn one_version_is_one_keys() {
         check(&[op(0, 1, put("a", "x"), done(5)), op(0, 1, put("b", "x"), done(5))], ONE).unwrap_err();
         let item = |name| TransactionItem { key: key(name), action: ItemAction::Put(data("x")), condition: Condition::None };
