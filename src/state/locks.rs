@@ -91,7 +91,7 @@ impl Locks {
         }
     }
 
-    /// Takes a lock if it is free, or can be shared. `false`: it cannot be had, or `id` has it already.
+    /// Takes a lock if it is free, or can be shared. `false`: it cannot be had, or `id` has it already, and nothing has changed.
     pub fn try_take(&mut self, key: &Key, mode: LockMode, id: TransactionId, age: Age) -> bool {
         let rank = Rank::new(age, id);
         match self.0.entry(key.clone()) {
@@ -103,7 +103,9 @@ impl Locks {
                 true
             }
             Entry::Occupied(mut held) => match held.get_mut() {
-                Lock::Shared(holders) if mode == LockMode::Shared => holders.insert(id, rank).is_none(),
+                Lock::Shared(holders) if mode == LockMode::Shared && !holders.contains_key(&id) => {
+                    holders.insert(id, rank).is_none()
+                }
                 _ => false,
             },
         }
@@ -159,3 +161,6 @@ impl Locks {
         assert!(!self.0.values().any(empty), "a lock has a holder");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -342,3 +342,6 @@ fn turn_away(intent: Intent, why: &Rejection, out: &mut Outbox<Out>) {
         Intent::Claim(claim) => claim.vote(Vote::Rejected(why.clone()), out),
     }
 }
+
+#[cfg(test)]
+mod tests;
