@@ -19,7 +19,7 @@
 //!    one it says that the earlier is over: the write is *unknown*.
 
 use super::routes::begin_within;
-use super::{Gateway, Out};
+use super::{Gateway, Out, Whereabouts};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{OPEN_NAMED_MAX, SCAN_ITEMS_MAX, TIMEOUT_MAX, TRANSACTION_ITEMS_MAX};
 use crate::base::{Duration, Epoch, GroupId, Key, NodeId};
@@ -123,6 +123,7 @@ impl Gateway {
         }
         let Some(id) = self.forwarded.get(&(from, reply.sequence)).copied() else { return };
         let Some(call) = self.calls.get(&id) else { return };
+        assert_eq!(call.place, Whereabouts::Forwarded(from, reply.sequence), "a call is answered by the peer that it is with");
         match call.epoch {
             // The epoch that may have begun it is over, and its answer, if there was one, is not let in any more.
             Some(sent_to) if sent_to < epoch && !call.is_repeatable() => {

@@ -79,7 +79,8 @@ impl Gateway {
                     *last
                 });
                 call.place = Whereabouts::Forwarded(node, sequence);
-                self.forwarded.insert((node, sequence), id);
+                let before = self.forwarded.insert((node, sequence), id);
+                assert!(before.is_none_or(|before| before == id), "a sequence towards a peer names one call");
                 self.counters.forwards_sent += 1;
                 let remaining_ms = call.deadline.since(cx.now).as_millis() as u32;
                 let task = call.task.clone();

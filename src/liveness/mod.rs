@@ -212,6 +212,8 @@ impl Liveness {
         let began = entry.given.is_none() && entry.received.is_none();
         let promise = match entry.given {
             Some((promise, end)) if cx.now < end => {
+                assert_eq!(promise.leader, epoch, "support is given to the peer's present epoch");
+                assert!(promise.number < peer.next_number, "a promise's number is used once");
                 entry.given = Some((promise, until.max(end)));
                 promise
             }

@@ -94,6 +94,7 @@ impl Replica {
             return leader.has_lease(cx, self.configuration());
         }
         let Some(Acceptance { leader, term, promise }) = self.accepted else { return false };
+        assert!(term <= self.state.term, "no leader is accepted in a later term");
         // Who campaigns for a later term does not lead in the earlier one any more.
         let gone = candidate == leader && request.term > term;
         cx.liveness.supporting(leader, cx.now) == Some(promise) && request.released != Some(Released { leader, term }) && !gone
@@ -191,6 +192,7 @@ impl Replica {
             out.push(Out::LogState(self.state));
         }
         if granted {
+            assert_eq!(self.state.vote, Some(from), "a term's vote is granted to one candidate");
             // Give the candidate time to win.
             self.role = Role::Follower { leader: None };
             self.election_at = Some(cx.now + self.election_patience(cx));
@@ -213,6 +215,7 @@ impl Replica {
     }
 
     fn lead(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        assert_eq!(self.state.vote, Some(cx.me), "a leader has its own vote in its term");
         self.elections_won += 1;
         self.election_at = None;
         self.accepted = None;
@@ -390,6 +393,7 @@ impl Replica {
             Some(_) => None,
             None => Some(cx.now + self.options.support + self.jitter(cx)),
         };
+        assert!(self.accepted.is_none_or(|accepted| accepted.term == term), "a leader is accepted in its own term");
     }
 }
 

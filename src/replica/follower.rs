@@ -107,6 +107,7 @@ impl Replica {
 
     fn learn_commit(&mut self, commit: Index, out: &mut Outbox<Out>) {
         if commit > self.state.commit {
+            assert!(commit <= self.log.last_index(), "what a follower takes for committed is in its log");
             self.state.commit = commit;
             self.apply(out);
         }

@@ -204,6 +204,7 @@ impl Replica {
     }
 
     pub(super) fn append_own(&mut self, entry: Entry, out: &mut Outbox<Out>) {
+        assert!(self.leads() && entry.term == self.state.term, "a leader appends in its own term alone");
         self.log.append(entry.clone());
         out.push(Out::LogEntry(entry, self.state.commit));
     }
@@ -257,12 +258,14 @@ impl Replica {
 
     /// Commits what a quorum holds durably, if it is of this leader's own term (Raft, section 5.4.2).
     fn try_commit(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
+        assert!(self.durable <= self.log.last_index(), "its own copy counts as far as there is one");
         let Role::Leader(leader) = &mut self.role else { return };
         // A voter without a progress is this leader.
         let index = self.log.configuration().reached(|node| leader.of(node).map_or(self.durable, |p| p.matched));
         if index > self.state.commit && self.log.term_at(index) == Some(self.state.term) {
             self.state.commit = index;
             let stalls = leader.stalls.committed(cx, self.options.support, self.log.last_index() > index);
+            assert!(index <= self.log.last_index(), "what a quorum holds is in the leader's log");
             leader.nudge_by(cx.now + COMMIT_WAIT);
             let needed =
                 leader.progress.iter().filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some()).map(|p| p.matched).min();
@@ -643,6 +646,7 @@ struct Sender<'a> {
 
 impl<'a> Sender<'a> {
     fn new(cx: &Context<'a>, log: &'a GroupLog, group: GroupId, state: HardState, round: u64, ask_at: Time) -> Sender<'a> {
+        assert_eq!(log.last_term(), state.term, "what a leader sends ends in its own term");
         Sender { log, flow: cx.flow, group, term: state.term, commit: state.commit, round, now: cx.now, ask_at }
     }
 

@@ -352,6 +352,8 @@ impl Replica {
 
     /// Hands what is committed to the store.
     fn apply(&mut self, out: &mut Outbox<Out>) {
+        assert!(self.applied <= self.state.commit, "only what is committed is applied");
+        assert!(self.state.commit <= self.log.last_index(), "only what is in the log is committed");
         // An entry that came committed is applied once the log has placed it, within the same step.
         while self.applied < self.state.commit && self.log.is_placed(self.applied.next()) {
             self.applied = self.applied.next();

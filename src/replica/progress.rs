@@ -160,6 +160,7 @@ impl Progress {
 
     /// An append of entries up to `last` is sent. Unless an answer is waited for already, one is by `ask_at`.
     pub fn sent(&mut self, last: Index, size: usize, share: Share, ask_at: Time) {
+        assert!(self.matched < last, "what is matched is not sent again");
         if self.in_flight.is_empty() {
             self.asked = 0;
             self.ask_at = ask_at;
@@ -208,6 +209,7 @@ impl Progress {
             self.pace = Pace::Stream;
             self.next = self.matched.next();
         }
+        assert!(self.matched < self.next, "the next entry to send is behind what is matched");
     }
 
     /// An acknowledgement has come: if it is of the append that is timed, or of a later one, that tells how slow the follower is.

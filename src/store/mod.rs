@@ -422,6 +422,7 @@ impl Store {
     ) {
         let leading = self.leading.as_mut().expect("only a leader proposes");
         let index = leading.next;
+        assert!(index > self.state.applied(), "what is proposed is not applied yet");
         leading.next = index.next();
         leading.size += size;
         leading.pending.push_back(Pending { index, reply, acknowledge, deadline, size });
@@ -495,6 +496,7 @@ impl Store {
             leading.size -= pending.size;
             match pending.acknowledge {
                 Acknowledge::Quorum => {
+                    assert_eq!(pending.index, self.state.applied(), "an entry's answer leaves when that entry is applied");
                     if let Some((origin, answer)) = pending.reply {
                         out.push(Out::Answer(origin, Outcome::Answer(answer)));
                     }
@@ -530,6 +532,7 @@ impl Store {
     fn on_all_matched(&mut self, index: Index, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         while let Some(pending) = leading.awaiting_all.pop_front_if(|pending| pending.index <= index) {
+            assert!(pending.index <= self.state.applied(), "what every voter has is answered once it is committed");
             if let Some((origin, answer)) = pending.reply {
                 out.push(Out::Answer(origin, Outcome::Answer(answer)));
             }

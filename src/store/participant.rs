@@ -346,6 +346,7 @@ impl Store {
         let version = Version(leading.next.0);
         let (keys, writes, positions) = held.map_or_else(Default::default, |held| (held.keys, held.writes, held.positions));
         for write in &writes {
+            assert_eq!(leading.locks.exclusive_holder(&write.key), Some(id), "a home decides what it has locked");
             leading.head.insert(write.key.clone(), Head { version, value: write.value.as_ref().map(|value| value.0.clone()) });
         }
         if let Some(TokenRecord { answer: TransactionAnswer::Committed(results), .. }) = &mut token {
@@ -519,6 +520,7 @@ impl Store {
         let Some(leading) = &mut self.leading else { return };
         // One of an earlier term: locked when all of them are applied.
         let Some(preparing) = leading.preparing.remove(&id) else { return };
+        assert!(self.state.outcomes().is_prepared(id), "a group votes for what it has prepared, locks and all");
         for (write, value) in writes.iter().zip(&preparing.values) {
             if let (Some(place), Some(value)) = (write.value, value) {
                 cx.cache.insert(place.place, value);

@@ -388,6 +388,7 @@ impl Coordinator {
         match vote {
             Vote::Yes(results) => match active.take(cx, results) {
                 Ok(()) => {
+                    assert_eq!(active.phase, Phase::Holding, "the home's own part is evaluated once");
                     active.phase = Phase::Preparing;
                     self.prepare(id.attempt.number, out);
                 }
@@ -424,6 +425,7 @@ impl Coordinator {
     fn decide_if_all_voted(&mut self, number: u64, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         let Some(active) = leading.active.get_mut(&number).filter(|active| active.awaited.is_empty()) else { return };
+        assert_eq!(active.phase, Phase::Preparing, "an attempt is decided once, when all have voted");
         active.phase = Phase::Deciding;
         let results = &active.results;
         let token = active.token.clone().map(|(token, contents)| TokenRecord {
@@ -600,6 +602,7 @@ impl Coordinator {
         }
         // An earlier term's: its client was told that it is unknown, its participants are told when this leader is ready.
         let Some(active) = self.remove(attempt) else { return };
+        assert_eq!(active.phase == Phase::Deciding, commit, "what is committed is what was decided");
         let body = match active.phase {
             Phase::Refusing(failures) => ResponseBody::NotCommitted(failures),
             _ => {

@@ -444,6 +444,10 @@ impl Log {
     fn write_batch(&mut self, now: Time, batch: Batch, front: Option<Vec<u8>>, lossy: bool, out: &mut Outbox<Out>) {
         let relaxed = self.is_relaxed();
         let sequence = self.next_sequence;
+        let current = self.current.map(|current| current.id);
+        assert_eq!((Some(batch.segment), batch.offset), (current, self.current_end), "a batch is written where the last ended");
+        let last = self.unsynced.back().map_or(self.durable, |unsynced| unsynced.last_lsn);
+        assert_eq!(batch.first_lsn, last.next(), "positions have no gap from batch to batch");
         self.last_batch_lossy = lossy;
         let (bytes, clean) = (batch.record_bytes(), batch.ends_clean());
         let mut finished = batch.finish(BatchHeader {
@@ -621,6 +625,7 @@ impl Log {
         let mut entries = Vec::new();
         let (mut changed, mut sealed) = (false, true);
         while let Some(unsynced) = self.unsynced.pop_front_if(|unsynced| unsynced.sequence <= sync.covers) {
+            assert!(unsynced.last_lsn <= self.written, "only what was written is durable");
             sealed = unsynced.last_lsn == self.durable;
             changed |= !sealed;
             self.durable = self.durable.max(unsynced.last_lsn);
@@ -641,6 +646,8 @@ impl Log {
     }
 
     fn progress(&mut self, entries: Vec<(GroupId, Index, Term)>, out: &mut Outbox<Out>) {
+        let in_order = self.durable <= self.acknowledgeable && self.acknowledgeable <= self.written;
+        assert!(in_order, "what is durable may be acknowledged, and what may be acknowledged is written");
         out.push(Out::Progress { acknowledgeable: self.acknowledgeable, durable: self.durable, entries });
     }
 
