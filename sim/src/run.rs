@@ -19,7 +19,7 @@ pub struct RunOptions {
     pub trace: bool,
     /// The clients' history.
     pub history: bool,
-    /// Run twice, and compare the traces' hashes.
+    /// Run twice, and compare all that is left of the runs.
     pub twice: bool,
 }
 
@@ -103,18 +103,43 @@ pub fn run_seed(seed: u64) -> Run {
 
 /// Runs a plan; never panics itself.
 pub fn run_plan(plan: &Plan, options: RunOptions) -> Run {
-    let mut run = run_once(plan, options);
+    let mut run = run_once(plan, RunOptions { history: options.history || options.twice, ..options });
     if options.twice && run.verdict.is_clean() {
-        let again = run_once(plan, RunOptions::default());
-        if again.trace_hash != run.trace_hash {
-            let what = format!(
-                "one run has {} events with hash {:016x}, the other {} with {:016x}",
-                run.events, run.trace_hash, again.events, again.trace_hash
-            );
+        let again = run_once(plan, RunOptions { history: true, ..RunOptions::default() });
+        if let Some(what) = difference(&run, &again) {
             run.verdict = Verdict::Nondeterminism(what);
         }
     }
+    if !options.history {
+        run.history = None;
+    }
     run
+}
+
+/// In what two runs of one plan differ, if they do: events, what clients asked and were told, what was counted, the verdict.
+fn difference(one: &Run, other: &Run) -> Option<String> {
+    if one.trace_hash != other.trace_hash {
+        let (events, hash) = (one.events, one.trace_hash);
+        return Some(format!(
+            "one run has {events} events with hash {hash:016x}, the other {} with {:016x}",
+            other.events, other.trace_hash
+        ));
+    }
+    if one.history != other.history {
+        let (one, other) = (one.history.as_deref().unwrap_or_default(), other.history.as_deref().unwrap_or_default());
+        let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+        return Some(format!(
+            "the clients' histories differ from operation {same} on: {:?}, {:?}",
+            one.get(same),
+            other.get(same)
+        ));
+    }
+    if (&one.counters, &one.stats, one.rounds, one.simulated, one.undecided)
+        != (&other.counters, &other.stats, other.rounds, other.simulated, other.undecided)
+    {
+        return Some(format!("what was counted differs: {:?}, {:?}", one.counters, other.counters));
+    }
+    (one.verdict != other.verdict).then(|| format!("one verdict is {}, the other {}", one.verdict, other.verdict))
 }
 
 fn run_once(plan: &Plan, options: RunOptions) -> Run {

@@ -150,6 +150,15 @@ impl Workload {
         self.clients[client].dice.between(think / 4 + 1, think * 7 / 4 + 1)
     }
 
+    /// The key of the request that this is the answer to, if the client asked for acknowledgement by all.
+    pub fn asked_all(&self, client: usize, id: u64) -> Option<&Key> {
+        let request = self.clients[client].pending.as_ref().map(|pending| &pending.request).filter(|request| request.id == id)?;
+        match &request.body {
+            RequestBody::Operation(operation) if operation.action.acknowledge() == Acknowledge::All => Some(&operation.key),
+            _ => None,
+        }
+    }
+
     /// How long a request or an answer takes between client and node.
     pub fn latency(&mut self, client: usize) -> WorldTime {
         self.clients[client].dice.between(20_000, 400_000)

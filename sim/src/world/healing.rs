@@ -17,7 +17,7 @@ use crate::check::durability::Durability;
 use crate::counters::Kind;
 use crate::plan::{Ending, LossStyle};
 use crate::workload;
-use ringseed::base::{GroupId, Key, NodeId, PartitionId, Time};
+use ringseed::base::{GroupId, Index, Key, NodeId, PartitionId, Time};
 use ringseed::msg::client::{Consistency, Membership, RequestBody, Scan};
 use ringseed::node::ReplicaProbe;
 use std::collections::BTreeMap;
@@ -65,6 +65,14 @@ impl World {
             self.look_at_standing();
         } else if self.healing.is_some() {
             self.look_at_healing();
+        }
+    }
+
+    /// A client is told that every voter holds this entry: now, of all that can be looked at.
+    pub(super) fn all_must_hold(&mut self, group: GroupId, index: Index) {
+        let views = views(&mut self.machines, self.now);
+        if let Err(violation) = self.watch.held_by_all(group, index, &views) {
+            self.safety(violation);
         }
     }
 

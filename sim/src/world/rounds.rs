@@ -9,7 +9,7 @@ use crate::plan::{FaultKind, LossStyle, MessageKind, Rot, Trigger};
 use crate::points::{self, Point};
 use bytes::Bytes;
 use ringseed::base::SegmentId;
-use ringseed::base::{ConnId, IoId, NodeId};
+use ringseed::base::{ConnId, Index, IoId, NodeId};
 use ringseed::msg::client::{Request, Response, ResponseBody};
 use ringseed::msg::codec;
 use ringseed::msg::disk::{DiskOp, DiskResult};
@@ -342,6 +342,11 @@ impl World {
             self.triggers.push(Trigger::Passes(Point::AnswerLeaves));
         }
         let Some(&client) = self.machines[number].connections.get(&connection) else { return };
+        if let ResponseBody::Written { version, .. } = response.body
+            && let Some(key) = self.workload.asked_all(client, response.id)
+        {
+            self.all_must_hold(key.partition(self.plan.cluster.partitions).group(), Index(version.0));
+        }
         match codec::decode::<Response>(&bytes) {
             Ok(decoded) => {
                 let latency = self.workload.latency(client);

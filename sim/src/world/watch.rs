@@ -6,7 +6,8 @@
 //! - Log matching: where two logs agree on an entry, they agree on all before it. And where they agree, what is applied comes to
 //!   the same state, on every replica and in every epoch, by digest of all of it: items, prepared transactions, outcomes, floors,
 //!   decisions, tokens.
-//! - What a leader takes for committed is durable on a quorum as soon as it does.
+//! - What a leader takes for committed is durable on a quorum as soon as it does; what a client is told that all hold, on every
+//!   replica at that moment.
 //! - What a node held durably it still has after a restart, and believes no bytes that fail their checksum ([`Recovery`]).
 //! - No part of a committed transaction is lost ([`lost`]).
 
@@ -229,6 +230,22 @@ impl Watch {
         Err(broken("leader completeness", what))
     }
 
+    /// What was acknowledged by all is durable on every replica that can be looked at.
+    pub fn held_by_all(&self, group: GroupId, index: Index, views: &[View<'_>]) -> Result<(), Violation> {
+        let whole = views.iter().filter(|view| self.syncs_all && !view.disowned);
+        let replicas = whole.flat_map(|view| view.replicas.iter().map(move |replica| (view.id, replica)));
+        match replicas.filter(|(_, replica)| replica.group == group).find(|(_, replica)| replica.durable < index) {
+            None => Ok(()),
+            Some((id, replica)) => {
+                let what = format!(
+                    "a write at {index:?} of {group:?} is acknowledged by all, and {id:?} has it durably up to {:?} only",
+                    replica.durable
+                );
+                Err(broken("all durable", what))
+            }
+        }
+    }
+
     /// What a leader knows to be committed is durable on a quorum: as soon as it says so, and not only once it matters. Judged
     /// while all replicas can be looked at.
     fn quorum_durable(&self, view: &View<'_>, leader: &ReplicaProbe, views: &[View<'_>]) -> Result<(), Violation> {
@@ -278,7 +295,7 @@ fn log_matching(one: &View<'_>, other: &View<'_>, dice: &mut Dice) -> Result<(),
 
 fn broken(checker: &'static str, what: String) -> Violation {
     let promise = match checker {
-        "leader completeness" | "log matching" | "quorum durable" | "state" => "P3",
+        "leader completeness" | "log matching" | "quorum durable" | "all durable" | "state" => "P3",
         _ => "P1",
     };
     Violation { promise, checker, what }
