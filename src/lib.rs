@@ -49,6 +49,7 @@
 //! | which nodes are alive, which support which, for how long | [`liveness`] |
 //! | how a cluster forms, which nodes are let in, which holds which key | [`ring`] |
 //! | elections, replication, leases, reads without a round trip | [`replica`] |
+//! | which replicas vote, what a quorum is | [`replica::quorum`], [`msg::configuration`] |
 //! | what a group's log has come to, and whether replicas agree on it | [`state`] |
 //! | what a write comes to, what an answer waits for | [`store`] |
 //! | how a request finds its leader, what is retried | [`gateway`] |
@@ -70,6 +71,7 @@
 //! | locks, what a participant does | `src/store/participant.rs`, `queues.rs`, `src/state/locks.rs` |
 //! | idempotency tokens, and when they end | `src/state/tokens.rs` |
 //! | several items at one instant | `src/gateway/many.rs` |
+//! | a story of a few nodes, message by message | `tests/scripts.rs`, `tests/scripts/*.txt` |
 //! | faults, plans, checkers, planted bugs | `sim/` |
 //!
 //! # Invariants of the architecture

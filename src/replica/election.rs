@@ -42,8 +42,9 @@ impl Replica {
         cx.liveness.own_disk.unfit && !cx.liveness.disk_of(node).unfit && cx.liveness.supporting(node, cx.now).is_some()
     }
 
-    /// How long an election may take, this replica's own or another's: one or two messages' round trips, and the syncs of the candidate's and of the voters' votes,
-    /// behind those that are under way. More after attempts that came to nothing, whatever the reason.
+    /// How long an election may take, this replica's own or another's: one or two messages' round trips, and the syncs of the
+    /// candidate's and of the voters' votes, behind those that are under way. More after attempts that came to nothing,
+    /// whatever the reason.
     fn election_patience(&self, cx: &mut Context<'_>) -> Duration {
         let longest = self.options.support * 2 + cx.sync * 8;
         let wait = (self.options.support / 4 + cx.sync * 3) * (1 << (self.attempts / 2).min(ATTEMPTS_DOUBLED_MAX));
@@ -85,7 +86,8 @@ impl Replica {
         }
     }
 
-    /// Whether this replica must ignore a candidate: it keeps a promise under which it accepted a leader, or leads by a lease itself.
+    /// Whether this replica must ignore a candidate: it keeps a promise under which it accepted a leader, or leads by a lease
+    /// itself.
     fn is_bound(&self, cx: &Context<'_>, candidate: NodeId, request: &VoteRequest) -> bool {
         if cx.now < self.options.no_vote_until {
             return true;
@@ -95,7 +97,7 @@ impl Replica {
         }
         let Some(Acceptance { leader, term, promise }) = self.accepted else { return false };
         assert!(term <= self.state.term, "no leader is accepted in a later term");
-        // Who campaigns for a later term does not lead in the earlier one any more.
+        // A node that campaigns for a later term does not lead in the earlier one any more.
         let gone = candidate == leader && request.term > term;
         cx.liveness.supporting(leader, cx.now) == Some(promise) && request.released != Some(Released { leader, term }) && !gone
     }
@@ -140,7 +142,7 @@ impl Replica {
         }
         let granted = request.term > self.state.term && self.is_up_to_date(&request);
         if granted && matches!(self.role, Role::Follower { .. }) {
-            // Who would win is given the time to: two candidates of one term are of no use.
+            // A candidate that would win is given the time to: two of one term are of no use.
             let patience = cx.now + self.election_patience(cx);
             self.election_at = self.election_at.map(|at| at.max(patience));
         }
@@ -239,8 +241,8 @@ impl Replica {
         self.accepted.is_some_and(|a| cx.liveness.supporting(a.leader, cx.now) == Some(a.promise))
     }
 
-    /// Moves to the later term that a reply tells of, unless that would break an acceptance: the leader may hold a lease by it, and a late reply to
-    /// this replica's own campaign, or to its own leadership, proves no election.
+    /// Moves to the later term that a reply tells of, unless that would break an acceptance: the leader may hold a lease by it,
+    /// and a late reply to this replica's own campaign, or to its own leadership, proves no election.
     pub(super) fn adopt_from_reply(&mut self, cx: &mut Context<'_>, term: Term, out: &mut Outbox<Out>) {
         if !self.keeps_acceptance(cx) {
             self.adopt(cx, term, out);
@@ -292,7 +294,8 @@ impl Replica {
         self.release_at = (!self.releasing.is_empty()).then(|| cx.now + self.release_wait);
     }
 
-    /// A leader says that it leads no longer in `term`, nor then in any earlier one, of which the release may have been replaced by this.
+    /// A leader says that it leads no longer in `term`, nor then in any earlier one, of which the release may have been replaced
+    /// by this.
     pub(super) fn on_released(&mut self, cx: &mut Context<'_>, from: NodeId, term: Term, out: &mut Outbox<Out>) {
         if term.0 > self.state.term.0 + TERM_STEP_MAX {
             // Not to be remembered, so not to be acknowledged: it comes again.
@@ -360,8 +363,8 @@ impl Replica {
         self.stand(cx, Some(released), out);
     }
 
-    /// Notes the leader of the present term, and accepts it if this node supports its node now, in the epoch the message came from, and the message was to
-    /// this life.
+    /// Notes the leader of the present term, and accepts it if this node supports its node now, in the epoch the message came
+    /// from, and the message was to this epoch.
     pub(super) fn accept(
         &mut self,
         cx: &mut Context<'_>,
@@ -371,7 +374,7 @@ impl Replica {
         out: &mut Outbox<Out>,
     ) {
         if self.released.get(&leader).is_some_and(|released| *released >= self.state.term) {
-            // The append was late: the leadership is over, and nobody would say so again.
+            // The append was late: the leadership is over, and no message would say so again.
             return;
         }
         self.role = Role::Follower { leader: Some(leader) };
@@ -385,7 +388,8 @@ impl Replica {
         let term = self.state.term;
         let bound = promise.filter(|promise| to_this_epoch && promise.leader == epoch);
         let bound = bound.map(|promise| Acceptance { leader, term, promise });
-        // What binds no more, because it was made for an earlier epoch, unbinds neither: the leader may hold a lease by what this epoch said.
+        // What binds no more, because it was made for an earlier epoch, unbinds neither: the leader may hold a lease by what this
+        // epoch said.
         let holds = |held: &Acceptance| (held.leader, held.term, Some(held.promise)) == (leader, term, promise);
         self.accepted = bound.or(self.accepted.filter(holds));
         // Without support there is nothing to wait on: the next append, or an election.

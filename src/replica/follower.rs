@@ -70,8 +70,8 @@ impl Replica {
         Index(append.previous_index.0 + known as u64)
     }
 
-    /// Whether the log takes what is new to it. What frees room, or ends something, may have more of a full disk's reserve than other entries; a leader's
-    /// first entry of its term may have all of it: without that no leader could serve at all.
+    /// Whether the log takes what is new to it. What frees room, or ends something, may have more of a full disk's reserve than
+    /// other entries; a leader's first entry of its term may have all of it: without that no leader could serve at all.
     fn has_room_for(&self, cx: &Context<'_>, append: &Append) -> bool {
         if !cx.room.is_full() {
             return true;
@@ -86,7 +86,8 @@ impl Replica {
         }
     }
 
-    /// Appends what is new, and replaces what conflicts. `None` if that would replace what is committed, which no leader asks for.
+    /// Appends what is new, and replaces what conflicts. `None` if that would replace what is committed, which no leader asks
+    /// for.
     fn take_entries(&mut self, append: Append, out: &mut Outbox<Out>) -> Option<Index> {
         let matched = Index(append.previous_index.0 + append.entries.len() as u64);
         for entry in append.entries {

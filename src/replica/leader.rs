@@ -17,7 +17,8 @@ use std::collections::VecDeque;
 
 /// Entries read back from the log at once for one follower.
 const FETCH_ENTRIES_MAX: usize = 256;
-/// Bytes of entries in one append to a follower whose disk is full (its last entry may go beyond): enough for deletes and decisions, which it may take.
+/// Bytes of entries in one append to a follower whose disk is full (its last entry may go beyond): enough for deletes and
+/// decisions, which it may take.
 const CAREFUL_BYTES_MAX: usize = 1024;
 /// The groups of a node that has become unfit hand their leaderships over spread over this time.
 const HAND_OVER_WITHIN: Duration = Duration::from_millis(200);
@@ -44,7 +45,8 @@ pub struct Leader {
     transfer: Option<Transfer>,
     /// The lease is given up for the rest of the term.
     released: bool,
-    /// The node stops: followers that could not take the leadership over in time, to be tried again after the others. `None`: it does not stop.
+    /// The node stops: followers that could not take the leadership over in time, to be tried again after the others. `None`: it
+    /// does not stop.
     leaving: Option<Vec<NodeId>>,
     stalls: Stalls,
     /// When to hand the leadership to the preferred leader.
@@ -429,7 +431,7 @@ impl Replica {
         }
     }
 
-    /// This node has become unfit to lead, or fit again, or leads from now on, or somebody may be there to take over.
+    /// This node has become unfit to lead, or fit again, or leads from now on, or a replica may be there to take over.
     pub(super) fn on_fitness(&mut self, cx: &mut Context<'_>) {
         let Some(leader) = self.leader_mut() else { return };
         leader.hand_over_at = cx.liveness.own_disk.unfit.then(|| {
@@ -452,7 +454,8 @@ impl Replica {
         self.on_fitness(cx);
     }
 
-    /// Hands the leadership of an unfit node to a follower that is fit: the one that is nearest, the preferred leader among equals.
+    /// Hands the leadership of an unfit node to a follower that is fit: the one that is nearest, the preferred leader among
+    /// equals.
     fn hand_over(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
         let last = self.log.last_index();
         let again = cx.now + self.options.support * 2;
@@ -492,7 +495,8 @@ impl Replica {
         }
     }
 
-    /// The follower is in this epoch. In a new one it may hold less than it acknowledged in an earlier one: nothing of that counts any more.
+    /// The follower is in this epoch. In a new one it may hold less than it acknowledged in an earlier one: nothing of that
+    /// counts any more.
     pub(super) fn on_follower_epoch(&mut self, cx: &Context<'_>, peer: NodeId, epoch: Epoch) {
         if let Role::Leader(leader) = &mut self.role
             && let Some(progress) = leader.progress.iter_mut().find(|p| p.node == peer && p.epoch < epoch)
@@ -723,8 +727,9 @@ impl<'a> Sender<'a> {
         progress.fetch = Some(Fetch { number: *fetches, first, entries: vec![None; count as usize], size });
     }
 
-    /// Asks what has arrived of what was sent, by a question that goes behind it. In a stream it is about the last entry sent: what is missing
-    /// makes it a conflict. In a probe it is about the entry before those sent: had they arrived, their answer would have come first.
+    /// Asks what has arrived of what was sent, by a question that goes behind it. In a stream it is about the last entry sent:
+    /// what is missing makes it a conflict. In a probe it is about the entry before those sent: had they arrived, their
+    /// answer would have come first.
     fn ask(&mut self, progress: &mut Progress, out: &mut Outbox<Out>) {
         self.send(progress, progress.next.previous(), Vec::new(), out);
     }

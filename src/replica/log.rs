@@ -1,7 +1,7 @@
 //! One group's log as its replica holds it: where every entry lies, and the facts of the last few.
 //!
-//! The bytes are in the node's log (`wal`). Here is, for every entry, its term and place; and for a suffix, the *tail*, the facts themselves: always of
-//! every entry that is not yet applied, and of as many more as followers that lag a little still need.
+//! The bytes are in the node's log (`wal`). Here is, for every entry, its term and place; and for a suffix, the *tail*, the facts
+//! themselves: always of every entry that is not yet applied, and of as many more as followers that lag a little still need.
 
 use crate::actor::Committed;
 use crate::base::{Index, Key, Place, Term, hash};

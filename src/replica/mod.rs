@@ -4,88 +4,111 @@
 //! - [`election`](self): `election.rs`: votes, pre-votes, campaigns, acceptance, stepping down, releasing;
 //! - `follower.rs`: appends as a follower takes them; `leader.rs`: appends as a leader sends them, commit, reads;
 //!   `leader/handover.rs`: leaderships given away;
-//! - [`log`]: the entries; [`progress`]: one follower as its leader sees it.
+//! - [`log`]: the entries, and the configuration that the last of them brought; [`progress`]: one follower as its leader sees it;
+//! - [`quorum`]: what a quorum is, and what follows from it: elections, commits, leases.
 //!
 //! # States
 //!
-//! `Follower -> PreCandidate -> Candidate -> Leader`, and back to `Follower` from each. A pre-candidate asks whether it *would* be elected and changes no
-//! term (dissertation, 9.6). Only a candidate raises the term.
+//! `Follower -> PreCandidate -> Candidate -> Leader`, and back to `Follower` from each. A pre-candidate asks whether it *would*
+//! be elected and changes no term (dissertation, 9.6). Only a candidate raises the term.
 //!
 //! # What must be durable before what
 //!
-//! The node's gate holds every message until this node's log is durable up to what was appended before the message was made. So a vote is durable
-//! before its reply leaves, a candidate's own vote before it counts (it is a reply sent to itself), an append's entries before the
-//! acknowledgement, and a leader counts its own copy only when told `Durable`. Appends themselves wait for nothing.
+//! The node's gate holds every message until this node's log is durable up to what was appended before the message was made. So a
+//! vote is durable before its reply leaves, a candidate's own vote before it counts (it is a reply sent to itself), an append's
+//! entries before the acknowledgement, and a leader counts its own copy only when told `Durable`. Appends themselves wait for
+//! nothing.
 //!
 //! # Leases, and why they are safe
 //!
-//! A follower that takes an append of leader L in term T *accepts* L: it notes (L, T, promise), where the promise is the one by which its node
-//! supports L's at that moment. While its node keeps *that* promise, it ignores vote requests, does not adopt their terms, and does not campaign. The leader holds a lease
-//! while a quorum, itself included, has accepted it under promises that, by its own more cautious clock, still hold. Any election needs a
-//! vote from that quorum; so no other leader exists during a lease.
+//! A follower that takes an append of leader L in term T *accepts* L: it notes (L, T, promise), where the promise is the one by
+//! which its node supports L's at that moment. While its node keeps *that* promise, it ignores vote requests, does not adopt
+//! their terms, and does not campaign. The leader holds a lease while a quorum, itself included, has accepted it under promises
+//! that, by its own more cautious clock, still hold. Any election needs a vote from that quorum; so no other leader exists during
+//! a lease.
 //!
-//! 1. *A lapse between two promises.* L's support from F lapses and returns. F may have voted meanwhile. The new promise has another number, so the
-//!    old acceptance is void on both sides; L has to be accepted anew, by an append in its term, which F refuses if it voted.
-//! 2. *A restart.* F forgets whom it accepted. So a node grants no vote, its own included, until D after its boot: by then every promise of its former
-//!    life has ended.
-//! 3. *A transfer.* L gives up its lease for the rest of T before it asks the target to campaign. Only then may the request say "released (L, T)",
-//!    which overrides an acceptance of exactly that. A later leader's acceptance is not overridden by a late copy of the request.
-//! 4. *A leader that steps down, while its node lives on*: followers would go on supporting the node and so hold their acceptance for ever.
-//!    It tells each voter "released (L, T)" until acknowledged, or until the voter is in a new epoch.
-//! 5. *A late append after the release* would make the follower accept (L, T) once more, with nobody left to release it: L has its acknowledgement, and while
-//!    L's heartbeats come the follower would ignore the campaigns of a connected majority. So it remembers the latest term that L released, and accepts L in
-//!    none up to it. It forgets that in a restart; but an append names the epoch of the follower that it was made for, and binds no other (script `release`).
-//!    Nor does an acceptance of (L, T) ever bind against L's own campaign for a later term, which proves that it is over. Nor does such an append *unbind*: for a while it voided what
-//!    the present epoch had accepted, and F could vote while L still counted on it (script `restart`).
-//! 6. *A late reply with a later term.* F campaigned once, then accepted (L, T). G, which had won F's pre-vote earlier, is in T+1 and now answers F's old request.
-//!    Adopting T+1 would void the acceptance while L counts on it, and F would vote for G. So a bound follower takes no term from a reply either.
+//! 1. *A lapse between two promises.* L's support from F lapses and returns. F may have voted meanwhile. The new promise has
+//!    another number, so the old acceptance is void on both sides; L has to be accepted anew, by an append in its term, which F
+//!    refuses if it voted.
+//! 2. *A restart.* F forgets which leader it accepted. So a node grants no vote, its own included, until D after its boot: by
+//!    then every promise of its former epoch has ended.
+//! 3. *A transfer.* L gives up its lease for the rest of T before it asks the target to campaign. Only then may the request say
+//!    "released (L, T)", which overrides an acceptance of exactly that. A later leader's acceptance is not overridden by a late
+//!    copy of the request.
+//! 4. *A leader that steps down, while its node lives on*: followers would go on supporting the node and so hold their acceptance
+//!    for ever. L tells each voter "released (L, T)" until acknowledged, or until the voter is in a new epoch.
+//! 5. *A late append after the release* would make the follower accept (L, T) once more, with no leader left to release it: L has
+//!    its acknowledgement, and while L's heartbeats come the follower would ignore the campaigns of a connected majority. So it
+//!    remembers the latest term that L released, and accepts L in none up to it. It forgets that in a restart; but an append
+//!    names the epoch of the follower that it was made for, and binds no other (script `release`). Nor does an acceptance of (L,
+//!    T) ever bind against L's own campaign for a later term, which proves that it is over. Nor does such an append *unbind*: for
+//!    a while it voided what the present epoch had accepted, and F could vote while L still counted on it (script `restart`).
+//! 6. *A late reply with a later term.* F campaigned once, then accepted (L, T). G, which had won F's pre-vote earlier, is in T+1
+//!    and now answers F's old request. Adopting T+1 would void the acceptance while L counts on it, and F would vote for G. So a
+//!    bound follower takes no term from a reply either.
 //!
-//! # Who leads, when somebody is unfit
+//! # Which replica leads, when a node is unfit
 //!
-//! A node whose disk is full, or far slower than its peers', answers heartbeats and keeps its leases: by the rules above it would lead for as long as that lasts.
-//! So a leader on a node that is *unfit* (the liveness view says who is) hands its leadership to a follower that is fit and nearly up to date, as a transfer, and tries again until one takes it; a preferred
-//! leader that is unfit gets nothing back; an unfit follower that hears of no leader campaigns after the others. Where nobody is fit nothing moves. None of this touches votes:
-//! if the unfit replica alone has all that is committed, it is elected.
+//! A node whose disk is full, or far slower than its peers', answers heartbeats and keeps its leases: by the rules above it would
+//! lead for as long as that lasts. So a leader on a node that is *unfit* (the liveness view says which is) hands its leadership
+//! to a follower that is fit and nearly up to date, as a transfer, and retries until one takes it; a preferred leader that is
+//! unfit gets nothing back; an unfit follower that hears of no leader campaigns after the others. Where no node is fit nothing
+//! moves. None of this touches votes: if the unfit replica alone has all that is committed, it is elected.
 //!
-//! A follower without room takes leaders, terms, votes and commit indexes as ever, refuses the entries that need room ([`AppendOutcome::Full`](crate::msg::peer::AppendOutcome)), says up to where it has all, and is left
-//! alone then: [`progress`] says for how long.
+//! A follower without room takes leaders, terms, votes and commit indexes as ever, refuses the entries that need room
+//! ([`AppendOutcome::Full`](crate::msg::peer::AppendOutcome)), says up to where it has all, and is left alone then: [`progress`]
+//! says for how long.
 //!
-//! A read needs a lease, or a quorum round begun after it, *and* a committed entry of the leader's own term (dissertation, 6.4): before that the leader
-//! does not know what is committed.
+//! A read needs a lease, or a quorum round begun after it, *and* a committed entry of the leader's own term (dissertation, 6.4):
+//! before that the leader does not know what is committed.
 //!
 //! # Relaxed syncing
 //!
-//! After an unclean start in relaxed mode, unless the machine has been up since the last life began (the page cache outlives a process), a replica may have lost entries it acknowledged. It is *lossy*: it does not campaign unless it hears of no leader, its
-//! votes say so, and count only when every voter votes. It ends when a leader has brought it up to its commit index, *which is of the leader's own term*: a
-//! new leader's commit index may be older than an entry that was lost here, and was committed by this replica's acknowledgement (script `relaxed`).
-//! The same goes for an append that was late: since it was sent, an entry may have been committed by what this replica's *earlier* life acknowledged. So an
-//! append names the epoch of the follower that the leader knows, and ends the caution of that life alone; and a leader that hears of a new epoch begins
-//! the follower's progress anew *before* it handles the message, so that nothing an earlier life acknowledged is counted from then on. What was committed
-//! by it before is below the commit index that goes to the new one (script `late_append`).
+//! After an unclean start in relaxed mode, unless the machine has been up since the last epoch began (the page cache outlives a
+//! process), a replica may have lost entries it acknowledged. It is *lossy*: it does not campaign unless it hears of no leader,
+//! its votes say so, and count only when every voter votes. It ends when a leader has brought it up to its commit index, *which
+//! is of the leader's own term*: a new leader's commit index may be older than an entry that was lost here, and was committed by
+//! this replica's acknowledgement (script `relaxed`). The same goes for an append that was late: since it was sent, an entry may
+//! have been committed by what this replica's *earlier* epoch acknowledged. So an append names the epoch of the follower that the
+//! leader knows, and ends the caution of that epoch alone; and a leader that hears of a new epoch begins the follower's progress
+//! anew *before* it handles the message, so that nothing an earlier epoch acknowledged is counted from then on. What was
+//! committed by it before is below the commit index that goes to the new one (script `late_append`).
 //!
 //! # Terms that are too far ahead
 //!
-//! A term is raised one election at a time, and a wrong one that is logged stays for ever. So no message raises a term by more than `TERM_STEP_MAX`: a reply
-//! that tells of more raises it by that much, and so does a vote request or an append, which is then not for the term that was come to and goes unanswered. Peers
-//! that are further apart than one step still come together, a message at a time; a single strange message costs one step of the 2^46 there are. A release beyond
-//! one step is not remembered, and so not acknowledged.
+//! A term is raised one election at a time, and a wrong one that is logged stays for ever. So no message raises a term by more
+//! than `TERM_STEP_MAX`: a reply that tells of more raises it by that much, and so does a vote request or an append, which is
+//! then not for the term that was come to and goes unanswered. Peers that are further apart than one step still come together, a
+//! message at a time; a single strange message costs one step of the 2^46 there are. A release beyond one step is not remembered,
+//! and so not acknowledged.
 //!
 //! # Elections that come to an end, leaderships that are of use
 //!
-//! - *A turn.* A node lets a bounded number of its groups campaign at a time (`node::campaigns`): a replica whose time has come asks for a turn.
-//! - *Patience* with an election, one's own or another's, covers the syncs of votes by what a sync takes here as of late, and is doubled, up to two support spans and some
-//!   syncs, with every second attempt that came to nothing. A candidate whose own vote is not durable yet does not start over. Who would win by this replica's
-//!   pre-vote is given the time to.
-//! - *A leader that flaps* keeps its support by the few heartbeats that pass, and commits nothing for half of the time. One whose commits are late again and again, by
-//!   far more than its quickest of late and than its disk's syncs, hands the leadership over.
-//! - *Back-off.* A leadership that this node gave away by itself, to the preferred leader or because it stalled, and that nobody took or that soon came back, is kept twice as
-//!   long the next time. It is not given to a preferred leader that acknowledges far more slowly than the others.
+//! - *A turn.* A node lets a bounded number of its groups campaign at a time (`node::campaigns`): a replica whose time has come
+//!   asks for a turn.
+//! - *Patience* with an election, one's own or another's, covers the syncs of votes by what a sync takes here as of late, and is
+//!   doubled, up to two support spans and some syncs, with every second attempt that came to nothing. A candidate whose own vote
+//!   is not durable yet does not start over. A candidate that would win by this replica's pre-vote is given the time to.
+//! - *A leader that flaps* keeps its support by the few heartbeats that pass, and commits nothing for half of the time. One whose
+//!   commits are late again and again, by far more than its quickest of late and than its disk's syncs, hands the leadership
+//!   over.
+//! - *Back-off.* A leadership that this node gave away by itself, to the preferred leader or because it stalled, and that no
+//!   replica took or that soon came back, is kept twice as long the next time. It is not given to a preferred leader that
+//!   acknowledges far more slowly than the others.
 //! - *A stop* offers the leadership to one follower after the other, and the node stands no more itself.
+//!
+//! # Configurations
+//!
+//! Which replicas vote, and which only learn, is said by the group's log: a [`Configuration`] is in force from the entry that
+//! brings it, committed or not (dissertation, section 4.1); the first is that of the placement. A joint one needs a quorum of
+//! each of its two sets (section 4.3). A learner is sent all entries, and neither votes nor campaigns. A leader that the
+//! committed configuration leaves out steps down.
 //!
 //! # Left out on purpose, for now
 //!
-//! Changes of membership (learners, joint configurations) and snapshot transfer: a follower that lags is fed from the leader's log, which is whole since nothing
-//! compacts it yet. They belong in `membership.rs` and `snapshot.rs` here.
+//! What proposes a configuration, and the transfer of a group's state: nothing changes a group's members yet. The log has a
+//! *base*, up to which it is empty ([`log`]), but nothing compacts it yet: a follower that lags is fed from the leader's log. To
+//! a follower that lacks the base nothing is sent that could join on.
 
 mod election;
 mod follower;
@@ -108,7 +131,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// No message of a later term is believed, so that the next term can always be counted, and logged.
 const TERM_MAX: Term = Term(COUNTER_MAX / 2);
-/// By how much one message raises a replica's term at most. Beyond: raised by this much, and the message is not for the term that it came to.
+/// By how much one message raises a replica's term at most. Beyond: raised by this much, and the message is not for the term that
+/// it came to.
 const TERM_STEP_MAX: u64 = 1 << 16;
 
 #[derive(Debug, Clone)]
@@ -116,7 +140,7 @@ pub struct ReplicaOptions {
     pub group: GroupId,
     /// D.
     pub support: Duration,
-    /// Before this no vote is granted, not even its own: promises of an earlier life may still hold.
+    /// Before this no vote is granted, not even its own: promises of an earlier epoch may still hold.
     pub no_vote_until: Time,
     /// Acknowledged entries may be missing (relaxed syncing and an unclean start).
     pub lossy: bool,
@@ -175,7 +199,7 @@ pub enum Out {
     Deposed,
     /// Proposals are not taken (`true`) while the leadership is handed over, or taken again.
     Paused(bool),
-    /// Who leads, as far as this replica knows, and in which term.
+    /// Which node leads, as far as this replica knows, and in which term.
     Leader(Option<NodeId>, Term),
     Confirmed(u64),
     /// Every voter has everything up to here, durably.
@@ -212,7 +236,7 @@ pub struct Replica {
     release_at: Option<Time>,
     /// How long the next wait for confirmations is.
     release_wait: Duration,
-    /// What this replica last said about who leads.
+    /// What this replica last said about the leader.
     announced: (Option<NodeId>, Term),
     lossy: bool,
     /// Elections won here.
@@ -228,7 +252,7 @@ struct Acceptance {
 
 #[derive(Debug)]
 enum Role {
-    /// `leader`: who was heard of in this term.
+    /// `leader`: the leader that was heard of in this term.
     Follower {
         leader: Option<NodeId>,
     },
@@ -245,7 +269,7 @@ enum Role {
 #[derive(Debug, Default)]
 struct Handovers {
     last: Option<Time>,
-    /// How many in a row came to nothing: nobody took over, or the leadership soon came back.
+    /// How many in a row came to nothing: no replica took over, or the leadership soon came back.
     vain: u32,
 }
 
@@ -325,12 +349,12 @@ impl Replica {
         &self.log
     }
 
-    /// Who takes part, by the last configuration in the log.
+    /// Which replicas take part, by the last configuration in the log.
     pub fn configuration(&self) -> &Configuration {
         self.log.configuration()
     }
 
-    /// Who leads, as far as this replica knows, and in which term.
+    /// Which node leads, as far as this replica knows, and in which term.
     pub fn known_leader(&self) -> (Option<NodeId>, Term) {
         self.announced
     }

@@ -1,15 +1,16 @@
-//! How far one follower's log is known to equal the leader's, and how fast the leader may send (Ongaro's dissertation, section 10.2.1).
+//! How far one follower's log is known to equal the leader's, and how fast the leader may send (Ongaro's dissertation, section
+//! 10.2.1).
 //!
-//! States: `Probe` (the match is not known: one append at a time) -> `Stream` (appends are pipelined within limits); any conflict, timeout or
-//! restart of the follower leads back to `Probe`.
+//! States: `Probe` (the match is not known: one append at a time) -> `Stream` (appends are pipelined within limits); any
+//! conflict, timeout or restart of the follower leads back to `Probe`.
 //!
 //! # Lost, or only slow
 //!
-//! No answer has two reasons: what was sent is lost, or the follower has it and is slow: its disk stalls, or its link is narrow. To send entries again helps in
-//! the first case, and makes the second worse the longer it lasts. So a follower that owes an answer is *asked*: an empty append behind the last entry
-//! that was sent goes the way that the entries went, behind them. If they arrived it waits for the same sync as they do; if they did
-//! not, it is answered by a conflict, which says from where on entries are to be sent again. The questions themselves become rarer, up to
-//! a limit, until an answer comes.
+//! No answer has two reasons: what was sent is lost, or the follower has it and is slow: its disk stalls, or its link is narrow.
+//! To send entries again helps in the first case, and makes the second worse the longer it lasts. So a follower that owes an
+//! answer is *asked*: an empty append behind the last entry that was sent goes the way that the entries went, behind them. If
+//! they arrived it waits for the same sync as they do; if they did not, it is answered by a conflict, which says from where on
+//! entries are to be sent again. The questions themselves become rarer, up to a limit, until an answer comes.
 
 use super::log::GroupLog;
 use crate::actor::{Outstanding, Share};
@@ -48,7 +49,8 @@ pub struct Progress {
     pub round_acked: u64,
     /// The last quorum round sent.
     pub round_sent: u64,
-    /// When to ask what has become of what was sent. Only an answer puts it off: rounds without entries go on while entries are lost.
+    /// When to ask what has become of what was sent. Only an answer puts it off: rounds without entries go on while entries are
+    /// lost.
     pub ask_at: Time,
     /// How often that was asked since the last answer.
     asked: u32,
@@ -68,8 +70,8 @@ pub struct Progress {
     pub probed_at: Option<Time>,
 }
 
-/// How long a follower without room is left alone, the first and the longest time. That it has room again is told by its heartbeats, so this is
-/// for what those do not tell.
+/// How long a follower without room is left alone, the first and the longest time. That it has room again is told by its
+/// heartbeats, so this is for what those do not tell.
 const FULL_WAIT_MIN: Duration = Duration::from_millis(200);
 const FULL_WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -260,7 +262,7 @@ impl Progress {
         self.full_wait = Duration::ZERO;
     }
 
-    /// The follower lives anew, in this epoch: what it matched is asked again.
+    /// The follower is in a new epoch: what it matched is asked again.
     pub fn restart(&mut self, epoch: Epoch, log: &GroupLog) {
         *self = Progress::new(self.node, epoch, log);
     }

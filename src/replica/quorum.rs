@@ -1,7 +1,8 @@
 //! What a quorum is, and what follows from it: elections, commits, leases. Pure arithmetic over a [`Configuration`].
 //!
-//! A quorum is a majority of the voters; of a joint configuration, a majority of both sets of voters (dissertation, section 4.3). Any two quorums of one
-//! configuration share a voter, and so do one of it and one of the next, if the two differ in one voter or are joined: all of Raft rests on that.
+//! A quorum is a majority of the voters; of a joint configuration, a majority of both sets of voters (dissertation, section 4.3).
+//! Any two quorums of one configuration share a voter, and so do one of it and one of the next, if the two differ in one voter or
+//! are joined: all of Raft rests on that.
 //!
 //! `quorum/*.txt` hold tables of all cases of small groups; the tests compute them anew, and compare them with the definition.
 
@@ -21,12 +22,14 @@ impl Configuration {
         self.voters().iter().chain(self.outgoing()).all(|node| has(*node))
     }
 
-    /// Whether these votes elect. Those of lossy replicas, which may have lost what they acknowledged, count only when every voter votes.
+    /// Whether these votes elect. Those of lossy replicas, which may have lost what they acknowledged, count only when every
+    /// voter votes.
     pub fn elects(&self, sound: impl Fn(NodeId) -> bool, lossy: impl Fn(NodeId) -> bool) -> bool {
         self.has_quorum(&sound) || self.has_all(|node| sound(node) || lossy(node))
     }
 
-    /// The highest value that a quorum of the voters has reached: an index that each holds durably, a round, the end of a promise.
+    /// The highest value that a quorum of the voters has reached: an index that each holds durably, a round, the end of a
+    /// promise.
     pub fn reached<T: Ord + Copy + Default>(&self, value: impl Fn(NodeId) -> T) -> T {
         let of = |set: &[NodeId]| {
             let mut values = [T::default(); REPLICATION_FACTOR_MAX as usize];

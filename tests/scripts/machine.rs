@@ -348,7 +348,8 @@ impl Machine {
         self.disk.corrupt = false;
     }
 
-    /// Does what is asked of the disk, and what is asked then, if it is of this kind. Operations are done in the order they were asked for.
+    /// Does what is asked of the disk, and what is asked then, if it is of this kind. Operations are done in the order they were
+    /// asked for.
     fn work_disk(&mut self, stage: &mut Stage, is_done: impl Fn(&DiskOp) -> bool) {
         while let Some(at) = self.waiting.iter().position(|(_, operation)| is_done(operation)) {
             let (io, operation) = self.waiting.remove(at).expect("it was found");

@@ -1,5 +1,5 @@
-//! Known histories, good and bad: each is judged right. Those of the literature (Adya, "Weak consistency", 1999, chapter 3; Herlihy
-//! and Wing, 1990), and what checkers of this kind are known to let pass.
+//! Known histories, good and bad: each is judged right. Those of the literature (Adya, "Weak consistency", 1999, chapter 3;
+//! Herlihy and Wing, 1990), and what checkers of this kind are known to let pass.
 
 use super::linear::tests::{absent, data, done, failed, key, op, rejected, saw, sum, unknown};
 use super::{Options, check_history};
@@ -122,7 +122,8 @@ fn first() -> Record {
     transact(0, 1, vec![writes("x", "1"), writes("y", "1")], vec![at(1), at(1)])
 }
 
-/// Name; the promise and the checker that it must break, if any; the history. At four partitions x and a are in one group, y in another.
+/// Name; the promise and the checker that it must break, if any; the history. At four partitions x and a are in one group, y in
+/// another.
 fn cases() -> Vec<(&'static str, Option<&'static str>, Vec<Record>)> {
     vec![
         (

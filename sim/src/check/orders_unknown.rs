@@ -1,6 +1,6 @@
 //! As [`super::orders`], with transactions whose outcome no client was told: each took effect at some time after its start, or
-//! never. The judge of strict serializability is held against one that tries every order. It fails no good history; it passes a few
-//! bad ones, where what an unknown transaction did can only be told by trying.
+//! never. The judge of strict serializability is held against one that tries every order. It fails no good history; it passes a
+//! few bad ones, where what an unknown transaction did can only be told by trying.
 
 use super::linear::tests::{data, key, op, unknown};
 use super::{Options, check_history, render};
@@ -70,7 +70,8 @@ fn with_unknown_outcomes_no_good_history_fails_and_few_bad_ones_pass() {
     assert!(missed * 1_000 <= bad * MISSED_MAX, "{missed} of {bad} bad histories pass");
 }
 
-/// Up to six operations on three keys, as they would go; of some the client loses the answer, and some of those never took effect.
+/// Up to six operations on three keys, as they would go; of some the client loses the answer, and some of those never took
+/// effect.
 fn execute(random: &mut impl Rng) -> Vec<Record> {
     let mut state: BTreeMap<&str, (Option<Data>, u64)> = BTreeMap::new();
     let calls = super::compare::intervals(random);

@@ -15,8 +15,8 @@
 //! write writes the same to the key. A version that was seen, and whose writer cannot be told, has a node of its own, without a
 //! time.
 //!
-//! An unknown transaction of which one write was seen took effect as a whole. So its conditions held, and each of its other writes,
-//! though no operation saw it, has a place between two versions of its key.
+//! An unknown transaction of which one write was seen took effect as a whole. So its conditions held, and each of its other
+//! writes, though no operation saw it, has a place between two versions of its key.
 //!
 //! Each key by itself is judged by [`super::linear`]; that a state was seen which a transaction wrote that was not committed,
 //! there too.
@@ -107,7 +107,8 @@ struct Slot {
 struct Graph<'a> {
     nodes: Vec<Node<'a>>,
     edges: Vec<Vec<(usize, Why<'a>)>>,
-    /// Unknown transactions that took effect, since a write of theirs was seen, each with a key that it must have written too, unseen.
+    /// Unknown transactions that took effect, since a write of theirs was seen, each with a key that it must have written too,
+    /// unseen.
     unplaced: Vec<(usize, &'a Key)>,
     /// Per such key the writers and readers of its versions, in order.
     places: BTreeMap<&'a Key, Vec<(usize, Vec<usize>)>>,
@@ -300,8 +301,8 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// A transaction that took effect wrote this key too, though no operation saw that: there must be two versions between which the
-    /// write may have been.
+    /// A transaction that took effect wrote this key too, though no operation saw that: there must be two versions between which
+    /// the write may have been.
     fn has_a_place(&self, node: usize, key: &Key) -> Result<(), Violation> {
         let places = &self.places[key];
         let after = self.reachable([node]);

@@ -10,7 +10,8 @@ use crate::msg::peer::ReplicaMessage;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
-/// How commits get on. A leader whose links come and go keeps its support by the few heartbeats that pass, and commits nothing for half of the time.
+/// How commits get on. A leader whose links come and go keeps its support by the few heartbeats that pass, and commits nothing
+/// for half of the time.
 #[derive(Debug, Default)]
 pub(super) struct Stalls {
     /// Since when an entry waits, or the last commit before it.
@@ -72,7 +73,8 @@ impl Replica {
 
     /// Commits stall again and again, though a quorum supports this leader: another may do better.
     pub(super) fn on_stalls(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
-        // Not by the patience that grows: whoever the leadership is given to is in no haste to give it back, if it was in vain before.
+        // Not by the patience that grows: whoever the leadership is given to is in no haste to give it back, if it was in vain
+        // before.
         if self.handovers.last.is_some_and(|last| cx.now.since(last) < self.options.support * 8) {
             return;
         }
@@ -135,7 +137,8 @@ impl Replica {
         }
     }
 
-    /// The follower that is nearest, the quickest among equals, and then the preferred leader; none that was tried in vain, and an unfit one if nobody else is there.
+    /// The follower that is nearest, the quickest among equals, and then the preferred leader; none that was tried in vain, and
+    /// an unfit one if no other is there.
     fn successor(&self, cx: &Context<'_>) -> Option<NodeId> {
         let Role::Leader(leader) = &self.role else { return None };
         let tried = |node: NodeId| leader.leaving.iter().flatten().any(|tried| *tried == node);

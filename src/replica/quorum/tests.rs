@@ -4,7 +4,8 @@ use crate::base::NodeId;
 use crate::msg::configuration::Configuration;
 use std::fmt::Write as _;
 
-/// A block of a table: a command, a line `----`, and what is computed. `RINGSEED_REWRITE=1` writes that down; it is then read like any other change.
+/// A block of a table: a command, a line `----`, and what is computed. `RINGSEED_REWRITE=1` writes that down; it is then read
+/// like any other change.
 ///
 /// | command | prints a row for every case |
 /// |---|---|
@@ -12,7 +13,8 @@ use std::fmt::Write as _;
 /// | `commits 3` | of each voter: the last entry that it holds durably, from 0 to 3 |
 /// | `leases 100 200 300` | of each voter: no promise, or when the promise under which it accepted the leader ends |
 ///
-/// Behind the command: `voters=1,2,3`, and, if there are any, `outgoing=`, `learners=`; `leader=1` for leases, which needs no promise of its own.
+/// Behind the command: `voters=1,2,3`, and, if there are any, `outgoing=`, `learners=`; `leader=1` for leases, which needs no
+/// promise of its own.
 #[test]
 fn the_tables_hold_what_is_computed() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/replica/quorum");
@@ -120,7 +122,8 @@ fn what_is_computed_is_what_is_defined_for_every_configuration_of_four_nodes() {
     }
 }
 
-/// What Raft rests on: two quorums share a voter, also one of a configuration and one of what the group comes to by a single step.
+/// What Raft rests on: two quorums share a voter, also one of a configuration and one of what the group comes to by a single
+/// step.
 #[test]
 fn quorums_of_one_step_share_a_voter() {
     let all: Vec<NodeId> = (1..=4).map(NodeId).collect();
