@@ -149,21 +149,21 @@ fn corrupt(random: &mut impl Rng, history: &mut [Record]) {
 
 /// The version of the item while orders are tried: known, or that of an unknown write, and at least this.
 #[derive(Clone, Copy)]
-enum Number {
+pub(super) enum Number {
     Is(u64),
     AtLeast(u64),
 }
 
 impl Number {
     /// The same once it is seen to be `version`; `None` when it cannot be.
-    fn seen(self, version: u64) -> Option<Number> {
+    pub(super) fn seen(self, version: u64) -> Option<Number> {
         match self {
             Number::Is(known) => (known == version).then_some(self),
             Number::AtLeast(least) => (version >= least).then_some(Number::Is(version)),
         }
     }
 
-    fn next(self) -> u64 {
+    pub(super) fn next(self) -> u64 {
         match self {
             Number::Is(version) | Number::AtLeast(version) => version + 1,
         }

@@ -23,7 +23,7 @@ fn the_judges_agree() {
         for _ in 0..random.random_range(0..6) {
             corrupt(&mut random, &mut history);
         }
-        let expected = every_order(&history, &mut vec![false; history.len()], &State::new());
+        let expected = every_order(&history, &mut vec![false; history.len()], &State::new(), apply);
         let judged = check_history(&history, &Options { partitions: Some(1), ..Options::default() });
         let lines = || history.iter().map(render::record).collect::<Vec<_>>().join("\n");
         assert_eq!(judged.is_ok(), expected, "seed {seed}: {judged:?}\n{}", lines());
@@ -86,6 +86,11 @@ fn corrupt(random: &mut impl Rng, history: &mut [Record]) {
             }
         }
     }
+    change_one(random, history, states);
+}
+
+/// Changes the time of one operation, or what a read saw of one key: another of these states, or nothing.
+pub(super) fn change_one(random: &mut impl Rng, history: &mut [Record], states: Vec<(Key, ItemResult)>) {
     let at = random.random_range(0..history.len());
     let record = &mut history[at];
     if random.random_bool(0.3) {
@@ -105,16 +110,19 @@ fn corrupt(random: &mut impl Rng, history: &mut [Record]) {
     items[one] = others[random.random_range(0..others.len())].clone();
 }
 
-fn every_order(history: &[Record], taken: &mut Vec<bool>, state: &State) -> bool {
+/// Whether some order explains the history: of all operations whose outcome was told, and any of the others. `apply` gives the state
+/// that an operation leaves, if it may take effect.
+pub(super) fn every_order<S>(history: &[Record], taken: &mut Vec<bool>, state: &S, apply: fn(&Record, &S) -> Option<S>) -> bool {
     let left: Vec<usize> = (0..history.len()).filter(|at| !taken[*at]).collect();
-    let Some(limit) = left.iter().filter_map(|&at| history[at].end).min() else { return true };
+    let told = left.iter().map(|&at| &history[at]).filter(|record| !matches!(record.outcome, Outcome::Unknown { .. }));
+    let Some(limit) = told.filter_map(|record| record.end).min() else { return true };
     for at in left {
         if history[at].start > limit {
             continue;
         }
         if let Some(next) = apply(&history[at], state) {
             taken[at] = true;
-            if every_order(history, taken, &next) {
+            if every_order(history, taken, &next, apply) {
                 return true;
             }
             taken[at] = false;

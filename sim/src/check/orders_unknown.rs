@@ -2,7 +2,9 @@
 //! never. The judge of strict serializability is held against one that tries every order. It fails no good history; it passes a
 //! few bad ones, where what an unknown transaction did can only be told by trying.
 
+use super::compare::Number;
 use super::linear::tests::{data, key, op, unknown};
+use super::orders::{change_one, every_order};
 use super::{Options, check_history, render};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -13,28 +15,6 @@ use std::collections::BTreeMap;
 const HISTORIES: u64 = 20_000;
 /// Bad histories that may pass, in a thousand.
 const MISSED_MAX: u64 = 15;
-
-/// A version, as far as it is known.
-#[derive(Clone, Copy, Debug)]
-enum Number {
-    Is(u64),
-    AtLeast(u64),
-}
-
-impl Number {
-    fn seen(self, version: u64) -> Option<Number> {
-        match self {
-            Number::Is(known) => (known == version).then_some(self),
-            Number::AtLeast(least) => (version >= least).then_some(Number::Is(version)),
-        }
-    }
-
-    fn next(self) -> u64 {
-        match self {
-            Number::Is(version) | Number::AtLeast(version) => version + 1,
-        }
-    }
-}
 
 /// Value and version of each key.
 type State = BTreeMap<Key, (Option<Data>, Number)>;
@@ -55,7 +35,7 @@ fn with_unknown_outcomes_no_good_history_fails_and_few_bad_ones_pass() {
         if !history.iter().any(|record| matches!(record.outcome, Outcome::Unknown { .. })) {
             continue;
         }
-        let expected = every_order(&history, &mut vec![false; history.len()], &State::new());
+        let expected = every_order(&history, &mut vec![false; history.len()], &State::new(), apply);
         let judged = check_history(&history, &Options { partitions: Some(4), ..Options::default() });
         if expected {
             let lines = || history.iter().map(render::record).collect::<Vec<_>>().join("\n");
@@ -131,43 +111,7 @@ fn corrupt(random: &mut impl Rng, history: &mut [Record]) {
             }
         }
     }
-    let at = random.random_range(0..history.len());
-    let record = &mut history[at];
-    if random.random_bool(0.3) {
-        let length = record.end.unwrap_or(0) - record.start;
-        record.start = random.random_range(0..40);
-        record.end = Some(record.start + length);
-        return;
-    }
-    let Outcome::Values { items } = &mut record.outcome else { return };
-    let Action::GetMany { keys } = &record.action else { return };
-    if items.is_empty() {
-        return;
-    }
-    let one = random.random_range(0..items.len());
-    let mut others: Vec<ItemResult> = states.into_iter().filter(|(k, _)| *k == keys[one]).map(|(_, s)| s).collect();
-    others.push(ItemResult { version: 0, number: None, value: None });
-    items[one] = others[random.random_range(0..others.len())].clone();
-}
-
-/// Whether some order explains the rest; unknown operations may be left out.
-fn every_order(history: &[Record], taken: &mut Vec<bool>, state: &State) -> bool {
-    let definite = |at: &usize| !matches!(history[*at].outcome, Outcome::Unknown { .. });
-    let left: Vec<usize> = (0..history.len()).filter(|at| !taken[*at]).collect();
-    let Some(limit) = left.iter().copied().filter(definite).map(|at| history[at].end.unwrap()).min() else { return true };
-    for at in left {
-        if history[at].start > limit {
-            continue;
-        }
-        if let Some(next) = apply(&history[at], state) {
-            taken[at] = true;
-            if every_order(history, taken, &next) {
-                return true;
-            }
-            taken[at] = false;
-        }
-    }
-    false
+    change_one(random, history, states);
 }
 
 /// The state after the operation, if it may take effect in this one.
