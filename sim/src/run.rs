@@ -4,6 +4,7 @@ use crate::WorldTime;
 use crate::check::{self, Violation};
 use crate::counters::{Counters, Kind};
 use crate::plan::Plan;
+use crate::plan::operations::Operation;
 use crate::workload::Stats;
 use crate::workload::transactions::LIST_PREFIX;
 use crate::world::World;
@@ -92,6 +93,8 @@ pub struct Run {
     pub trace: Option<String>,
     /// If asked for.
     pub history: Option<Vec<Record>>,
+    /// What the clients asked: a plan with these performs the run again.
+    pub operations: Vec<Operation>,
     /// Keys whose history no checker could decide within its bound.
     pub undecided: usize,
 }
@@ -169,6 +172,7 @@ fn run_once(plan: &Plan, options: RunOptions) -> Run {
         timeline: world.timeline.take(),
         trace: world.trace.take_text(),
         history: options.history.then_some(history),
+        operations: std::mem::take(&mut world.workload.asked),
         undecided,
     }
 }
@@ -186,6 +190,7 @@ fn unborn(what: String) -> Run {
         timeline: Vec::new(),
         trace: None,
         history: None,
+        operations: Vec::new(),
         undecided: 0,
     }
 }

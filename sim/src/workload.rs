@@ -4,26 +4,28 @@
 //! and what it was told in the format of [`ringseed::history`]. It knows what it last saw of each key, and so its conditions
 //! sometimes hold. What was in progress when a connection broke, or when the client lost patience, is *unknown*.
 //!
-//! What they ask of several keys at once is in [`transactions`].
+//! What a client means to do, and when, and whom it asks, is drawn, unless the plan says so itself
+//! ([`operations`](crate::plan::operations)). Either way it is noted. What they ask of several keys at once is in [`transactions`].
 //!
 //! After the faults, the same clients run *errands*: a fresh write and a strong read in every partition, and a last strong read
 //! of every key (which makes the durability of each acknowledged write a matter of linearizability). An errand is repeated until
 //! it is done.
 
+mod requests;
 pub mod transactions;
 
 use crate::WorldTime;
 use crate::check;
 use crate::dice::Dice;
-use crate::plan::WorkloadPlan;
+use crate::plan::operations::{self, Expected, Intent, Value};
+use crate::plan::{Plan, WorkloadPlan};
 use bytes::Bytes;
 use ringseed::base::limits::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 use ringseed::base::{ConnId, Key, NodeId, Version};
 use ringseed::history::{self, Outcome, Record};
 use ringseed::msg::client::{
-    Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Response, ResponseBody, Scan,
+    Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Response, ResponseBody,
 };
-use ringseed::msg::transaction::Transaction;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const MS: u64 = 1_000_000;
@@ -33,25 +35,32 @@ const AUDIT_TIMEOUT_MS: u32 = 3_000;
 
 #[derive(Debug)]
 pub struct Client {
+    /// What it means to do.
     dice: Dice,
+    /// How long its messages are under way: a stream of its own for each operation, which other operations do not touch.
+    wire: Dice,
     /// Machine and connection.
     pub connection: Option<(usize, ConnId)>,
     pub pending: Option<Pending>,
     hint: Option<NodeId>,
-    /// It was rejected, and tries another node.
-    leaves: bool,
+    /// It was rejected, and goes to another node.
+    pub leaves: bool,
+    /// The number of its next thought: an earlier one that is still scheduled is void.
+    pub turn: u32,
     next_id: u64,
     /// What was last seen of a key: value and version.
     seen: BTreeMap<Key, (Option<Bytes>, Version)>,
     errands: VecDeque<Errand>,
     /// What it will do with the items that it reads now.
-    intent: Option<transactions::Intent>,
+    follow_up: Option<transactions::FollowUp>,
     /// What it asks next, because of an answer or for want of one.
-    next: Option<RequestBody>,
-    /// Transactions with tokens that it may ask for again much later, under another leader.
-    remembered: VecDeque<RequestBody>,
-    /// Tokens that it has asked with.
-    tokens_asked: BTreeSet<Bytes>,
+    next: Option<Intent>,
+    /// What the plan has it ask.
+    planned: VecDeque<operations::Operation>,
+    /// Tokens of transactions that it may ask for again much later, under another leader.
+    remembered: VecDeque<Value>,
+    /// The transactions that it has asked for with a token.
+    tokens: BTreeMap<Bytes, transactions::Asked>,
     /// Lists before this are full.
     first_list: u32,
     /// What the errand at the front was last told.
@@ -75,8 +84,15 @@ pub struct Pending {
 #[derive(Debug)]
 pub struct Workload {
     plan: WorkloadPlan,
+    seed: u64,
+    /// The plan says what the clients ask.
+    is_planned: bool,
     pub clients: Vec<Client>,
     pub history: Vec<Record>,
+    /// What was asked, errands aside.
+    pub asked: Vec<operations::Operation>,
+    /// Every key that was asked for.
+    keys: BTreeSet<Key>,
     pub stats: Stats,
     /// Only errands from now on.
     auditing: bool,
@@ -113,27 +129,36 @@ impl Stats {
 }
 
 impl Workload {
-    pub fn new(plan: &WorkloadPlan, seed: u64) -> Workload {
-        let client = |number| Client {
+    pub fn new(plan: &Plan) -> Workload {
+        let seed = plan.seed;
+        let planned = plan.operations.as_deref().unwrap_or_default();
+        let client = |number: u32| Client {
             dice: Dice::new(seed, &format!("client {number}")),
+            wire: wire(seed, number as usize, 0),
             connection: None,
             pending: None,
             hint: None,
             leaves: false,
+            turn: 0,
             next_id: 1,
             seen: BTreeMap::new(),
             errands: VecDeque::new(),
-            intent: None,
+            follow_up: None,
             next: None,
+            planned: planned.iter().filter(|operation| operation.client == number).cloned().collect(),
             remembered: VecDeque::new(),
-            tokens_asked: BTreeSet::new(),
+            tokens: BTreeMap::new(),
             first_list: 0,
             last_answer: "nothing".into(),
         };
         Workload {
-            plan: plan.clone(),
-            clients: (0..plan.clients).map(client).collect(),
+            plan: plan.workload.clone(),
+            seed,
+            is_planned: plan.operations.is_some(),
+            clients: (0..plan.workload.clients).map(client).collect(),
             history: Vec::new(),
+            asked: Vec::new(),
+            keys: BTreeSet::new(),
             stats: Stats::default(),
             auditing: false,
             failed_errand: None,
@@ -146,8 +171,26 @@ impl Workload {
         if self.auditing {
             return MS;
         }
+        if self.is_planned {
+            return 0;
+        }
         let think = self.plan.think_ms * MS;
         self.clients[client].dice.between(think / 4 + 1, think * 7 / 4 + 1)
+    }
+
+    /// Whether the client asks what the plan says.
+    pub fn follows_plan(&self) -> bool {
+        self.is_planned && !self.auditing
+    }
+
+    /// What the plan has the client ask next.
+    pub fn planned(&self, client: usize) -> Option<&operations::Operation> {
+        self.clients[client].planned.front()
+    }
+
+    /// Leaves out what the plan has the client ask next.
+    pub fn leave_out(&mut self, client: usize) {
+        self.clients[client].planned.pop_front();
     }
 
     /// The key of the request that this is the answer to, if the client asked for acknowledgement by all.
@@ -161,10 +204,10 @@ impl Workload {
 
     /// How long a request or an answer takes between client and node.
     pub fn latency(&mut self, client: usize) -> WorldTime {
-        self.clients[client].dice.between(20_000, 400_000)
+        self.clients[client].wire.between(20_000, 400_000)
     }
 
-    /// Which machine the client connects to next, of `machines`; and whether it leaves where it is.
+    /// Whether the client leaves where it is.
     pub fn wanders(&mut self, client: usize) -> bool {
         let permille = self.plan.wander_permille;
         let client = &mut self.clients[client];
@@ -176,6 +219,7 @@ impl Workload {
         self.clients[client].errands.front().and_then(|errand| errand.gateway)
     }
 
+    /// Which of so many machines the client connects to next.
     pub fn choose_machine(&mut self, client: usize, machines: usize) -> usize {
         if let Some(gateway) = self.gateway(client) {
             return gateway;
@@ -187,23 +231,40 @@ impl Workload {
         }
     }
 
-    /// The next request of a client that has none in progress; `None` when it has nothing left to ask.
-    pub fn next_request(&mut self, client: usize, now: WorldTime) -> Option<Request> {
+    /// The next request of a client that has none in progress, to this machine, to which it may have made a new connection; `None`
+    /// when it has nothing left to ask, or when what it should ask makes no sense any more.
+    pub fn next_request(&mut self, client: usize, now: WorldTime, machine: usize, reconnects: bool) -> Option<Request> {
         let body = if self.auditing {
             self.clients[client].errands.front()?.body.clone()
         } else {
             let asking = &mut self.clients[client];
+            let planned = asking.planned.pop_front();
             asking.last_answer.clear();
-            match asking.next.take() {
-                Some(next) => next,
-                None => draw(&self.plan, client, asking),
-            }
+            let (intent, body) = match planned {
+                Some(operation) => {
+                    asking.next_id = operation.number;
+                    let body = requests::body(asking, &operation.intent)?;
+                    (operation.intent, body)
+                }
+                None => loop {
+                    let intent = asking.next.take().unwrap_or_else(|| draw(&self.plan, client, asking));
+                    if let Some(body) = requests::body(asking, &intent) {
+                        break (intent, body);
+                    }
+                },
+            };
+            transactions::note(asking, &intent, &body);
+            self.keys.extend(keys_of(&body));
+            let (number, at_us, node) = (asking.next_id, now / 1_000, machine as u16 + 1);
+            self.asked.push(operations::Operation { client: client as u32, number, at_us, node, reconnects, intent });
+            body
         };
         let timeout_ms = self.timeout_ms();
-        let client = &mut self.clients[client];
-        let request = Request { id: client.next_id, timeout_ms, body };
-        client.next_id += 1;
-        client.pending = Some(Pending { request: request.clone(), start: now });
+        let asking = &mut self.clients[client];
+        let request = Request { id: asking.next_id, timeout_ms, body };
+        asking.wire = wire(self.seed, client, request.id);
+        asking.next_id += 1;
+        asking.pending = Some(Pending { request: request.clone(), start: now });
         Some(request)
     }
 
@@ -231,8 +292,10 @@ impl Workload {
         self.remember(client, &response.body);
         let asking = &mut self.clients[client];
         let asked = asking.pending.as_ref().expect("it waits for this answer").request.body.clone();
-        let next = transactions::follow_up(&self.plan, client, asking, &asked, &response.body);
-        asking.next = next.or_else(|| transactions::release(asking, &asked, &response.body));
+        if !self.is_planned && !self.auditing {
+            let next = transactions::follow_up(&self.plan, client, asking, &asked, &response.body);
+            asking.next = next.or_else(|| transactions::release(asking, &asked, &response.body));
+        }
         self.finish(client, outcome, Some(now));
         true
     }
@@ -266,6 +329,11 @@ impl Workload {
     /// From now on the clients run these errands, which are dealt out among them, in order.
     pub fn audit(&mut self, errands: Vec<RequestBody>) {
         self.auditing = true;
+        for (number, client) in self.clients.iter_mut().enumerate() {
+            // What clients do from now on does not depend on what they drew before.
+            client.dice = Dice::new(self.seed, &format!("errands of client {number}"));
+            (client.hint, client.leaves) = (None, false);
+        }
         let clients = self.clients.len();
         for (nth, errand) in errands.into_iter().enumerate() {
             self.clients[nth % clients].errands.push_back(Errand { body: errand, gateway: None });
@@ -290,15 +358,11 @@ impl Workload {
         (left, example)
     }
 
-    /// Every key that the clients may have written.
+    /// Every key that the clients may have written, and every account.
     pub fn keys(&self) -> Vec<Key> {
-        let plan = &self.plan.transactions;
-        let lists = self.clients.iter().map(|client| client.first_list).max().unwrap_or(0) + plan.lists;
-        // A transaction may append to the list behind the last, too.
-        let lists = if plan.lists == 0 { 0 } else { lists + 1 };
-        let registers =
-            (0..self.plan.keys).map(|number| register(&self.plan, number)).chain((0..self.plan.counters).map(counter));
-        registers.chain((0..plan.accounts).map(check::account)).chain((0..lists).map(transactions::list)).collect()
+        let mut keys = self.keys.clone();
+        keys.extend((0..self.plan.transactions.accounts).map(check::account));
+        keys.into_iter().collect()
     }
 
     fn finish(&mut self, number: usize, outcome: Outcome, end: Option<WorldTime>) {
@@ -316,9 +380,6 @@ impl Workload {
             RequestBody::GetMany(keys) => history::Action::GetMany { keys: keys.clone() },
             RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => return,
         };
-        if let RequestBody::Transact(Transaction { token: Some(token), .. }) = &pending.request.body {
-            client.tokens_asked.insert(token.clone());
-        }
         let done = match &outcome {
             Outcome::Value { .. }
             | Outcome::Written { .. }
@@ -344,8 +405,8 @@ impl Workload {
                 false
             }
         };
-        client.intent = None;
-        if client.next.is_none() && !self.auditing {
+        client.follow_up = None;
+        if client.next.is_none() && !self.auditing && !self.is_planned {
             let in_doubt = matches!(outcome, Outcome::Unknown { .. });
             client.next = transactions::again(client, &pending.request.body, in_doubt);
             if !matches!(outcome, Outcome::Rejected { .. }) {
@@ -430,45 +491,42 @@ fn counter(number: u32) -> Key {
     Key::from(format!("c{number}"))
 }
 
-fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody {
+fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> Intent {
     if client.dice.chance(plan.transactions.permille) {
         return transactions::draw(plan, number, client);
     }
     let dice = &mut client.dice;
-    let acknowledge = if dice.chance(plan.all_permille) { Acknowledge::All } else { Acknowledge::Quorum };
-    let consistency = if dice.chance(plan.eventual_permille) { Consistency::Eventual } else { Consistency::Strong };
+    let all = dice.chance(plan.all_permille);
+    let eventual = dice.chance(plan.eventual_permille);
     if dice.chance(plan.scan_permille) {
         let prefix = draw_prefix(plan, dice);
         let from = if dice.chance(300) { register(plan, dice.below(u64::from(plan.keys)) as u32) } else { Key::default() };
         let limit = if dice.chance(plan.edge_permille) { u32::MAX } else { dice.spread(1, 200) as u32 };
-        return RequestBody::Scan(Scan { prefix, from, limit, consistency });
+        return Intent::Scan { prefix, from, limit, eventual };
     }
     if plan.counters > 0 && dice.chance(plan.counter_permille) {
         let key = counter(if dice.chance(plan.hot_permille) { 0 } else { dice.below(u64::from(plan.counters)) as u32 });
-        let action = if dice.chance(plan.get_permille / 2) {
-            Action::Get { consistency }
+        return if dice.chance(plan.get_permille / 2) {
+            Intent::Get { key, eventual }
         } else if dice.chance(plan.edge_permille) {
-            Action::Put { value: draw_edge(dice), condition: Condition::None, acknowledge }
+            Intent::Put { key, value: draw_edge(dice), expected: Expected::Anything, all }
         } else {
-            Action::Increment { by: draw_increment(plan, dice), acknowledge }
+            Intent::Increment { key, by: draw_increment(plan, dice), all }
         };
-        return RequestBody::Operation(Operation { key, action });
     }
     let key = register(plan, if dice.chance(plan.hot_permille) { 0 } else { dice.below(u64::from(plan.keys)) as u32 });
     if dice.chance(plan.get_permille) {
-        return RequestBody::Operation(Operation { key, action: Action::Get { consistency } });
+        return Intent::Get { key, eventual };
     }
-    let seen = client.seen.get(&key);
-    let condition = if dice.chance(plan.compare_permille) { draw_condition(dice, seen) } else { Condition::None };
-    let action = if dice.chance(plan.delete_permille) {
-        Action::Delete { condition, acknowledge }
+    let expected = if dice.chance(plan.compare_permille) { draw_expected(dice) } else { Expected::Anything };
+    if dice.chance(plan.delete_permille) {
+        Intent::Delete { key, expected, all }
     } else if dice.chance(plan.edge_permille) {
-        Action::Increment { by: draw_increment(plan, dice), acknowledge }
+        Intent::Increment { key, by: draw_increment(plan, dice), all }
     } else {
         let value = draw_value(plan, number, client.next_id, dice);
-        Action::Put { value, condition, acknowledge }
-    };
-    RequestBody::Operation(Operation { key, action })
+        Intent::Put { key, value, expected, all }
+    }
 }
 
 fn draw_prefix(plan: &WorkloadPlan, dice: &mut Dice) -> Key {
@@ -486,14 +544,12 @@ fn draw_prefix(plan: &WorkloadPlan, dice: &mut Dice) -> Key {
     }
 }
 
-fn draw_condition(dice: &mut Dice, seen: Option<&(Option<Bytes>, Version)>) -> Condition {
-    match (dice.below(5), seen) {
-        (0, _) => Condition::Absent,
-        (1, _) => Condition::Present,
-        (_, Some((None, _))) => Condition::Absent,
-        (2, Some((Some(value), _))) => Condition::Value(value.clone()),
-        (_, Some((Some(_), version))) => Condition::Version(*version),
-        (_, None) => Condition::Absent,
+fn draw_expected(dice: &mut Dice) -> Expected {
+    match dice.below(5) {
+        0 => Expected::Absent,
+        1 => Expected::Present,
+        2 => Expected::SameValue,
+        _ => Expected::Unchanged,
     }
 }
 
@@ -502,32 +558,46 @@ fn draw_increment(plan: &WorkloadPlan, dice: &mut Dice) -> i64 {
 }
 
 /// A value at a limit: of length, or of what is a number. Other operations write it too.
-fn draw_edge(dice: &mut Dice) -> Bytes {
+fn draw_edge(dice: &mut Dice) -> Value {
     match dice.below(40) {
         // No number: a history holds only the hash of so long a value, and zeros are a number however many there are.
-        0 => Bytes::from(vec![b'a' + dice.below(10) as u8; VALUE_SIZE_MAX]),
-        1..=15 => Bytes::new(),
-        16..=20 => Bytes::from_static(b"x"),
-        21..=22 => Bytes::from(i64::MAX.to_string()),
-        23..=24 => Bytes::from(i64::MIN.to_string()),
-        25 => Bytes::from_static(b"+1"),
-        _ => Bytes::from(dice.below(10).to_string()),
+        0 => Value::long(char::from(b'a' + dice.below(10) as u8).to_string(), VALUE_SIZE_MAX),
+        1..=15 => Value::text(""),
+        16..=20 => Value::text("x"),
+        21..=22 => Value::text(i64::MAX.to_string()),
+        23..=24 => Value::text(i64::MIN.to_string()),
+        25 => Value::text("+1"),
+        _ => Value::text(dice.below(10).to_string()),
     }
 }
 
 /// A value that no other operation writes, unless it is one at a limit.
-fn draw_value(plan: &WorkloadPlan, number: usize, id: u64, dice: &mut Dice) -> Bytes {
+fn draw_value(plan: &WorkloadPlan, number: usize, id: u64, dice: &mut Dice) -> Value {
     if dice.chance(plan.edge_permille) {
         return draw_edge(dice);
     }
-    let mut value = format!("{number}-{id}").into_bytes();
     let size = dice.spread(1, u64::from(plan.value_size_max).max(1)) as usize;
-    if size > value.len() {
-        let fill = b'a' + (id % 26) as u8;
-        value.push(b' ');
-        value.resize(size, fill);
+    let text = format!("{number}-{id}");
+    if size <= text.len() + 1 {
+        return Value::text(text);
     }
-    Bytes::from(value)
+    let fill = char::from(b'a' + (id % 26) as u8);
+    Value::long(format!("{text} {fill}"), size)
+}
+
+/// How long the messages of one operation are under way.
+fn wire(seed: u64, client: usize, number: u64) -> Dice {
+    Dice::new(seed, &format!("operation {number} of client {client}"))
+}
+
+/// The keys that a request names.
+fn keys_of(body: &RequestBody) -> Vec<Key> {
+    match body {
+        RequestBody::Operation(operation) => vec![operation.key.clone()],
+        RequestBody::GetMany(keys) => keys.clone(),
+        RequestBody::Transact(transaction) => transaction.items.iter().map(|item| item.key.clone()).collect(),
+        RequestBody::Scan(_) | RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => Vec::new(),
+    }
 }
 
 fn describe(body: &RequestBody) -> String {

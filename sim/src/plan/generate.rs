@@ -117,6 +117,7 @@ fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
         cluster,
         nodes,
         workload: workload(dice),
+        operations: None,
         network: NetworkPlan {
             latency_us,
             jitter_us: latency_us * dice.between(0, 2),

@@ -9,6 +9,7 @@
 
 pub(crate) mod draws;
 mod generate;
+pub mod operations;
 pub mod scenarios;
 mod standing;
 mod steered;
@@ -34,6 +35,9 @@ pub struct Plan {
     /// Node `i + 1` is the `i`-th.
     pub nodes: Vec<NodePlan>,
     pub workload: WorkloadPlan,
+    /// What the clients ask, one by one, instead of what `workload` would have them draw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations: Option<Vec<operations::Operation>>,
     pub network: NetworkPlan,
     pub disk: DiskPlan,
     /// The fault phase ends here.

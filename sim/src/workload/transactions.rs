@@ -13,41 +13,52 @@
 //! later, when others lead. A token that was asked with once, and answered, it often releases, as the client library does with
 //! its own, and does not use again.
 
-use super::{Client, counter, draw_condition, draw_edge, draw_increment, draw_value, register};
+use super::{Client, counter, draw_edge, draw_expected, draw_increment, draw_value, register};
 use crate::check;
 use crate::dice::Dice;
 use crate::plan::WorkloadPlan;
+use crate::plan::operations::{Expected, Intent, Item, ItemAction, Value};
 use bytes::Bytes;
 use ringseed::base::limits::TOKEN_SIZE_MAX;
 use ringseed::base::{Key, Version};
-use ringseed::msg::client::{Condition, RequestBody, ResponseBody};
+use ringseed::msg::client::{RequestBody, ResponseBody};
 use ringseed::msg::transaction::{FailureReason, ItemResult, Transaction, TransactionAction, TransactionItem};
 
 /// What keys of lists begin with; see [`check::lists`].
 pub const LIST_PREFIX: &[u8] = b"l";
 /// A list is left alone when it is this long, in bytes: histories hold values of up to 256 bytes in whole.
-const LIST_SIZE_MAX: usize = 230;
+pub(super) const LIST_SIZE_MAX: usize = 230;
 
 /// What a client makes of the items that it has asked to read.
 #[derive(Debug)]
-pub(super) enum Intent {
+pub(super) enum FollowUp {
     Append,
     /// So much from the first to the second.
     Transfer(i64),
     Interactive,
 }
 
-pub(super) fn list(number: u32) -> Key {
+/// A transaction that a client has asked for with a token.
+#[derive(Debug)]
+pub(super) struct Asked {
+    token: Value,
+    /// As it was asked for first.
+    pub(super) transaction: Transaction,
+    times: u32,
+}
+
+fn list(number: u32) -> Key {
     Key::from(format!("l{number}"))
 }
 
 /// A request on several keys.
-pub(super) fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody {
+pub(super) fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> Intent {
     let transactions = &plan.transactions;
     if client.dice.chance(transactions.token_permille / 4)
-        && let Some(again) = client.remembered.pop_front()
+        && let Some(token) = client.remembered.pop_front()
+        && let Some(asked) = client.tokens.get(&token.bytes())
     {
-        return again;
+        return Intent::Again { token, items: asked.transaction.items.len() as u32 };
     }
     let mut kind = client.dice.below(1000) as u32;
     let mut is = |permille: u32| {
@@ -64,36 +75,31 @@ pub(super) fn draw(plan: &WorkloadPlan, number: usize, client: &mut Client) -> R
         if client.dice.chance(250) {
             keys.push(list(first + 1));
         }
-        client.intent = Some(Intent::Append);
-        return get_many(keys);
+        client.follow_up = Some(FollowUp::Append);
+        return Intent::GetMany { keys };
     }
     if is(transactions.audit_permille) && transactions.accounts > 0 {
         let accounts: Vec<Key> = (0..transactions.accounts).map(check::account).collect();
-        return if client.dice.chance(250) { read_in_transaction(accounts) } else { get_many(accounts) };
+        if client.dice.chance(250) {
+            let items = accounts.into_iter().map(|key| item(key, ItemAction::Read, Expected::Anything)).collect();
+            return Intent::Transact { items, token: None };
+        }
+        return Intent::GetMany { keys: accounts };
     }
     let most = u64::from(transactions.items_max.max(2));
     let count = if client.dice.chance(plan.edge_permille) { most } else { client.dice.between(2, most) } as usize;
     if is(transactions.read_permille) {
-        return get_many(keys(plan, count, &mut client.dice));
+        return Intent::GetMany { keys: keys(plan, count, &mut client.dice) };
     }
     if is(transactions.interactive_permille) {
-        client.intent = Some(Intent::Interactive);
-        return get_many(registers(plan, count, &mut client.dice));
+        client.follow_up = Some(FollowUp::Interactive);
+        return Intent::GetMany { keys: registers(plan, count, &mut client.dice) };
     }
     several(plan, number, count, client)
 }
 
-fn get_many(keys: Vec<Key>) -> RequestBody {
-    RequestBody::GetMany(keys)
-}
-
-fn read_in_transaction(keys: Vec<Key>) -> RequestBody {
-    let items = keys.into_iter().map(|key| item(key, TransactionAction::Read, Condition::None)).collect();
-    RequestBody::Transact(Transaction { items, token: None })
-}
-
-fn item(key: Key, action: TransactionAction, condition: Condition) -> TransactionItem {
-    TransactionItem { key, action, condition }
+fn item(key: Key, action: ItemAction, expected: Expected) -> Item {
+    Item { key, action, expected }
 }
 
 fn one_of(count: u32, plan: &WorkloadPlan, dice: &mut Dice) -> u32 {
@@ -128,42 +134,43 @@ fn keys(plan: &WorkloadPlan, count: usize, dice: &mut Dice) -> Vec<Key> {
     })
 }
 
-fn token(plan: &WorkloadPlan, number: usize, client: &mut Client) -> Option<Bytes> {
+fn token(plan: &WorkloadPlan, number: usize, client: &mut Client) -> Option<Value> {
     if !client.dice.chance(plan.transactions.token_permille) {
         return None;
     }
-    let mut token = format!("t{number}-{}", client.next_id).into_bytes();
+    let token = format!("t{number}-{}", client.next_id);
     if client.dice.chance(plan.edge_permille) {
-        token.resize(TOKEN_SIZE_MAX, b'.');
+        return Some(Value::long(format!("{token}."), TOKEN_SIZE_MAX));
     }
-    Some(Bytes::from(token))
+    Some(Value::text(token))
 }
 
-fn transfer(plan: &WorkloadPlan, number: usize, client: &mut Client) -> RequestBody {
+fn transfer(plan: &WorkloadPlan, number: usize, client: &mut Client) -> Intent {
     let accounts = plan.transactions.accounts;
     let count = client.dice.between(2, 3) as usize;
-    let parties = distinct(count, || check::account(one_of(accounts, plan, &mut client.dice)));
+    let mut parties = distinct(count, || check::account(one_of(accounts, plan, &mut client.dice)));
     let amount = client.dice.between(1, 9) as i64;
     if parties.len() < 2 {
-        return get_many(parties);
+        return Intent::GetMany { keys: parties };
     }
     if client.dice.chance(300) {
-        client.intent = Some(Intent::Transfer(amount));
-        return get_many(parties[..2].to_vec());
+        client.follow_up = Some(FollowUp::Transfer(amount));
+        parties.truncate(2);
+        return Intent::GetMany { keys: parties };
     }
     let others = parties.len() as i64 - 1;
     let part = |at: usize| if at == 0 { -amount * others } else { amount };
-    let increment = |(at, key)| item(key, TransactionAction::Increment(part(at)), Condition::None);
-    let mut items: Vec<TransactionItem> = parties.into_iter().enumerate().map(increment).collect();
+    let increment = |(at, key)| item(key, ItemAction::Increment(part(at)), Expected::Anything);
+    let mut items: Vec<Item> = parties.into_iter().enumerate().map(increment).collect();
     // The first account decides where the home is.
     if client.dice.chance(500) {
         items.reverse();
     }
-    RequestBody::Transact(Transaction { items, token: token(plan, number, client) })
+    Intent::Transact { items, token: token(plan, number, client) }
 }
 
 /// A one-shot transaction on registers and counters.
-fn several(plan: &WorkloadPlan, number: usize, count: usize, client: &mut Client) -> RequestBody {
+fn several(plan: &WorkloadPlan, number: usize, count: usize, client: &mut Client) -> Intent {
     let token = token(plan, number, client);
     let keys = distinct(count, || {
         let dice = &mut client.dice;
@@ -174,21 +181,20 @@ fn several(plan: &WorkloadPlan, number: usize, count: usize, client: &mut Client
         }
     });
     let items = keys.into_iter().map(|key| {
-        let seen = client.seen.get(&key);
         let dice = &mut client.dice;
         let is_counter = key.bytes().starts_with(b"c");
-        let condition = if dice.chance(plan.compare_permille / 2) { draw_condition(dice, seen) } else { Condition::None };
+        let expected = if dice.chance(plan.compare_permille / 2) { draw_expected(dice) } else { Expected::Anything };
         let action = match dice.below(10) {
-            0 => TransactionAction::Check,
-            1..=2 if token.is_none() => TransactionAction::Read,
-            _ if dice.chance(plan.edge_permille) && is_counter => TransactionAction::Put(draw_edge(dice)),
-            _ if dice.chance(plan.edge_permille) || is_counter => TransactionAction::Increment(draw_increment(plan, dice)),
-            _ if dice.chance(plan.delete_permille) => TransactionAction::Delete,
-            _ => TransactionAction::Put(draw_value(plan, number, client.next_id, dice)),
+            0 => ItemAction::Check,
+            1..=2 if token.is_none() => ItemAction::Read,
+            _ if dice.chance(plan.edge_permille) && is_counter => ItemAction::Put(draw_edge(dice)),
+            _ if dice.chance(plan.edge_permille) || is_counter => ItemAction::Increment(draw_increment(plan, dice)),
+            _ if dice.chance(plan.delete_permille) => ItemAction::Delete,
+            _ => ItemAction::Put(draw_value(plan, number, client.next_id, dice)),
         };
-        item(key, action, condition)
+        item(key, action, expected)
     });
-    RequestBody::Transact(Transaction { items: items.collect(), token })
+    Intent::Transact { items: items.collect(), token }
 }
 
 /// What the client asks next, when it has read what it meant to build on.
@@ -198,94 +204,85 @@ pub(super) fn follow_up(
     client: &mut Client,
     asked: &RequestBody,
     answer: &ResponseBody,
-) -> Option<RequestBody> {
-    let intent = client.intent.take()?;
-    let (RequestBody::GetMany(keys), ResponseBody::Values(items)) = (asked, answer) else { return None };
+) -> Option<Intent> {
+    let follow_up = client.follow_up.take()?;
+    let (RequestBody::GetMany(keys), ResponseBody::Values(seen)) = (asked, answer) else { return None };
     let token = token(plan, number, client);
-    let seen: Vec<(Key, &ItemResult)> = keys.iter().cloned().zip(items).collect();
-    let items = match intent {
-        Intent::Append => append(plan, number, client, &seen)?,
-        Intent::Transfer(amount) => {
-            let balance =
-                |item: &ItemResult| item.value.as_ref().map_or(Some(0), |value| core::str::from_utf8(value).ok()?.parse().ok());
-            let change = [-amount, amount];
-            let put = |((key, seen), change): (&(Key, &ItemResult), i64)| {
-                let value = Bytes::from((balance(seen)? + change).to_string());
-                Some(item(key.clone(), TransactionAction::Put(value), as_seen(seen)))
-            };
-            seen.iter().zip(change).map(put).collect::<Option<Vec<_>>>()?
+    let id = client.next_id;
+    match follow_up {
+        FollowUp::Append => {
+            if seen.iter().any(|item| item.value.as_ref().is_some_and(|value| value.len() > LIST_SIZE_MAX)) {
+                client.first_list += plan.transactions.lists;
+                return None;
+            }
+            Some(Intent::Append { lists: keys.clone(), element: format!("{number}.{id}"), token })
         }
-        Intent::Interactive => {
-            let id = client.next_id;
-            let change = |(key, seen): &(Key, &ItemResult)| {
+        FollowUp::Transfer(amount) => {
+            let [from, to] = &keys[..] else { return None };
+            Some(Intent::Transfer { from: from.clone(), to: to.clone(), amount, token })
+        }
+        FollowUp::Interactive => {
+            let change = |(key, seen): (&Key, &ItemResult)| {
                 let action = match client.dice.below(10) {
-                    0..=3 => TransactionAction::Check,
-                    4 if seen.value.is_some() => TransactionAction::Delete,
-                    _ => TransactionAction::Put(draw_value(plan, number, id, &mut client.dice)),
+                    0..=3 => ItemAction::Check,
+                    4 if seen.value.is_some() => ItemAction::Delete,
+                    _ => ItemAction::Put(draw_value(plan, number, id, &mut client.dice)),
                 };
-                item(key.clone(), action, as_seen(seen))
+                item(key.clone(), action, Expected::Unchanged)
             };
-            seen.iter().map(change).collect()
+            let items = keys.iter().zip(seen).map(change).collect();
+            Some(Intent::Transact { items, token })
         }
-    };
-    Some(RequestBody::Transact(Transaction { items, token }))
-}
-
-/// The condition that nothing has changed since.
-fn as_seen(seen: &ItemResult) -> Condition {
-    if seen.value.is_some() { Condition::Version(seen.version) } else { Condition::Absent }
-}
-
-fn append(plan: &WorkloadPlan, number: usize, client: &mut Client, seen: &[(Key, &ItemResult)]) -> Option<Vec<TransactionItem>> {
-    let element = format!("{number}.{}", client.next_id);
-    let mut items = Vec::new();
-    for (key, seen) in seen {
-        let mut value = seen.value.as_ref().map_or(Vec::new(), |value| value.to_vec());
-        if value.len() > LIST_SIZE_MAX {
-            client.first_list += plan.transactions.lists;
-            return None;
-        }
-        if !value.is_empty() {
-            value.push(b',');
-        }
-        value.extend(element.as_bytes());
-        items.push(item(key.clone(), TransactionAction::Put(Bytes::from(value)), as_seen(seen)));
     }
-    Some(items)
+}
+
+/// Keeps in mind what the client asks now with a token.
+pub(super) fn note(client: &mut Client, intent: &Intent, body: &RequestBody) {
+    let (Intent::Transact { token: Some(token), .. }
+    | Intent::Append { token: Some(token), .. }
+    | Intent::Transfer { token: Some(token), .. }
+    | Intent::Again { token, .. }
+    | Intent::Release { token }) = intent
+    else {
+        return;
+    };
+    let RequestBody::Transact(transaction) = body else { return };
+    let (token, transaction) = (token.clone(), transaction.clone());
+    let asked = client.tokens.entry(token.bytes()).or_insert(Asked { token, transaction, times: 0 });
+    asked.times += 1;
 }
 
 /// Whether a transaction with a token is asked for again, and how.
-pub(super) fn again(client: &mut Client, asked: &RequestBody, in_doubt: bool) -> Option<RequestBody> {
-    let RequestBody::Transact(transaction) = asked else { return None };
-    transaction.token.as_ref()?;
+pub(super) fn again(client: &mut Client, asked: &RequestBody, in_doubt: bool) -> Option<Intent> {
+    let RequestBody::Transact(Transaction { items, token: Some(token) }) = asked else { return None };
     if !client.dice.chance(if in_doubt { 850 } else { 80 }) {
         return None;
     }
-    let mut again = transaction.clone();
+    let mut count = items.len() as u32;
     // Of registers and counters any part may be left out; of a transfer none.
-    let free = again.items.iter().all(|item| matches!(item.key.bytes().first(), Some(b'r' | b'c')));
-    if free && again.items.len() > 1 && client.dice.chance(120) {
-        again.items.pop();
+    let free = items.iter().all(|item| matches!(item.key.bytes().first(), Some(b'r' | b'c')));
+    if free && count > 1 && client.dice.chance(120) {
+        count -= 1;
     }
-    Some(RequestBody::Transact(again))
+    let token = client.tokens.get(token)?.token.clone();
+    Some(Intent::Again { token, items: count })
 }
 
 /// The release of the token, if there was one request with it alone, and that was answered: as the client library does.
-pub(super) fn release(client: &mut Client, asked: &RequestBody, answer: &ResponseBody) -> Option<RequestBody> {
+pub(super) fn release(client: &mut Client, asked: &RequestBody, answer: &ResponseBody) -> Option<Intent> {
     let RequestBody::Transact(Transaction { token: Some(token), .. }) = asked else { return None };
     let settled = matches!(answer, ResponseBody::Transacted(_) | ResponseBody::NotCommitted(_)) && !is_conflict(answer);
-    let once = !client.tokens_asked.contains(token);
-    (settled && once && client.dice.chance(500)).then(|| RequestBody::Transact(Transaction::release(token.clone())))
+    let asked = client.tokens.get(token)?;
+    (settled && asked.times == 1 && client.dice.chance(500)).then(|| Intent::Release { token: asked.token.clone() })
 }
 
-/// Keeps a transaction with a token for later.
+/// Keeps the token of a transaction for later.
 pub(super) fn remember(client: &mut Client, asked: &RequestBody) {
     const REMEMBERED_MAX: usize = 12;
-    if matches!(asked, RequestBody::Transact(transaction) if transaction.token.is_some())
-        && client.remembered.len() < REMEMBERED_MAX
-        && !client.remembered.contains(asked)
-    {
-        client.remembered.push_back(asked.clone());
+    let RequestBody::Transact(Transaction { token: Some(token), .. }) = asked else { return };
+    let Some(asked) = client.tokens.get(token) else { return };
+    if client.remembered.len() < REMEMBERED_MAX && !client.remembered.contains(&asked.token) {
+        client.remembered.push_back(asked.token.clone());
     }
 }
 
@@ -317,10 +314,11 @@ pub(super) fn is_conflict(answer: &ResponseBody) -> bool {
 /// Errands that read these keys together: all accounts at once, the rest by some.
 pub fn read_errands(keys: &[Key]) -> Vec<RequestBody> {
     let (accounts, others): (Vec<Key>, Vec<Key>) = keys.iter().cloned().partition(|key| key.bytes().starts_with(b"b"));
-    let mut errands: Vec<RequestBody> = others.chunks(20).map(|keys| get_many(keys.to_vec())).collect();
+    let mut errands: Vec<RequestBody> = others.chunks(20).map(|keys| RequestBody::GetMany(keys.to_vec())).collect();
     if !accounts.is_empty() {
-        errands.push(get_many(accounts.clone()));
-        errands.push(read_in_transaction(accounts));
+        errands.push(RequestBody::GetMany(accounts.clone()));
+        let items = accounts.into_iter().map(TransactionItem::read).collect();
+        errands.push(RequestBody::Transact(Transaction { items, token: None }));
     }
     errands
 }
@@ -334,9 +332,9 @@ pub fn partition_errands(partitions: &[u32], partitions_all: u32) -> Vec<Request
     };
     let keys: Vec<Key> = errands.iter().filter_map(key).collect();
     for keys in keys.chunks(4).filter(|keys| keys.len() > 1) {
-        let put = |key: &Key| item(key.clone(), TransactionAction::Put(Bytes::from("together")), Condition::None);
+        let put = |key: &Key| TransactionItem::put(key.clone(), "together");
         errands.push(RequestBody::Transact(Transaction { items: keys.iter().map(put).collect(), token: None }));
-        errands.push(get_many(keys.to_vec()));
+        errands.push(RequestBody::GetMany(keys.to_vec()));
     }
     errands
 }

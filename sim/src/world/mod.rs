@@ -54,8 +54,8 @@ enum Happening {
     /// The first operation of the disk's queue completes.
     DiskDone(usize, u32),
     ReadDone(usize, u32, IoId),
-    /// A client asks the next thing.
-    Think(usize),
+    /// A client asks the next thing, unless it has thought of something else since (the number is its turn).
+    Think(usize, u32),
     Request {
         machine: usize,
         boot: u32,
@@ -173,7 +173,7 @@ impl World {
             heap: BinaryHeap::new(),
             machines: (0..plan.nodes.len()).map(|number| Machine::new(number, plan)).collect(),
             network: Network::new(plan.network.clone(), plan.nodes.len(), Dice::new(seed, "network")),
-            workload: Workload::new(&plan.workload, seed),
+            workload: Workload::new(plan),
             watch: Watch::new(!plan.beyond_drift_bound(), plan.nodes.iter().all(|node| node.wal_sync_ms == 0)),
             faults: faults::Faults::default(),
             standing: None,
@@ -229,7 +229,7 @@ impl World {
         }
         for client in 0..self.workload.clients.len() {
             let pause = self.workload.pause(client);
-            self.at(pause, Happening::Think(client));
+            self.think_after(client, pause);
         }
         for fault in 0..self.plan.faults.len() {
             self.at(self.plan.faults[fault].at_ms * MS, Happening::FaultBegins(fault));
@@ -255,7 +255,7 @@ impl World {
             Happening::Arrival { to, from, envelope } => self.arrival(to, from, &envelope),
             Happening::DiskDone(machine, boot) => self.disk_done(machine, boot),
             Happening::ReadDone(machine, boot, io) => self.read_done(machine, boot, io),
-            Happening::Think(client) => self.think(client),
+            Happening::Think(client, turn) => self.think(client, turn),
             Happening::Request { machine, boot, connection, request } => self.request(machine, boot, connection, *request),
             Happening::Answer { client, connection, response } => self.answer(client, connection, &response),
             Happening::Closed { machine, boot, connection } => self.closed(machine, boot, connection),
@@ -287,50 +287,89 @@ impl World {
 
 // Clients.
 impl World {
-    fn think(&mut self, client: usize) {
-        if self.workload.clients[client].pending.is_some() {
+    /// A client thinks of what to ask next after a pause, and at a whole microsecond: a plan's operations are noted in these.
+    fn think_after(&mut self, client: usize, pause: u64) {
+        let thinking = &mut self.workload.clients[client];
+        thinking.turn += 1;
+        let turn = thinking.turn;
+        self.at((self.now + pause).next_multiple_of(1_000), Happening::Think(client, turn));
+    }
+
+    fn think(&mut self, client: usize, turn: u32) {
+        let thinking = &self.workload.clients[client];
+        if thinking.pending.is_some() || thinking.turn != turn {
             return;
         }
-        let elsewhere = match (self.workload.gateway(client), self.workload.clients[client].connection) {
-            (Some(wanted), Some((machine, _))) => wanted != machine,
-            _ => false,
+        if self.workload.follows_plan() {
+            return self.think_as_planned(client);
+        }
+        let connected = thinking.connection.map(|(machine, _)| machine);
+        let elsewhere = self.workload.gateway(client).is_some_and(|wanted| connected.is_some_and(|machine| wanted != machine));
+        let leaves = self.workload.wanders(client) || elsewhere;
+        let machine = match connected {
+            Some(machine) if !leaves => machine,
+            _ => self.workload.choose_machine(client, self.machines.len()),
         };
-        if self.workload.wanders(client) || elsewhere {
-            self.disconnect(client);
-        }
-        if self.workload.clients[client].connection.is_none() && !self.connect(client) {
+        if self.machines[machine].node.is_none() && (leaves || connected.is_none()) {
+            self.workload.clients[client].leaves = leaves;
             let pause = 20 * MS + self.workload.pause(client);
-            return self.after(pause, Happening::Think(client));
+            return self.think_after(client, pause);
         }
-        let (machine, connection) = self.workload.clients[client].connection.expect("connected above");
-        let Some(request) = self.workload.next_request(client, self.now) else { return };
+        self.connect(client, machine, leaves);
+        self.ask(client, machine, leaves && connected == Some(machine));
+    }
+
+    /// Asks what the plan says, unless it is too early; leaves out what cannot be asked any more.
+    fn think_as_planned(&mut self, client: usize) {
+        while let Some(operation) = self.workload.planned(client) {
+            let at = operation.at_us * 1_000;
+            if at > self.now {
+                return self.think_after(client, at - self.now);
+            }
+            let (machine, reconnects) = (usize::from(operation.node).wrapping_sub(1), operation.reconnects);
+            let connected = !reconnects && self.workload.clients[client].connection.is_some_and(|(at, _)| at == machine);
+            if !connected && self.machines.get(machine).is_none_or(|machine| machine.node.is_none()) {
+                self.workload.leave_out(client);
+                continue;
+            }
+            self.connect(client, machine, reconnects);
+            if self.ask(client, machine, reconnects) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the client had anything to ask.
+    fn ask(&mut self, client: usize, machine: usize, reconnects: bool) -> bool {
+        let Some(request) = self.workload.next_request(client, self.now, machine, reconnects) else { return false };
+        let (_, connection) = self.workload.clients[client].connection.expect("connected by the callers");
         self.trace.event(self.now, 1, client, &request.id.to_le_bytes(), || format!("client {client} -> {machine}: {request:?}"));
         let patience = self.workload.patience_end(self.now);
         self.at(patience, Happening::Patience { client, request: request.id });
         let latency = self.workload.latency(client);
         let boot = self.machines[machine].boot;
         self.after(latency, Happening::Request { machine, boot, connection, request: Box::new(request) });
+        true
     }
 
     /// There are errands again.
     fn clients_go_on(&mut self) {
         for client in 0..self.workload.clients.len() {
             let pause = self.workload.pause(client);
-            self.after(pause, Happening::Think(client));
+            self.think_after(client, pause);
         }
     }
 
-    /// Whether the chosen machine takes connections.
-    fn connect(&mut self, client: usize) -> bool {
-        let machine = self.workload.choose_machine(client, self.machines.len());
-        if self.machines[machine].node.is_none() {
-            return false;
+    /// Connects a client with a machine that takes connections, unless it is; `anew`: also if it is.
+    fn connect(&mut self, client: usize, machine: usize, anew: bool) {
+        if !anew && self.workload.clients[client].connection.is_some_and(|(connected, _)| connected == machine) {
+            return;
         }
+        self.disconnect(client);
         let connection = ConnId(self.next_connection);
         self.next_connection += 1;
         self.machines[machine].connections.insert(connection, client);
         self.workload.clients[client].connection = Some((machine, connection));
-        true
     }
 
     /// Connections that have been idle for seconds are known to be gone, if they are.
@@ -359,7 +398,7 @@ impl World {
         self.trace.event(self.now, 2, client, &response.id.to_le_bytes(), || format!("client {client} <- {response:?}"));
         if self.workload.answered(client, response, self.now) {
             let pause = self.workload.pause(client);
-            self.after(pause, Happening::Think(client));
+            self.think_after(client, pause);
         }
     }
 
@@ -370,7 +409,7 @@ impl World {
         self.workload.clients[client].connection = None;
         if self.workload.gave_up(client, "the connection broke") {
             let pause = self.workload.pause(client);
-            self.after(pause, Happening::Think(client));
+            self.think_after(client, pause);
         }
     }
 
@@ -381,7 +420,7 @@ impl World {
         self.disconnect(client);
         self.workload.gave_up(client, "no answer in time");
         let pause = self.workload.pause(client);
-        self.after(pause, Happening::Think(client));
+        self.think_after(client, pause);
     }
 
     /// Every connection to the machine breaks, after `delay` as seen by its client; the node, if it runs, notices too.

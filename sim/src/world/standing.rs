@@ -55,6 +55,7 @@ impl World {
         self.workload.allow_for(self.errand_syncs() * self.standing_sync_ms());
         let errands = self.errands(&self.served_partitions());
         self.workload.audit(errands);
+        self.clients_go_on();
         let (began, deadline) = (self.now, self.now + self.standing_span());
         let mattered = self.standing_kind().map_or(0, |(_, cause)| cause.map_or(0, |cause| self.counters.get(cause).mattered));
         self.standing = Some(Phase { began, deadline, strict: false, mattered });
