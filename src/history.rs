@@ -66,8 +66,9 @@
 //! write of the group with a version up to I and none above.
 
 use crate::base::{Key, hash};
-use crate::msg::client::{self, Consistency, Operation, ResponseBody};
-use crate::msg::transaction::{self, Transaction, TransactionAction};
+use crate::msg::client::{self, ResponseBody};
+use crate::msg::operation::{self, Consistency, Operation, Single};
+use crate::msg::transaction::{self, Transaction};
 use bytes::Bytes;
 use core::fmt;
 use serde::{Deserialize, Serialize};
@@ -188,7 +189,7 @@ pub enum FailureReason {
     NotANumber,
 }
 
-/// What must hold of the item for a write to happen; as [`client::Condition`].
+/// What must hold of the item for a write to happen; as [`operation::Condition`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
@@ -200,7 +201,7 @@ pub enum Condition {
     Present,
 }
 
-/// Which voters must have a write before it is answered; as [`client::Acknowledge`].
+/// Which voters must have a write before it is answered; as [`operation::Acknowledge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Acknowledge {
@@ -321,36 +322,32 @@ impl Action {
     }
 }
 
-impl From<&Operation> for Action {
-    fn from(operation: &Operation) -> Action {
-        let key = operation.key.clone();
+impl From<&Single> for Action {
+    fn from(single: &Single) -> Action {
+        let operation = &single.operation;
+        let (key, condition, acknowledge) = (operation.key.clone(), (&operation.condition).into(), single.acknowledge.into());
         match &operation.action {
-            client::Action::Get { consistency } => Action::Get { key, eventual: *consistency == Consistency::Eventual },
-            client::Action::Put { value, condition, acknowledge } => {
-                Action::Put { key, value: Data::of(value), condition: condition.into(), acknowledge: (*acknowledge).into() }
-            }
-            client::Action::Delete { condition, acknowledge } => {
-                Action::Delete { key, condition: condition.into(), acknowledge: (*acknowledge).into() }
-            }
-            client::Action::Increment { by, acknowledge } => {
-                Action::Increment { key, by: *by, acknowledge: (*acknowledge).into() }
-            }
+            operation::Action::Read => Action::Get { key, eventual: single.consistency == Consistency::Eventual },
+            operation::Action::Put(value) => Action::Put { key, value: Data::of(value), condition, acknowledge },
+            operation::Action::Delete => Action::Delete { key, condition, acknowledge },
+            operation::Action::Increment(by) => Action::Increment { key, by: *by, acknowledge },
+            operation::Action::Check => unreachable!("a check by itself is refused before it is sent"),
         }
     }
 }
 
 impl From<&Transaction> for Action {
     fn from(transaction: &Transaction) -> Action {
-        let item = |item: &transaction::TransactionItem| TransactionItem {
-            key: item.key.clone(),
-            action: match &item.action {
-                TransactionAction::Check => ItemAction::Check,
-                TransactionAction::Read => ItemAction::Read,
-                TransactionAction::Put(value) => ItemAction::Put(Data::of(value)),
-                TransactionAction::Delete => ItemAction::Delete,
-                TransactionAction::Increment(by) => ItemAction::Increment(*by),
+        let item = |operation: &Operation| TransactionItem {
+            key: operation.key.clone(),
+            action: match &operation.action {
+                operation::Action::Check => ItemAction::Check,
+                operation::Action::Read => ItemAction::Read,
+                operation::Action::Put(value) => ItemAction::Put(Data::of(value)),
+                operation::Action::Delete => ItemAction::Delete,
+                operation::Action::Increment(by) => ItemAction::Increment(*by),
             },
-            condition: (&item.condition).into(),
+            condition: (&operation.condition).into(),
         };
         let token = transaction.token.clone().map(Text);
         Action::Transact { items: transaction.items.iter().map(item).collect(), token }
@@ -393,14 +390,14 @@ impl Condition {
     }
 }
 
-impl From<&client::Condition> for Condition {
-    fn from(condition: &client::Condition) -> Condition {
+impl From<&operation::Condition> for Condition {
+    fn from(condition: &operation::Condition) -> Condition {
         match condition {
-            client::Condition::None => Condition::None,
-            client::Condition::Value(value) => Condition::Value(Data::of(value)),
-            client::Condition::Version(version) => Condition::Version(version.0),
-            client::Condition::Absent => Condition::Absent,
-            client::Condition::Present => Condition::Present,
+            operation::Condition::None => Condition::None,
+            operation::Condition::Value(value) => Condition::Value(Data::of(value)),
+            operation::Condition::Version(version) => Condition::Version(version.0),
+            operation::Condition::Absent => Condition::Absent,
+            operation::Condition::Present => Condition::Present,
         }
     }
 }
@@ -411,11 +408,11 @@ impl Acknowledge {
     }
 }
 
-impl From<client::Acknowledge> for Acknowledge {
-    fn from(acknowledge: client::Acknowledge) -> Acknowledge {
+impl From<operation::Acknowledge> for Acknowledge {
+    fn from(acknowledge: operation::Acknowledge) -> Acknowledge {
         match acknowledge {
-            client::Acknowledge::Quorum => Acknowledge::Quorum,
-            client::Acknowledge::All => Acknowledge::All,
+            operation::Acknowledge::Quorum => Acknowledge::Quorum,
+            operation::Acknowledge::All => Acknowledge::All,
         }
     }
 }

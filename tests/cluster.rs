@@ -6,8 +6,9 @@ use bytes::Bytes;
 use ringseed::base::{Key, NodeId};
 use ringseed::client::{Client, ClientOptions, Error};
 use ringseed::history::{Action, Outcome, Record};
-use ringseed::msg::client::{self, Acknowledge, Condition, Consistency, Membership, Operation, RequestBody, Scan};
-use ringseed::msg::transaction::{Failure, Transaction, TransactionAction, TransactionItem};
+use ringseed::msg::client::{Membership, RequestBody, Scan};
+use ringseed::msg::operation::{Acknowledge, Condition, Consistency, Operation};
+use ringseed::msg::transaction::{Failure, Transaction};
 use ringseed_sim::check::{Options, account, check_history};
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::TcpListener;
@@ -149,7 +150,7 @@ impl Work {
     /// One call, noted with what it was told.
     async fn call(&self, client: &Client, process: u64, body: RequestBody) {
         let action = match &body {
-            RequestBody::Operation(operation) => Action::from(operation),
+            RequestBody::Operation(single) => Action::from(single),
             RequestBody::Scan(scan) => Action::from(scan),
             RequestBody::Transact(transaction) => Action::from(transaction),
             RequestBody::GetMany(keys) => Action::GetMany { keys: keys.clone() },
@@ -177,12 +178,12 @@ fn key(number: u64) -> Key {
     Key::from(format!("key-{number:02}"))
 }
 
-fn operation(key: Key, action: client::Action) -> RequestBody {
-    RequestBody::Operation(Operation { key, action })
+fn alone(operation: Operation) -> RequestBody {
+    RequestBody::Operation(operation.alone())
 }
 
 fn get(number: u64) -> RequestBody {
-    operation(key(number), client::Action::Get { consistency: Consistency::Strong })
+    alone(Operation::read(key(number)))
 }
 
 /// Asks for something, again and again, until the work is over.
@@ -194,19 +195,16 @@ async fn work(shared: Arc<Work>, client: Client, process: u64) {
         let (dice, number) = (random >> 60, (random >> 33) % KEYS);
         count += 1;
         let value = Bytes::from(format!("{process}-{count}"));
-        let put = |condition| client::Action::Put { value: value.clone(), condition, acknowledge: Acknowledge::Quorum };
+        let put = |condition| alone(Operation::put(key(number), value.clone()).only_if(condition));
         let body = match (number, dice) {
             // The last keys are counters, and nothing else.
-            (21.., 0..10) => operation(key(number), client::Action::Increment { by: 1, acknowledge: Acknowledge::Quorum }),
+            (21.., 0..10) => alone(Operation::increment(key(number), 1)),
             (_, 0..6) => get(number),
             (21.., _) => get(number),
-            (_, 6..11) => operation(key(number), put(Condition::None)),
-            (_, 11) => operation(key(number), put(Condition::Absent)),
-            (_, 12) => operation(key(number), put(Condition::Present)),
-            (_, 13) => {
-                let acknowledge = Acknowledge::Quorum;
-                operation(key(number), client::Action::Delete { condition: Condition::None, acknowledge })
-            }
+            (_, 6..11) => put(Condition::None),
+            (_, 11) => put(Condition::Absent),
+            (_, 12) => put(Condition::Present),
+            (_, 13) => alone(Operation::delete(key(number))),
             _ => RequestBody::Scan(Scan {
                 prefix: "key-".into(),
                 from: Key::default(),
@@ -361,11 +359,7 @@ async fn bank(shared: Arc<Work>, client: Client, process: u64) {
         let body = match draw(4) {
             0 => audit(),
             _ => {
-                let item = |number, by| TransactionItem {
-                    key: account(number),
-                    action: TransactionAction::Increment(by),
-                    condition: Condition::None,
-                };
+                let item = |number, by| Operation::increment(account(number), by);
                 RequestBody::Transact(Transaction { items: vec![item(from, -amount), item(to, amount)], token: None })
             }
         };

@@ -16,7 +16,8 @@ mod table;
 use cluster::{Cluster, PATIENCE, Raw, Steady, put};
 use ringseed::base::limits::*;
 use ringseed::client::{Client, Error};
-use ringseed::msg::client::{Action, Consistency, Operation, Rejection, RequestBody};
+use ringseed::msg::client::RequestBody;
+use ringseed::msg::operation::{Operation, Rejection};
 use ringseed::msg::transaction::Transaction;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -55,10 +56,7 @@ async fn timeouts(client: &Client) {
 
 /// More requests at once than a connection may have in progress: the others wait, and all are answered.
 async fn many_in_flight(client: &Client) {
-    let get = || {
-        let action = Action::Get { consistency: Consistency::Strong };
-        RequestBody::Operation(Operation { key: "long".into(), action })
-    };
+    let get = || RequestBody::Operation(Operation::read("long").alone());
     let gets: Vec<_> = (0..3 * REQUESTS_PER_CONNECTION_MAX).map(|_| client.call(get())).collect();
     for answer in futures::future::join_all(gets).await {
         answer.expect("it has its turn");

@@ -15,6 +15,7 @@ use ringseed::msg::cluster::*;
 use ringseed::msg::codec::{self, Blob};
 use ringseed::msg::configuration::Configuration;
 use ringseed::msg::log::{Entry, Fact};
+use ringseed::msg::operation::*;
 use ringseed::msg::peer::*;
 use ringseed::msg::transaction::*;
 use std::collections::BTreeSet;
@@ -48,8 +49,8 @@ fn id() -> TransactionId {
     TransactionId { home: GroupId(1), attempt: Attempt { term: Term(1), number: 1 } }
 }
 
-fn item() -> TransactionItem {
-    TransactionItem { key: key().into(), action: TransactionAction::Increment(1), condition: Condition::None }
+fn item() -> Operation {
+    Operation::increment(key(), 1)
 }
 
 /// Every kind of answer.
@@ -179,21 +180,22 @@ fn conditions() -> [Condition; 5] {
     all
 }
 
-fn operations() -> Vec<Operation> {
-    let acknowledge = Acknowledge::All;
-    let mut all = vec![Action::Get { consistency: Consistency::Strong }, Action::Increment { by: 1, acknowledge }];
-    all.extend(conditions().map(|condition| Action::Put { value: key(), condition, acknowledge }));
-    all.extend(conditions().map(|condition| Action::Delete { condition, acknowledge }));
-    assert_has_each!(all, Action: Get Put Delete Increment);
-    all.into_iter().map(|action| Operation { key: key().into(), action }).collect()
+fn operations() -> Vec<Single> {
+    let mut all = vec![Operation::read(key()), Operation::increment(key(), 1)];
+    all.extend(conditions().map(|condition| Operation::put(key(), key()).only_if(condition)));
+    all.extend(conditions().map(|condition| Operation::delete(key()).only_if(condition)));
+    all.extend(conditions().map(|condition| Operation::check(key(), condition)));
+    let actions: Vec<&Action> = all.iter().map(|operation| &operation.action).collect();
+    assert_has_each!(actions, Action: Check Read Put Delete Increment);
+    all.into_iter().map(|operation| operation.alone().acknowledge(Acknowledge::All)).collect()
 }
 
 /// With every kind of item.
 fn transaction() -> Transaction {
-    let mut items = vec![TransactionItem::read("r"), TransactionItem::delete("d"), item(), TransactionItem::put("p", "v")];
-    items.extend(conditions().map(|condition| TransactionItem::check("c", condition)));
-    let actions: Vec<&TransactionAction> = items.iter().map(|item| &item.action).collect();
-    assert_has_each!(actions, TransactionAction: Check Read Put Delete Increment);
+    let mut items = vec![Operation::read("r"), Operation::delete("d"), item(), Operation::put("p", "v")];
+    items.extend(conditions().map(|condition| Operation::check("c", condition)));
+    let actions: Vec<&Action> = items.iter().map(|item| &item.action).collect();
+    assert_has_each!(actions, Action: Check Read Put Delete Increment);
     Transaction { items, token: Some(key()) }
 }
 

@@ -39,9 +39,10 @@ mod say;
 use bytes::Bytes;
 use machine::{Machine, Mail, SUPPORT, Setup, Stage};
 use ringseed::base::{ConnId, Duration, GroupId, NodeId, Time, Version};
-use ringseed::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody};
+use ringseed::msg::client::{Request, RequestBody};
+use ringseed::msg::operation::{Acknowledge, Condition, Consistency, Operation};
 use ringseed::msg::peer::PeerMessage;
-use ringseed::msg::transaction::{Transaction, TransactionItem};
+use ringseed::msg::transaction::Transaction;
 use ringseed::node::Event;
 use say::Lines;
 use std::collections::{BTreeMap, BTreeSet};
@@ -380,24 +381,26 @@ fn request<'a>(verb: &str, arguments: &[&'a str]) -> (&'a str, Request) {
     if verb == "transact" {
         let items = arguments.iter().take_while(|word| **word != "as" && !word.starts_with("token="));
         let item = |word: &&str| match (word.trim_end_matches(','), word.trim_end_matches(',').split_once('=')) {
-            (_, Some((key, value))) => TransactionItem::put(bytes(key), bytes(value)),
-            (word, _) if word.starts_with('+') => TransactionItem::increment(bytes(&word[1..]), 1),
-            (word, _) if word.starts_with('?') => TransactionItem::read(bytes(&word[1..])),
+            (_, Some((key, value))) => Operation::put(bytes(key), bytes(value)),
+            (word, _) if word.starts_with('+') => Operation::increment(bytes(&word[1..]), 1),
+            (word, _) if word.starts_with('?') => Operation::read(bytes(&word[1..])),
             (word, _) => panic!("`{word}` is no item"),
         };
         let transaction = Transaction { items: items.map(item).collect(), token: option("token=").map(bytes) };
         return (name, Request { id: 1, timeout_ms, body: RequestBody::Transact(transaction) });
     }
     let (key, value) = arguments[0].split_once('=').unwrap_or((arguments[0], ""));
-    let action = match verb {
-        "put" => Action::Put { value: bytes(value), condition, acknowledge },
-        "delete" => Action::Delete { condition, acknowledge },
-        "increment" => Action::Increment { by: number(after(arguments, "by").expect("by how much")) as i64, acknowledge },
-        "get" if arguments.contains(&"eventual") => Action::Get { consistency: Consistency::Eventual },
-        "get" => Action::Get { consistency: Consistency::Strong },
+    let key = bytes(key);
+    let operation = match verb {
+        "put" => Operation::put(key, bytes(value)),
+        "delete" => Operation::delete(key),
+        "increment" => Operation::increment(key, number(after(arguments, "by").expect("by how much")) as i64),
+        "get" => Operation::read(key),
         _ => panic!("no such command"),
     };
-    let body = RequestBody::Operation(Operation { key: bytes(key).into(), action });
+    let consistency = if arguments.contains(&"eventual") { Consistency::Eventual } else { Consistency::Strong };
+    let single = operation.only_if(condition).alone().consistency(consistency).acknowledge(acknowledge);
+    let body = RequestBody::Operation(single);
     (name, Request { id: 1, timeout_ms, body })
 }
 

@@ -23,9 +23,8 @@ use bytes::Bytes;
 use ringseed::base::limits::{KEY_SIZE_MAX, VALUE_SIZE_MAX};
 use ringseed::base::{ConnId, Key, NodeId, Version};
 use ringseed::history::{self, Outcome, Record};
-use ringseed::msg::client::{
-    Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Response, ResponseBody,
-};
+use ringseed::msg::client::{Request, RequestBody, Response, ResponseBody};
+use ringseed::msg::operation::{Acknowledge, Action, Operation};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const MS: u64 = 1_000_000;
@@ -197,7 +196,9 @@ impl Workload {
     pub fn asked_all(&self, client: usize, id: u64) -> Option<&Key> {
         let request = self.clients[client].pending.as_ref().map(|pending| &pending.request).filter(|request| request.id == id)?;
         match &request.body {
-            RequestBody::Operation(operation) if operation.action.acknowledge() == Acknowledge::All => Some(&operation.key),
+            RequestBody::Operation(single) if single.is_write() && single.acknowledge == Acknowledge::All => {
+                Some(&single.operation.key)
+            }
             _ => None,
         }
     }
@@ -369,7 +370,7 @@ impl Workload {
         let client = &mut self.clients[number];
         let pending = client.pending.take().expect("asked for by the callers");
         let action = match &pending.request.body {
-            RequestBody::Operation(operation) => history::Action::from(operation),
+            RequestBody::Operation(single) => history::Action::from(single),
             RequestBody::Scan(scan) => history::Action::from(scan),
             // What comes of it is seen in what comes of others.
             RequestBody::Transact(transaction) if transaction.is_release() => {
@@ -433,11 +434,12 @@ impl Workload {
         for (key, value, version) in transactions::seen(&pending.request.body, body) {
             client.seen.insert(key, (value, version));
         }
-        let RequestBody::Operation(operation) = &pending.request.body else { return };
+        let RequestBody::Operation(single) = &pending.request.body else { return };
+        let operation = &single.operation;
         let seen = match (body, &operation.action) {
             (ResponseBody::Value { value, version }, _) => (value.clone(), *version),
-            (ResponseBody::Written { version, .. }, Action::Put { value, .. }) => (Some(value.clone()), *version),
-            (ResponseBody::Written { version, .. }, Action::Delete { .. }) => (None, *version),
+            (ResponseBody::Written { version, .. }, Action::Put(value)) => (Some(value.clone()), *version),
+            (ResponseBody::Written { version, .. }, Action::Delete) => (None, *version),
             _ => return,
         };
         client.seen.insert(operation.key.clone(), seen);
@@ -456,15 +458,14 @@ pub fn partition_errands(partitions: &[u32], partitions_all: u32) -> Vec<Request
         let partition = key.partition(partitions_all).0;
         let Some(at) = missing.iter().position(|&p| p == partition) else { continue };
         missing.swap_remove(at);
-        let put = Action::Put { value: Bytes::from("healed"), condition: Condition::None, acknowledge: Acknowledge::Quorum };
-        errands.push(RequestBody::Operation(Operation { key: key.clone(), action: put }));
+        errands.push(RequestBody::Operation(Operation::put(key.clone(), "healed").alone()));
         errands.push(strong_read(key));
     }
     errands
 }
 
 pub fn strong_read(key: Key) -> RequestBody {
-    RequestBody::Operation(Operation { key, action: Action::Get { consistency: Consistency::Strong } })
+    RequestBody::Operation(Operation::read(key).alone())
 }
 
 /// With keys at the limits, the second register's is as short as a key can be, and the third's as long.
@@ -593,7 +594,7 @@ fn wire(seed: u64, client: usize, number: u64) -> Dice {
 /// The keys that a request names.
 fn keys_of(body: &RequestBody) -> Vec<Key> {
     match body {
-        RequestBody::Operation(operation) => vec![operation.key.clone()],
+        RequestBody::Operation(single) => vec![single.operation.key.clone()],
         RequestBody::GetMany(keys) => keys.clone(),
         RequestBody::Transact(transaction) => transaction.items.iter().map(|item| item.key.clone()).collect(),
         RequestBody::Scan(_) | RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => Vec::new(),
@@ -602,8 +603,8 @@ fn keys_of(body: &RequestBody) -> Vec<Key> {
 
 fn describe(body: &RequestBody) -> String {
     match body {
-        RequestBody::Operation(operation) => {
-            format!("{} of \"{}\"", if operation.action.is_write() { "a write" } else { "a strong read" }, operation.key)
+        RequestBody::Operation(single) => {
+            format!("{} of \"{}\"", if single.is_write() { "a write" } else { "a strong read" }, single.operation.key)
         }
         other => format!("{other:?}"),
     }

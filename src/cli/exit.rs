@@ -171,7 +171,8 @@ impl From<io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::msg::client::{Doubt, Rejection};
+    use crate::msg::client::Doubt;
+    use crate::msg::operation::Rejection;
 
     fn item(reason: FailureReason) -> ItemFailure {
         ItemFailure { item: 1, key: "k".into(), reason }

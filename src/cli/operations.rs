@@ -7,9 +7,10 @@ use super::connection::ConnectionArgs;
 use super::exit::Failure;
 use super::show::{json_bytes, put_key};
 use super::value;
-use crate::base::{Key, Version};
+use crate::base::Version;
 use crate::client::{Client, Error};
-use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody};
+use crate::msg::client::{RequestBody, ResponseBody};
+use crate::msg::operation::{Acknowledge, Condition, Consistency, Operation, Single};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::ffi::OsString;
@@ -197,8 +198,8 @@ fn version(text: &str) -> Result<u64, String> {
 
 pub async fn get(client: &Client, args: &GetArgs, at_prompt: bool) -> Result<(), Failure> {
     let key = value::key(&args.key)?;
-    let action = Action::Get { consistency: args.read.consistency.into() };
-    match operate(client, &args.common, key.clone(), action).await? {
+    let single = Operation::read(key.clone()).alone().consistency(args.read.consistency.into());
+    match operate(client, &args.common, single).await? {
         ResponseBody::Value { value: Some(value), version } if args.common.json => {
             let mut object = json!({ "outcome": "ok", "value": json_bytes(&value), "version": version.0 });
             put_key(&mut object, &key);
@@ -221,22 +222,21 @@ pub async fn get(client: &Client, args: &GetArgs, at_prompt: bool) -> Result<(),
 }
 
 pub async fn put(client: &Client, args: &PutArgs) -> Result<(), Failure> {
-    let value = value::read(&args.value, args.literal)?;
-    let action = Action::Put { value, condition: Condition::None, acknowledge: args.write.acknowledge.into() };
-    write(client, &args.common, &args.key, action).await
+    let put = Operation::put(value::key(&args.key)?, value::read(&args.value, args.literal)?);
+    write(client, &args.common, put, &args.write).await
 }
 
 pub async fn delete(client: &Client, args: &DeleteArgs) -> Result<(), Failure> {
     let Some(key) = &args.key else { return Err(Failure::Other("a key is needed, or --prefix".into())) };
     let given = &args.condition;
     let condition = condition(given.if_value.as_ref(), given.if_version, false, given.if_present, args.literal)?;
-    let acknowledge = args.write.acknowledge.into();
+    let delete = Operation::delete(value::key(key)?);
     if condition != Condition::None {
-        return write(client, &args.common, key, Action::Delete { condition, acknowledge }).await;
+        return write(client, &args.common, delete.only_if(condition), &args.write).await;
     }
     // Where nothing is, nothing is written, and the user is told.
-    let action = Action::Delete { condition: Condition::Present, acknowledge };
-    match operate(client, &args.common, value::key(key)?, action).await {
+    let delete = delete.only_if(Condition::Present).alone().acknowledge(args.write.acknowledge.into());
+    match operate(client, &args.common, delete).await {
         Ok(ResponseBody::Written { version, .. }) => say_deleted(version, true, args.common.json),
         Ok(other) => Err(unexpected(&other)),
         Err(Failure::Client(Error::ConditionFailed { version, present: false })) => say_deleted(version, false, args.common.json),
@@ -262,13 +262,12 @@ pub async fn cas(client: &Client, args: &CasArgs) -> Result<(), Failure> {
         return Err(Failure::Other("only one of the two values can be read from standard input".into()));
     }
     let condition = condition(given.if_value.as_ref(), given.if_version, given.if_absent, given.if_present, args.literal)?;
-    let value = value::read(&args.value, args.literal)?;
-    write(client, &args.common, &args.key, Action::Put { value, condition, acknowledge: args.write.acknowledge.into() }).await
+    let put = Operation::put(value::key(&args.key)?, value::read(&args.value, args.literal)?);
+    write(client, &args.common, put.only_if(condition), &args.write).await
 }
 
 pub async fn incr(client: &Client, args: &IncrArgs) -> Result<(), Failure> {
-    let action = Action::Increment { by: args.by, acknowledge: args.write.acknowledge.into() };
-    write(client, &args.common, &args.key, action).await
+    write(client, &args.common, Operation::increment(value::key(&args.key)?, args.by), &args.write).await
 }
 
 fn condition(
@@ -288,8 +287,8 @@ fn condition(
 }
 
 /// Writes, and says the version; an increment's sum is data.
-async fn write(client: &Client, common: &CommonArgs, key: &OsString, action: Action) -> Result<(), Failure> {
-    match operate(client, common, value::key(key)?, action).await? {
+async fn write(client: &Client, common: &CommonArgs, operation: Operation, args: &WriteArgs) -> Result<(), Failure> {
+    match operate(client, common, operation.alone().acknowledge(args.acknowledge.into())).await? {
         ResponseBody::Written { version, number } if common.json => {
             let mut object = json!({ "outcome": "ok", "version": version.0 });
             if let Some(number) = number {
@@ -308,9 +307,8 @@ async fn write(client: &Client, common: &CommonArgs, key: &OsString, action: Act
     }
 }
 
-async fn operate(client: &Client, common: &CommonArgs, key: Key, action: Action) -> Result<ResponseBody, Failure> {
-    let body = RequestBody::Operation(Operation { key, action });
-    Ok(client.call_within(body, common.connection.timeout).await?)
+async fn operate(client: &Client, common: &CommonArgs, single: Single) -> Result<ResponseBody, Failure> {
+    Ok(client.call_within(RequestBody::Operation(single), common.connection.timeout).await?)
 }
 
 fn unexpected(body: &ResponseBody) -> Failure {

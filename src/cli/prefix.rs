@@ -7,7 +7,8 @@ use super::value;
 use crate::base::Key;
 use crate::base::limits::{SCAN_ITEMS_MAX, TRANSACTION_ITEMS_MAX};
 use crate::client::{Client, Error};
-use crate::msg::client::{Action, Condition, Consistency, Operation, RequestBody, ResponseBody, Scan, Scanned};
+use crate::msg::client::{RequestBody, ResponseBody, Scan, Scanned};
+use crate::msg::operation::{Condition, Consistency, Operation};
 use clap::Args;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -179,8 +180,9 @@ async fn delete_pages(client: &Client, args: &DeleteArgs, prefix: &Key, deleted:
         let scanned = page(client, &args.common, prefix, from, STEP, Consistency::Strong).await?;
         let deletes = scanned.items.into_iter().map(|item| {
             // The other client that deleted it meanwhile has counted it.
-            let action = Action::Delete { condition: Condition::Present, acknowledge: args.write.acknowledge.into() };
-            client.call_within(RequestBody::Operation(Operation { key: item.key, action }), args.common.connection.timeout)
+            let delete = Operation::delete(item.key).only_if(Condition::Present).alone();
+            let delete = delete.acknowledge(args.write.acknowledge.into());
+            client.call_within(RequestBody::Operation(delete), args.common.connection.timeout)
         });
         let mut trouble = None;
         for answer in futures::future::join_all(deletes).await {

@@ -53,8 +53,8 @@
 
 use crate::base::limits::TRANSACTION_ITEMS_MAX;
 use crate::base::{Key, Version, key};
-use crate::msg::client::Condition;
-use crate::msg::transaction::{Transaction, TransactionAction, TransactionItem};
+use crate::msg::operation::{Action, Condition, Operation};
+use crate::msg::transaction::Transaction;
 use bytes::Bytes;
 use core::fmt;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -248,25 +248,25 @@ fn parse_line(words: &[Word], end: usize, transaction: &mut Transaction) -> Resu
     }
     let key = key_of(rest.next("a key")?)?;
     let action = match first.bytes.as_slice() {
-        b"put" => TransactionAction::Put(rest.bytes("a value")?),
-        b"delete" => TransactionAction::Delete,
-        b"incr" => TransactionAction::Increment(match rest.peek().filter(|word| word.bytes != b"if") {
+        b"put" => Action::Put(rest.bytes("a value")?),
+        b"delete" => Action::Delete,
+        b"incr" => Action::Increment(match rest.peek().filter(|word| word.bytes != b"if") {
             Some(_) => number(rest.next("a number")?, "a whole number of 64 bits, or `if`")?,
             None => 1,
         }),
-        b"check" => TransactionAction::Check,
-        _ => TransactionAction::Read,
+        b"check" => Action::Check,
+        _ => Action::Read,
     };
     let condition = match rest.words.next() {
         Some(word) if word.bytes == b"if" => condition(&mut rest)?,
         Some(word) => return wrong(word.at, format!("expected `if` or the end of the line, not {}", shown(&word.bytes))),
-        None if action == TransactionAction::Check => return wrong(end, "a check needs a condition; expected `if`"),
+        None if action == Action::Check => return wrong(end, "a check needs a condition; expected `if`"),
         None => Condition::None,
     };
     if let Some(word) = rest.peek() {
         return wrong(word.at, format!("nothing more was expected, not {}", shown(&word.bytes)));
     }
-    transaction.items.push(TransactionItem { key, action, condition });
+    transaction.items.push(Operation { key, action, condition });
     Ok(())
 }
 
@@ -311,11 +311,11 @@ pub fn to_text(transaction: &Transaction) -> String {
             false => format!("\"{}\"", item.key.to_string().replace('"', "\\\"")),
         };
         text.push_str(&match &item.action {
-            TransactionAction::Check => format!("check {key}"),
-            TransactionAction::Read => format!("read {key}"),
-            TransactionAction::Put(value) => format!("put {key} {}", quoted(value)),
-            TransactionAction::Delete => format!("delete {key}"),
-            TransactionAction::Increment(by) => format!("incr {key} {by}"),
+            Action::Check => format!("check {key}"),
+            Action::Read => format!("read {key}"),
+            Action::Put(value) => format!("put {key} {}", quoted(value)),
+            Action::Delete => format!("delete {key}"),
+            Action::Increment(by) => format!("incr {key} {by}"),
         });
         text.push_str(&match &item.condition {
             Condition::None => String::new(),
@@ -451,14 +451,14 @@ enum JsonCondition {
     Present,
 }
 
-impl From<JsonItem> for TransactionItem {
-    fn from(item: JsonItem) -> TransactionItem {
+impl From<JsonItem> for Operation {
+    fn from(item: JsonItem) -> Operation {
         let action = match item.action {
-            JsonAction::Check => TransactionAction::Check,
-            JsonAction::Read => TransactionAction::Read,
-            JsonAction::Put(Text(value)) => TransactionAction::Put(value),
-            JsonAction::Delete => TransactionAction::Delete,
-            JsonAction::Increment(by) => TransactionAction::Increment(by),
+            JsonAction::Check => Action::Check,
+            JsonAction::Read => Action::Read,
+            JsonAction::Put(Text(value)) => Action::Put(value),
+            JsonAction::Delete => Action::Delete,
+            JsonAction::Increment(by) => Action::Increment(by),
         };
         let condition = match item.condition {
             None => Condition::None,
@@ -467,18 +467,18 @@ impl From<JsonItem> for TransactionItem {
             Some(JsonCondition::Absent) => Condition::Absent,
             Some(JsonCondition::Present) => Condition::Present,
         };
-        TransactionItem { key: item.key.0, action, condition }
+        Operation { key: item.key.0, action, condition }
     }
 }
 
-impl From<&TransactionItem> for JsonItem {
-    fn from(item: &TransactionItem) -> JsonItem {
+impl From<&Operation> for JsonItem {
+    fn from(item: &Operation) -> JsonItem {
         let action = match &item.action {
-            TransactionAction::Check => JsonAction::Check,
-            TransactionAction::Read => JsonAction::Read,
-            TransactionAction::Put(value) => JsonAction::Put(Text(value.clone())),
-            TransactionAction::Delete => JsonAction::Delete,
-            TransactionAction::Increment(by) => JsonAction::Increment(*by),
+            Action::Check => JsonAction::Check,
+            Action::Read => JsonAction::Read,
+            Action::Put(value) => JsonAction::Put(Text(value.clone())),
+            Action::Delete => JsonAction::Delete,
+            Action::Increment(by) => JsonAction::Increment(*by),
         };
         let condition = match &item.condition {
             Condition::None => None,
@@ -598,11 +598,11 @@ mod tests {
     fn example() -> Transaction {
         Transaction {
             items: vec![
-                TransactionItem::increment("account/alice", -5).only_if(Condition::Version(Version(12))),
-                TransactionItem::increment("account/bob", 5).only_if(Condition::Present),
-                TransactionItem::check("limits/alice", Condition::Value("up to 100".into())),
-                TransactionItem::put("log/move 17", "5 from alice to bob").only_if(Condition::Absent),
-                TransactionItem::delete("request/17"),
+                Operation::increment("account/alice", -5).only_if(Condition::Version(Version(12))),
+                Operation::increment("account/bob", 5).only_if(Condition::Present),
+                Operation::check("limits/alice", Condition::Value("up to 100".into())),
+                Operation::put("log/move 17", "5 from alice to bob").only_if(Condition::Absent),
+                Operation::delete("request/17"),
             ],
             token: Some("move-17".into()),
         }
@@ -619,24 +619,24 @@ mod tests {
         assert_eq!(parse(blocks[0].as_bytes()), Ok(example()));
         let json = parse(blocks[1].as_bytes()).unwrap();
         assert_eq!((json.items.len(), json.token), (5, Some("move-17".into())));
-        assert_eq!(json.items[2], TransactionItem::put(&[0_u8, 255][..], "text").only_if(Condition::Absent));
+        assert_eq!(json.items[2], Operation::put(&[0_u8, 255][..], "text").only_if(Condition::Absent));
     }
 
     #[test]
     fn words_comments_and_escapes() {
         let items = |text: &str| parse(text.as_bytes()).unwrap().items;
-        assert_eq!(items("  read a # b\r\n\n#read c\nread d#e"), [TransactionItem::read("a"), TransactionItem::read("d#e")]);
+        assert_eq!(items("  read a # b\r\n\n#read c\nread d#e"), [Operation::read("a"), Operation::read("d#e")]);
     }
 
     #[test]
     fn quotes() {
         let item = |text: &str| parse(text.as_bytes()).unwrap().items.remove(0);
-        assert_eq!(item(r#"put "a\"b #" 'c\n'"#), TransactionItem::put("a\"b #", "c\\n"));
-        assert_eq!(item(r"put a\ b \xff\n\#"), TransactionItem::put("a b", &b"\xff\n#"[..]));
-        assert_eq!(item(r#"put a"b c"d """#), TransactionItem::put("ab cd", ""));
-        assert_eq!(item("put if if if value if"), TransactionItem::put("if", "if").only_if(Condition::Value("if".into())));
-        assert_eq!(item("incr n if absent"), TransactionItem::increment("n", 1).only_if(Condition::Absent));
-        assert_eq!(parse_text(b"put \xfe \xff").unwrap().items, [TransactionItem::put(&b"\xfe"[..], &b"\xff"[..])]);
+        assert_eq!(item(r#"put "a\"b #" 'c\n'"#), Operation::put("a\"b #", "c\\n"));
+        assert_eq!(item(r"put a\ b \xff\n\#"), Operation::put("a b", &b"\xff\n#"[..]));
+        assert_eq!(item(r#"put a"b c"d """#), Operation::put("ab cd", ""));
+        assert_eq!(item("put if if if value if"), Operation::put("if", "if").only_if(Condition::Value("if".into())));
+        assert_eq!(item("incr n if absent"), Operation::increment("n", 1).only_if(Condition::Absent));
+        assert_eq!(parse_text(b"put \xfe \xff").unwrap().items, [Operation::put(&b"\xfe"[..], &b"\xff"[..])]);
     }
 
     #[test]
@@ -700,13 +700,13 @@ mod tests {
         ]
     }
 
-    fn item() -> impl Strategy<Value = TransactionItem> {
+    fn item() -> impl Strategy<Value = Operation> {
         let action = prop_oneof![
-            Just(TransactionAction::Check),
-            Just(TransactionAction::Read),
-            bytes().prop_map(TransactionAction::Put),
-            Just(TransactionAction::Delete),
-            any::<i64>().prop_map(TransactionAction::Increment),
+            Just(Action::Check),
+            Just(Action::Read),
+            bytes().prop_map(Action::Put),
+            Just(Action::Delete),
+            any::<i64>().prop_map(Action::Increment),
         ];
         let condition = prop_oneof![
             Just(Condition::None),
@@ -716,8 +716,8 @@ mod tests {
             Just(Condition::Present),
         ];
         (key(), action, condition).prop_map(|(key, action, condition)| match (&action, &condition) {
-            (TransactionAction::Check, Condition::None) => TransactionItem::check(key, Condition::Present),
-            _ => TransactionItem { key, action, condition },
+            (Action::Check, Condition::None) => Operation::check(key, Condition::Present),
+            _ => Operation { key, action, condition },
         })
     }
 

@@ -9,7 +9,8 @@ use super::show::{self, escaped, json_bytes, put_key};
 use super::{transaction_text, value};
 use crate::base::{Duration, Key, Version};
 use crate::client::{Client, InFlight, TransactionsInFlight};
-use crate::msg::transaction::{ItemResult, Transaction, TransactionAction};
+use crate::msg::operation::Action;
+use crate::msg::transaction::{ItemResult, Transaction};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -88,7 +89,7 @@ pub async fn txn(client: &Client, args: &TxnArgs, at_prompt: bool) -> Result<(),
             if let Some(number) = result.number {
                 object["number"] = number.into();
             }
-            if item.action == TransactionAction::Read {
+            if item.action == Action::Read {
                 object["value"] = result.value.as_deref().map(json_bytes).into();
             }
             object
@@ -105,16 +106,16 @@ pub async fn txn(client: &Client, args: &TxnArgs, at_prompt: bool) -> Result<(),
     Ok(())
 }
 
-fn result_line(out: &mut impl Write, key: &Key, action: &TransactionAction, result: &ItemResult) -> io::Result<()> {
+fn result_line(out: &mut impl Write, key: &Key, action: &Action, result: &ItemResult) -> io::Result<()> {
     let version = result.version;
     match (action, result.number, &result.value) {
         (_, Some(number), _) => writeln!(out, "{key}\t{number}\t{version}"),
-        (TransactionAction::Read, _, Some(value)) => writeln!(out, "{key}\t{}\t{version}", escaped(value)),
-        (TransactionAction::Read, _, None) => {
+        (Action::Read, _, Some(value)) => writeln!(out, "{key}\t{}\t{version}", escaped(value)),
+        (Action::Read, _, None) => {
             eprintln!("{key}: not found (version {version})");
             Ok(())
         }
-        (TransactionAction::Check, ..) => Ok(()),
+        (Action::Check, ..) => Ok(()),
         _ => {
             eprintln!("{key}: version {version}");
             Ok(())

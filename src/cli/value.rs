@@ -7,7 +7,7 @@ use super::exit::Failure;
 use crate::base::Key;
 use crate::base::limits::VALUE_SIZE_MAX;
 use crate::client::Error;
-use crate::msg::transaction::validate_value;
+use crate::msg::operation::validate_value;
 use bytes::Bytes;
 use std::ffi::OsStr;
 use std::fs::File;

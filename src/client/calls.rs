@@ -21,7 +21,8 @@
 use super::{Client, Error, Got, Written, out_of_place};
 use crate::base::limits::SCAN_ITEMS_MAX;
 use crate::base::{Duration, Key};
-use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody, Scan, Scanned};
+use crate::msg::client::{RequestBody, ResponseBody, Scan, Scanned};
+use crate::msg::operation::{Acknowledge, Condition, Consistency, Operation, Single};
 use bytes::Bytes;
 use core::pin::Pin;
 
@@ -36,18 +37,17 @@ impl Client {
 
     /// Writes an item.
     pub fn put(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Put<'_> {
-        let action = Action::Put { value: value.into(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
-        Put(self.write(key, action))
+        Put(self.write(Operation::put(key, value)))
     }
 
     /// Deletes an item; also one that is not there, unless [`Delete::only_if`] says otherwise.
     pub fn delete(&self, key: impl Into<Key>) -> Delete<'_> {
-        Delete(self.write(key, Action::Delete { condition: Condition::None, acknowledge: Acknowledge::Quorum }))
+        Delete(self.write(Operation::delete(key)))
     }
 
     /// Adds `by` to a number; an absent item counts as 0.
     pub fn increment(&self, key: impl Into<Key>, by: i64) -> Increment<'_> {
-        Increment(self.write(key, Action::Increment { by, acknowledge: Acknowledge::Quorum }))
+        Increment(self.write(Operation::increment(key, by)))
     }
 
     /// One page of items in the order of their keys. [`Scanned::next`] says from where to ask for the next.
@@ -57,8 +57,8 @@ impl Client {
         Page { client: self, scan, timeout: self.timeout() }
     }
 
-    fn write(&self, key: impl Into<Key>, action: Action) -> Write<'_> {
-        Write { client: self, key: key.into(), action, timeout: self.timeout() }
+    fn write(&self, operation: Operation) -> Write<'_> {
+        Write { client: self, single: operation.alone(), timeout: self.timeout() }
     }
 }
 
@@ -89,9 +89,9 @@ impl<'a> IntoFuture for Get<'a> {
     type IntoFuture = Answer<'a, Got>;
 
     fn into_future(self) -> Answer<'a, Got> {
-        let operation = Operation { key: self.key, action: Action::Get { consistency: self.consistency } };
+        let single = Operation::read(self.key).alone().consistency(self.consistency);
         Box::pin(async move {
-            match self.client.call_within(RequestBody::Operation(operation), self.timeout).await? {
+            match self.client.call_within(RequestBody::Operation(single), self.timeout).await? {
                 ResponseBody::Value { value, version } => Ok(Got { value, version }),
                 other => Err(out_of_place(&other)),
             }
@@ -102,32 +102,24 @@ impl<'a> IntoFuture for Get<'a> {
 #[derive(Debug, Clone)]
 struct Write<'a> {
     client: &'a Client,
-    key: Key,
-    action: Action,
+    single: Single,
     timeout: Duration,
 }
 
 impl<'a> Write<'a> {
     fn only_if(mut self, only_if: Condition) -> Self {
-        if let Action::Put { condition, .. } | Action::Delete { condition, .. } = &mut self.action {
-            *condition = only_if;
-        }
+        self.single.operation.condition = only_if;
         self
     }
 
     fn acknowledge(mut self, by: Acknowledge) -> Self {
-        if let Action::Put { acknowledge, .. } | Action::Delete { acknowledge, .. } | Action::Increment { acknowledge, .. } =
-            &mut self.action
-        {
-            *acknowledge = by;
-        }
+        self.single.acknowledge = by;
         self
     }
 
     fn answer(self) -> Answer<'a, Written> {
-        let operation = Operation { key: self.key, action: self.action };
         Box::pin(async move {
-            match self.client.call_within(RequestBody::Operation(operation), self.timeout).await? {
+            match self.client.call_within(RequestBody::Operation(self.single), self.timeout).await? {
                 ResponseBody::Written { version, number } => Ok(Written { version, number }),
                 other => Err(out_of_place(&other)),
             }
@@ -246,19 +238,19 @@ mod tests {
     #[test]
     fn options_reach_the_request_and_the_rest_are_defaults() {
         let client = super::super::transaction::tests::alone();
-        let Put(Write { action, timeout, .. }) = client.put("k", "v");
-        let (condition, acknowledge) = (Condition::None, Acknowledge::Quorum);
-        assert_eq!(action, Action::Put { value: "v".into(), condition, acknowledge });
+        let Put(Write { single, timeout, .. }) = client.put("k", "v");
+        assert_eq!(single, Operation::put("k", "v").alone());
         assert_eq!(timeout, client.timeout());
         let condition = Condition::Version(Version(3));
         let second = Duration::from_secs(1);
         let Put(put) = client.put("k", "v").only_if(condition.clone()).acknowledge(Acknowledge::All).timeout(second);
-        assert_eq!(put.action, Action::Put { value: "v".into(), condition: condition.clone(), acknowledge: Acknowledge::All });
+        let by_all = |operation: Operation| operation.alone().acknowledge(Acknowledge::All);
+        assert_eq!(put.single, by_all(Operation::put("k", "v").only_if(condition.clone())));
         assert_eq!(put.timeout, second);
         let Delete(delete) = client.delete("k").acknowledge(Acknowledge::All).only_if(condition.clone());
-        assert_eq!(delete.action, Action::Delete { condition, acknowledge: Acknowledge::All });
+        assert_eq!(delete.single, by_all(Operation::delete("k").only_if(condition)));
         let Increment(increment) = client.increment("k", 5).acknowledge(Acknowledge::All);
-        assert_eq!(increment.action, Action::Increment { by: 5, acknowledge: Acknowledge::All });
+        assert_eq!(increment.single, by_all(Operation::increment("k", 5)));
         assert_eq!(client.get("k").consistency(Consistency::Eventual).consistency, Consistency::Eventual);
         let page = client.scan().prefix("p").from("q").limit(7).consistency(Consistency::Eventual).scan;
         let expected = Scan { prefix: "p".into(), from: "q".into(), limit: 7, consistency: Consistency::Eventual };

@@ -8,8 +8,9 @@
 use super::Error;
 use crate::base::limits::FRAME_SIZE_MAX;
 use crate::base::{ClusterId, Duration, NodeId};
-use crate::msg::client::{Rejection, Request, RequestBody, Response};
+use crate::msg::client::{Request, RequestBody, Response};
 use crate::msg::codec;
+use crate::msg::operation::Rejection;
 use crate::wire::frame::Kind;
 use crate::wire::handshake::{self, Goodbye, HandshakeError, Hello, Reason, Role};
 use crate::wire::outgoing::{Outgoing, Total};

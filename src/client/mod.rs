@@ -27,8 +27,10 @@ pub use crate::base::Key;
 use crate::base::limits::TIMEOUT_MAX;
 use crate::base::random::Random;
 use crate::base::{ClusterId, Duration, NodeId, Version};
-pub use crate::msg::client::{Acknowledge, Condition, Consistency, Scanned};
-use crate::msg::client::{Doubt, Rejection, RequestBody, Response, ResponseBody, RingReport, StatusReport};
+pub use crate::msg::client::Scanned;
+use crate::msg::client::{Doubt, RequestBody, Response, ResponseBody, RingReport, StatusReport};
+use crate::msg::operation::Rejection;
+pub use crate::msg::operation::{Acknowledge, Condition, Consistency};
 use crate::msg::transaction::FailureReason;
 use bytes::Bytes;
 use connection::{Connection, Link, NoAnswer, NoConnection};
@@ -470,7 +472,7 @@ fn conclude(body: &RequestBody, response: Response) -> Result<ResponseBody, Erro
 /// Whether the request may change something: then it is sent once at most.
 fn applies(body: &RequestBody) -> bool {
     match body {
-        RequestBody::Operation(operation) => operation.action.is_write(),
+        RequestBody::Operation(single) => single.is_write(),
         RequestBody::Transact(_) => true,
         _ => false,
     }

@@ -2,7 +2,7 @@
 
 use super::connection::Link;
 use crate::base::{ClusterId, Duration, NodeId, Token};
-use crate::msg::client::{Action, Consistency, RequestBody, RingReport};
+use crate::msg::client::{RequestBody, RingReport};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use tokio::time::Instant;
@@ -161,9 +161,7 @@ impl Routing {
     fn favourite(&mut self, body: &RequestBody) -> Option<Arc<Link>> {
         let believed = &self.partitions[self.partition_of(body)?];
         let node = match body {
-            RequestBody::Operation(operation)
-                if operation.action == (Action::Get { consistency: Consistency::Eventual }) && !believed.replicas.is_empty() =>
-            {
+            RequestBody::Operation(single) if single.is_eventual() && !believed.replicas.is_empty() => {
                 self.turn += 1;
                 Some(believed.replicas[self.turn % believed.replicas.len()])
             }
@@ -174,7 +172,7 @@ impl Routing {
 
     fn partition_of(&self, body: &RequestBody) -> Option<usize> {
         let token = match body {
-            RequestBody::Operation(operation) => operation.key.token(),
+            RequestBody::Operation(single) => single.operation.key.token(),
             // The coordinator is there.
             RequestBody::Transact(transaction) => transaction.home()?,
             // Any node gathers them; this node has some of them itself.
@@ -198,9 +196,10 @@ impl Routing {
 mod tests {
     use super::*;
     use crate::base::{ClusterId, DirectoryId, hash};
-    use crate::msg::client::{Operation, PartitionReport};
+    use crate::msg::client::PartitionReport;
     use crate::msg::cluster::{ClusterOptions, Formation, Member};
-    use crate::msg::transaction::{Transaction, TransactionItem};
+    use crate::msg::operation::Operation;
+    use crate::msg::transaction::Transaction;
     use bytes::Bytes;
 
     fn report(leader: Option<NodeId>) -> RingReport {
@@ -223,8 +222,7 @@ mod tests {
     }
 
     fn get(key: &'static str) -> RequestBody {
-        let action = Action::Get { consistency: Consistency::Strong };
-        RequestBody::Operation(Operation { key: key.into(), action })
+        RequestBody::Operation(Operation::read(key).alone())
     }
 
     #[test]
@@ -283,7 +281,7 @@ mod tests {
         let mut routing = Routing::new(&["seed:1".into()], None);
         routing.learn_ring(&report(None));
         let home = |items: &[&'static str], token: Option<&'static str>| {
-            let items = items.iter().map(|key| TransactionItem::put(*key, "v")).collect();
+            let items = items.iter().map(|key| Operation::put(*key, "v")).collect();
             routing.partition_of(&RequestBody::Transact(Transaction { items, token: token.map(Bytes::from) }))
         };
         assert_eq!(home(&["a", "b"], None), routing.partition_of(&get("a")));

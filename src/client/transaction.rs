@@ -5,11 +5,11 @@
 //!
 //! ```no_run
 //! # async fn example(client: ringseed::client::Client) -> Result<(), ringseed::client::Error> {
-//! use ringseed::client::transaction::{Condition, Transaction, TransactionItem};
+//! use ringseed::client::transaction::{Condition, Transaction, Operation};
 //!
 //! let items = vec![
-//!     TransactionItem::put("order/7", "paid").only_if(Condition::Present),
-//!     TransactionItem::increment("stock/pens", -1),
+//!     Operation::put("order/7", "paid").only_if(Condition::Present),
+//!     Operation::increment("stock/pens", -1),
 //! ];
 //! client.transact(Transaction { items, token: None }).await?;
 //! # Ok(())
@@ -52,12 +52,12 @@ use super::{Client, Error, Got, PAUSE_MAX, PAUSE_MIN, out_of_place};
 use crate::base::limits::TIMEOUT_MAX;
 use crate::base::random::{Random, Rng, SeedableRng};
 use crate::base::{Duration, GroupId, Key, NodeId, hash};
-pub use crate::msg::client::Condition;
-use crate::msg::client::{Acknowledge, Action, Consistency, Operation, Rejection, RequestBody, ResponseBody};
+use crate::msg::client::{RequestBody, ResponseBody};
+use crate::msg::operation::Rejection;
+pub use crate::msg::operation::{Action, Condition, Operation};
 use crate::msg::transaction::validate_count;
 pub use crate::msg::transaction::{
-    Failure, FailureReason, ItemResult, Transaction, TransactionAction, TransactionId, TransactionItem, TransactionReport,
-    TransactionState,
+    Failure, FailureReason, ItemResult, Transaction, TransactionId, TransactionReport, TransactionState,
 };
 use bytes::Bytes;
 use core::fmt;
@@ -334,7 +334,7 @@ impl Interactive {
         if let Some(known) = self.lock().known(&key)? {
             return Ok(known);
         }
-        let body = RequestBody::Operation(Operation { key: key.clone(), action: GET });
+        let body = RequestBody::Operation(Operation::read(key.clone()).alone());
         let (value, version) = match self.client.call_within(body, self.time_left()).await? {
             ResponseBody::Value { value, version } => (value, version),
             other => return Err(out_of_place(&other)),
@@ -352,8 +352,7 @@ impl Interactive {
     /// A key or value beyond its limit; the 101st key. The transaction is as it was.
     pub fn put(&self, key: impl Into<Key>, value: impl Into<Bytes>) -> Result<(), Error> {
         let (key, value) = (key.into(), value.into());
-        let (condition, acknowledge) = (Condition::None, Acknowledge::Quorum);
-        let operation = Operation { key, action: Action::Put { value: value.clone(), condition, acknowledge } };
+        let operation = Operation::put(key, value.clone());
         operation.validate().map_err(Error::Rejected)?;
         self.lock().write(operation.key, Write::Put(value))
     }
@@ -411,13 +410,13 @@ impl Interactive {
     /// [`Error::Conflict`]: nothing was done; begin again. [`Error::NotCommitted`]: nothing was done, and a retry will not help
     /// (an increment of what is no number). [`Error::Unknown`] only if the outcome could not be learnt before the timeout.
     pub async fn commit(&self) -> Result<BTreeMap<Key, ItemResult>, Error> {
-        let items: Vec<TransactionItem> = {
+        let items: Vec<Operation> = {
             let mut state = self.lock();
             state.go_on()?;
             state.over = true;
             state.items.iter().map(|(key, item)| item.to_submit(key.clone())).collect()
         };
-        let writes = items.iter().any(TransactionItem::is_write);
+        let writes = items.iter().any(Operation::is_write);
         if !writes && items.len() < 2 {
             // One read is of one instant.
             return Ok(BTreeMap::new());
@@ -459,10 +458,10 @@ impl Interactive {
 
     /// The conflict, if what it has read is known not to be so any more.
     async fn torn(&self) -> Option<Error> {
-        let items: Vec<TransactionItem> = {
+        let items: Vec<Operation> = {
             let state = self.lock();
             let read = state.items.iter().filter(|(_, item)| item.read.is_some());
-            read.map(|(key, item)| TransactionItem::check(key.clone(), item.condition())).collect()
+            read.map(|(key, item)| Operation::check(key.clone(), item.condition())).collect()
         };
         if items.len() < 2 {
             return None;
@@ -485,8 +484,6 @@ impl Interactive {
     }
 }
 
-const GET: Action = Action::Get { consistency: Consistency::Strong };
-
 impl State {
     fn go_on(&self) -> Result<(), Error> {
         if self.over { Err(invalid("the transaction is over: begin another".into())) } else { Ok(()) }
@@ -495,7 +492,7 @@ impl State {
     /// Whether the key may be among those of the transaction.
     fn admit(&self, key: &Key) -> Result<(), Error> {
         self.go_on()?;
-        Operation { key: key.clone(), action: GET }.validate().map_err(Error::Rejected)?;
+        Operation::read(key.clone()).validate().map_err(Error::Rejected)?;
         let others = self.items.len() - usize::from(self.items.contains_key(key));
         validate_count(others + 1).map_err(Error::Rejected)
     }
@@ -535,13 +532,13 @@ impl Item {
         }
     }
 
-    fn to_submit(&self, key: Key) -> TransactionItem {
+    fn to_submit(&self, key: Key) -> Operation {
         let condition = self.condition();
         match &self.write {
-            Some(Write::Put(value)) => TransactionItem::put(key, value.clone()).only_if(condition),
-            Some(Write::Delete) => TransactionItem::delete(key).only_if(condition),
-            Some(Write::Increment(by)) => TransactionItem::increment(key, *by).only_if(condition),
-            None => TransactionItem::check(key, condition),
+            Some(Write::Put(value)) => Operation::put(key, value.clone()).only_if(condition),
+            Some(Write::Delete) => Operation::delete(key).only_if(condition),
+            Some(Write::Increment(by)) => Operation::increment(key, *by).only_if(condition),
+            None => Operation::check(key, condition),
         }
     }
 }
@@ -631,7 +628,7 @@ pub(super) mod tests {
         transaction
     }
 
-    fn submitted(transaction: &Interactive) -> Vec<TransactionItem> {
+    fn submitted(transaction: &Interactive) -> Vec<Operation> {
         transaction.lock().items.iter().map(|(key, item)| item.to_submit(key.clone())).collect()
     }
 
@@ -652,9 +649,9 @@ pub(super) mod tests {
         t.increment("new", 4).unwrap();
         assert_eq!(t.get("new").await, Ok(Some(Bytes::from("4"))));
         let expected = [
-            TransactionItem::increment("gone", -1).only_if(Condition::Absent),
-            TransactionItem::increment("n", 3).only_if(Condition::Version(Version(3))),
-            TransactionItem::put("new", "4"),
+            Operation::increment("gone", -1).only_if(Condition::Absent),
+            Operation::increment("n", 3).only_if(Condition::Version(Version(3))),
+            Operation::put("new", "4"),
         ];
         assert_eq!(submitted(&t), expected);
     }
@@ -672,9 +669,9 @@ pub(super) mod tests {
         let t = having_read(&[("a", Some("1"), 7), ("b", None, 0), ("c", None, 9)]);
         t.put("c", "3").unwrap();
         let expected = [
-            TransactionItem::check("a", Condition::Version(Version(7))),
-            TransactionItem::check("b", Condition::Absent),
-            TransactionItem::put("c", "3").only_if(Condition::Absent),
+            Operation::check("a", Condition::Version(Version(7))),
+            Operation::check("b", Condition::Absent),
+            Operation::put("c", "3").only_if(Condition::Absent),
         ];
         assert_eq!(submitted(&t), expected);
     }
@@ -765,7 +762,7 @@ pub(super) mod tests {
         transaction.put("k", "v").expect("fits");
         transaction.commit().await.expect("goes without");
         // What the user gives a token is not done without it.
-        let own = Transaction { items: vec![TransactionItem::put("k", "v")], token: Some("mine".into()) };
+        let own = Transaction { items: vec![Operation::put("k", "v")], token: Some("mine".into()) };
         let refused = client.transact(own).await.expect_err("has a token");
         assert_eq!(refused, Error::Rejected(Rejection::TooManyTokens));
         assert!(refused.to_string().contains("without a token"), "{refused}");

@@ -7,7 +7,8 @@
 use super::{Call, Caller, Gateway, Out, Whereabouts};
 use crate::actor::{Context, Outbox};
 use crate::base::{Duration, GroupId, NodeId, Time};
-use crate::msg::client::{Doubt, Rejection, Response, ResponseBody};
+use crate::msg::client::{Doubt, Response, ResponseBody};
+use crate::msg::operation::Rejection;
 use crate::msg::peer::{Farewell, Outcome, PeerMessage, Task};
 use crate::msg::transaction::{Failure, FailureReason};
 

@@ -23,7 +23,8 @@ use super::{Gateway, Out, Whereabouts};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{OPEN_NAMED_MAX, SCAN_ITEMS_MAX, TIMEOUT_MAX, TRANSACTION_ITEMS_MAX};
 use crate::base::{Duration, Epoch, GroupId, Key, NodeId};
-use crate::msg::client::{Doubt, Rejection, ResponseBody};
+use crate::msg::client::{Doubt, ResponseBody};
+use crate::msg::operation::Rejection;
 use crate::msg::peer::{Farewell, Forward, ForwardReply, Outcome, PeerMessage, Task};
 use crate::msg::transaction::{Transaction, validate_keys};
 
@@ -87,7 +88,7 @@ impl Gateway {
     fn is_valid(&self, task: &Task, group: GroupId) -> bool {
         let here = |key: &Key| self.placement.group_of(key.token()) == group;
         match task {
-            Task::Operation(operation) => operation.validate().is_ok() && here(&operation.key),
+            Task::Operation(single) => single.validate().is_ok() && here(&single.operation.key),
             Task::Transact { transaction, .. } => transaction.validate().is_ok() && self.home_of(transaction) == group,
             Task::Prepare(preparation) => {
                 let items = preparation.items.iter().map(|wanted| wanted.item.clone()).collect();

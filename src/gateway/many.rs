@@ -13,9 +13,10 @@ use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::{GETS_OF_MANY_BYTES_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{ConnId, GroupId, Key, Time};
-use crate::msg::client::{Condition, Rejection, ResponseBody};
+use crate::msg::client::ResponseBody;
+use crate::msg::operation::{Operation, Rejection};
 use crate::msg::peer::{Outcome, Task};
-use crate::msg::transaction::{ItemResult, Measure, Seen, Transaction, TransactionAction, TransactionItem};
+use crate::msg::transaction::{ItemResult, Measure, Seen, Transaction};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How often items are measured and read before they are locked.
@@ -189,7 +190,7 @@ impl Gateway {
         many.awaited = 1;
         (many.changed, many.size) = (false, 0);
         let deadline = many.deadline;
-        let item = |key: &Key| TransactionItem { key: key.clone(), action: TransactionAction::Read, condition: Condition::None };
+        let item = |key: &Key| Operation::read(key.clone());
         let transaction = Transaction { items: many.keys.iter().map(item).collect(), token: None };
         let home = self.placement.group_of(many.keys[0].token());
         let age = self.age(cx);

@@ -31,7 +31,8 @@ use crate::base::limits::{
     GETS_OF_MANY_IN_PROGRESS_MAX, REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, SCANS_IN_PROGRESS_MAX, TIMEOUT_MAX,
 };
 use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
-use crate::msg::client::{Rejection, Request, RequestBody, Response, ResponseBody};
+use crate::msg::client::{Request, RequestBody, Response, ResponseBody};
+use crate::msg::operation::Rejection;
 use crate::msg::peer::{Farewell, Forward, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
 use crate::msg::transaction::{Age, Failure, Transaction, TransactionId};
 use many::Manys;
@@ -232,7 +233,7 @@ impl Gateway {
 
     fn leader_for(&self, body: &RequestBody) -> Option<NodeId> {
         match body {
-            RequestBody::Operation(operation) => self.leader_of(self.placement.group_of(operation.key.token())),
+            RequestBody::Operation(single) => self.leader_of(self.placement.group_of(single.operation.key.token())),
             RequestBody::Transact(transaction) => self.leader_of(self.home_of(transaction)),
             _ => None,
         }
@@ -247,14 +248,14 @@ impl Gateway {
         }
         let deadline = cx.now + Duration::from_millis(u64::from(request.timeout_ms)).min(TIMEOUT_MAX);
         match request.body {
-            RequestBody::Operation(operation) => {
-                if operation.action.is_write() {
+            RequestBody::Operation(single) => {
+                if single.is_write() {
                     self.counters.writes += 1;
                 } else {
                     self.counters.reads += 1;
                 }
-                let group = self.placement.group_of(operation.key.token());
-                self.call(cx, caller, group, Task::Operation(operation), deadline, out);
+                let group = self.placement.group_of(single.operation.key.token());
+                self.call(cx, caller, group, Task::Operation(single), deadline, out);
             }
             RequestBody::Scan(scan) => {
                 self.counters.scans += 1;

@@ -5,13 +5,11 @@ use super::rivals::CONFLICT_PAUSE_MIN;
 use super::routes::READ_RETRY_INTERVAL;
 use super::*;
 use crate::actor::LivenessView;
-use crate::base::Key;
 use crate::base::cache::ValueCache;
 use crate::base::random;
-use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation};
+use crate::msg::operation::{Consistency, Operation, Single};
 use crate::msg::peer::Promise;
-use crate::msg::transaction::{Failure, FailureReason, TransactionItem};
-use bytes::Bytes;
+use crate::msg::transaction::{Failure, FailureReason};
 
 const PEER: NodeId = NodeId(2);
 
@@ -44,12 +42,11 @@ fn forwarded_and_then(body: RequestBody, then: In) -> Vec<Out> {
 }
 
 fn put() -> RequestBody {
-    let action = Action::Put { value: Bytes::new(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
-    RequestBody::Operation(Operation { key: Key::from("k"), action })
+    RequestBody::Operation(Operation::put("k", "").alone())
 }
 
 fn transaction_without_token() -> RequestBody {
-    RequestBody::Transact(Transaction { items: vec![TransactionItem::increment("k", 1)], token: None })
+    RequestBody::Transact(Transaction { items: vec![Operation::increment("k", 1)], token: None })
 }
 
 fn forwards(sent: &[Out]) -> usize {
@@ -101,7 +98,7 @@ fn the_younger_of_two_rivals_is_tried_again_when_the_older_is_done() {
     handle(&mut gateway, start, In::Joined(Placement::new(vec![vec![PEER, NodeId(1)]])));
     handle(&mut gateway, start, In::Leader(crate::base::PartitionId(0).group(), Some(PEER), Term(3)));
     let request = |id, keys: [&'static str; 2]| {
-        let items = keys.iter().map(|key| TransactionItem::put(*key, "v")).collect();
+        let items = keys.iter().map(|key| Operation::put(*key, "v")).collect();
         Request { id, timeout_ms: 10_000, body: RequestBody::Transact(Transaction { items, token: None }) }
     };
     let answer = |sequence, body| {
@@ -123,8 +120,8 @@ fn the_younger_of_two_rivals_is_tried_again_when_the_older_is_done() {
     assert_eq!(forwarded(&handle(&mut gateway, soon + CONFLICT_PAUSE_MIN, In::Timer)), [6], "the second's turn has come");
 }
 
-fn get(consistency: Consistency) -> Operation {
-    Operation { key: Key::from("k"), action: Action::Get { consistency } }
+fn get(consistency: Consistency) -> Single {
+    Operation::read("k").alone().consistency(consistency)
 }
 
 /// A gateway that believes in this leader, in term 3.

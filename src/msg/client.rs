@@ -3,7 +3,8 @@
 //! A client is told one of three things about an operation (promise P6): it was done; it was *rejected*, and is certainly not
 //! applied; or it is *unknown*, and may have been applied. A timeout is never reported as a failure to apply.
 
-use super::transaction::{Failure, ItemResult, Transaction, TransactionReport, validate_key, validate_keys, validate_value};
+use super::operation::{Consistency, Rejection, Single};
+use super::transaction::{Failure, ItemResult, Transaction, TransactionReport, validate_keys};
 use crate::base::limits::{KEY_SIZE_MAX, SCAN_ITEMS_MAX};
 use crate::base::{GroupId, Index, Key, NodeId, Version};
 use bytes::Bytes;
@@ -34,7 +35,7 @@ pub enum RequestBody {
     #[n(1)]
     Status,
     #[n(2)]
-    Operation(#[n(0)] Operation),
+    Operation(#[n(0)] Single),
     /// A page of items in key order, over all partitions; atomic per partition.
     #[n(3)]
     Scan(#[n(0)] Scan),
@@ -61,141 +62,12 @@ impl RequestBody {
     pub fn validate(&self) -> Result<(), Rejection> {
         match self {
             RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => Ok(()),
-            RequestBody::Operation(operation) => operation.validate(),
+            RequestBody::Operation(single) => single.validate(),
             RequestBody::Scan(scan) => scan.validate(),
             RequestBody::Transact(transaction) => transaction.validate(),
             RequestBody::GetMany(keys) => validate_keys(keys),
         }
     }
-}
-
-/// An operation on one key.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(context_bound = "crate::msg::codec::Slices")]
-pub struct Operation {
-    #[n(0)]
-    pub key: Key,
-    #[n(1)]
-    pub action: Action,
-}
-
-impl Operation {
-    /// Bytes of key and value.
-    pub fn size(&self) -> usize {
-        let value = if let Action::Put { value, .. } = &self.action { value.len() } else { 0 };
-        self.key.size() + value
-    }
-
-    /// Whether key and value are within the limits.
-    pub fn validate(&self) -> Result<(), Rejection> {
-        validate_key(&self.key)?;
-        match &self.action {
-            Action::Put { value, condition, .. } => validate_value(value).and_then(|()| condition.validate()),
-            Action::Delete { condition, .. } => condition.validate(),
-            Action::Get { .. } | Action::Increment { .. } => Ok(()),
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(context_bound = "crate::msg::codec::Slices")]
-pub enum Action {
-    #[n(0)]
-    Get {
-        #[n(0)]
-        consistency: Consistency,
-    },
-    #[n(1)]
-    Put {
-        #[n(0)]
-        #[cbor(with = "crate::msg::codec::blob")]
-        value: Bytes,
-        #[n(1)]
-        condition: Condition,
-        #[n(2)]
-        acknowledge: Acknowledge,
-    },
-    #[n(2)]
-    Delete {
-        #[n(0)]
-        condition: Condition,
-        #[n(1)]
-        acknowledge: Acknowledge,
-    },
-    /// Adds to a decimal number; an absent item counts as 0. Rejected, `NotANumber`, when the value is none or the sum overflows.
-    #[n(3)]
-    Increment {
-        #[n(0)]
-        by: i64,
-        #[n(1)]
-        acknowledge: Acknowledge,
-    },
-}
-
-impl Action {
-    pub fn is_write(&self) -> bool {
-        !matches!(self, Action::Get { .. })
-    }
-
-    pub fn acknowledge(&self) -> Acknowledge {
-        match self {
-            Action::Get { .. } => Acknowledge::Quorum,
-            Action::Put { acknowledge, .. } | Action::Delete { acknowledge, .. } | Action::Increment { acknowledge, .. } => {
-                *acknowledge
-            }
-        }
-    }
-}
-
-/// What must hold of the item for the write to happen.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
-#[cbor(context_bound = "crate::msg::codec::Slices")]
-pub enum Condition {
-    #[default]
-    #[n(0)]
-    None,
-    #[n(1)]
-    Value(
-        #[n(0)]
-        #[cbor(with = "crate::msg::codec::blob")]
-        Bytes,
-    ),
-    /// The item is there, with this version.
-    #[n(2)]
-    Version(#[n(0)] Version),
-    #[n(3)]
-    Absent,
-    #[n(4)]
-    Present,
-}
-
-impl Condition {
-    /// Whether the value that it expects is within the limits.
-    pub(super) fn validate(&self) -> Result<(), Rejection> {
-        if let Condition::Value(expected) = self { validate_value(expected) } else { Ok(()) }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
-pub enum Consistency {
-    /// Linearizable.
-    #[default]
-    #[n(0)]
-    Strong,
-    /// What any replica has applied: a past state, with no bound on how far past.
-    #[n(1)]
-    Eventual,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
-pub enum Acknowledge {
-    /// A quorum of replicas has synced it.
-    #[default]
-    #[n(0)]
-    Quorum,
-    /// Every current replica has synced it.
-    #[n(1)]
-    All,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -342,87 +214,6 @@ pub struct Item {
     pub value: Bytes,
     #[n(2)]
     pub version: Version,
-}
-
-/// Why an operation was certainly not applied.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum Rejection {
-    /// The key's length in bytes; see [`crate::base::limits::KEY_SIZE_MAX`].
-    #[n(0)]
-    KeyTooLong(#[n(0)] u32),
-    #[n(1)]
-    KeyEmpty,
-    #[n(2)]
-    ValueTooLong(#[n(0)] u32),
-    #[n(3)]
-    NotANumber,
-    /// A queue is full. Retry later, or with fewer requests at once.
-    #[n(4)]
-    Overloaded,
-    /// No leader of the partition could be reached before the deadline, and nothing was sent to one.
-    #[n(5)]
-    NoLeader,
-    /// The operation was not begun before its deadline.
-    #[n(6)]
-    DeadlineExceeded,
-    /// No quorum of the partition's replicas has room on its disks.
-    #[n(7)]
-    DiskFull,
-    /// The value's bytes fail their checksum at this replica. They are never served.
-    #[n(8)]
-    Corrupt,
-    /// The node is stopping.
-    #[n(9)]
-    Stopping,
-    /// The cluster has not formed yet, or this node was refused by it.
-    #[n(10)]
-    NotReady,
-    /// The request makes no sense, and why.
-    #[n(11)]
-    Invalid(#[n(0)] String),
-    /// The transaction's token was used before, for a transaction with other items.
-    #[n(12)]
-    TokenReused,
-    /// What was to be read together is larger than [`crate::base::limits::TRANSACTION_SIZE_MAX`].
-    #[n(13)]
-    TooLarge,
-    /// The home, or the node that leads it, remembers as many tokens as it may: see
-    /// [`crate::base::limits::TOKENS_PER_GROUP_MAX`]. Release tokens that will not be used again, retry later, or do without a
-    /// token.
-    #[n(14)]
-    TooManyTokens,
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use crate::base::limits::{TOKEN_LIFETIME, TRANSACTION_SIZE_MAX, VALUE_SIZE_MAX};
-        match self {
-            Rejection::KeyTooLong(size) => write!(f, "the key has {size} bytes; at most {KEY_SIZE_MAX} are allowed"),
-            Rejection::KeyEmpty => write!(f, "the key is empty"),
-            Rejection::ValueTooLong(size) => write!(f, "the value has {size} bytes; at most {VALUE_SIZE_MAX} are allowed"),
-            Rejection::NotANumber => write!(f, "the item's value is not a whole number of 64 bits, or the sum would not be one"),
-            Rejection::Overloaded => write!(f, "the cluster is overloaded; try again with fewer requests at once"),
-            Rejection::NoLeader => write!(f, "no leader of the key's partition could be reached in time"),
-            Rejection::DeadlineExceeded => write!(f, "the deadline passed before the operation was begun"),
-            Rejection::DiskFull => write!(
-                f,
-                "the disks of too many of the partition's replicas are full; `ringseed status` says how much room is needed (deletes are still taken for a while)"
-            ),
-            Rejection::Corrupt => write!(f, "the value fails its checksum on the leader's disk; it is not served"),
-            Rejection::Stopping => write!(f, "the node is stopping"),
-            Rejection::NotReady => write!(f, "the cluster has not formed yet, or it refused this node"),
-            Rejection::Invalid(why) => write!(f, "invalid request: {why}"),
-            Rejection::TokenReused => write!(f, "the token was used before, for a transaction with other operations"),
-            Rejection::TooLarge => {
-                write!(f, "the items have more than {TRANSACTION_SIZE_MAX} bytes together; read fewer at once")
-            }
-            Rejection::TooManyTokens => write!(
-                f,
-                "the token's partition remembers as many tokens as it may, each for {} minutes unless its client releases it; try again later, or without a token",
-                TOKEN_LIFETIME.as_secs() / 60
-            ),
-        }
-    }
 }
 
 /// Why it is not known whether an operation was applied.

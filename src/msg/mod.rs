@@ -1,5 +1,6 @@
 //! Every type that crosses a wire or a disk, its codec and its limits.
 //!
+//! - [`operation`]: what is read and written under one key, alone or in a transaction.
 //! - [`client`]: what a client asks and is told.
 //! - [`peer`]: what nodes say to each other.
 //! - [`log`]: what a group's log holds: entries, and the facts in them.
@@ -14,5 +15,6 @@ pub mod codec;
 pub mod configuration;
 pub mod disk;
 pub mod log;
+pub mod operation;
 pub mod peer;
 pub mod transaction;

@@ -8,10 +8,11 @@
 //! does not share. Lanes overtake each other, and that is safe because the transport may reorder anyhow; within a lane, messages
 //! mostly keep their order.
 
-use super::client::{Action, Consistency, Operation, ResponseBody, Scan};
+use super::client::{ResponseBody, Scan};
 use super::cluster::{ClusterOptions, Formation};
 use super::codec::Slices;
 use super::log::{Entry, Fact};
+use super::operation::{Consistency, Single};
 use super::transaction::{Age, Measure, Preparation, Seen, Transaction, TransactionId, Vote};
 use crate::base::limits::{ENVELOPE_MESSAGES_MAX, LEADERSHIPS_TOLD_MAX, NODES_MAX};
 use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Key, Lsn, NodeId, Term, Time};
@@ -525,7 +526,7 @@ pub struct Forward {
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub enum Task {
     #[n(0)]
-    Operation(#[n(0)] Operation),
+    Operation(#[n(0)] Single),
     /// This group's part of a page.
     #[n(1)]
     Scan(#[n(0)] Scan),
@@ -590,7 +591,7 @@ impl Task {
     /// Whether any replica may answer it, from whatever it has applied.
     pub fn is_eventual(&self) -> bool {
         match self {
-            Task::Operation(operation) => matches!(operation.action, Action::Get { consistency: Consistency::Eventual }),
+            Task::Operation(single) => single.is_eventual(),
             Task::Scan(scan) => scan.consistency == Consistency::Eventual,
             _ => false,
         }
@@ -599,7 +600,7 @@ impl Task {
     /// Whether it may be sent again although an earlier copy may have arrived.
     pub fn is_repeatable(&self) -> bool {
         match self {
-            Task::Operation(operation) => !operation.action.is_write(),
+            Task::Operation(single) => !single.is_write(),
             Task::Transact { .. } => false,
             Task::Scan(_)
             | Task::Prepare(_)
@@ -616,7 +617,7 @@ impl Task {
     /// Whether it puts a client's data into the log.
     pub fn writes(&self) -> bool {
         match self {
-            Task::Operation(operation) => operation.action.is_write(),
+            Task::Operation(single) => single.is_write(),
             Task::Transact { .. } | Task::Prepare(_) => true,
             _ => false,
         }
@@ -625,7 +626,7 @@ impl Task {
     /// Bytes of keys and values.
     pub fn size(&self) -> usize {
         match self {
-            Task::Operation(operation) => operation.size(),
+            Task::Operation(single) => single.operation.size(),
             Task::Scan(scan) | Task::List(scan) => scan.prefix.size() + scan.from.size(),
             Task::Transact { transaction, .. } => transaction.size(),
             Task::Prepare(preparation) => preparation.size(),

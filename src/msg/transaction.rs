@@ -2,9 +2,9 @@
 //!
 //! The protocol is described in [`crate::txn`]; locks and participants in [`crate::store`].
 
-use super::client::{Condition, Operation, Rejection};
 use super::codec::{Blob, Slices};
-use crate::base::limits::{KEY_SIZE_MAX, TOKEN_SIZE_MAX, TRANSACTION_ITEMS_MAX, TRANSACTION_SIZE_MAX, VALUE_SIZE_MAX};
+use super::operation::{Action, Operation, Rejection, validate_key};
+use crate::base::limits::{TOKEN_SIZE_MAX, TRANSACTION_ITEMS_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{GroupId, Key, NodeId, Term, Token, Version, hash};
 use bytes::Bytes;
 use core::fmt;
@@ -19,7 +19,7 @@ pub struct Transaction {
     /// ([`Transaction::release`]).
     #[n(0)]
     #[cbor(decode_with = "crate::msg::codec::list")]
-    pub items: Vec<TransactionItem>,
+    pub items: Vec<Operation>,
     /// A client that asks again with the same token, within [`crate::base::limits::TOKEN_LIFETIME`], gets the same answer; with
     /// the same token and other items, a rejection. From 1 to [`TOKEN_SIZE_MAX`] bytes.
     #[n(1)]
@@ -27,94 +27,10 @@ pub struct Transaction {
     pub token: Option<Bytes>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(context_bound = "crate::msg::codec::Slices")]
-pub struct TransactionItem {
-    #[n(0)]
-    pub key: Key,
-    #[n(1)]
-    pub action: TransactionAction,
-    #[n(2)]
-    pub condition: Condition,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(context_bound = "crate::msg::codec::Slices")]
-pub enum TransactionAction {
-    /// Nothing is written: the condition is all.
-    #[n(0)]
-    Check,
-    /// Nothing is written; the answer has the item.
-    #[n(1)]
-    Read,
-    #[n(2)]
-    Put(
-        #[n(0)]
-        #[cbor(with = "crate::msg::codec::blob")]
-        Bytes,
-    ),
-    #[n(3)]
-    Delete,
-    /// As [`super::client::Action::Increment`].
-    #[n(4)]
-    Increment(#[n(0)] i64),
-}
-
-impl TransactionItem {
-    fn new(key: impl Into<Key>, action: TransactionAction) -> TransactionItem {
-        TransactionItem { key: key.into(), action, condition: Condition::None }
-    }
-
-    pub fn put(key: impl Into<Key>, value: impl Into<Bytes>) -> TransactionItem {
-        TransactionItem::new(key, TransactionAction::Put(value.into()))
-    }
-
-    pub fn delete(key: impl Into<Key>) -> TransactionItem {
-        TransactionItem::new(key, TransactionAction::Delete)
-    }
-
-    pub fn increment(key: impl Into<Key>, by: i64) -> TransactionItem {
-        TransactionItem::new(key, TransactionAction::Increment(by))
-    }
-
-    pub fn read(key: impl Into<Key>) -> TransactionItem {
-        TransactionItem::new(key, TransactionAction::Read)
-    }
-
-    pub fn check(key: impl Into<Key>, condition: Condition) -> TransactionItem {
-        TransactionItem::new(key, TransactionAction::Check).only_if(condition)
-    }
-
-    /// The whole transaction is done only if this holds of the item.
-    #[must_use]
-    pub fn only_if(self, condition: Condition) -> TransactionItem {
-        TransactionItem { condition, ..self }
-    }
-
-    pub fn is_write(&self) -> bool {
-        !matches!(self.action, TransactionAction::Check | TransactionAction::Read)
-    }
-
-    /// Bytes of key, value and expected value.
-    pub fn size(&self) -> usize {
-        let value = if let TransactionAction::Put(value) = &self.action { value.len() } else { 0 };
-        let expected = if let Condition::Value(value) = &self.condition { value.len() } else { 0 };
-        self.key.size() + value + expected
-    }
-
-    fn validate(&self) -> Result<(), Rejection> {
-        validate_key(&self.key)?;
-        if let TransactionAction::Put(value) = &self.action {
-            validate_value(value)?;
-        }
-        self.condition.validate()
-    }
-}
-
 impl Transaction {
     /// Bytes of all keys and values.
     pub fn size(&self) -> usize {
-        self.items.iter().map(TransactionItem::size).sum::<usize>() + self.token.as_ref().map_or(0, Bytes::len)
+        self.items.iter().map(Operation::size).sum::<usize>() + self.token.as_ref().map_or(0, Bytes::len)
     }
 
     /// Says that no client will ask with this token again, and that no request with it is under way: it need not be remembered.
@@ -135,7 +51,7 @@ impl Transaction {
             return invalid("the transaction is empty: it needs at least one operation".into());
         }
         validate_count(self.items.len())?;
-        self.items.iter().try_for_each(TransactionItem::validate)?;
+        self.items.iter().try_for_each(Operation::validate)?;
         if self.size() > TRANSACTION_SIZE_MAX {
             return invalid(format!(
                 "the transaction has {} bytes of keys and values; at most {TRANSACTION_SIZE_MAX} are allowed",
@@ -150,7 +66,7 @@ impl Transaction {
             Some(token) if token.is_empty() || token.len() > TOKEN_SIZE_MAX => {
                 invalid(format!("the token has {} bytes; from 1 to {TOKEN_SIZE_MAX} are allowed", token.len()))
             }
-            Some(_) if self.items.iter().any(|item| item.action == TransactionAction::Read) => {
+            Some(_) if self.items.iter().any(|item| item.action == Action::Read) => {
                 invalid("a transaction with a token cannot read: its answer is kept, and values are not".into())
             }
             _ => Ok(()),
@@ -195,26 +111,6 @@ pub fn validate_count(operations: usize) -> Result<(), Rejection> {
     }
     let why = format!("the transaction has {operations} operations; at most {TRANSACTION_ITEMS_MAX} are allowed");
     Err(Rejection::Invalid(why))
-}
-
-/// Whether a value is within the limits, to be written or to be compared with.
-pub fn validate_value(value: &[u8]) -> Result<(), Rejection> {
-    match value.len() {
-        size if size > VALUE_SIZE_MAX => Err(Rejection::ValueTooLong(size as u32)),
-        _ => Ok(()),
-    }
-}
-
-/// Whether a key is within the limits.
-pub fn validate_key(key: &Key) -> Result<(), Rejection> {
-    match key.size() {
-        _ if key.partition_key().is_empty() => Err(Rejection::KeyEmpty),
-        _ if key.sort_key().is_some_and(<[u8]>::is_empty) => {
-            Err(Rejection::Invalid("the sort key is empty; leave it out".into()))
-        }
-        size if size > KEY_SIZE_MAX => Err(Rejection::KeyTooLong(size as u32)),
-        _ => Ok(()),
-    }
 }
 
 /// What became of one item of a transaction that was committed.
@@ -407,7 +303,7 @@ pub struct ItemAt {
     #[n(0)]
     pub position: u32,
     #[n(1)]
-    pub item: TransactionItem,
+    pub item: Operation,
 }
 
 impl Preparation {
@@ -708,20 +604,6 @@ impl TransactionFact<Stored> {
             at += value.length;
             found
         }))
-    }
-}
-
-/// A condition and an action on one key, as a transaction's item says it.
-impl From<Operation> for TransactionItem {
-    fn from(operation: Operation) -> TransactionItem {
-        use super::client::Action;
-        let (action, condition) = match operation.action {
-            Action::Get { .. } => (TransactionAction::Read, Condition::None),
-            Action::Put { value, condition, .. } => (TransactionAction::Put(value), condition),
-            Action::Delete { condition, .. } => (TransactionAction::Delete, condition),
-            Action::Increment { by, .. } => (TransactionAction::Increment(by), Condition::None),
-        };
-        TransactionItem { key: operation.key, action, condition }
     }
 }
 

@@ -2,11 +2,10 @@
 
 use super::{Effect, Event, LinkState, Node, NodeOptions};
 use crate::base::{ConnId, DirectoryId, IoId, Key, NodeId, SegmentId, Time, Version};
-use crate::msg::client::{
-    Acknowledge, Action, Condition, Consistency, Doubt, Item, Operation, Rejection, Request, RequestBody, ResponseBody, Scan,
-};
+use crate::msg::client::{Doubt, Item, Request, RequestBody, ResponseBody, Scan};
 use crate::msg::cluster::ClusterOptions;
 use crate::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
+use crate::msg::operation::{Acknowledge, Condition, Consistency, Operation, Rejection};
 use crate::msg::peer::{Envelope, PeerMessage, ReplicaMessage};
 use bytes::Bytes;
 use core::time::Duration;
@@ -293,7 +292,7 @@ impl Cluster {
     }
 
     fn get(&mut self, n: u16, key: &str) -> Option<Bytes> {
-        match self.call(n, operation(key, Action::Get { consistency: Consistency::Strong })) {
+        match self.call(n, alone(Operation::read(key.to_string()))) {
             ResponseBody::Value { value, .. } => value,
             other => panic!("{other:?}"),
         }
@@ -307,12 +306,12 @@ impl Cluster {
     }
 }
 
-fn operation(key: &str, action: Action) -> RequestBody {
-    RequestBody::Operation(Operation { key: key.to_string().into(), action })
+fn alone(operation: Operation) -> RequestBody {
+    RequestBody::Operation(operation.alone())
 }
 
 fn put(key: &str, value: &str, condition: Condition) -> RequestBody {
-    operation(key, Action::Put { value: Bytes::from(value.to_string()), condition, acknowledge: Acknowledge::Quorum })
+    alone(Operation::put(key.to_string(), value.to_string()).only_if(condition))
 }
 
 #[test]
@@ -325,9 +324,9 @@ fn a_cluster_forms_and_does_its_job_from_any_node() {
     assert_eq!(failed, ResponseBody::ConditionFailed { version: first, present: true });
     let done = cluster.call(3, put("a", "2", Condition::Version(first)));
     assert!(matches!(done, ResponseBody::Written { version, .. } if version > first));
-    let sum = cluster.call(2, operation("n", Action::Increment { by: 5, acknowledge: Acknowledge::All }));
+    let sum = cluster.call(2, RequestBody::Operation(Operation::increment("n", 5).alone().acknowledge(Acknowledge::All)));
     assert!(matches!(sum, ResponseBody::Written { number: Some(5), .. }));
-    let wrong = cluster.call(2, operation("", Action::Increment { by: 5, acknowledge: Acknowledge::Quorum }));
+    let wrong = cluster.call(2, alone(Operation::increment("", 5)));
     assert_eq!(wrong, ResponseBody::Rejected(Rejection::KeyEmpty));
     let all = Scan { prefix: Key::default(), from: Key::default(), limit: 10, consistency: Consistency::Strong };
     let ResponseBody::Scanned(page) = cluster.call(1, RequestBody::Scan(all)) else { panic!("a scan is answered") };
@@ -346,10 +345,10 @@ fn a_node_that_dies_is_replaced_and_comes_back() {
     for n in 0..20 {
         cluster.put(3, &format!("k{n}"), "after");
     }
-    let unsure = cluster.call(1, operation("k1", Action::Increment { by: 1, acknowledge: Acknowledge::Quorum }));
+    let unsure = cluster.call(1, alone(Operation::increment("k1", 1)));
     assert_eq!(unsure, ResponseBody::Rejected(Rejection::NotANumber));
-    let write = Action::Put { value: Bytes::new(), condition: Condition::None, acknowledge: Acknowledge::All };
-    let away = cluster.call(1, operation("k2", write));
+    let write = Operation::put("k2", "").alone().acknowledge(Acknowledge::All);
+    let away = cluster.call(1, RequestBody::Operation(write));
     assert!(matches!(away, ResponseBody::Unknown(Doubt::ReplicasAway(nodes)) if nodes == [NodeId(2)]));
     cluster.boot(2, 3);
     cluster.run(6_000);
@@ -374,7 +373,7 @@ fn everything_is_there_after_all_nodes_died_at_once_even_with_no_cache() {
     for n in 0..50 {
         cluster.put(1, &format!("k{n}"), &format!("v{n}"));
     }
-    cluster.call(1, operation("k7", Action::Delete { condition: Condition::Present, acknowledge: Acknowledge::Quorum }));
+    cluster.call(1, alone(Operation::delete("k7").only_if(Condition::Present)));
     (1..=3).for_each(|n| cluster.kill(n));
     (1..=3).for_each(|n| cluster.boot(n, 3));
     cluster.run(2_000);
@@ -439,7 +438,7 @@ fn with_a_link_lost_a_write_is_unknown_at_once_and_a_read_is_asked_again() {
     (0..20).for_each(|n| _ = cluster.put(1, &format!("k{n}"), "v"));
     cluster.loses_forwards = Some(NodeId(1));
     let writes: Vec<u64> = (0..20).map(|n| cluster.ask(2, put(&format!("k{n}"), "w", Condition::None))).collect();
-    let read = |n| operation(&format!("k{n}"), Action::Get { consistency: Consistency::Strong });
+    let read = |n| alone(Operation::read(format!("k{n}")));
     let reads: Vec<u64> = (0..20).map(|n| cluster.ask(2, read(n))).collect();
     cluster.run(5);
     cluster.kill(1);

@@ -79,7 +79,7 @@ fn bulk_size(event: &Event) -> Option<usize> {
     match event {
         Event::Net(_, envelope) => (envelope.lane() == Lane::Bulk).then(|| envelope_size(envelope)),
         Event::Client(_, request) => Some(match &request.body {
-            RequestBody::Operation(operation) => operation.size(),
+            RequestBody::Operation(single) => single.operation.size(),
             RequestBody::Transact(transaction) => transaction.size(),
             _ => 0,
         }),

@@ -34,7 +34,6 @@ fn size_estimate(message: &PeerMessage) -> usize {
 fn task_size(task: &crate::msg::peer::Task, fixed: usize) -> usize {
     use crate::msg::peer::Task;
     match task {
-        Task::Operation(operation) => operation_size(operation),
         Task::Transact { transaction, .. } => transaction.size() + transaction.items.len() * fixed,
         Task::Prepare(preparation) => preparation.size() + preparation.items.len() * fixed,
         task => task.size() + fixed,
@@ -52,20 +51,6 @@ fn outcome_size(outcome: &crate::msg::peer::Outcome, fixed: usize) -> usize {
         Outcome::Voted(Vote::No(failures)) => failures.len() * fixed,
         _ => 0,
     }
-}
-
-fn operation_size(operation: &crate::msg::client::Operation) -> usize {
-    use crate::msg::client::{Action, Condition};
-    let condition_size = |condition: &Condition| match condition {
-        Condition::Value(value) => value.len(),
-        _ => 0,
-    };
-    operation.key.size()
-        + match &operation.action {
-            Action::Put { value, condition, .. } => value.len() + condition_size(condition),
-            Action::Delete { condition, .. } => condition_size(condition),
-            Action::Get { .. } | Action::Increment { .. } => 0,
-        }
 }
 
 fn answer_size(body: &crate::msg::client::ResponseBody, fixed: usize) -> usize {

@@ -4,11 +4,10 @@ use super::scratch::Scratch;
 use super::{Server, ServerSettings, StartError};
 use crate::base::{ClusterId, DirectoryId, Duration, Epoch, Key, NodeId};
 use crate::client::{Client, ClientOptions, Error};
-use crate::msg::client::{
-    Acknowledge, Action, Condition, Consistency, Operation, Request, RequestBody, Response, ResponseBody, Scan,
-};
+use crate::msg::client::{Request, RequestBody, Response, ResponseBody, Scan};
 use crate::msg::codec;
-use crate::msg::transaction::{Transaction, TransactionItem};
+use crate::msg::operation::{Consistency, Operation, Rejection};
+use crate::msg::transaction::Transaction;
 use crate::wire::frame::{self, Kind};
 use crate::wire::handshake::{self, Goodbye, HELLO_SIZE, Hello, Reason, Role};
 use bytes::{Bytes, BytesMut};
@@ -282,14 +281,12 @@ async fn a_hello_of_another_cluster_is_refused_once_the_cluster_is_known() {
 /// One of every kind of request that is for the cluster's own nodes.
 fn requests() -> Vec<RequestBody> {
     let key = || Bytes::from_static(b"k");
-    let operation = |action| RequestBody::Operation(Operation { key: key().into(), action });
-    let put = Action::Put { value: key(), condition: Condition::None, acknowledge: Acknowledge::Quorum };
-    let transaction = |token| Transaction { items: vec![TransactionItem::put("k", "v"), TransactionItem::put("l", "v")], token };
+    let transaction = |token| Transaction { items: vec![Operation::put("k", "v"), Operation::put("l", "v")], token };
     vec![
-        operation(Action::Get { consistency: Consistency::Strong }),
-        operation(Action::Get { consistency: Consistency::Eventual }),
-        operation(put),
-        operation(Action::Increment { by: 1, acknowledge: Acknowledge::Quorum }),
+        RequestBody::Operation(Operation::read(key()).alone()),
+        RequestBody::Operation(Operation::read(key()).alone().consistency(Consistency::Eventual)),
+        RequestBody::Operation(Operation::put(key(), key()).alone()),
+        RequestBody::Operation(Operation::increment(key(), 1).alone()),
         RequestBody::Scan(Scan { prefix: Key::default(), from: Key::default(), limit: 10, consistency: Consistency::Strong }),
         RequestBody::GetMany(vec![key().into()]),
         RequestBody::Transact(transaction(None)),
@@ -353,7 +350,7 @@ async fn a_node_whose_cluster_has_not_formed_is_asked_for_reports_only() {
     let client = Client::connect(&[running.server().address().to_string()], options).await.expect("connects");
     for body in requests().into_iter().take(8) {
         let error = client.call(body).await.expect_err("it may form any cluster yet");
-        assert_eq!(error, Error::Rejected(crate::msg::client::Rejection::NotReady));
+        assert_eq!(error, Error::Rejected(Rejection::NotReady));
     }
     client.status(None).await.expect("answers");
 }

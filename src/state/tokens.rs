@@ -7,7 +7,8 @@
 
 use crate::base::Duration;
 use crate::base::limits::{TOKEN_BYTES_PER_GROUP_MAX, TOKEN_LIFETIME, TOKENS_PER_GROUP_MAX};
-use crate::msg::client::{Rejection, ResponseBody};
+use crate::msg::client::ResponseBody;
+use crate::msg::operation::Rejection;
 use crate::msg::transaction::{ItemResult, TokenRecord, TransactionAnswer};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,8 +2,8 @@
 //! are evaluated by the same function.
 
 use crate::base::Version;
-use crate::msg::client::Condition;
-use crate::msg::transaction::{FailureReason, TransactionAction, TransactionItem};
+use crate::msg::operation::{Action, Condition, Operation};
+use crate::msg::transaction::FailureReason;
 use bytes::Bytes;
 
 /// The item at the head of the log.
@@ -28,7 +28,7 @@ pub enum Evaluated {
 }
 
 /// What an operation comes to, alone or as an item of a transaction: it is refused if its condition does not hold.
-pub fn evaluate(item: &TransactionItem, current: &Current) -> Evaluated {
+pub fn evaluate(item: &Operation, current: &Current) -> Evaluated {
     let holds = match &item.condition {
         Condition::None => true,
         Condition::Version(version) => current.present && current.version == *version,
@@ -44,18 +44,17 @@ pub fn evaluate(item: &TransactionItem, current: &Current) -> Evaluated {
         return Evaluated::Refused(FailureReason::Condition { version: current.version, present: current.present });
     }
     match &item.action {
-        TransactionAction::Put(value) => Evaluated::Write { value: Some(value.clone()), number: None },
-        TransactionAction::Delete => Evaluated::Write { value: None, number: None },
-        TransactionAction::Increment(by) => increment(*by, current),
-        TransactionAction::Read if current.present && current.value.is_none() => Evaluated::NeedsValue,
-        TransactionAction::Read | TransactionAction::Check => Evaluated::Keep,
+        Action::Put(value) => Evaluated::Write { value: Some(value.clone()), number: None },
+        Action::Delete => Evaluated::Write { value: None, number: None },
+        Action::Increment(by) => increment(*by, current),
+        Action::Read if current.present && current.value.is_none() => Evaluated::NeedsValue,
+        Action::Read | Action::Check => Evaluated::Keep,
     }
 }
 
 /// Whether [`evaluate`] may say [`Evaluated::NeedsValue`].
-pub fn may_need_value(item: &TransactionItem) -> bool {
-    matches!(item.action, TransactionAction::Read | TransactionAction::Increment(_))
-        || matches!(item.condition, Condition::Value(_))
+pub fn may_need_value(item: &Operation) -> bool {
+    matches!(item.action, Action::Read | Action::Increment(_)) || matches!(item.condition, Condition::Value(_))
 }
 
 fn increment(by: i64, current: &Current) -> Evaluated {
@@ -86,8 +85,8 @@ mod tests {
         Current { version: Version(7), present, value: value.map(Bytes::from) }
     }
 
-    fn put(condition: Condition) -> TransactionItem {
-        TransactionItem::put("k", "new").only_if(condition)
+    fn put(condition: Condition) -> Operation {
+        Operation::put("k", "new").only_if(condition)
     }
 
     fn writes(evaluated: &Evaluated) -> bool {
@@ -117,7 +116,7 @@ mod tests {
 
     #[test]
     fn increments_count_absence_as_zero_and_refuse_what_is_no_number() {
-        let add = |by, current: &Current| evaluate(&TransactionItem::increment("k", by), current);
+        let add = |by, current: &Current| evaluate(&Operation::increment("k", by), current);
         let sum = |text: &str, number| Evaluated::Write { value: Some(Bytes::from(text.to_string())), number: Some(number) };
         assert_eq!(add(5, &current(None, false)), sum("5", 5));
         assert_eq!(add(-5, &current(Some("3"), true)), sum("-2", -2));

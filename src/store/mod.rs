@@ -41,10 +41,11 @@ mod read;
 use crate::actor::{Actor, Committed, Context, Origin, Outbox, TimerKind};
 use crate::base::limits::{PARKED_PER_GROUP_MAX, READS_PER_GROUP_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_ENTRIES_MAX};
 use crate::base::{GroupId, Index, Key, Term, Time, Version};
-use crate::msg::client::{Acknowledge, Doubt, Rejection, ResponseBody};
+use crate::msg::client::{Doubt, ResponseBody};
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
+use crate::msg::operation::{Acknowledge, Operation, Rejection, Single};
 use crate::msg::peer::{Outcome, Task};
-use crate::msg::transaction::{Decision, Ending, FailureReason, Preparation, TransactionId, TransactionItem, Vote};
+use crate::msg::transaction::{Decision, Ending, FailureReason, Preparation, TransactionId, Vote};
 use crate::state::{Item, LockMode, Locks, State};
 use bytes::Bytes;
 use evaluate::{Current, Evaluated, evaluate};
@@ -204,7 +205,7 @@ struct Pending {
 #[derive(Debug)]
 struct Parked {
     origin: Origin,
-    item: TransactionItem,
+    operation: Operation,
     acknowledge: Acknowledge,
     deadline: Time,
 }
@@ -301,9 +302,9 @@ impl Store {
             return;
         }
         match task {
-            Task::Operation(operation) if operation.action.is_write() => {
-                let acknowledge = operation.action.acknowledge();
-                self.on_write(cx, Parked { origin, item: operation.into(), acknowledge, deadline }, out);
+            Task::Operation(single) if single.is_write() => {
+                let Single { operation, acknowledge, .. } = single;
+                self.on_write(cx, Parked { origin, operation, acknowledge, deadline }, out);
             }
             Task::Prepare(preparation) => self.on_prepare(cx, origin, preparation, deadline, out),
             Task::Resolve { id, commit } => self.on_resolve(cx, origin, id, commit, out),
@@ -331,7 +332,8 @@ impl Store {
             }
             return;
         }
-        let write = if leading.queues.has(&write.item.key) || leading.locks.conflict(&write.item.key, LockMode::Exclusive) {
+        let key = &write.operation.key;
+        let write = if leading.queues.has(key) || leading.locks.conflict(key, LockMode::Exclusive) {
             write
         } else {
             match self.evaluate(cx, write, &Pins::new(), out) {
@@ -339,7 +341,7 @@ impl Store {
                 Some(write) => write,
             }
         };
-        let (deadline, keys) = (write.deadline, vec![(write.item.key.clone(), LockMode::Exclusive)]);
+        let (deadline, keys) = (write.deadline, vec![(write.operation.key.clone(), LockMode::Exclusive)]);
         self.wait_in_queues(cx, Intent::Write(Box::new(write)), keys, deadline, out);
     }
 
@@ -361,8 +363,8 @@ impl Store {
 
     /// Evaluates a write at the head of the log. Gives it back if it lacks the item's value.
     fn evaluate(&mut self, cx: &mut Context<'_>, write: Parked, pins: &Pins, out: &mut Outbox<Out>) -> Option<Parked> {
-        let (current, depends) = self.current(cx, &write.item.key, pins);
-        let refusal = match evaluate(&write.item, &current) {
+        let (current, depends) = self.current(cx, &write.operation.key, pins);
+        let refusal = match evaluate(&write.operation, &current) {
             Evaluated::NeedsValue => return Some(write),
             Evaluated::Write { value, number } => {
                 self.propose(cx, value, number, write, out);
@@ -430,7 +432,7 @@ impl Store {
     }
 
     fn propose(&mut self, cx: &Context<'_>, value: Option<Bytes>, number: Option<i64>, write: Parked, out: &mut Outbox<Out>) {
-        let Parked { origin, item: TransactionItem { key, .. }, acknowledge, deadline } = write;
+        let Parked { origin, operation: Operation { key, .. }, acknowledge, deadline } = write;
         let leading = self.leading.as_mut().expect("writes are proposed by a leader");
         if leading.paused {
             // It was parked when the leadership began to be handed over: certainly not begun.

@@ -62,13 +62,13 @@ use super::{Head, NoRoom, Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{PREPARED_PER_GROUP_MAX, RESOLVED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{Duration, Index, Key, Time, Version};
-use crate::msg::client::{Acknowledge, Rejection};
 use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, ValuePlace};
+use crate::msg::operation::{Acknowledge, Action, Rejection};
 use crate::msg::peer::Outcome;
 use crate::msg::transaction::{
-    Age, Decision, Ending, Failure, FailureReason, ItemResult, Preparation, ResultAt, TokenRecord, TransactionAction,
-    TransactionAnswer, TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes, Written,
+    Age, Decision, Ending, Failure, FailureReason, ItemResult, Preparation, ResultAt, TokenRecord, TransactionAnswer,
+    TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes, Written,
 };
 use crate::state::LockMode;
 use bytes::Bytes;
@@ -242,7 +242,7 @@ impl Store {
                     ItemResult { version, number, value: None }
                 }
                 Evaluated::Keep => {
-                    let read = wanted.item.action == TransactionAction::Read;
+                    let read = wanted.item.action == Action::Read;
                     ItemResult { version: current.version, number: None, value: current.value.filter(|_| read) }
                 }
             };
@@ -267,7 +267,7 @@ impl Store {
     /// Bytes of values that the claim's reads would answer with.
     fn bytes_read(&self, claim: &Claim) -> usize {
         let Some(leading) = &self.leading else { return 0 };
-        let reads = claim.preparation.items.iter().filter(|wanted| wanted.item.action == TransactionAction::Read);
+        let reads = claim.preparation.items.iter().filter(|wanted| wanted.item.action == Action::Read);
         reads
             .map(|wanted| match leading.head.get(&wanted.item.key) {
                 Some(head) => head.value.as_ref().map_or(0, Bytes::len),
@@ -602,10 +602,10 @@ mod tests {
     use crate::actor::{Actor, Committed, LivenessView};
     use crate::base::cache::ValueCache;
     use crate::base::{GroupId, Term, random};
-    use crate::msg::client::Condition;
     use crate::msg::log::FactSummary;
+    use crate::msg::operation::Operation;
     use crate::msg::peer::Task;
-    use crate::msg::transaction::{Attempt, ItemAt, TransactionItem};
+    use crate::msg::transaction::{Attempt, ItemAt};
     use crate::state::State;
     use crate::store::In;
 
@@ -632,11 +632,7 @@ mod tests {
     }
 
     fn prepare(id: TransactionId, keys: &[&'static str]) -> Task {
-        let item = |key: &&'static str| TransactionItem {
-            key: Key::from(*key),
-            action: TransactionAction::Put(Bytes::from("v")),
-            condition: Condition::None,
-        };
+        let item = |key: &&'static str| Operation::put(*key, "v");
         let items = (0..).zip(keys).map(|(position, key)| ItemAt { position, item: item(key) }).collect();
         let age = Age { began_ms: id.attempt.number, ..Age::default() };
         Task::Prepare(Preparation { id, age, floor: Attempt::default(), parties: vec![GroupId(1)], items, open: Vec::new() })

@@ -11,8 +11,8 @@ use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
 use crate::base::limits::PARKED_PER_GROUP_MAX;
 use crate::base::{Key, Place, Time};
-use crate::msg::client::Rejection;
 use crate::msg::log::ValuePlace;
+use crate::msg::operation::Rejection;
 use crate::msg::peer::Outcome;
 use crate::msg::transaction::{Preparation, Vote};
 use crate::state::{LockMode, Locks, Rank};
@@ -267,7 +267,7 @@ impl Store {
     /// read, and it was turned away.
     fn fetch(&mut self, cx: &Context<'_>, ticket: u64, mut waiter: Waiter, out: &mut Outbox<Out>) -> bool {
         let wanted: Vec<&Key> = match &waiter.intent {
-            Intent::Write(write) => vec![&write.item.key],
+            Intent::Write(write) => vec![&write.operation.key],
             Intent::Claim(claim) => {
                 let items = claim.preparation.items.iter().map(|wanted| &wanted.item);
                 items.filter(|item| may_need_value(item)).map(|item| &item.key).collect()

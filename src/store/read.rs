@@ -6,8 +6,9 @@ use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
 use crate::base::limits::{SCAN_BYTES_MAX, SCAN_VISITS_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{Key, Place, Time, Version};
-use crate::msg::client::{self, Rejection, ResponseBody, Scan, Scanned};
+use crate::msg::client::{self, ResponseBody, Scan, Scanned};
 use crate::msg::log::ValuePlace;
+use crate::msg::operation::Rejection;
 use crate::msg::peer::{ListedItem, Listing, Outcome, Task};
 use crate::msg::transaction::{ItemResult, Measure, Seen, TransactionId};
 use crate::state::Item;
@@ -94,7 +95,7 @@ impl Store {
     /// Answers from what is applied now.
     pub(super) fn read(&mut self, cx: &mut Context<'_>, origin: Origin, task: &Task, out: &mut Outbox<Out>) {
         match task {
-            Task::Operation(operation) => self.get(cx, origin, &operation.key, out),
+            Task::Operation(single) => self.get(cx, origin, &single.operation.key, out),
             Task::Scan(scan) | Task::List(scan) => {
                 let walk = self.walk(scan, None);
                 self.show(cx, origin, task, walk, out);
@@ -153,7 +154,7 @@ impl Store {
         }
         let locked = |key: &Key| self.state.outcomes().locks().exclusive_holder(key).map(|id| (key.clone(), id));
         match task {
-            Task::Operation(operation) => locked(&operation.key),
+            Task::Operation(single) => locked(&single.operation.key),
             Task::ReadMany(keys) | Task::Measure(keys) => keys.iter().find_map(locked),
             Task::Scan(scan) | Task::List(scan) => {
                 let first = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
@@ -364,8 +365,8 @@ mod tests {
     use super::*;
     use crate::actor::{Actor, Committed};
     use crate::base::{GroupId, SegmentId};
-    use crate::msg::client::Consistency;
     use crate::msg::log::FactSummary;
+    use crate::msg::operation::Consistency;
     use crate::msg::transaction::{Age, Attempt, TransactionFact, Writes, Written};
     use crate::state::State;
     use crate::store::In;

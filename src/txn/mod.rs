@@ -70,8 +70,9 @@ use crate::actor::{Actor, Context, Origin, Outbox, TimerKind};
 use crate::base::cache::Lent;
 use crate::base::limits::{ENDED_PER_ENTRY_MAX, OPEN_NAMED_MAX, TRANSACTION_SIZE_MAX, TRANSACTIONS_PER_HOME_MAX};
 use crate::base::{Duration, GroupId, Index, Key, Term, Time, Version};
-use crate::msg::client::{Doubt, Rejection, ResponseBody};
+use crate::msg::client::{Doubt, ResponseBody};
 use crate::msg::codec::Blob;
+use crate::msg::operation::Rejection;
 use crate::msg::peer::{Outcome, Task};
 use crate::msg::transaction::{
     Age, Attempt, Decision, Ending, Failure, FailureReason, ItemAt, ItemResult, Preparation, ResultAt, TokenRecord, Transaction,

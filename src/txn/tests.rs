@@ -3,7 +3,8 @@
 use super::*;
 use crate::base::cache::ValueCache;
 use crate::msg::log::{FactSummary, ValuePlace};
-use crate::msg::transaction::{TransactionFact, TransactionItem, Writes};
+use crate::msg::operation::Operation;
+use crate::msg::transaction::{TransactionFact, Writes};
 use crate::state::State;
 
 fn handle(coordinator: &mut Coordinator, cache: &mut ValueCache, input: In) -> Vec<Out> {
@@ -21,7 +22,7 @@ fn handle_in(coordinator: &mut Coordinator, state: &State, cache: &mut ValueCach
     std::iter::from_fn(|| out.pop()).collect()
 }
 
-fn begin(items: Vec<TransactionItem>, token: Option<&'static str>, takes_tokens: bool) -> In {
+fn begin(items: Vec<Operation>, token: Option<&'static str>, takes_tokens: bool) -> In {
     let transaction = Transaction { items, token: token.map(Bytes::from) };
     let (origin, deadline) = (Origin::Gateway(1), Time::NEVER);
     In::Begin(Begin { origin, age: Age::default(), transaction, term: None, deadline, takes_tokens })
@@ -38,7 +39,7 @@ fn refused(
     token: Option<&'static str>,
     takes_tokens: bool,
 ) -> Option<ResponseBody> {
-    let input = begin(vec![TransactionItem::increment("k", 1)], token, takes_tokens);
+    let input = begin(vec![Operation::increment("k", 1)], token, takes_tokens);
     answer(handle_in(coordinator, state, &mut ValueCache::new(0), input))
 }
 
@@ -61,7 +62,7 @@ fn what_the_coordinators_of_a_node_have_read_is_bounded() {
     let value = Bytes::from(vec![b'v'; crate::base::limits::VALUE_SIZE_MAX]);
     // Begins a transaction that reads ten values, and takes its own store's vote.
     let read = |home: &mut Coordinator, cache: &mut ValueCache, number: u64| {
-        let items = (0..10).map(|n| TransactionItem::read(format!("{number}/{n}"))).collect();
+        let items = (0..10).map(|n| Operation::read(format!("{number}/{n}"))).collect();
         assert!(handle(home, cache, begin(items, None, true)).iter().any(|out| matches!(out, Out::Hold(..))));
         let result = ItemResult { value: Some(value.clone()), ..ItemResult::default() };
         let results = (0..10).map(|position| ResultAt { position, result: result.clone() }).collect();
@@ -78,7 +79,7 @@ fn what_the_coordinators_of_a_node_have_read_is_bounded() {
         .collect();
     let overloaded = Some(ResponseBody::Rejected(Rejection::Overloaded));
     assert_eq!(read(&mut homes[0], &mut cache, 100).1, overloaded, "the sum of all homes counts");
-    assert_eq!(answer(handle(&mut homes[1], &mut cache, begin(vec![TransactionItem::delete("k")], None, true))), None);
+    assert_eq!(answer(handle(&mut homes[1], &mut cache, begin(vec![Operation::delete("k")], None, true))), None);
     // What is over holds nothing.
     handle(&mut homes[0], &mut cache, In::NotDecided(begun[0]));
     assert_eq!(read(&mut homes[1], &mut cache, 101).1, None);

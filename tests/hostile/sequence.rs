@@ -9,14 +9,13 @@ use ringseed::base::limits::COUNTER_MAX;
 use ringseed::base::{
     ClusterId, ConnId, DirectoryId, Epoch, GroupId, Index, IoId, Key, Lsn, NodeId, SegmentId, Term, Time, Version,
 };
-use ringseed::msg::client::{
-    Acknowledge, Action, Condition, Consistency, Membership, Operation, Request, RequestBody, ResponseBody, Scan,
-};
+use ringseed::msg::client::{Membership, Request, RequestBody, ResponseBody, Scan};
 use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
 use ringseed::msg::codec::Blob;
 use ringseed::msg::configuration::Configuration;
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
 use ringseed::msg::log::{Entry, Fact};
+use ringseed::msg::operation::{Acknowledge, Action, Condition, Consistency, Operation, Single};
 use ringseed::msg::peer::*;
 use ringseed::msg::transaction::*;
 use ringseed::node::{Effect, Event, Node, NodeOptions};
@@ -234,7 +233,7 @@ fn attempts(dice: &mut Dice<'_>) -> Vec<Attempt> {
 fn transaction(dice: &mut Dice<'_>) -> Transaction {
     // None, and a token: a release.
     let count = dice.byte() % 5;
-    let items = (0..count).map(|_| TransactionItem::from(operation(dice))).collect();
+    let items = (0..count).map(|_| single(dice).operation).collect();
     Transaction { items, token: dice.flag().then(|| dice.token()) }
 }
 
@@ -253,7 +252,7 @@ fn task(dice: &mut Dice<'_>) -> Task {
         5 => Task::ReadMany(vec![dice.key()]),
         6 => Task::Measure(vec![dice.key()]),
         7 => Task::ReadSeen(vec![Seen { key: dice.key(), version: Version(dice.number()) }]),
-        _ => Task::Operation(operation(dice)),
+        _ => Task::Operation(single(dice)),
     }
 }
 
@@ -386,7 +385,7 @@ fn message(dice: &mut Dice<'_>, epoch: Epoch, now: Time) -> PeerMessage {
     }
 }
 
-fn operation(dice: &mut Dice<'_>) -> Operation {
+fn single(dice: &mut Dice<'_>) -> Single {
     let key = dice.key();
     let acknowledge = if dice.flag() { Acknowledge::All } else { Acknowledge::Quorum };
     let condition = match dice.byte() % 5 {
@@ -398,12 +397,12 @@ fn operation(dice: &mut Dice<'_>) -> Operation {
     };
     let consistency = if dice.flag() { Consistency::Eventual } else { Consistency::Strong };
     let action = match dice.byte() % 4 {
-        0 => Action::Get { consistency },
-        1 => Action::Put { value: dice.value(), condition, acknowledge },
-        2 => Action::Delete { condition, acknowledge },
-        _ => Action::Increment { by: dice.number() as i64, acknowledge },
+        0 => Action::Read,
+        1 => Action::Put(dice.value()),
+        2 => Action::Delete,
+        _ => Action::Increment(dice.number() as i64),
     };
-    Operation { key, action }
+    Operation { key, action, condition }.alone().consistency(consistency).acknowledge(acknowledge)
 }
 
 /// One peer's envelope. Its epoch is mostly the same.
@@ -428,7 +427,7 @@ fn request(dice: &mut Dice<'_>) -> RequestBody {
         }
         1 | 2 => RequestBody::Transact(transaction(dice)),
         3 => RequestBody::GetMany(vec![dice.key(), dice.key()]),
-        _ => RequestBody::Operation(operation(dice)),
+        _ => RequestBody::Operation(single(dice)),
     }
 }
 

@@ -6,6 +6,7 @@ use ringseed::client::{Client, ClientOptions, Error};
 use ringseed::msg::client::*;
 use ringseed::msg::cluster::ClusterOptions;
 use ringseed::msg::codec;
+use ringseed::msg::operation::*;
 use ringseed::server::{Server, ServerSettings};
 use ringseed::wire::frame::{self, Kind};
 use ringseed::wire::handshake::{self, Hello};
@@ -113,8 +114,7 @@ pub fn put(key: impl Into<Key>, value: impl Into<Bytes>) -> RequestBody {
 }
 
 pub fn put_if(key: impl Into<Key>, value: impl Into<Bytes>, condition: Condition) -> RequestBody {
-    let action = Action::Put { value: value.into(), condition, acknowledge: Acknowledge::Quorum };
-    RequestBody::Operation(Operation { key: key.into(), action })
+    RequestBody::Operation(Operation::put(key, value).only_if(condition).alone())
 }
 
 pub fn partition(key: &[u8]) -> u64 {

@@ -10,6 +10,7 @@ use ringseed::msg::client::*;
 use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
 use ringseed::msg::codec::{self, Blob, Frame};
 use ringseed::msg::log::{Entry, Fact};
+use ringseed::msg::operation::*;
 use ringseed::msg::peer::*;
 use ringseed::msg::transaction::*;
 use ringseed::wire::frame::HEADER_SIZE;
@@ -45,12 +46,12 @@ pub fn transaction() -> Transaction {
     let value = share - KEY_SIZE_MAX - 1;
     let item = |number| {
         let condition = Condition::Value(bytes(value / 2));
-        TransactionItem::put(key(number, KEY_SIZE_MAX), bytes(value - value / 2)).only_if(condition)
+        Operation::put(key(number, KEY_SIZE_MAX), bytes(value - value / 2)).only_if(condition)
     };
-    let mut items: Vec<TransactionItem> = (0..TRANSACTION_ITEMS_MAX).map(item).collect();
+    let mut items: Vec<Operation> = (0..TRANSACTION_ITEMS_MAX).map(item).collect();
     let token = bytes(TOKEN_SIZE_MAX);
     let left = TRANSACTION_SIZE_MAX - Transaction { items: items.clone(), token: Some(token.clone()) }.size();
-    items[0].action = TransactionAction::Put(bytes(value - value / 2 + left));
+    items[0].action = Action::Put(bytes(value - value / 2 + left));
     let whole = Transaction { items, token: Some(token) };
     assert_eq!((whole.size(), whole.validate()), (TRANSACTION_SIZE_MAX, Ok(())));
     whole
@@ -93,9 +94,9 @@ fn options() -> ClusterOptions {
     }
 }
 
-fn operation() -> Operation {
-    let (value, condition) = (bytes(VALUE_SIZE_MAX), Condition::Value(bytes(VALUE_SIZE_MAX)));
-    Operation { key: key(0, KEY_SIZE_MAX), action: Action::Put { value, condition, acknowledge: Acknowledge::All } }
+fn operation() -> Single {
+    let put = Operation::put(key(0, KEY_SIZE_MAX), bytes(VALUE_SIZE_MAX));
+    put.only_if(Condition::Value(bytes(VALUE_SIZE_MAX))).alone().acknowledge(Acknowledge::All)
 }
 
 fn scan() -> Scan {
@@ -195,8 +196,8 @@ fn status() -> StatusReport {
 /// What a group logs of the largest transactions.
 fn facts() -> Vec<Fact> {
     let whole = transaction();
-    let written = |item: &TransactionItem| match &item.action {
-        TransactionAction::Put(value) => Written { key: item.key.clone(), value: Some(Blob(value.clone())) },
+    let written = |item: &Operation| match &item.action {
+        Action::Put(value) => Written { key: item.key.clone(), value: Some(Blob(value.clone())) },
         _ => unreachable!("the largest transaction is made of puts"),
     };
     let mut writes: Vec<Written<Blob>> = whole.items.iter().map(written).collect();
@@ -256,7 +257,7 @@ fn appends() -> Vec<ReplicaMessage> {
 
 fn tasks() -> Vec<Task> {
     let transaction = transaction();
-    let at = |item: &TransactionItem| ItemAt { position: u32::MAX, item: item.clone() };
+    let at = |item: &Operation| ItemAt { position: u32::MAX, item: item.clone() };
     let age = Age { began_ms: CLOCK_MS_MAX, gateway: NODE, sequence: u64::MAX };
     let preparation = Preparation {
         id: ID,

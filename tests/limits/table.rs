@@ -6,6 +6,7 @@ use ringseed::base::Key;
 use ringseed::base::limits::*;
 use ringseed::client::Error;
 use ringseed::msg::client::*;
+use ringseed::msg::operation::*;
 use ringseed::msg::transaction::*;
 
 #[derive(Debug, Clone)]
@@ -40,19 +41,19 @@ fn bytes(size: usize) -> Bytes {
     Bytes::from(vec![b'x'; size])
 }
 
-fn operation(key: Key, action: Action) -> RequestBody {
-    RequestBody::Operation(Operation { key, action })
+fn alone(operation: Operation) -> RequestBody {
+    RequestBody::Operation(operation.alone())
 }
 
 fn delete_if(key: impl Into<Key>, condition: Condition) -> RequestBody {
-    operation(key.into(), Action::Delete { condition, acknowledge: Acknowledge::Quorum })
+    alone(Operation::delete(key).only_if(condition))
 }
 
 fn increment(key: impl Into<Key>, by: i64) -> RequestBody {
-    operation(key.into(), Action::Increment { by, acknowledge: Acknowledge::Quorum })
+    alone(Operation::increment(key, by))
 }
 
-fn transact(items: Vec<TransactionItem>, token: Option<Bytes>) -> RequestBody {
+fn transact(items: Vec<Operation>, token: Option<Bytes>) -> RequestBody {
     RequestBody::Transact(Transaction { items, token })
 }
 
@@ -75,7 +76,7 @@ pub fn rows() -> Vec<Row> {
 /// What no frame holds. A node can only close the connection: the client does not send it.
 pub fn longer_than_a_frame() -> Vec<Row> {
     let size = FRAME_SIZE_MAX + 1;
-    let items = (0..50).map(|n| TransactionItem::put(format!("t/{n}"), bytes(VALUE_SIZE_MAX))).collect();
+    let items = (0..50).map(|n| Operation::put(format!("t/{n}"), bytes(VALUE_SIZE_MAX))).collect();
     let value = Rejected(Rejection::ValueTooLong(size as u32));
     vec![
         ("put, a value longer than a frame".into(), put("value", bytes(size)), value),
@@ -90,18 +91,13 @@ fn keys(row: &mut Add<'_>) {
     let too_long = || Rejected(Rejection::KeyTooLong(KEY_SIZE_MAX as u32 + 1));
     let sizes = [(0, Rejected(Rejection::KeyEmpty)), (1, Done), (KEY_SIZE_MAX, Done), (KEY_SIZE_MAX + 1, too_long())];
     for (size, expected) in sizes {
-        let get = Action::Get { consistency: Consistency::Strong };
         row(&format!("put, a key of {size}"), put(bytes(size), "1"), expected.clone());
-        row(&format!("get, a key of {size}"), operation(bytes(size).into(), get.clone()), expected.clone());
+        row(&format!("get, a key of {size}"), alone(Operation::read(bytes(size))), expected.clone());
         let of_table = Key::of_parts(7, bytes(size), None).expect("without a sort key");
-        row(&format!("get, a key of another table, of {size}"), operation(of_table, get.clone()), expected.clone());
+        row(&format!("get, a key of another table, of {size}"), alone(Operation::read(of_table)), expected.clone());
         row(&format!("increment, a key of {size}"), increment(bytes(size), 1), expected.clone());
         row(&format!("get-many, a key of {size}"), get_many(vec![bytes(size)]), expected.clone());
-        row(
-            &format!("transact, a key of {size}"),
-            transact(vec![TransactionItem::put(bytes(size), "1")], None),
-            expected.clone(),
-        );
+        row(&format!("transact, a key of {size}"), transact(vec![Operation::put(bytes(size), "1")], None), expected.clone());
         row(&format!("delete, a key of {size}"), delete_if(bytes(size), Condition::None), expected);
     }
 }
@@ -115,9 +111,9 @@ fn values(row: &mut Add<'_>) {
         row(&format!("cas, an expected value of {size}"), put_if("value", bytes(size), condition()), expected.clone());
         let failed = if matches!(expected, Done) { ConditionFailed } else { expected.clone() };
         row(&format!("delete, an expected value of {size}"), delete_if("absent", condition()), failed);
-        let item = TransactionItem::put("value", bytes(size));
+        let item = Operation::put("value", bytes(size));
         row(&format!("transact, a value of {size}"), transact(vec![item], None), expected.clone());
-        let item = TransactionItem::check("value", condition());
+        let item = Operation::check("value", condition());
         row(&format!("transact, an expected value of {size}"), transact(vec![item], None), expected);
     }
     row("put, if of the largest version", put_if("value", "", version(u64::MAX)), ConditionFailed);
@@ -179,7 +175,7 @@ fn several(row: &mut Add<'_>) {
     let (keys, more, puts) = together();
     puts.into_iter().for_each(|(name, body, expected)| row(&name, body, expected));
     row("get-many, the most bytes", get_many(keys.clone()), Done);
-    let read = |keys: &[Bytes]| transact(keys.iter().map(|key| TransactionItem::read(key.clone())).collect(), None);
+    let read = |keys: &[Bytes]| transact(keys.iter().map(|key| Operation::read(key.clone())).collect(), None);
     row("transact, reads of the most bytes", read(&keys), Done);
     let beyond = [keys, vec![more]].concat();
     row("get-many, a byte too much", get_many(beyond.clone()), Rejected(Rejection::TooLarge));
@@ -187,7 +183,7 @@ fn several(row: &mut Add<'_>) {
 }
 
 /// Writes of so many bytes of keys and values; all in one partition, or in all.
-pub fn sized(size: usize, alone: bool) -> Vec<TransactionItem> {
+pub fn sized(size: usize, alone: bool) -> Vec<Operation> {
     let count = size.div_ceil(VALUE_SIZE_MAX + 8);
     let names = (0..).map(|number| format!("sized/{number:04}")).filter(|key| !alone || partition(key.as_bytes()) == 0);
     let names: Vec<String> = names.take(count).collect();
@@ -197,14 +193,14 @@ pub fn sized(size: usize, alone: bool) -> Vec<TransactionItem> {
         let share = (left / (count - at)).min(VALUE_SIZE_MAX + name.len());
         left -= share;
         let value = bytes(share - name.len());
-        items.push(TransactionItem::put(name, value));
+        items.push(Operation::put(name, value));
     }
-    assert_eq!(items.iter().map(TransactionItem::size).sum::<usize>(), size);
+    assert_eq!(items.iter().map(Operation::size).sum::<usize>(), size);
     items
 }
 
 fn transactions(row: &mut Add<'_>) {
-    let puts = |count: usize| (0..count).map(|n| TransactionItem::put(format!("t/{n}"), "v")).collect::<Vec<_>>();
+    let puts = |count: usize| (0..count).map(|n| Operation::put(format!("t/{n}"), "v")).collect::<Vec<_>>();
     row("transact, nothing", transact(Vec::new(), None), Invalid("the transaction is empty"));
     row("transact, the most items", transact(puts(TRANSACTION_ITEMS_MAX), None), Done);
     let too_many = Invalid("the transaction has 101 operations; at most 100");
@@ -223,7 +219,7 @@ fn transactions(row: &mut Add<'_>) {
     row("transact, a byte too much", transact(sized(TRANSACTION_SIZE_MAX + 1, false), None), beyond);
     let mut with_token = sized(TRANSACTION_SIZE_MAX - 7, false);
     row("transact, the most bytes, a token among them", transact(with_token.clone(), Some("largest".into())), Done);
-    with_token[0] = TransactionItem::check(with_token[0].key.clone(), Condition::Value(bytes(with_token[0].size() - 10)));
+    with_token[0] = Operation::check(with_token[0].key.clone(), Condition::Value(bytes(with_token[0].size() - 10)));
     row("transact, the most bytes, an expected value among them", transact(with_token, None), Done);
     let same_token = Rejected(Rejection::TokenReused);
     row("transact, the same token for something else", transact(puts(1), Some("largest".into())), same_token);
@@ -235,6 +231,6 @@ fn transactions(row: &mut Add<'_>) {
     ] {
         row(&format!("transact, a token of {size}"), transact(puts(2), Some(bytes(size))), expected);
     }
-    let read = vec![TransactionItem::read("t/0")];
+    let read = vec![Operation::read("t/0")];
     row("transact, a read with a token", transact(read, Some("read".into())), Invalid("cannot read"));
 }

@@ -2,10 +2,11 @@
 
 use super::machine::Mail;
 use ringseed::base::{Epoch, GroupId, Index, NodeId, Term};
-use ringseed::msg::client::{Action, ResponseBody};
+use ringseed::msg::client::ResponseBody;
 use ringseed::msg::log::{Entry, Fact};
+use ringseed::msg::operation::{Action, Operation};
 use ringseed::msg::peer::{AppendOutcome, LeaderHint, Outcome, PeerMessage, ReplicaMessage, Task, VoteReply, VoteRequest};
-use ringseed::msg::transaction::{TransactionAction, TransactionFact, TransactionId, Vote};
+use ringseed::msg::transaction::{TransactionFact, TransactionId, Vote};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
@@ -219,11 +220,11 @@ fn step<V>(step: &TransactionFact<V>) -> String {
 
 fn task(task: &Task) -> String {
     let operation = match task {
-        Task::Operation(operation) => operation,
+        Task::Operation(single) => &single.operation,
         Task::Transact { transaction, .. } => {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let item = |item: &ringseed::msg::transaction::TransactionItem| match &item.action {
-                TransactionAction::Put(value) => format!("{}={}", item.key, text(value)),
+            let item = |item: &Operation| match &item.action {
+                Action::Put(value) => format!("{}={}", item.key, text(value)),
                 action => format!("{action:?} {}", item.key),
             };
             return format!("transact {}", transaction.items.iter().map(item).collect::<Vec<_>>().join(", "));
@@ -235,9 +236,10 @@ fn task(task: &Task) -> String {
     };
     let key = &operation.key;
     match &operation.action {
-        Action::Get { .. } => format!("get {key}"),
-        Action::Put { value, .. } => format!("put {key}={}", String::from_utf8_lossy(value)),
-        Action::Delete { .. } => format!("delete {key}"),
-        Action::Increment { by, .. } => format!("increment {key} by {by}"),
+        Action::Check => format!("check {key}"),
+        Action::Read => format!("get {key}"),
+        Action::Put(value) => format!("put {key}={}", String::from_utf8_lossy(value)),
+        Action::Delete => format!("delete {key}"),
+        Action::Increment(by) => format!("increment {key} by {by}"),
     }
 }

@@ -4,7 +4,8 @@
 use super::{Violation, render};
 use ringseed::base::NodeId;
 use ringseed::history::{Outcome, Record};
-use ringseed::msg::client::{Rejection, StatusReport};
+use ringseed::msg::client::StatusReport;
+use ringseed::msg::operation::Rejection;
 
 /// Judges what clients were told, in a run whose disks could always be read.
 ///

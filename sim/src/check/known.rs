@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ringseed::history::{
     Acknowledge, Action, Condition, Failure, FailureReason, Item, ItemAction, ItemResult, Outcome, Record, Text, TransactionItem,
 };
-use ringseed::msg::client::Rejection;
+use ringseed::msg::operation::Rejection;
 
 fn item(name: &str, action: ItemAction, condition: Condition) -> TransactionItem {
     TransactionItem { key: key(name), action, condition }

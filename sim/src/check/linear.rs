@@ -22,7 +22,7 @@ use super::calls::{Call, Calls, Change, Step, Table, Value, When, call, unwritte
 use super::{Initial, Options, Report, Violation, search, several, versioned};
 use ringseed::base::Key;
 use ringseed::history::{Action, Data, Outcome, Record};
-use ringseed::msg::client::Rejection;
+use ringseed::msg::operation::Rejection;
 use std::collections::BTreeMap;
 
 /// Judges every key of a history.

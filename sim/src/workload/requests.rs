@@ -5,22 +5,25 @@ use super::transactions::LIST_SIZE_MAX;
 use crate::plan::operations::{Expected, Intent, Item, ItemAction};
 use bytes::Bytes;
 use ringseed::base::Key;
-use ringseed::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, Scan};
-use ringseed::msg::transaction::{Transaction, TransactionAction, TransactionItem};
+use ringseed::msg::client::{RequestBody, Scan};
+use ringseed::msg::operation::{Acknowledge, Action, Condition, Consistency, Operation, Single};
+use ringseed::msg::transaction::Transaction;
 
 /// The request; `None` when what it builds on is not there: a token that was never asked with, a balance that is no number.
 pub(super) fn body(client: &Client, intent: &Intent) -> Option<RequestBody> {
     Some(match intent {
-        Intent::Get { key, eventual } => operation(key, Action::Get { consistency: consistency(*eventual) }),
+        Intent::Get { key, eventual } => {
+            RequestBody::Operation(Operation::read(key.clone()).alone().consistency(consistency(*eventual)))
+        }
         Intent::Put { key, value, expected, all } => {
             let condition = condition(client, key, *expected);
-            operation(key, Action::Put { value: value.bytes(), condition, acknowledge: acknowledge(*all) })
+            RequestBody::Operation(write(Operation::put(key.clone(), value.bytes()).only_if(condition), *all))
         }
         Intent::Delete { key, expected, all } => {
             let condition = condition(client, key, *expected);
-            operation(key, Action::Delete { condition, acknowledge: acknowledge(*all) })
+            RequestBody::Operation(write(Operation::delete(key.clone()).only_if(condition), *all))
         }
-        Intent::Increment { key, by, all } => operation(key, Action::Increment { by: *by, acknowledge: acknowledge(*all) }),
+        Intent::Increment { key, by, all } => RequestBody::Operation(write(Operation::increment(key.clone(), *by), *all)),
         Intent::Scan { prefix, from, limit, eventual } => {
             let (prefix, from, consistency) = (prefix.clone(), from.clone(), consistency(*eventual));
             RequestBody::Scan(Scan { prefix, from, limit: *limit, consistency })
@@ -50,16 +53,12 @@ pub(super) fn body(client: &Client, intent: &Intent) -> Option<RequestBody> {
     })
 }
 
-fn operation(key: &Key, action: Action) -> RequestBody {
-    RequestBody::Operation(Operation { key: key.clone(), action })
+fn write(operation: Operation, all: bool) -> Single {
+    operation.alone().acknowledge(if all { Acknowledge::All } else { Acknowledge::Quorum })
 }
 
 fn consistency(eventual: bool) -> Consistency {
     if eventual { Consistency::Eventual } else { Consistency::Strong }
-}
-
-fn acknowledge(all: bool) -> Acknowledge {
-    if all { Acknowledge::All } else { Acknowledge::Quorum }
 }
 
 fn condition(client: &Client, key: &Key, expected: Expected) -> Condition {
@@ -72,24 +71,24 @@ fn condition(client: &Client, key: &Key, expected: Expected) -> Condition {
     }
 }
 
-fn item(client: &Client, item: &Item) -> TransactionItem {
+fn item(client: &Client, item: &Item) -> Operation {
     let action = match &item.action {
-        ItemAction::Check => TransactionAction::Check,
-        ItemAction::Read => TransactionAction::Read,
-        ItemAction::Put(value) => TransactionAction::Put(value.bytes()),
-        ItemAction::Delete => TransactionAction::Delete,
-        ItemAction::Increment(by) => TransactionAction::Increment(*by),
+        ItemAction::Check => Action::Check,
+        ItemAction::Read => Action::Read,
+        ItemAction::Put(value) => Action::Put(value.bytes()),
+        ItemAction::Delete => Action::Delete,
+        ItemAction::Increment(by) => Action::Increment(*by),
     };
-    TransactionItem { key: item.key.clone(), action, condition: condition(client, &item.key, item.expected) }
+    Operation { key: item.key.clone(), action, condition: condition(client, &item.key, item.expected) }
 }
 
-fn put_unchanged(client: &Client, key: &Key, value: impl Into<Bytes>) -> TransactionItem {
+fn put_unchanged(client: &Client, key: &Key, value: impl Into<Bytes>) -> Operation {
     let condition = condition(client, key, Expected::Unchanged);
-    TransactionItem { key: key.clone(), action: TransactionAction::Put(value.into()), condition }
+    Operation::put(key.clone(), value).only_if(condition)
 }
 
 /// The list as the client has seen it, and the element behind it; unless the list is full.
-fn appended(client: &Client, list: &Key, element: &str) -> Option<TransactionItem> {
+fn appended(client: &Client, list: &Key, element: &str) -> Option<Operation> {
     let seen = client.seen.get(list).and_then(|(value, _)| value.as_ref());
     let mut value = seen.map_or(Vec::new(), |value| value.to_vec());
     if value.len() > LIST_SIZE_MAX {
@@ -103,7 +102,7 @@ fn appended(client: &Client, list: &Key, element: &str) -> Option<TransactionIte
 }
 
 /// The balance as the client has seen it, and so much more.
-fn changed(client: &Client, account: &Key, by: i64) -> Option<TransactionItem> {
+fn changed(client: &Client, account: &Key, by: i64) -> Option<Operation> {
     let balance: i64 = match client.seen.get(account) {
         Some((Some(value), _)) => core::str::from_utf8(value).ok()?.parse().ok()?,
         _ => 0,

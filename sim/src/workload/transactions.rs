@@ -22,7 +22,8 @@ use bytes::Bytes;
 use ringseed::base::limits::TOKEN_SIZE_MAX;
 use ringseed::base::{Key, Version};
 use ringseed::msg::client::{RequestBody, ResponseBody};
-use ringseed::msg::transaction::{FailureReason, ItemResult, Transaction, TransactionAction, TransactionItem};
+use ringseed::msg::operation::{Action, Operation};
+use ringseed::msg::transaction::{FailureReason, ItemResult, Transaction};
 
 /// What keys of lists begin with; see [`check::lists`].
 pub const LIST_PREFIX: &[u8] = b"l";
@@ -293,11 +294,11 @@ pub(super) fn seen(asked: &RequestBody, answer: &ResponseBody) -> Vec<(Key, Opti
             keys.iter().zip(items).map(|(key, item)| (key.clone(), item.value.clone(), item.version)).collect()
         }
         (RequestBody::Transact(transaction), ResponseBody::Transacted(results)) => {
-            let left = |(item, result): (&TransactionItem, &ItemResult)| match &item.action {
-                TransactionAction::Put(value) => Some((item.key.clone(), Some(value.clone()), result.version)),
-                TransactionAction::Delete => Some((item.key.clone(), None, result.version)),
-                TransactionAction::Read => Some((item.key.clone(), result.value.clone(), result.version)),
-                TransactionAction::Check | TransactionAction::Increment(_) => None,
+            let left = |(item, result): (&Operation, &ItemResult)| match &item.action {
+                Action::Put(value) => Some((item.key.clone(), Some(value.clone()), result.version)),
+                Action::Delete => Some((item.key.clone(), None, result.version)),
+                Action::Read => Some((item.key.clone(), result.value.clone(), result.version)),
+                Action::Check | Action::Increment(_) => None,
             };
             transaction.items.iter().zip(results).filter_map(left).collect()
         }
@@ -317,7 +318,7 @@ pub fn read_errands(keys: &[Key]) -> Vec<RequestBody> {
     let mut errands: Vec<RequestBody> = others.chunks(20).map(|keys| RequestBody::GetMany(keys.to_vec())).collect();
     if !accounts.is_empty() {
         errands.push(RequestBody::GetMany(accounts.clone()));
-        let items = accounts.into_iter().map(TransactionItem::read).collect();
+        let items = accounts.into_iter().map(Operation::read).collect();
         errands.push(RequestBody::Transact(Transaction { items, token: None }));
     }
     errands
@@ -327,12 +328,12 @@ pub fn read_errands(keys: &[Key]) -> Vec<RequestBody> {
 pub fn partition_errands(partitions: &[u32], partitions_all: u32) -> Vec<RequestBody> {
     let mut errands = super::partition_errands(partitions, partitions_all);
     let key = |body: &RequestBody| match body {
-        RequestBody::Operation(operation) if operation.action.is_write() => Some(operation.key.clone()),
+        RequestBody::Operation(single) if single.is_write() => Some(single.operation.key.clone()),
         _ => None,
     };
     let keys: Vec<Key> = errands.iter().filter_map(key).collect();
     for keys in keys.chunks(4).filter(|keys| keys.len() > 1) {
-        let put = |key: &Key| TransactionItem::put(key.clone(), "together");
+        let put = |key: &Key| Operation::put(key.clone(), "together");
         errands.push(RequestBody::Transact(Transaction { items: keys.iter().map(put).collect(), token: None }));
         errands.push(RequestBody::GetMany(keys.to_vec()));
     }

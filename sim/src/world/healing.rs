@@ -18,7 +18,8 @@ use crate::counters::Kind;
 use crate::plan::{Ending, LossStyle};
 use crate::workload;
 use ringseed::base::{GroupId, Index, Key, NodeId, PartitionId, Time};
-use ringseed::msg::client::{Consistency, Membership, RequestBody, Scan};
+use ringseed::msg::client::{Membership, RequestBody, Scan};
+use ringseed::msg::operation::Consistency;
 use ringseed::node::ReplicaProbe;
 use std::collections::BTreeMap;
 

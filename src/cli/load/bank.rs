@@ -10,8 +10,9 @@ use crate::base::Key;
 use crate::base::limits::TRANSACTION_ITEMS_MAX;
 use crate::base::random::{Random, Rng, below};
 use crate::client::{Client, Error};
-use crate::msg::client::{Condition, RequestBody, ResponseBody};
-use crate::msg::transaction::{ItemResult, Transaction, TransactionItem};
+use crate::msg::client::{RequestBody, ResponseBody};
+use crate::msg::operation::{Condition, Operation};
+use crate::msg::transaction::{ItemResult, Transaction};
 use std::sync::Mutex;
 
 /// With what each account begins.
@@ -95,7 +96,7 @@ impl Load {
 
     /// Gives every account its first balance, at once.
     pub fn open_accounts(&self) -> Transaction {
-        let items = self.accounts().into_iter().map(|account| TransactionItem::put(account, BALANCE.to_string()));
+        let items = self.accounts().into_iter().map(|account| Operation::put(account, BALANCE.to_string()));
         Transaction { items: items.collect(), token: None }
     }
 
@@ -103,7 +104,7 @@ impl Load {
     pub async fn audit(&self, client: &Client, process: u64, by_transaction: bool) -> Result<(), Error> {
         let accounts = self.accounts();
         let body = if by_transaction {
-            let items = accounts.into_iter().map(TransactionItem::read).collect();
+            let items = accounts.into_iter().map(Operation::read).collect();
             RequestBody::Transact(Transaction { items, token: None })
         } else {
             RequestBody::GetMany(accounts)
@@ -127,7 +128,7 @@ impl Load {
         let turn = below(random, changes.len() as u64) as usize;
         changes.rotate_left(turn);
         if random.next_u64() & 3 != 0 {
-            let items = changes.into_iter().map(|(account, by)| TransactionItem::increment(account, by)).collect();
+            let items = changes.into_iter().map(|(account, by)| Operation::increment(account, by)).collect();
             return Ok(Transaction { items, token: None });
         }
         let keys = changes.iter().map(|(account, _)| account.clone()).collect();
@@ -138,7 +139,7 @@ impl Load {
             let value = seen.value.unwrap_or_default();
             // What is no number stays as it is; a look at all accounts will tell.
             let new = balance(&value).map_or_else(|| value.clone(), |number| (number + by).to_string().into());
-            TransactionItem::put(account, new).only_if(Condition::Value(value))
+            Operation::put(account, new).only_if(Condition::Value(value))
         });
         Ok(Transaction { items: items.collect(), token: None })
     }

@@ -23,8 +23,9 @@ use crate::base::random::{self, Random};
 use crate::base::{Duration, Key};
 use crate::client::{Client, Error};
 use crate::history::{self, Outcome, Record};
-use crate::msg::client::{Acknowledge, Action, Condition, Consistency, Operation, RequestBody, ResponseBody};
-use crate::msg::transaction::{self, Transaction, TransactionItem};
+use crate::msg::client::{RequestBody, ResponseBody};
+use crate::msg::operation::{Acknowledge, Operation, Single};
+use crate::msg::transaction::{self, Transaction};
 use bank::{ACCOUNTS_MAX, Audits};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -254,21 +255,21 @@ impl Tallies {
 /// What a client asks for next.
 #[derive(Debug)]
 enum Next {
-    Operation(Operation),
+    Operation(Single),
     Transaction(Transaction),
     /// By a transaction of reads instead of a read of several items.
     Audit(bool),
 }
 
 impl Load {
-    fn put(&self, key: u64, process: u64, sequence: u64) -> Operation {
+    fn put(&self, key: u64, process: u64, sequence: u64) -> Single {
         let value = workload::value(self.args.value_size as usize, process, sequence);
         let acknowledge: Acknowledge = self.args.write.acknowledge.into();
-        Operation { key: self.key(key), action: Action::Put { value, condition: Condition::None, acknowledge } }
+        Operation::put(self.key(key), value).alone().acknowledge(acknowledge)
     }
 
-    fn get(&self, key: u64) -> Operation {
-        Operation { key: self.key(key), action: Action::Get { consistency: Consistency::Strong } }
+    fn get(&self, key: u64) -> Single {
+        Operation::read(self.key(key)).alone()
     }
 
     async fn next(&self, client: &Client, process: u64, sequence: u64, random: &mut Random) -> Result<Next, Error> {
@@ -293,7 +294,7 @@ impl Load {
     fn writes(&self, random: &mut Random, process: u64, sequence: u64) -> Transaction {
         let value = workload::value(self.args.value_size as usize, process, sequence);
         let keys = self.keys.distinct(random, self.args.txn_items);
-        let items = keys.into_iter().map(|key| TransactionItem::put(self.key(key), value.clone())).collect();
+        let items = keys.into_iter().map(|key| Operation::put(self.key(key), value.clone())).collect();
         Transaction { items, token: None }
     }
 
@@ -319,7 +320,7 @@ impl Load {
 /// What a history says of a request. None of ours is another.
 fn action(body: &RequestBody) -> history::Action {
     match body {
-        RequestBody::Operation(operation) => operation.into(),
+        RequestBody::Operation(single) => single.into(),
         RequestBody::Transact(transaction) => transaction.into(),
         RequestBody::GetMany(keys) => history::Action::GetMany { keys: keys.clone() },
         other => unreachable!("no load asks for {other:?}"),
@@ -376,13 +377,13 @@ async fn worker(load: Arc<Load>, client: Client, process: u64, began: Instant, u
         };
         let from = if spacing.is_some() { due } else { Instant::now() };
         let tally: fn(&mut Tallies) -> &mut Tally = match &next {
-            Next::Operation(operation) if operation.action.is_write() => |tallies| &mut tallies.puts,
+            Next::Operation(single) if single.is_write() => |tallies| &mut tallies.puts,
             Next::Operation(_) => |tallies| &mut tallies.gets,
             Next::Transaction(_) => |tallies| &mut tallies.transactions,
             Next::Audit(_) => |tallies| &mut tallies.audits,
         };
         let result = match next {
-            Next::Operation(operation) => load.perform(&client, process, RequestBody::Operation(operation)).await.map(drop),
+            Next::Operation(single) => load.perform(&client, process, RequestBody::Operation(single)).await.map(drop),
             Next::Transaction(transaction) => load.perform(&client, process, RequestBody::Transact(transaction)).await.map(drop),
             Next::Audit(by_transaction) => load.audit(&client, process, by_transaction).await,
         };

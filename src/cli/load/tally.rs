@@ -96,7 +96,8 @@ const REASONS_MAX: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::msg::client::{Doubt, Rejection};
+    use crate::msg::client::Doubt;
+    use crate::msg::operation::Rejection;
 
     #[test]
     fn outcomes_are_kept_apart_and_add_up() {

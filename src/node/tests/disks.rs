@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::msg::client::StatusReport;
-use crate::msg::transaction::{Transaction, TransactionAction, TransactionItem};
+use crate::msg::operation::{Condition, Operation};
+use crate::msg::transaction::Transaction;
 
 impl Cluster {
     fn status(&self, n: u16) -> StatusReport {
@@ -31,7 +32,7 @@ impl Cluster {
     }
 
     fn delete(&mut self, n: u16, key: &str) -> ResponseBody {
-        self.call(n, operation(key, Action::Delete { condition: Condition::None, acknowledge: Acknowledge::Quorum }))
+        self.call(n, alone(Operation::delete(key.to_string())))
     }
 }
 
@@ -99,8 +100,7 @@ fn where_all_disks_are_full_puts_are_rejected_and_deletes_and_transactions_that_
     for n in 0..4 {
         assert!(matches!(cluster.delete(2, &format!("k{n}")), ResponseBody::Written { .. }), "k{n}");
     }
-    let item =
-        |n| TransactionItem { key: format!("k{n}").into(), action: TransactionAction::Delete, condition: Condition::Present };
+    let item = |n| Operation::delete(format!("k{n}")).only_if(Condition::Present);
     let transaction = Transaction { items: (4..8).map(item).collect(), token: None };
     let done = cluster.call(3, RequestBody::Transact(transaction));
     assert!(matches!(done, ResponseBody::Transacted(_)), "over several groups: {done:?}");

@@ -114,7 +114,7 @@ fn rot_is_told_with_its_key_and_place_and_many_keys_are_not_all_looked_up() {
         file[at] ^= 1;
         places.push(at as u32);
     }
-    let read = |key: &str| operation(key, Action::Get { consistency: Consistency::Strong });
+    let read = |key: &str| alone(Operation::read(key.to_string()));
     for (n, place) in places.iter().enumerate() {
         for _ in 0..2 {
             assert_eq!(cluster.call(1, read(&format!("k{n:02}"))), ResponseBody::Rejected(Rejection::Corrupt));

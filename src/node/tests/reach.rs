@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::base::{Epoch, GroupId, Term};
+use crate::msg::operation::Operation;
 use crate::msg::peer::{Carried, Forward, Relayed, Task};
-use crate::msg::transaction::{Transaction, TransactionItem};
+use crate::msg::transaction::Transaction;
 
 /// Long enough that unreached nodes are known as such, and the leaders have settled.
 const SETTLED: u64 = 4_000;
@@ -26,7 +27,7 @@ impl Cluster {
                 assert_eq!(read.as_deref(), Some(format!("through {node}").as_bytes()));
             }
             let began = self.now;
-            let items = (0..8).map(|n| TransactionItem::increment(format!("n{n}"), 1)).collect();
+            let items = (0..8).map(|n| Operation::increment(format!("n{n}"), 1)).collect();
             let done = self.call(node.0, RequestBody::Transact(Transaction { items, token: None }));
             assert!(matches!(done, ResponseBody::Transacted(_)), "{done:?}");
             slowest = slowest.max(self.now.since(began).as_millis() as u64);
@@ -72,7 +73,7 @@ fn a_link_that_works_in_one_direction_is_no_link() {
 #[test]
 fn a_transaction_that_is_in_flight_when_the_link_is_cut_is_finished_while_it_stays_cut() {
     let mut cluster = Cluster::new(3);
-    let items: Vec<TransactionItem> = (0..8).map(|n| TransactionItem::increment(format!("n{n}"), 1)).collect();
+    let items: Vec<Operation> = (0..8).map(|n| Operation::increment(format!("n{n}"), 1)).collect();
     for cut_after in 0..8 {
         cluster.cuts.clear();
         cluster.run(SETTLED);

@@ -3,22 +3,23 @@
 use super::*;
 use crate::base::limits::{READ_BYTES_IN_PROGRESS_MAX, TOKEN_LIFETIME};
 use crate::base::{GroupId, Key};
+use crate::msg::operation::{Action, Operation};
 use crate::msg::peer::{Outcome, Task};
-use crate::msg::transaction::{Failure, FailureReason, ItemResult, Transaction, TransactionAction, TransactionItem};
+use crate::msg::transaction::{Failure, FailureReason, ItemResult, Transaction};
 
-fn item(key: &str, action: TransactionAction, condition: Condition) -> TransactionItem {
-    TransactionItem { key: key.to_string().into(), action, condition }
+fn item(key: &str, action: Action, condition: Condition) -> Operation {
+    Operation { key: key.to_string().into(), action, condition }
 }
 
-fn increment(key: &str, by: i64) -> TransactionItem {
-    item(key, TransactionAction::Increment(by), Condition::None)
+fn increment(key: &str, by: i64) -> Operation {
+    item(key, Action::Increment(by), Condition::None)
 }
 
-fn transact(items: Vec<TransactionItem>) -> RequestBody {
+fn transact(items: Vec<Operation>) -> RequestBody {
     RequestBody::Transact(Transaction { items, token: None })
 }
 
-fn with_token(items: Vec<TransactionItem>, token: &'static str) -> RequestBody {
+fn with_token(items: Vec<Operation>, token: &'static str) -> RequestBody {
     RequestBody::Transact(Transaction { items, token: Some(Bytes::from(token)) })
 }
 
@@ -58,8 +59,8 @@ fn all_or_nothing_over_many_groups() {
     assert!(results.iter().all(|result| result.number == Some(10) && result.version > Version::ZERO), "{results:?}");
     assert_eq!(cluster.numbers(2, &KEYS), [Some(10); 8]);
     let version = results[0].version;
-    let mut items: Vec<TransactionItem> = KEYS[1..].iter().map(|key| increment(key, 1)).collect();
-    items.push(item("a", TransactionAction::Check, Condition::Version(Version(version.0 + 1))));
+    let mut items: Vec<Operation> = KEYS[1..].iter().map(|key| increment(key, 1)).collect();
+    items.push(item("a", Action::Check, Condition::Version(Version(version.0 + 1))));
     let refused = cluster.call(3, transact(items.clone()));
     let reason = FailureReason::Condition { version, present: true };
     assert_eq!(refused, ResponseBody::NotCommitted(vec![Failure { item: 7, reason }]));
@@ -81,7 +82,7 @@ fn one_group_is_one_entry() {
         cluster.nodes.get_mut(&NodeId(1)).unwrap().replicas(now).iter().map(|probe| probe.last.0).sum()
     };
     let before = last(&mut cluster);
-    let done = cluster.call(2, transact(vec![item("a", TransactionAction::Put(Bytes::from("2")), Condition::Present)]));
+    let done = cluster.call(2, transact(vec![item("a", Action::Put(Bytes::from("2")), Condition::Present)]));
     assert!(matches!(done, ResponseBody::Transacted(_)));
     cluster.run(1_000);
     assert_eq!(last(&mut cluster), before + 1);
@@ -92,7 +93,7 @@ fn one_group_is_one_entry() {
 fn an_empty_value_is_not_the_one_behind_it_in_the_log() {
     for cold in [false, true] {
         let mut cluster = Cluster::new(3);
-        let put = |key: &str, value: &'static str| item(key, TransactionAction::Put(Bytes::from(value)), Condition::None);
+        let put = |key: &str, value: &'static str| item(key, Action::Put(Bytes::from(value)), Condition::None);
         let same = ["k4", "k5", "k6", "k7", "k8", "k9", "k10", "k11", "k12", "k13"];
         let group = |key: &str| crate::base::hash::token(0, key.as_bytes()).partition(4);
         let [a, b] = [same[0], same[1..].iter().find(|key| group(key) == group(same[0])).expect("one of many")];
@@ -108,13 +109,15 @@ fn an_empty_value_is_not_the_one_behind_it_in_the_log() {
         assert_eq!(cluster.get(1, a).as_deref(), Some(&b""[..]));
         let ResponseBody::Values(items) = cluster.call(2, get_many(&[a, b])) else { panic!("no values") };
         assert_eq!(items.iter().map(|item| item.value.clone().unwrap()).collect::<Vec<_>>(), ["", "5"]);
-        let add = Action::Increment { by: 1, acknowledge: Acknowledge::Quorum };
-        assert_eq!(cluster.call(3, operation(a, add.clone())), ResponseBody::Rejected(Rejection::NotANumber));
+        assert_eq!(cluster.call(3, alone(increment(a, 1))), ResponseBody::Rejected(Rejection::NotANumber));
         let refused = cluster.call(3, transact(vec![increment(a, 1), increment(b, 1)]));
         assert_eq!(refused, ResponseBody::NotCommitted(vec![Failure { item: 0, reason: FailureReason::NotANumber }]));
-        let same = Action::Put { value: Bytes::new(), condition: Condition::Value(Bytes::new()), acknowledge: Acknowledge::All };
-        assert!(matches!(cluster.call(3, operation(a, same)), ResponseBody::Written { .. }));
-        assert!(matches!(cluster.call(2, operation(b, add)), ResponseBody::Written { number: Some(6), .. }));
+        let same = Operation::put(a.to_string(), "").only_if(Condition::Value(Bytes::new())).alone();
+        assert!(matches!(
+            cluster.call(3, RequestBody::Operation(same.acknowledge(Acknowledge::All))),
+            ResponseBody::Written { .. }
+        ));
+        assert!(matches!(cluster.call(2, alone(increment(b, 1))), ResponseBody::Written { number: Some(6), .. }));
     }
 }
 
@@ -152,7 +155,7 @@ fn what_makes_no_sense_locks_nothing() {
         vec![],
         vec![increment("a", 1), increment("a", 1)],
         (0..101).map(|n| increment(&format!("k{n}"), 1)).collect(),
-        (0..12).map(|n| item(&format!("k{n}"), TransactionAction::Put(vec![0; 400_000].into()), Condition::None)).collect(),
+        (0..12).map(|n| item(&format!("k{n}"), Action::Put(vec![0; 400_000].into()), Condition::None)).collect(),
     ] {
         let answer = cluster.call(1, transact(items));
         assert!(matches!(answer, ResponseBody::Rejected(Rejection::Invalid(_))), "{answer:?}");
@@ -167,11 +170,11 @@ fn what_makes_no_sense_locks_nothing() {
 #[test]
 fn a_token_answers_the_same_under_every_leader() {
     let mut cluster = Cluster::new(3);
-    let items: Vec<TransactionItem> = KEYS.iter().map(|key| increment(key, 1)).collect();
+    let items: Vec<Operation> = KEYS.iter().map(|key| increment(key, 1)).collect();
     let first = cluster.call(1, with_token(items.clone(), "once"));
     assert!(matches!(first, ResponseBody::Transacted(_)), "{first:?}");
     assert_eq!(cluster.call(2, with_token(items.clone(), "once")), first);
-    let refused = cluster.call(2, with_token(vec![item("a", TransactionAction::Delete, Condition::Absent)], "never"));
+    let refused = cluster.call(2, with_token(vec![item("a", Action::Delete, Condition::Absent)], "never"));
     assert!(matches!(refused, ResponseBody::NotCommitted(_)), "{refused:?}");
     (1..=3).for_each(|n| cluster.kill(n));
     // A token's time is counted while a node leads, wherever the clock begins.
@@ -180,8 +183,8 @@ fn a_token_answers_the_same_under_every_leader() {
     cluster.run(2_000);
     assert_eq!(cluster.call(3, with_token(items.clone(), "once")), first);
     assert_eq!(cluster.call(3, with_token(items[1..].to_vec(), "once")), ResponseBody::Rejected(Rejection::TokenReused));
-    cluster.call(1, operation("a", Action::Delete { condition: Condition::None, acknowledge: Acknowledge::Quorum }));
-    assert_eq!(cluster.call(1, with_token(vec![item("a", TransactionAction::Delete, Condition::Absent)], "never")), refused);
+    cluster.call(1, alone(Operation::delete("a")));
+    assert_eq!(cluster.call(1, with_token(vec![item("a", Action::Delete, Condition::Absent)], "never")), refused);
     cluster.run(1_000);
     cluster.assert_idle();
 }
@@ -189,7 +192,7 @@ fn a_token_answers_the_same_under_every_leader() {
 #[test]
 fn a_token_ends_after_its_time_through_restarts() {
     let mut cluster = Cluster::new(3);
-    let items: Vec<TransactionItem> = KEYS.iter().map(|key| increment(key, 1)).collect();
+    let items: Vec<Operation> = KEYS.iter().map(|key| increment(key, 1)).collect();
     let first = cluster.call(1, with_token(items.clone(), "once"));
     let half = TOKEN_LIFETIME.as_millis() as u64 / 2;
     cluster.run(half);
@@ -206,7 +209,7 @@ fn a_token_ends_after_its_time_through_restarts() {
 #[test]
 fn a_released_token_is_forgotten_and_one_released_late_or_twice_is_no_error() {
     let mut cluster = Cluster::new(3);
-    let items: Vec<TransactionItem> = KEYS.iter().map(|key| increment(key, 1)).collect();
+    let items: Vec<Operation> = KEYS.iter().map(|key| increment(key, 1)).collect();
     let release = || RequestBody::Transact(Transaction::release(Bytes::from("mine")));
     let nothing = ResponseBody::Transacted(Vec::new());
     assert_eq!(cluster.call(1, release()), nothing, "nobody knows it");
@@ -347,7 +350,7 @@ fn power_goes_after_a_commit(wal_sync_interval: Duration) -> (Option<Bytes>, Opt
     cluster.isolate(shared.0, 1..=5);
     cluster.loses =
         Some(|message| matches!(message, PeerMessage::Forward(forward) if matches!(forward.task, Task::Resolve { .. })));
-    let write = |key: &str| item(key, TransactionAction::Put(Bytes::from("new")), Condition::None);
+    let write = |key: &str| item(key, Action::Put(Bytes::from("new")), Condition::None);
     let done = cluster.call(gateway, transact(vec![write(&home_key), write(&party_key)]));
     assert!(matches!(done, ResponseBody::Transacted(_)), "{done:?}");
     let struck: Vec<u16> = placement.replicas(party).iter().filter(|node| **node != shared).map(|node| node.0).collect();

@@ -8,10 +8,10 @@ use crate::actor::{Actor, Committed, LivenessView, Origin};
 use crate::base::cache::ValueCache;
 use crate::base::random::{self, Random};
 use crate::base::{GroupId, Index, Term};
-use crate::msg::client::{Acknowledge, Action, Condition, Operation};
 use crate::msg::log::{Fact, FactSummary};
+use crate::msg::operation::{Condition, Operation};
 use crate::msg::peer::{Outcome, Task};
-use crate::msg::transaction::{Age, Attempt, Decision, ItemAt, Preparation, TransactionId, TransactionItem};
+use crate::msg::transaction::{Age, Attempt, Decision, ItemAt, Preparation, TransactionId};
 use crate::state::State;
 use crate::store::In;
 
@@ -306,8 +306,8 @@ impl Run {
 
     fn ask(&self, number: usize, player: &Player) -> In {
         let item = |(key, alone): &(usize, bool)| match alone {
-            true => TransactionItem::delete(KEYS[*key]),
-            false => TransactionItem::check(KEYS[*key], Condition::None),
+            true => Operation::delete(KEYS[*key]),
+            false => Operation::check(KEYS[*key], Condition::None),
         };
         let items = (0..).zip(&player.keys).map(|(position, key)| ItemAt { position, item: item(key) }).collect();
         let preparation = Preparation {
@@ -323,8 +323,7 @@ impl Run {
             Kind::Participant => task(number, Task::Prepare(preparation), FAR),
             Kind::Write => {
                 let key = Key::from(KEYS[player.keys[0].0]);
-                let action = Action::Delete { condition: Condition::None, acknowledge: Acknowledge::Quorum };
-                task(number, Task::Operation(Operation { key, action }), Time::from_millis(self.now + PATIENCE))
+                task(number, Task::Operation(Operation::delete(key).alone()), Time::from_millis(self.now + PATIENCE))
             }
         }
     }
