@@ -71,6 +71,7 @@
 //! | locks, what a participant does | `src/store/participant.rs`, `queues.rs`, `src/state/locks.rs` |
 //! | idempotency tokens, and when they end | `src/state/tokens.rs` |
 //! | several items at one instant | `src/gateway/many.rs` |
+//! | which rare states a run should reach some time | [`base::sometimes`] |
 //! | a story of a few nodes, message by message | `tests/scripts.rs`, `tests/scripts/*.txt` |
 //! | faults, plans, checkers, planted bugs | `sim/` |
 //!

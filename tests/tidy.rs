@@ -71,6 +71,10 @@ const BANNED: &[(&str, &str)] = &[
     ("unsafe", "no"),
 ];
 
+/// Where the core may use such a word all the same, and why.
+const ALLOWED: &[(&str, &str, &str)] =
+    &[("src/base/sometimes.rs", "thread_local", "counts what was reached, for the simulator alone, and nothing rests on them")];
+
 /// Modules of `std` that the core must not use.
 const BANNED_STD: &[&str] = &["fs", "net", "thread", "process", "env", "os"];
 
@@ -148,7 +152,8 @@ fn the_core_touches_nothing_outside() {
     for file in IMPORTS.iter().flat_map(|(module, _)| module_files(module)) {
         let code = without_tests(&code_of(&file)).to_owned();
         for (word, why) in BANNED {
-            if words(&code).any(|found| found == *word) {
+            let allowed = ALLOWED.iter().any(|(path, allowed, _)| *path == show(&file) && allowed == word);
+            if !allowed && words(&code).any(|found| found == *word) {
                 wrong.push(format!("{}: `{word}`: {why}", show(&file)));
             }
         }

@@ -1,9 +1,11 @@
 //! Evidence that the faults bite: how often each kind *fired*, and how often it *mattered*.
 //!
 //! A fault that fires and changes nothing (a partition over which no node sends, a power loss with nothing unsynced) tests
-//! nothing. A batch of seeds in which a kind never fired, or never mattered, fails.
+//! nothing. A batch of seeds in which a kind never fired, or never mattered, fails. So does a batch that never reached one of the
+//! states that the core names ([`Sometimes`]).
 
 use crate::points::Point;
+use ringseed::base::Sometimes;
 use std::collections::BTreeMap;
 
 macro_rules! kinds {
@@ -110,12 +112,78 @@ kinds! {
     ConnectionBreak = "client connection broken",
 }
 
+/// A batch of fewer seeds is too small to say that a kind never fires, or a point is never passed.
+pub const SEEDS_FOR_EVERY_KIND: u64 = 1_000;
+/// The same for states of the core, of which the rarest are reached in one seed of two hundred ...
+pub const SEEDS_FOR_EVERY_STATE: u64 = 2_000;
+/// ... but for these, in one seed of a thousand.
+const RARE: &[Sometimes] = &[
+    Sometimes::AppendAfterRelease,
+    Sometimes::DeleteTakesReserve,
+    Sometimes::EndsHeldBackByTransfer,
+    Sometimes::EntryNotReadBack,
+    Sometimes::FarewellGivesCallBack,
+    Sometimes::HoldWhileHandedOver,
+    Sometimes::LogWithoutHeader,
+    Sometimes::LossyReplicaElected,
+    Sometimes::MemberRestartsBeforeFormation,
+    Sometimes::NoRoomForWitness,
+    Sometimes::PartOfReadUnreadable,
+    Sometimes::PrepareRepeatedInFlight,
+    Sometimes::QuorumWithoutRoom,
+    Sometimes::ScanEndsAtPrepared,
+    Sometimes::StopTriesNextFollower,
+    Sometimes::StoppingNodeElected,
+    Sometimes::UnfitLeaderWithoutHeir,
+    Sometimes::WaiterEvaluatedWhileHandedOver,
+    Sometimes::WaitersValueUnreadable,
+    Sometimes::WriteAnsweredByLaterEpoch,
+];
+const SEEDS_FOR_RARE_STATES: u64 = 20_000;
+/// Blind spots: no plan leads there but by chance, and no batch has to. A plan that does takes its state out of this list.
+const BLIND: &[Sometimes] = &[
+    Sometimes::AcceptanceUnbound,
+    Sometimes::BatchContinuesNothing,
+    Sometimes::CommitOfWhatIsNotPrepared,
+    Sometimes::EarlierPromiseArrives,
+    Sometimes::FollowerOfCopyRefused,
+    Sometimes::FollowersBudgetSpent,
+    Sometimes::GroupGetsTurnToSend,
+    Sometimes::HintOfLaterTermStands,
+    Sometimes::LaterTermInReplyIgnored,
+    Sometimes::NodeEndsWithCalls,
+    Sometimes::NodeEndsWithWriteInDoubt,
+    Sometimes::NodeTooCrowdedToWrite,
+    Sometimes::PartAskedAgainForRoom,
+    Sometimes::PrepareRepeatedInQueue,
+    Sometimes::ReadOfManyQueued,
+    Sometimes::ReadOfManyWaitedTooOften,
+    Sometimes::RelayedOriginNotAdmitted,
+    Sometimes::ReleaseOfEarlierTermArrives,
+    Sometimes::SealedBatchDamaged,
+    Sometimes::SegmentOfEarlierDirectory,
+    Sometimes::StopLosesPatience,
+    Sometimes::StopWhileLossy,
+    Sometimes::TornTailOfEarlierEpoch,
+    Sometimes::WaiterReadsAgain,
+];
+
 /// Counts by kind of fault.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     counts: BTreeMap<Kind, Count>,
     /// How often points of the protocol were passed, and how often a fault was placed there.
     points: BTreeMap<Point, Count>,
+    /// How often states of the core were reached.
+    states: BTreeMap<Sometimes, Reached>,
+}
+
+/// How often a state was reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reached {
+    pub times: u64,
+    /// In how many runs.
+    pub runs: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -150,12 +218,28 @@ impl Counters {
         self.points.get(&point).copied().unwrap_or_default()
     }
 
-    /// The points that were never passed, or where no fault was placed.
-    pub fn idle_points(&self) -> Vec<Point> {
-        Point::ALL.iter().copied().filter(|&p| self.point(p).fired == 0 || self.point(p).mattered == 0).collect()
+    /// The run reached the state so often.
+    pub fn reached(&mut self, state: Sometimes, times: u64) {
+        self.states.insert(state, Reached { times, runs: 1 });
+    }
+
+    pub fn state(&self, state: Sometimes) -> Reached {
+        self.states.get(&state).copied().unwrap_or_default()
+    }
+
+    /// All states, the rarest first.
+    pub fn states(&self) -> Vec<(Sometimes, Reached)> {
+        let mut states: Vec<_> = Sometimes::ALL.iter().map(|&state| (state, self.state(state))).collect();
+        states.sort_by_key(|(_, reached)| (reached.runs, reached.times));
+        states
     }
 
     pub fn add(&mut self, other: &Counters) {
+        for (&state, reached) in &other.states {
+            let sum = self.states.entry(state).or_default();
+            sum.times += reached.times;
+            sum.runs += reached.runs;
+        }
         for (&point, count) in &other.points {
             let sum = self.points.entry(point).or_default();
             sum.fired += count.fired;
@@ -168,8 +252,25 @@ impl Counters {
         }
     }
 
-    /// The kinds that never fired, or never mattered.
-    pub fn idle(&self) -> Vec<Kind> {
-        Kind::ALL.iter().copied().filter(|&k| self.get(k).fired == 0 || self.get(k).mattered == 0).collect()
+    /// What should have happened in a batch of so many seeds and never did, each as a line.
+    pub fn lacks(&self, seeds: u64) -> Vec<String> {
+        let mut lacks = Vec::new();
+        if seeds >= SEEDS_FOR_EVERY_KIND {
+            let never = |count: Count| if count.fired == 0 { 0 } else { 1 + usize::from(count.mattered > 0) };
+            let kinds = Kind::ALL.iter().map(|&kind| (never(self.get(kind)), kind.name()));
+            lacks.extend(
+                kinds.filter_map(|(how, name)| Some(format!("fault \"{name}\" never {}", ["fired", "mattered"].get(how)?))),
+            );
+            let points = Point::ALL.iter().map(|&point| (never(self.point(point)), point.name()));
+            lacks.extend(
+                points.filter_map(|(how, name)| Some(format!("point \"{name}\" never {}", ["passed", "struck"].get(how)?))),
+            );
+        }
+        if seeds >= SEEDS_FOR_EVERY_STATE {
+            let asked = |state| !BLIND.contains(state) && (seeds >= SEEDS_FOR_RARE_STATES || !RARE.contains(state));
+            let states = Sometimes::ALL.iter().filter(|state| asked(state) && self.state(**state).times == 0);
+            lacks.extend(states.map(|state| format!("state {}::{state:?} never reached", state.module())));
+        }
+        lacks
     }
 }

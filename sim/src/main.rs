@@ -18,7 +18,8 @@ Exit codes:
   11  liveness: something did not finish in bounded time after the faults (P5)
   12  panic: an assertion failed
   13  nondeterminism: two runs of one plan differ (P7)
-  14  all clean, but in 1,000 seeds or more some kind of fault never fired or never mattered
+  14  all clean, but in 1,000 seeds or more some kind of fault never fired or never mattered, or in 2,000 some state of the
+      core was never reached
 When runs of a batch fail in different ways, the first failing seed decides.";
 
 /// Runs the real Ringseed node in a seeded world of crashes, partitions and disk faults.
@@ -48,6 +49,9 @@ struct Arguments {
     /// With --seeds: stop after the first failure, and say in one line how many seeds it took.
     #[arg(long)]
     stop_at_failure: bool,
+    /// Print how often every state of the core was reached, and not only the ten rarest of many seeds.
+    #[arg(long)]
+    states: bool,
     /// Run every plan twice, and compare the traces. Without it, one seed in 50 of --seeds.
     #[arg(long)]
     check_determinism: bool,
@@ -124,6 +128,9 @@ fn run_one(arguments: &Arguments, plan: &Plan, command: &str) -> Result<u8, Stri
     run.timeline.iter().for_each(|line| println!("{line}"));
     println!();
     print_counters(&run.counters, false);
+    if arguments.states {
+        print_states(&run.counters, 1, usize::MAX);
+    }
     let stats = run.stats;
     println!(
         "{} operations: {} done, {} conditions failed, {} rejected, {} unknown; {} events, {} rounds, {:.1} simulated seconds, trace {:016x}",
@@ -200,7 +207,7 @@ fn run_seeds(arguments: &Arguments, seeds: Range<u64>) -> u8 {
         }
     });
     bar.finish_and_clear();
-    print_summary(&summary);
+    print_summary(&summary, if arguments.states { usize::MAX } else { STATES_SHOWN });
     if arguments.stop_at_failure
         && let Some((seed, verdict)) = summary.failures.first()
     {
@@ -209,8 +216,9 @@ fn run_seeds(arguments: &Arguments, seeds: Range<u64>) -> u8 {
     summary.exit_code()
 }
 
-fn print_summary(summary: &Summary) {
+fn print_summary(summary: &Summary, states_max: usize) {
     print_counters(&summary.counters, true);
+    print_states(&summary.counters, summary.seeds, states_max);
     let took = summary.took.as_secs_f64();
     let simulated = summary.simulated.as_secs_f64();
     println!(
@@ -232,8 +240,12 @@ fn print_summary(summary: &Summary) {
         stats.released,
         summary.undecided
     );
-    if summary.failures.is_empty() {
+    let lacks = summary.counters.lacks(summary.seeds);
+    lacks.iter().for_each(|what| println!("{what}"));
+    if summary.failures.is_empty() && lacks.is_empty() {
         println!("clean");
+    } else if summary.failures.is_empty() {
+        println!("every seed is clean, but {} things never happened", lacks.len());
     } else {
         println!("{} seeds failed:", summary.failures.len());
         summary.failures.iter().for_each(|(seed, verdict)| println!("  {seed}: {}", verdict.name()));
@@ -262,6 +274,20 @@ fn print_counters(counters: &Counters, all: bool) {
     if table.row_count() > 0 {
         println!("{table}");
     }
+}
+
+/// How many states of the core are printed, the rarest.
+const STATES_SHOWN: usize = 10;
+
+fn print_states(counters: &Counters, seeds: u64, states_max: usize) {
+    let mut table = comfy_table::Table::new();
+    let states = counters.states();
+    let title = format!("state of the core ({} in all), the rarest first", states.len());
+    table.load_style(comfy_table::presets::NOTHING).set_header([title, format!("seeds of {seeds}"), "times".to_owned()]);
+    for (state, reached) in states.into_iter().take(states_max) {
+        table.add_row([format!("{}::{state:?}", state.module()), reached.runs.to_string(), reached.times.to_string()]);
+    }
+    println!("{table}");
 }
 
 fn print_options(plan: &Plan) {

@@ -8,6 +8,7 @@ use crate::plan::operations::Operation;
 use crate::workload::Stats;
 use crate::workload::transactions::LIST_PREFIX;
 use crate::world::World;
+use ringseed::base::sometimes::take_reached;
 use ringseed::history::{Action, Outcome, Record};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -146,11 +147,15 @@ fn difference(one: &Run, other: &Run) -> Option<String> {
 }
 
 fn run_once(plan: &Plan, options: RunOptions) -> Run {
+    take_reached();
     let mut world = match catching(|| World::new(plan, options.trace)) {
         Ok(world) => world,
         Err(what) => return unborn(what),
     };
     let mut verdict = catching(|| world.run()).unwrap_or_else(Verdict::Panic);
+    for (state, times) in take_reached() {
+        world.counters.reached(state, times);
+    }
     let mut undecided = 0;
     world.workload.end();
     let history = std::mem::take(&mut world.workload.history);

@@ -1,6 +1,6 @@
 //! Many seeds: spread over threads, summed up in order of seed.
 
-use crate::counters::{Counters, Kind};
+use crate::counters::Counters;
 use crate::plan::Plan;
 use crate::run::{Run, RunOptions, Verdict, run_plan};
 use crate::workload::Stats;
@@ -9,11 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The exit code when every seed was clean but some kind of fault never fired or mattered, or some point of a protocol was never
-/// passed or struck.
+/// The exit code when every seed was clean but something never happened that should have ([`Counters::lacks`]): some kind of fault
+/// never fired or mattered, some point of a protocol was never passed or struck, some state was never reached.
 pub const FAULT_NEVER_FIRED: u8 = 14;
-/// A batch of fewer seeds is too small to say that a kind never fires.
-pub const SEEDS_FOR_EVERY_KIND: u64 = 1_000;
 
 /// What many runs came to.
 #[derive(Debug, Default)]
@@ -32,22 +30,13 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of the first failure; [`FAULT_NEVER_FIRED`] if there is none but the batch was large and a kind never fired or mattered.
+    /// Of the first failure; [`FAULT_NEVER_FIRED`] if there is none but something never happened.
     pub fn exit_code(&self) -> u8 {
         match self.failures.first() {
             Some((_, verdict)) => verdict.exit_code(),
-            None if self.seeds >= SEEDS_FOR_EVERY_KIND && self.is_idle() => FAULT_NEVER_FIRED,
+            None if !self.counters.lacks(self.seeds).is_empty() => FAULT_NEVER_FIRED,
             None => 0,
         }
-    }
-
-    /// Whether a kind of fault never fired or mattered, or a point of the protocol was never passed or struck.
-    fn is_idle(&self) -> bool {
-        !self.idle_kinds().is_empty() || !self.counters.idle_points().is_empty()
-    }
-
-    pub fn idle_kinds(&self) -> Vec<Kind> {
-        self.counters.idle()
     }
 
     fn add(&mut self, seed: u64, run: &Run) {
@@ -120,7 +109,9 @@ pub fn run_those(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::{Kind, SEEDS_FOR_EVERY_KIND, SEEDS_FOR_EVERY_STATE};
     use crate::points::Point;
+    use ringseed::base::Sometimes;
 
     #[test]
     fn seeds_are_clean_and_repeat() {
@@ -142,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_in_which_a_kind_of_fault_is_idle_fails() {
+    fn a_batch_in_which_something_never_happened_fails() {
         let mut summary = Summary { seeds: SEEDS_FOR_EVERY_KIND, ..Summary::default() };
         assert_eq!(summary.exit_code(), FAULT_NEVER_FIRED);
         for &kind in Kind::ALL {
@@ -154,6 +145,10 @@ mod tests {
             summary.counters.passed(point);
             summary.counters.placed(point);
         }
+        assert_eq!(summary.exit_code(), 0);
+        summary.seeds = SEEDS_FOR_EVERY_STATE;
+        assert_eq!(summary.exit_code(), FAULT_NEVER_FIRED);
+        Sometimes::ALL.iter().for_each(|state| summary.counters.reached(*state, 1));
         assert_eq!(summary.exit_code(), 0);
         summary.failures.push((7, Verdict::Liveness("it hangs".into())));
         assert_eq!(summary.exit_code(), 11);

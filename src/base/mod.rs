@@ -9,10 +9,12 @@ pub mod id;
 pub mod key;
 pub mod limits;
 pub mod random;
+pub mod sometimes;
 pub mod time;
 
 pub use id::{
     ClusterId, ConnId, DirectoryId, Epoch, GroupId, Index, IoId, Lsn, NodeId, PartitionId, Place, SegmentId, Term, Token, Version,
 };
 pub use key::Key;
+pub use sometimes::Sometimes;
 pub use time::{Duration, SharedClock, Time};

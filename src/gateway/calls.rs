@@ -6,7 +6,7 @@
 
 use super::{Call, Caller, Gateway, Out, Whereabouts};
 use crate::actor::{Context, Outbox};
-use crate::base::{Duration, GroupId, NodeId, Time};
+use crate::base::{Duration, GroupId, NodeId, Sometimes, Time};
 use crate::msg::client::{Doubt, Response, ResponseBody};
 use crate::msg::operation::Rejection;
 use crate::msg::peer::{Farewell, Outcome, PeerMessage, Task};
@@ -101,6 +101,7 @@ impl Gateway {
                     && leader.is_none_or(|hint| hint.node != node)
                 {
                     // The peer does not lead, and knows no later leader: ask the others.
+                    Sometimes::HintOutdated.reached();
                     self.leaders.remove(&group);
                 }
                 // Always after a pause: the hint may be as stale as ours was.
@@ -143,6 +144,7 @@ impl Gateway {
     pub(super) fn on_forget(&mut self, group: GroupId) {
         let asked = |call: &Call| matches!(call.caller, Caller::Asker(asker) if asker.group() == group);
         let forgotten: Vec<u64> = self.calls.iter().filter(|(_, call)| asked(call)).map(|(id, _)| *id).collect();
+        Sometimes::QuestionForgotten.when(!forgotten.is_empty());
         forgotten.into_iter().for_each(|id| self.abandon(id));
     }
 
@@ -166,6 +168,8 @@ impl Gateway {
                 continue;
             }
             let begun = call.place != Whereabouts::Waiting && !call.is_repeatable();
+            Sometimes::NodeEndsWithCalls.reached();
+            Sometimes::NodeEndsWithWriteInDoubt.when(begun);
             let body = match begun {
                 true => ResponseBody::Unknown(Doubt::LeadershipLost),
                 false => ResponseBody::Rejected(Rejection::Stopping),
@@ -185,6 +189,9 @@ impl Gateway {
             self.wakes.remove(&(at, id));
             let Some(call) = self.calls.get(&id) else { continue };
             if call.deadline <= cx.now {
+                Sometimes::CallNeverBegun.when(call.place == Whereabouts::Waiting);
+                Sometimes::CallDiesOfConflict.when(call.place == Whereabouts::Waiting && !call.conflict.is_empty());
+                Sometimes::WriteInDoubtAtDeadline.when(call.place != Whereabouts::Waiting && call.is_write());
                 let body = match (call.place, call.is_write()) {
                     (Whereabouts::Waiting, _) if !call.conflict.is_empty() => ResponseBody::NotCommitted(call.conflict.clone()),
                     (Whereabouts::Waiting, _) if call.crowded => ResponseBody::Rejected(Rejection::Overloaded),
@@ -197,6 +204,7 @@ impl Gateway {
                 continue;
             }
             if call.lost && matches!(call.place, Whereabouts::Forwarded(..)) {
+                Sometimes::WriteInDoubtBehindCutLink.reached();
                 self.finish(cx, id, Outcome::Answer(ResponseBody::Unknown(Doubt::ConnectionLost)), out);
                 continue;
             }

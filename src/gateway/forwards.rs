@@ -22,7 +22,7 @@ use super::routes::begin_within;
 use super::{Gateway, Out, Whereabouts};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{OPEN_NAMED_MAX, SCAN_ITEMS_MAX, TIMEOUT_MAX, TRANSACTION_ITEMS_MAX};
-use crate::base::{Duration, Epoch, GroupId, Key, NodeId};
+use crate::base::{Duration, Epoch, GroupId, Key, NodeId, Sometimes};
 use crate::msg::client::{Doubt, ResponseBody};
 use crate::msg::operation::Rejection;
 use crate::msg::peer::{Farewell, Forward, ForwardReply, Outcome, PeerMessage, Task};
@@ -40,21 +40,25 @@ impl Gateway {
         // A copy of a read whose first is answered was sent because that answer was lost.
         let again = forward.task.is_repeatable() && self.windows.is_latest(from, epoch) && !self.serving.contains_key(&known);
         if self.ended || !(is_new || again) {
+            Sometimes::ForwardRefusedAsRepeat.reached();
             self.counters.forwards_refused += 1;
             return;
         }
+        Sometimes::RepeatedReadAnsweredAnew.when(!is_new);
         let outcome = match (&forward.task, forward.leader) {
             (task, _) if !self.is_valid(task, forward.group) => {
                 let why = "a forwarded task has a wrong size, or is of another partition";
                 Some(Outcome::Answer(ResponseBody::Rejected(Rejection::Invalid(why.into()))))
             }
             (_, Some((led_in, _))) if led_in != cx.epoch => {
+                Sometimes::ForwardToEarlierEpoch.reached();
                 Some(Outcome::NotLeader { leader: self.leaders.get(&forward.group).copied() })
             }
             // Only what would begin something new: decisions are still taken, and told.
             (Task::Operation(_) | Task::Scan(_) | Task::List(_) | Task::Transact { .. } | Task::Prepare(_), _)
                 if self.stopping && !forward.task.is_eventual() =>
             {
+                Sometimes::ForwardToStoppingNode.reached();
                 let hint = self.leaders.get(&forward.group).filter(|hint| hint.node != cx.me);
                 Some(Outcome::NotLeader { leader: hint.copied() })
             }
@@ -120,14 +124,19 @@ impl Gateway {
     ) {
         // An answer to an earlier epoch of this node may bear the sequence of another call of this one.
         if reply.epoch != cx.epoch {
+            Sometimes::ForwardReplyToEarlierEpoch.reached();
             return;
         }
-        let Some(id) = self.forwarded.get(&(from, reply.sequence)).copied() else { return };
+        let Some(id) = self.forwarded.get(&(from, reply.sequence)).copied() else {
+            Sometimes::ForwardReplyUnexpected.reached();
+            return;
+        };
         let Some(call) = self.calls.get(&id) else { return };
         assert_eq!(call.place, Whereabouts::Forwarded(from, reply.sequence), "a call is answered by the peer that it is with");
         match call.epoch {
             // The epoch that may have begun it is over, and its answer, if there was one, is not let in any more.
             Some(sent_to) if sent_to < epoch && !call.is_repeatable() => {
+                Sometimes::WriteAnsweredByLaterEpoch.reached();
                 self.finish(cx, id, Outcome::Answer(ResponseBody::Unknown(Doubt::LeadershipLost)), out);
             }
             Some(sent_to) if sent_to > epoch && !call.is_repeatable() => {}
@@ -142,8 +151,10 @@ impl Gateway {
         for id in with_it {
             self.recall(id);
             if self.calls.get(&id).is_some_and(|call| !call.is_repeatable()) {
+                Sometimes::WriteInDoubtAtRestart.reached();
                 self.finish(cx, id, Outcome::Answer(ResponseBody::Unknown(Doubt::LeadershipLost)), out);
             } else {
+                Sometimes::ReadAskedAgainAfterRestart.reached();
                 self.wait(cx, id);
             }
         }
@@ -157,9 +168,11 @@ impl Gateway {
         for id in forwarded {
             let Some(call) = self.calls.get_mut(&id).filter(|call| call.next == Some(peer)) else { continue };
             if call.is_repeatable() {
+                Sometimes::ReadTakenBackFromCutLink.reached();
                 self.recall(id);
                 self.wait(cx, id);
             } else {
+                Sometimes::WriteBehindCutLink.reached();
                 call.lost = true;
                 self.wake_at(id, cx.now + LAST_ANSWER_WAIT);
             }
@@ -175,6 +188,7 @@ impl Gateway {
         let not_begun: Vec<u64> = beyond.map(|(_, id)| *id).collect();
         for id in not_begun {
             if self.calls.get(&id).is_some_and(|call| call.epoch == Some(epoch)) {
+                Sometimes::FarewellGivesCallBack.reached();
                 self.recall(id);
                 self.wait(cx, id);
             }

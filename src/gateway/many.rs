@@ -12,7 +12,7 @@ use super::calls::RETRY_INTERVAL;
 use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::{GETS_OF_MANY_BYTES_MAX, TRANSACTION_SIZE_MAX};
-use crate::base::{ConnId, GroupId, Key, Time};
+use crate::base::{ConnId, GroupId, Key, Sometimes, Time};
 use crate::msg::client::ResponseBody;
 use crate::msg::operation::{Operation, Rejection};
 use crate::msg::peer::{Outcome, Task};
@@ -127,6 +127,7 @@ impl Gateway {
             return self.finish_many(cx, number, ResponseBody::Rejected(Rejection::TooLarge), out);
         }
         if self.manys.size + many.size > GETS_OF_MANY_BYTES_MAX || !self.manys.queue.is_empty() {
+            Sometimes::ReadOfManyQueued.reached();
             many.phase = Phase::Queued;
             self.manys.queue.push_back(number);
             self.manys.deadlines.insert((many.deadline, number));
@@ -186,6 +187,7 @@ impl Gateway {
     /// Reads the items by a transaction.
     fn transact_all(&mut self, cx: &mut Context<'_>, number: u64, out: &mut Outbox<Out>) {
         let Some(many) = self.manys.all.get_mut(&number) else { return };
+        Sometimes::ReadOfManyByTransaction.reached();
         many.phase = Phase::Transacting;
         many.awaited = 1;
         (many.changed, many.size) = (false, 0);
@@ -240,6 +242,7 @@ impl Gateway {
                 let again = many.tries < TRIES && many.groups.len() > 1;
                 let size = std::mem::take(&mut many.size);
                 if again {
+                    Sometimes::ReadOfManyMeasuredAgain.reached();
                     self.measure_all(cx, number, out)
                 } else {
                     self.transact_all(cx, number, out)
@@ -273,6 +276,7 @@ impl Gateway {
     /// The leader reads as much as it may: the part is asked for again, less often each time.
     pub(super) fn on_crowded(&mut self, cx: &mut Context<'_>, id: u64) {
         let Some(call) = self.calls.get_mut(&id) else { return };
+        Sometimes::PartAskedAgainForRoom.reached();
         call.crowded = true;
         let pause = RETRY_INTERVAL * call.attempts.min(CROWDED_STEPS_MAX) as u32;
         self.recall(id);

@@ -12,7 +12,7 @@
 use super::{Call, Gateway, Whereabouts};
 use crate::actor::Context;
 use crate::base::random;
-use crate::base::{Duration, Key, Time};
+use crate::base::{Duration, Key, Sometimes, Time};
 use crate::msg::peer::Task;
 use crate::msg::transaction::{Age, Failure, FailureReason, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +74,7 @@ impl Gateway {
             self.rivals.enter(transaction, (*age, id));
         }
         let behind = self.rivals.outrank(transaction, &failures, (*age, id));
+        Sometimes::TransactionBehindRival.when(behind);
         call.conflict = failures;
         let doublings = match behind {
             true => (call.attempts + CONFLICT_DOUBLINGS).min(QUEUE_DOUBLINGS),
@@ -97,6 +98,7 @@ impl Gateway {
             let Task::Transact { transaction, .. } = &call.task else { continue };
             let waits = call.place == Whereabouts::Waiting;
             if waits && !self.rivals.outrank(transaction, &call.conflict, (age, next)) {
+                Sometimes::RivalWoken.reached();
                 let soon = random::below(cx.random, CONFLICT_PAUSE_MIN.as_nanos() as u64);
                 let at: Time = (cx.now + Duration::from_nanos(soon)).min(call.wake);
                 self.wake_at(next, at);

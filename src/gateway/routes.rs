@@ -6,7 +6,7 @@
 
 use super::{Gateway, Out, Whereabouts};
 use crate::actor::{Context, Origin, Outbox};
-use crate::base::{Duration, GroupId, NodeId, Term};
+use crate::base::{Duration, GroupId, NodeId, Sometimes, Term};
 use crate::msg::peer::{Forward, LeaderHint, PeerMessage};
 
 /// How long a forwarded read waits for its answer before it is asked for again.
@@ -45,6 +45,7 @@ impl Gateway {
             // leader. A node that is asked for term zero, in which none leads, begins nothing and names the leader that it
             // believes in.
             _ if !here || (call.attempts > ASK_AFTER && self.ask_at.get(&call.group).is_none_or(|at| *at <= cx.now)) => {
+                Sometimes::OtherReplicasAskedWhichLeads.reached();
                 self.ask_at.insert(call.group, cx.now + ASK_INTERVAL);
                 nearest(cx, replicas, call.attempts).map(|node| (node, Some((cx.liveness.epoch_told_of(node), Term::ZERO))))
             }
@@ -62,6 +63,7 @@ impl Gateway {
         if copy.is_none() {
             self.recall(id);
         }
+        Sometimes::CallSentAsCopy.when(copy.is_some());
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.asking = false;
         match target {
@@ -84,6 +86,7 @@ impl Gateway {
                 self.counters.forwards_sent += 1;
                 let remaining_ms = call.deadline.since(cx.now).as_millis() as u32;
                 let task = call.task.clone();
+                Sometimes::CallSentAgainToAnother.when(call.next.is_some() && copy.is_none());
                 call.epoch = leader.map(|(epoch, _)| epoch);
                 call.next = cx.liveness.way_to(node, cx.now).map(|(next, _)| next);
                 call.asking = leader.is_some_and(|(_, term)| term == Term::ZERO);
@@ -106,6 +109,8 @@ impl Gateway {
         let known = self.leaders.get(&group).map(|known| (known.term, known.epoch));
         if self.placement.replicas(group).contains(&hint.node) && known.is_none_or(|known| known < (hint.term, hint.epoch)) {
             self.leaders.insert(group, hint);
+        } else {
+            Sometimes::HintNotBelieved.when(known.is_some_and(|known| known > (hint.term, hint.epoch)));
         }
     }
 
@@ -119,6 +124,7 @@ impl Gateway {
     ) {
         let Some(node) = leader else {
             // What was learnt from others of a later term stands: this node's replica may be cut off from that leader.
+            Sometimes::HintOfLaterTermStands.when(self.leaders.get(&group).is_some_and(|known| known.term > term));
             if self.leaders.get(&group).is_some_and(|known| known.term <= term) {
                 self.leaders.remove(&group);
             }

@@ -13,7 +13,7 @@
 use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::SCAN_BYTES_MAX;
-use crate::base::{ConnId, GroupId, Index, Key, Time, Version};
+use crate::base::{ConnId, GroupId, Index, Key, Sometimes, Time, Version};
 use crate::msg::client::{Item, ResponseBody, Scan, Scanned};
 use crate::msg::operation::{Consistency, Rejection};
 use crate::msg::peer::{Listing, Outcome, Task};
@@ -250,6 +250,8 @@ impl Gateway {
                 self.call(cx, Caller::Scan(key, group), group, Task::ReadListed(seen), deadline, out);
             }
         } else if gather.changed {
+            Sometimes::ScanListsAgain.reached();
+            Sometimes::ScanReadsWhole.when(gather.tries + 1 >= TRIES);
             gather.tries += 1;
             let phase = if gather.tries < TRIES { Phase::Listing } else { Phase::Whole };
             gather.again(phase, first);

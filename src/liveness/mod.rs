@@ -37,7 +37,7 @@
 mod fitness;
 
 use crate::actor::{Actor, Context, LivenessView, Outbox, TimerKind};
-use crate::base::{Duration, Epoch, Lsn, NodeId, Time};
+use crate::base::{Duration, Epoch, Lsn, NodeId, Sometimes, Time};
 use crate::msg::client::PeerReport;
 use crate::msg::peer::{DiskHealth, Heartbeat, HeartbeatReply, PeerMessage, Promise};
 use fitness::{Fitness, is_slow};
@@ -202,6 +202,7 @@ impl Liveness {
         let disk = &mut self.view.entry(from).disk;
         let before = std::mem::replace(disk, heartbeat.disk);
         if (before.full && !heartbeat.disk.full) || (before.unfit && !heartbeat.disk.unfit) {
+            Sometimes::PeersDiskRecovers.reached();
             out.push(Out::Recovered(from));
         }
         let until = cx.now + self.options.support;
@@ -221,6 +222,8 @@ impl Liveness {
                 let promise = Promise { leader: epoch, supporter: cx.epoch, number: peer.next_number };
                 peer.next_number += 1;
                 entry.given = Some((promise, until));
+                Sometimes::PromiseLapsedUnnoticed.when(lapsed.is_some());
+                Sometimes::SupportGivenAnew.when(promise.number > 0);
                 if lapsed.is_some() {
                     // The lapse was not noticed by the timer yet; acceptances under the old promise are void all the same.
                     out.push(Out::Withdrawn(from));
@@ -257,6 +260,7 @@ impl Liveness {
         let promise = reply.promise;
         // The sent time is our own, echoed; one from the future is no echo of ours.
         if promise.leader != cx.epoch || promise.supporter != epoch || reply.sent > cx.now.0 {
+            Sometimes::PromiseToEarlierEpoch.when(promise.leader < cx.epoch);
             return;
         }
         let held_ppm = u64::from(1_000_000 - self.options.clock_drift_ppm_max.min(999_999));
@@ -265,9 +269,13 @@ impl Liveness {
         let entry = self.view.entry(from);
         match &mut entry.received {
             Some((held, end)) if *held == promise => *end = until.max(*end),
-            Some((held, _)) if promise < *held => return,
+            Some((held, _)) if promise < *held => {
+                Sometimes::EarlierPromiseArrives.reached();
+                return;
+            }
             received => {
                 if until <= cx.now {
+                    Sometimes::PromiseArrivesTooLate.reached();
                     return;
                 }
                 *received = Some((promise, until));
@@ -286,6 +294,8 @@ impl Liveness {
         }
         if epoch > entry.epoch {
             let known = entry.epoch != Epoch::ZERO;
+            Sometimes::PeerRestartsSupported.when(known && entry.given.is_some_and(|(_, end)| cx.now < end));
+            Sometimes::PeerRestartsSupporting.when(known && entry.received.is_some());
             entry.epoch = epoch;
             entry.given = None;
             entry.received = None;
@@ -308,6 +318,7 @@ impl Liveness {
             }
             for peer in self.peers.values_mut().filter(|peer| peer.up) {
                 if peer.heard.is_none_or(|heard| cx.now.since(heard) > self.options.support) {
+                    Sometimes::PeerSilent.reached();
                     peer.up = false;
                     peer.since = cx.now;
                 }
@@ -328,6 +339,8 @@ impl Liveness {
         let changed = self.fitness.look(now, full, slow);
         self.view.own_disk = DiskHealth { full, unfit: self.fitness.is_unfit(), sync_ms };
         if changed {
+            Sometimes::NodeBecomesUnfit.when(self.fitness.is_unfit());
+            Sometimes::NodeIsFitAgain.when(!self.fitness.is_unfit());
             out.push(Out::Fitness);
         }
     }
@@ -340,6 +353,7 @@ impl Liveness {
             let entry = self.view.entry(node);
             match entry.given {
                 Some((_, end)) if end <= now => {
+                    Sometimes::SupportWithdrawn.reached();
                     entry.given = None;
                     out.push(Out::Withdrawn(node));
                 }
@@ -348,6 +362,7 @@ impl Liveness {
             }
             match entry.received {
                 Some((_, end)) if end <= now => {
+                    Sometimes::SupportLost.reached();
                     entry.received = None;
                     out.push(Out::SupportLost(node));
                 }

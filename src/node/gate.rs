@@ -19,7 +19,7 @@
 //! when the log says so.
 
 use crate::base::limits::GATED_MESSAGES_MAX;
-use crate::base::{GroupId, Lsn, NodeId};
+use crate::base::{GroupId, Lsn, NodeId, Sometimes};
 use crate::msg::peer::{PeerMessage, ReplicaMessage};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -98,9 +98,13 @@ impl Gate {
         if reached >= wanted && marks.durable >= marks.epoch {
             return Some(message);
         }
+        Sometimes::MessageWaitsForEpoch.when(marks.durable < marks.epoch);
         let queue = match (wait, &message) {
             (Wait::Durable, PeerMessage::Replica(group, vote)) => {
                 let key = (to, *group, matches!(vote, ReplicaMessage::VoteReply(_)));
+                let held = self.votes.get(&key).map(|(_, held)| held);
+                Sometimes::VoteReplacesWaitingVote.when(held.is_some_and(|held| *held != message));
+                Sometimes::VoteWaitsAlready.when(held == Some(&message));
                 // The same once more does not wait for more than the first: repeats must not hold it up.
                 if self.votes.get(&key).is_none_or(|(_, held)| *held != message) {
                     self.votes.insert(key, (wanted, message));
@@ -111,6 +115,7 @@ impl Gate {
             _ => &mut self.epoch,
         };
         if queue.len() < GATED_MESSAGES_MAX {
+            Sometimes::AcknowledgementWaits.when(wait == Wait::Acknowledgeable);
             queue.push_back((wanted, to, message));
         } else {
             self.dropped += 1;

@@ -29,7 +29,7 @@ mod tests;
 use crate::actor::{Actor, Placement, TimerKind};
 use crate::base::cache::ValueCache;
 use crate::base::random::{self, Random, Rng};
-use crate::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, SharedClock, Term, Time};
+use crate::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, SharedClock, Sometimes, Term, Time};
 use crate::gateway::{self, Gateway};
 use crate::liveness::{Liveness, LivenessOptions};
 use crate::msg::client::{Request, Response};
@@ -366,6 +366,7 @@ impl Node {
     fn give_turns(&mut self, now: Time) {
         while let Some((id, node, share)) = self.flow.next_turn() {
             if let Some(group) = self.groups.get_mut(&id) {
+                Sometimes::GroupGetsTurnToSend.reached();
                 group.noted.leaves(node, share);
                 self.work.push_back(Work::Replica(id, replica::In::Flush));
                 self.drain(now);
@@ -463,6 +464,7 @@ impl Node {
     /// next epoch would begin whole.
     fn note_caught_up(&mut self) {
         if self.lossy && self.lossy_groups == 0 {
+            Sometimes::LossyNodeCaughtUp.reached();
             self.lossy = false;
             self.work.push_back(Work::Log(wal::In::Append(Record::CaughtUp)));
         }
@@ -501,6 +503,8 @@ impl Node {
                 if now < until && (leads || busy()) {
                     return false;
                 }
+                Sometimes::StopLosesPatience.when(now >= until);
+                Sometimes::StopWhileLossy.when(self.lossy);
                 // It says that nothing acknowledged is missing: not true of a node that still has to catch up.
                 if !self.lossy {
                     self.work.push_back(Work::Log(wal::In::Append(Record::Clean)));

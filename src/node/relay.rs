@@ -21,7 +21,7 @@
 
 use super::Node;
 use crate::base::limits::RELAY_LINKS_MAX;
-use crate::base::{NodeId, Time};
+use crate::base::{NodeId, Sometimes, Time};
 use crate::msg::peer::{Carried, PeerMessage, Relayed};
 
 impl Node {
@@ -52,20 +52,26 @@ impl Node {
     pub(super) fn on_relayed(&mut self, now: Time, from: NodeId, relayed: Relayed) {
         let me = self.options.me;
         if relayed.origin == me || !self.membership.admits_relayed(relayed.origin, relayed.directory, relayed.epoch) {
+            Sometimes::RelayedOriginNotAdmitted.reached();
             self.counters.envelopes_dropped += 1;
             return;
         }
         if relayed.destination == me {
+            Sometimes::RelayedMessageArrives.reached();
             self.on_message(now, relayed.origin, &(relayed.epoch, relayed.directory), relayed.carried.into());
             return;
         }
         let way = self.liveness.view().way_to(relayed.destination, now);
         match way.filter(|(next, links)| *next != from && *links <= relayed.links) {
             Some((next, _)) => {
+                Sometimes::MessagePassedOn.reached();
                 self.counters.relayed += 1;
                 self.send(now, next, PeerMessage::Relayed(Box::new(Relayed { links: relayed.links - 1, ..relayed })));
             }
-            None => self.counters.envelopes_dropped += 1,
+            None => {
+                Sometimes::NoWayToPassOn.reached();
+                self.counters.envelopes_dropped += 1;
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use super::health::Rot;
 use super::{Effect, Fatal, Node, Stop};
 use crate::actor::{Actor, Context, Origin, Outbox};
 use crate::base::limits::{LOG_QUEUE_BYTES_MAX, NODE_ENTRY_BYTES_MAX, TOKEN_BYTES_PER_NODE_MAX};
-use crate::base::{ConnId, Duration, GroupId, Index, NodeId, Time};
+use crate::base::{ConnId, Duration, GroupId, Index, NodeId, Sometimes, Time};
 use crate::gateway::Asker;
 use crate::msg::client::{Doubt, Request, RequestBody, Response, ResponseBody};
 use crate::msg::disk::DiskOp;
@@ -116,7 +116,10 @@ impl Node {
                 Work::Membership(membership::In::Refused(from, refusal))
             }
             PeerMessage::Refused(..) => return,
-            _ if refused => return,
+            _ if refused => {
+                Sometimes::RefusedNodeHearsMessage.reached();
+                return;
+            }
             PeerMessage::Heartbeat(heartbeat) => {
                 self.vitals.hear_clock(from, self.clock.read(now), heartbeat.clock_ms);
                 self.clock.hear(now, heartbeat.clock_ms);
@@ -130,7 +133,10 @@ impl Node {
                 Work::Liveness(liveness::In::Reply(from, epoch, reply))
             }
             // The last record of this epoch says that nothing acknowledged is missing: nothing more is acknowledged behind it.
-            PeerMessage::Replica(..) if matches!(self.stop, Stop::Sealing(_) | Stop::Done) => return,
+            PeerMessage::Replica(..) if matches!(self.stop, Stop::Sealing(_) | Stop::Done) => {
+                Sometimes::SealingNodeHearsGroup.reached();
+                return;
+            }
             // A replica hears nothing before it takes part.
             PeerMessage::Replica(group, message) => Work::Replica(group, replica::In::Message(from, epoch, message)),
             PeerMessage::Forward(forward) => Work::Gateway(gateway::In::Forward(from, epoch, forward)),
@@ -328,6 +334,7 @@ impl Node {
                     let crowded = self.log.queue_bytes() >= LOG_QUEUE_BYTES_MAX as u64
                         || self.flow.view().entry_bytes >= NODE_ENTRY_BYTES_MAX;
                     if task.writes() && crowded {
+                        Sometimes::NodeTooCrowdedToWrite.reached();
                         let overloaded = ResponseBody::Rejected(Rejection::Overloaded);
                         self.answer(now, group, origin, Outcome::Answer(overloaded));
                     } else if self.takes_part(group) {
@@ -389,6 +396,7 @@ impl Node {
                 }
                 replica::Out::Led(term, next) => {
                     if self.is_stopping() {
+                        Sometimes::StoppingNodeElected.reached();
                         self.work.push_back(Work::Replica(id, replica::In::Stop));
                     }
                     Work::Store(id, store::In::Led(term, next))
@@ -527,7 +535,9 @@ impl Node {
             Origin::Peer(node, epoch, sequence) => {
                 self.gateway.served(node, epoch, sequence);
                 // A gateway that has restarted since does not know the sequence any more.
-                if self.liveness.view().epoch_of(node) <= epoch {
+                let restarted = self.liveness.view().epoch_of(node) > epoch;
+                Sometimes::AnswerToRestartedGateway.when(restarted);
+                if !restarted {
                     self.send(now, node, PeerMessage::ForwardReply(ForwardReply { sequence, outcome, epoch }));
                 }
             }

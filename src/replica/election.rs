@@ -4,7 +4,7 @@ use super::leader::Leader;
 use super::{Acceptance, Out, Replica, Role, TERM_STEP_MAX, Votes};
 use crate::actor::{Context, Outbox};
 use crate::base::random::below;
-use crate::base::{Duration, Epoch, NodeId, Term};
+use crate::base::{Duration, Epoch, NodeId, Sometimes, Term};
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{Entry, Fact};
 use crate::msg::peer::{Released, ReplicaMessage, VoteReply, VoteRequest};
@@ -62,6 +62,7 @@ impl Replica {
             self.election_at = Some(cx.now + self.options.support * 8);
         } else if matches!(&self.role, Role::Candidate { votes } if !votes.has(cx.me)) {
             // Its own vote is still being synced. To start over would only put another behind it.
+            Sometimes::CandidateWaitsForOwnVote.reached();
             self.election_at = Some(cx.now + self.election_patience(cx));
         } else {
             self.asked_turn = true;
@@ -79,6 +80,7 @@ impl Replica {
     /// A peer supports this node again. Attempts that came to nothing without it say nothing any more.
     pub(super) fn try_again_soon(&mut self, cx: &mut Context<'_>) {
         if self.attempts > 0 && matches!(self.role, Role::Follower { .. } | Role::PreCandidate { .. }) {
+            Sometimes::CampaignAfterVainOnes.reached();
             self.attempts = 0;
             let planned = self.election_at;
             self.wait_for_leader(cx);
@@ -90,16 +92,24 @@ impl Replica {
     /// itself.
     fn is_bound(&self, cx: &Context<'_>, candidate: NodeId, request: &VoteRequest) -> bool {
         if cx.now < self.options.no_vote_until {
+            Sometimes::VoteBeforeOldPromisesEnd.reached();
             return true;
         }
         if let Role::Leader(leader) = &self.role {
-            return leader.has_lease(cx, self.configuration());
+            let leased = leader.has_lease(cx, self.configuration());
+            Sometimes::VoteAskedOfLeaseholder.when(leased);
+            Sometimes::VoteAskedOfLeaderWithoutLease.when(!leased);
+            return leased;
         }
         let Some(Acceptance { leader, term, promise }) = self.accepted else { return false };
         assert!(term <= self.state.term, "no leader is accepted in a later term");
         // A node that campaigns for a later term does not lead in the earlier one any more.
         let gone = candidate == leader && request.term > term;
-        cx.liveness.supporting(leader, cx.now) == Some(promise) && request.released != Some(Released { leader, term }) && !gone
+        let released = request.released == Some(Released { leader, term });
+        let keeps = cx.liveness.supporting(leader, cx.now) == Some(promise);
+        Sometimes::AcceptanceUnbound.when(keeps && gone);
+        Sometimes::AcceptanceReleased.when(keeps && released);
+        keeps && !released && !gone
     }
 
     fn is_up_to_date(&self, request: &VoteRequest) -> bool {
@@ -118,6 +128,7 @@ impl Replica {
             return;
         }
         self.attempts += 1;
+        Sometimes::FourthCampaignInARow.when(self.attempts == 4);
         self.election_at = Some(cx.now + self.election_patience(cx));
         self.role = Role::PreCandidate { votes: Votes::default() };
         self.announce(None, out);
@@ -138,9 +149,12 @@ impl Replica {
 
     pub(super) fn on_pre_vote(&mut self, cx: &mut Context<'_>, from: NodeId, request: VoteRequest, out: &mut Outbox<Out>) {
         if self.is_bound(cx, from, &request) {
+            Sometimes::PreVoteWhileBound.reached();
             return;
         }
         let granted = request.term > self.state.term && self.is_up_to_date(&request);
+        Sometimes::PreVoteRefusedForLog.when(!self.is_up_to_date(&request));
+        Sometimes::PreVoteOfEarlierTerm.when(request.term <= self.state.term);
         if granted && matches!(self.role, Role::Follower { .. }) {
             // A candidate that would win is given the time to: two of one term are of no use.
             let patience = cx.now + self.election_patience(cx);
@@ -184,11 +198,16 @@ impl Replica {
 
     pub(super) fn on_vote(&mut self, cx: &mut Context<'_>, from: NodeId, request: VoteRequest, out: &mut Outbox<Out>) {
         if self.is_bound(cx, from, &request) {
+            Sometimes::VoteWhileBound.reached();
             return;
         }
         self.adopt(cx, request.term, out);
         let free = self.state.vote.is_none_or(|vote| vote == from) && !self.leads();
         let granted = request.term == self.state.term && free && self.is_up_to_date(&request);
+        Sometimes::VoteRefusedForTerm.when(request.term < self.state.term);
+        Sometimes::VoteRefusedForVote.when(request.term == self.state.term && !free);
+        Sometimes::VoteRefusedForLog.when(request.term == self.state.term && free && !granted);
+        Sometimes::VoteRepeated.when(granted && self.state.vote.is_some());
         if granted && self.state.vote.is_none() {
             self.state.vote = Some(from);
             out.push(Out::LogState(self.state));
@@ -206,8 +225,10 @@ impl Replica {
         self.adopt_from_reply(cx, reply.term, out);
         let Role::Candidate { votes } = &mut self.role else { return };
         if !reply.granted || reply.term != self.state.term {
+            Sometimes::VoteOfEarlierTermArrives.when(reply.granted);
             return;
         }
+        Sometimes::LossyVoteCounted.when(reply.lossy);
         if votes.add(from, reply.lossy, self.log.configuration()) {
             self.lead(cx, out);
         } else if from == cx.me {
@@ -221,6 +242,8 @@ impl Replica {
         self.elections_won += 1;
         self.election_at = None;
         self.accepted = None;
+        Sometimes::LossyReplicaElected.when(self.lossy);
+        Sometimes::ElectedWithUncommittedEntries.when(self.log.last_index() > self.state.commit);
         self.lossy = false;
         let first = self.log.last_index().next();
         self.attempts = 0;
@@ -246,6 +269,8 @@ impl Replica {
     pub(super) fn adopt_from_reply(&mut self, cx: &mut Context<'_>, term: Term, out: &mut Outbox<Out>) {
         if !self.keeps_acceptance(cx) {
             self.adopt(cx, term, out);
+        } else {
+            Sometimes::LaterTermInReplyIgnored.when(term > self.state.term);
         }
     }
 
@@ -270,6 +295,7 @@ impl Replica {
     /// Becomes a follower in the same term. A leader tells every voter that it is over.
     pub(super) fn step_down(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
         if self.leads() {
+            Sometimes::LeaderStepsDownUncommitted.when(self.log.last_index() > self.state.commit);
             for node in self.log.configuration().members().filter(|node| *node != cx.me) {
                 self.releasing.insert(node, self.state.term);
             }
@@ -290,6 +316,7 @@ impl Replica {
             out.push(Out::Send(*node, ReplicaMessage::Released { term: *term }));
         }
         // A voter may be away for long: ever more slowly.
+        Sometimes::ReleaseRepeated.when(self.release_wait > self.options.support);
         self.release_wait = (self.release_wait * 2).clamp(self.options.support / 2, self.options.support * 8);
         self.release_at = (!self.releasing.is_empty()).then(|| cx.now + self.release_wait);
     }
@@ -302,8 +329,10 @@ impl Replica {
             return;
         }
         let released = self.released.entry(from).or_default();
+        Sometimes::ReleaseOfEarlierTermArrives.when(term < *released);
         *released = term.max(*released);
         if self.accepted.is_some_and(|a| a.leader == from && a.term <= term) {
+            Sometimes::AcceptanceEndsByRelease.reached();
             self.accepted = None;
             self.forget_leader(cx, out);
         }
@@ -336,6 +365,7 @@ impl Replica {
         let accepted = self.accepted.is_some_and(|a| a.leader == peer);
         let followed = matches!(self.role, Role::Follower { leader: Some(leader) } if leader == peer);
         if accepted {
+            Sometimes::AcceptanceEndsWithPromise.reached();
             self.accepted = None;
         }
         if accepted || followed {
@@ -358,8 +388,10 @@ impl Replica {
         let request = self.vote_request(self.state.term.next(), Some(released));
         let stands = self.configuration().is_voter(cx.me) && !self.lossy && !self.stops;
         if term != self.state.term || !follows || !stands || self.is_bound(cx, cx.me, &request) {
+            Sometimes::LeadershipOfferedTooLate.reached();
             return;
         }
+        Sometimes::LeadershipOffered.reached();
         self.stand(cx, Some(released), out);
     }
 
@@ -375,6 +407,7 @@ impl Replica {
     ) {
         if self.released.get(&leader).is_some_and(|released| *released >= self.state.term) {
             // The append was late: the leadership is over, and no message would say so again.
+            Sometimes::AppendAfterRelease.reached();
             return;
         }
         self.role = Role::Follower { leader: Some(leader) };
@@ -382,6 +415,7 @@ impl Replica {
         self.announce(Some(leader), out);
         if self.releasing.get(&leader).is_some_and(|term| *term < self.state.term) {
             // It leads a later term: what it accepted in ours is long void.
+            Sometimes::ReleaseEndsWithLaterLeader.reached();
             self.released_by(leader);
         }
         let promise = cx.liveness.supporting(leader, cx.now);
@@ -391,7 +425,10 @@ impl Replica {
         // What binds no more, because it was made for an earlier epoch, unbinds neither: the leader may hold a lease by what this
         // epoch said.
         let holds = |held: &Acceptance| (held.leader, held.term, Some(held.promise)) == (leader, term, promise);
-        self.accepted = bound.or(self.accepted.filter(holds));
+        let held = self.accepted.filter(holds);
+        Sometimes::AppendToEarlierEpochUnbindsNothing.when(bound.is_none() && held.is_some());
+        Sometimes::LeaderFollowedWithoutPromise.when(promise.is_none());
+        self.accepted = bound.or(held);
         // Without support there is nothing to wait on: the next append, or an election.
         self.election_at = match self.accepted {
             Some(_) => None,

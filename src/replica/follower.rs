@@ -2,7 +2,7 @@
 
 use super::{Out, Replica};
 use crate::actor::{Context, Outbox};
-use crate::base::{Epoch, Index, NodeId, Term};
+use crate::base::{Epoch, Index, NodeId, Sometimes, Term};
 use crate::msg::codec;
 use crate::msg::log::Fact;
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
@@ -13,6 +13,7 @@ const RECORD_OVERHEAD: usize = 256;
 impl Replica {
     pub(super) fn on_append(&mut self, cx: &mut Context<'_>, from: NodeId, epoch: Epoch, append: Append, out: &mut Outbox<Out>) {
         if append.term < self.state.term {
+            Sometimes::AppendOfEarlierTerm.reached();
             self.reply(from, AppendOutcome::StaleTerm, append.round, out);
             return;
         }
@@ -29,6 +30,7 @@ impl Replica {
         }
         // An append to an earlier epoch of this node says nothing of what this one holds, nor binds or unbinds it.
         let to_this_epoch = append.follower == cx.epoch;
+        Sometimes::AppendToEarlierEpoch.when(!to_this_epoch);
         self.accept(cx, from, epoch, to_this_epoch, out);
         let round = append.round;
         let commit = append.commit;
@@ -36,6 +38,7 @@ impl Replica {
             Some(conflict) => conflict,
             None if !self.has_room_for(cx, &append) => {
                 let matched = self.known_up_to(&append);
+                Sometimes::AppendRefusedForRoom.reached();
                 self.learn_commit(Index(commit.0.min(matched.0)), out);
                 AppendOutcome::Full { matched }
             }
@@ -44,6 +47,7 @@ impl Replica {
                     self.learn_commit(Index(commit.0.min(matched.0)), out);
                     // A new leader does not know yet all that is committed: only an entry of its own term proves it.
                     if to_this_epoch && matched >= commit && self.log.term_at(commit) == Some(self.state.term) {
+                        Sometimes::LossyReplicaCaughtUp.when(self.lossy);
                         self.lossy = false;
                     }
                     AppendOutcome::Matched(matched)
@@ -57,7 +61,10 @@ impl Replica {
     /// Why the entries do not join on to this log, if they do not.
     fn conflict(&self, append: &Append) -> Option<AppendOutcome> {
         let previous = append.previous_index;
-        match self.log.term_at(previous) {
+        let found = self.log.term_at(previous);
+        Sometimes::AppendConflictsInTerm.when(found.is_some_and(|term| term != append.previous_term));
+        Sometimes::AppendBeyondTheLog.when(previous > self.log.last_index());
+        match found {
             _ if self.log.agrees(previous, append.previous_term) => None,
             Some(term) => Some(AppendOutcome::Conflict { index: self.log.first_of_term(previous), term, previous }),
             None => Some(AppendOutcome::Conflict { index: self.log.last_index().next(), term: Term::ZERO, previous }),
@@ -82,6 +89,7 @@ impl Replica {
         if new.iter().any(|entry| entry.fact.needs_room()) {
             cx.room.takes(bytes)
         } else {
+            Sometimes::FullFollowerAskedToEnd.when(!new.is_empty());
             new.iter().all(|entry| entry.fact == Fact::Noop) || cx.room.takes_ending(bytes)
         }
     }
@@ -90,11 +98,14 @@ impl Replica {
     /// for.
     fn take_entries(&mut self, append: Append, out: &mut Outbox<Out>) -> Option<Index> {
         let matched = Index(append.previous_index.0 + append.entries.len() as u64);
+        Sometimes::AppendRepeated.when(!append.entries.is_empty() && self.known_up_to(&append) == matched);
         for entry in append.entries {
             match self.log.term_at(entry.index) {
                 _ if self.log.agrees(entry.index, entry.term) => continue,
                 Some(_) if entry.index <= self.state.commit => return None,
                 Some(_) => {
+                    Sometimes::FollowerTruncates.reached();
+                    Sometimes::FollowerTruncatesDurable.when(self.durable >= entry.index);
                     self.log.truncate(entry.index);
                     self.durable = self.durable.min(entry.index.previous());
                 }

@@ -8,7 +8,7 @@ use super::{Out, Replica, Role};
 use crate::actor::{Context, FlowView, Outbox, Outstanding, Share};
 use crate::base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::base::random::below;
-use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Term, Time};
+use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Sometimes, Term, Time};
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{Entry, Fact, HardState};
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
@@ -264,7 +264,11 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else { return };
         // A voter without a progress is this leader.
         let index = self.log.configuration().reached(|node| leader.of(node).map_or(self.durable, |p| p.matched));
-        if index > self.state.commit && self.log.term_at(index) == Some(self.state.term) {
+        let of_earlier_term = self.log.term_at(index) != Some(self.state.term);
+        Sometimes::EarlierTermOnQuorumNotCommitted.when(index > self.state.commit && of_earlier_term);
+        if index > self.state.commit && !of_earlier_term {
+            Sometimes::CommitTakesEarlierTerms.when(self.state.commit.next() < leader.term_start);
+            Sometimes::CommitBeforeOwnCopy.when(self.durable < index);
             self.state.commit = index;
             let stalls = leader.stalls.committed(cx, self.options.support, self.log.last_index() > index);
             assert!(index <= self.log.last_index(), "what a quorum holds is in the leader's log");
@@ -322,6 +326,7 @@ impl Replica {
         let Some(progress) =
             self.leader_mut().filter(|_| leads).and_then(|l| l.progress.iter_mut().find(|p| p.node == from && p.epoch == epoch))
         else {
+            Sometimes::AppendReplyAfterEpochOrTerm.reached();
             return;
         };
         if let Some(promise) = reply.acceptance
@@ -376,7 +381,10 @@ impl Replica {
         };
         // A follower that lacks the base needs the group's state: no entry here joins on to what it has.
         if previous > progress.matched && current && previous > base {
+            Sometimes::ConflictGoesBackFar.when(next < previous);
             progress.probe_from(next.min(previous), cx.now);
+        } else {
+            Sometimes::ConflictOutdated.reached();
         }
     }
 
@@ -386,6 +394,8 @@ impl Replica {
             return;
         }
         let Role::Leader(leader) = &mut self.role else { return };
+        Sometimes::ReadWaitsForFirstCommit.when(self.state.commit < leader.term_start);
+        Sometimes::ReadWithoutLease.when(!leader.has_lease(cx, self.log.configuration()));
         leader.confirms.push_back((tag, leader.round + 1));
         leader.round_wanted = true;
         if self.log.configuration().has_quorum(|node| node == cx.me) {
@@ -407,6 +417,8 @@ impl Replica {
             if wanted > round && !by_lease {
                 break;
             }
+            Sometimes::LeaseComesBeforeRound.when(wanted > round);
+            Sometimes::ReadByRound.when(!by_lease);
             leader.confirms.pop_front();
             out.push(Out::Confirmed(tag));
         }
@@ -449,6 +461,7 @@ impl Replica {
             if preferred && leader.rebalance_at.is_none() {
                 leader.rebalance_at = Some(cx.now + patience);
             }
+            Sometimes::FollowerHasRoomAgain.when(leader.progress.iter().any(|p| p.node == peer && p.full_until > cx.now));
             leader.progress.iter_mut().filter(|p| p.node == peer).for_each(Progress::has_room);
         }
         self.on_fitness(cx);
@@ -472,6 +485,7 @@ impl Replica {
         let heirs: Vec<&Progress> = leader.progress.iter().filter(fit).collect();
         if heirs.is_empty() {
             // One that comes back, or recovers, is told of.
+            Sometimes::UnfitLeaderWithoutHeir.reached();
             return;
         }
         let near = heirs.into_iter().filter(|p| last.0 - p.matched.0 < APPEND_ENTRIES_MAX as u64);
@@ -479,6 +493,7 @@ impl Replica {
         let heir = near.max_by_key(|p| (p.matched, rank(p.node))).map(|p| p.node);
         leader.hand_over_at = Some(again);
         if let Some(heir) = heir.filter(|_| leader.transfer.is_none()) {
+            Sometimes::UnfitLeaderHandsOver.reached();
             self.begin_transfer(cx, heir, out);
         }
     }
@@ -489,6 +504,7 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else { return };
         let supports = |node: NodeId| node == cx.me || cx.liveness.supported_by(node, cx.now).is_some();
         if self.log.configuration().has_quorum(supports) {
+            Sometimes::LeaderRegainsSupport.when(leader.step_down_at.is_some());
             leader.step_down_at = None;
         } else if leader.step_down_at.is_none() {
             leader.step_down_at = Some(cx.now + support);
@@ -501,6 +517,7 @@ impl Replica {
         if let Role::Leader(leader) = &mut self.role
             && let Some(progress) = leader.progress.iter_mut().find(|p| p.node == peer && p.epoch < epoch)
         {
+            Sometimes::FollowerRestartsMatched.when(progress.matched > Index::ZERO);
             progress.restart(epoch, &self.log);
             leader.nudge_by(cx.now);
         }
@@ -514,6 +531,7 @@ impl Replica {
             // A promise may have been prolonged before its lapse was noticed.
             self.on_support_lost(cx);
             if matches!(&self.role, Role::Leader(leader) if leader.step_down_at.is_some()) {
+                Sometimes::LeaderWithoutQuorumStepsDown.reached();
                 self.step_down(cx, out);
                 return;
             }
@@ -523,15 +541,18 @@ impl Replica {
             leader.transfer = None;
             if transfer.asked {
                 // Without its lease there is no use in staying: a plain election is quicker.
+                Sometimes::TransferAskedInVain.reached();
                 self.step_down(cx, out);
                 return;
             }
             match &mut leader.leaving {
                 Some(tried) => {
+                    Sometimes::StopTriesNextFollower.reached();
                     tried.push(transfer.target);
                     self.leave(cx, out);
                 }
                 None => {
+                    Sometimes::TransferNeverReady.reached();
                     out.push(Out::Paused(false));
                     self.handovers.vain += 1;
                 }
@@ -572,6 +593,7 @@ impl Replica {
                     // All that it lacks is entries for which it has no room.
                     let quiet = progress.ask_at <= cx.now && progress.fetch.is_none();
                     if quiet && progress.full_until <= cx.now {
+                        Sometimes::FullFollowerTriedAgain.reached();
                         progress.probe_again(cx.now);
                         sender.send_entries(progress, &mut leader.fetches, out);
                         progress.leave_alone(cx.now);
@@ -588,6 +610,7 @@ impl Replica {
             // It lacks nothing but entries, and those have to wait for their turn.
             let queued = progress.lacks.is_some() && !waits_for_round;
             if due && progress.owes_answer() {
+                Sometimes::AppendUnanswered.reached();
                 sender.ask(progress, out);
             } else if !sender.send_entries(progress, &mut leader.fetches, out)
                 && (due && !queued || !accepted || progress.commit_sent < commit.min(progress.matched))
@@ -618,6 +641,7 @@ impl Replica {
             (Some(entry), Some(slot)) => *slot = Some(entry),
             _ => {
                 // It cannot be read here now: later again.
+                Sometimes::EntryNotReadBack.reached();
                 progress.fetch = None;
                 leader.nudge_by(retry);
                 return;
@@ -627,6 +651,8 @@ impl Replica {
             let first = fetch.first;
             let entries: Vec<Entry> = std::mem::take(&mut fetch.entries).into_iter().flatten().collect();
             progress.fetch = None;
+            Sometimes::FollowerFedFromDisk.when(first == progress.next);
+            Sometimes::EntryReadBackInVain.when(first != progress.next);
             if first == progress.next {
                 sender.send_all(progress, entries, Share::CatchUp, out);
             }
@@ -668,6 +694,7 @@ impl<'a> Sender<'a> {
             let share = if entries.is_empty() { Share::CatchUp } else { Share::Recent };
             let taken = progress.outstanding().bytes - before;
             if !self.flow.may_take(self.group, progress.node, share, taken) {
+                Sometimes::FollowersBudgetSpent.reached();
                 progress.lacks = Some(share);
                 break;
             }

@@ -34,7 +34,7 @@
 use crate::actor::{Actor, Context, Outbox, TimerKind};
 use crate::base::limits::{ADDRESS_SIZE_MAX, COUNTER_MAX, NODES_MAX, WEIGHT_MAX, ZONE_SIZE_MAX};
 use crate::base::random::Rng;
-use crate::base::{ClusterId, DirectoryId, Duration, Epoch, Lsn, NodeId, Time};
+use crate::base::{ClusterId, DirectoryId, Duration, Epoch, Lsn, NodeId, Sometimes, Time};
 use crate::msg::client::Membership as Standing;
 use crate::msg::cluster::{ClusterOptions, Formation, Member, PeerMark};
 use crate::msg::peer::{Envelope, Greeting, Heartbeat, PeerMessage, Refusal};
@@ -127,6 +127,8 @@ impl Mark {
             // An epoch that follows a copy's lacks what the copy lacked, however much both have logged.
             let follows_copy = heartbeat.previous != Epoch::ZERO && self.old_copy == Some(heartbeat.previous);
             if began < self.highest || follows_copy {
+                Sometimes::OldCopyRefused.when(began < self.highest);
+                Sometimes::FollowerOfCopyRefused.when(began >= self.highest);
                 self.old_copy = Some(epoch);
                 return Err(self.refusal());
             }
@@ -217,6 +219,7 @@ impl Membership {
             return Err(Some(Refusal::NotAMember));
         };
         if member.directory != envelope.directory {
+            Sometimes::OtherDirectoryRefused.reached();
             return Err(Some(Refusal::OtherDirectory { bound: member.directory }));
         }
         if envelope.cluster.is_none() {
@@ -225,6 +228,8 @@ impl Membership {
         }
         let mark = self.marks.entry(envelope.from).or_default();
         if !mark.admits(envelope.epoch) {
+            Sometimes::EnvelopeOfEarlierEpoch.when(envelope.epoch < mark.epoch);
+            Sometimes::EnvelopeOfOldCopy.when(mark.old_copy == Some(envelope.epoch));
             return Err(mark.refusal());
         }
         for message in &envelope.messages {
@@ -234,7 +239,12 @@ impl Membership {
         }
         // Until a later epoch has shown where it began, nothing of it counts: its answers would void what the present epoch was
         // promised.
-        if envelope.epoch > mark.epoch { Err(None) } else { Ok(()) }
+        if envelope.epoch > mark.epoch {
+            Sometimes::EnvelopeBeforeFirstHeartbeat.reached();
+            Err(None)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a message of an admitted envelope is handled. Before the cluster has formed only those that lead there are. The
@@ -299,6 +309,7 @@ impl Membership {
                 out.push(Out::Send(from, PeerMessage::Refused(epoch, Refusal::OtherOptions)));
                 return;
             }
+            Sometimes::LateMemberToldOfFormation.reached();
             out.push(Out::Send(from, PeerMessage::Formed(formation.clone())));
             return;
         }
@@ -311,7 +322,9 @@ impl Membership {
         }
         self.disagreeing.remove(&from);
         // Its epoch may have begun after this node's last round of greetings, which may be far from the next.
-        if self.greeted.insert(from, (epoch, member)).is_none_or(|(known, _)| known < epoch) {
+        let known = self.greeted.insert(from, (epoch, member)).map(|(known, _)| known);
+        Sometimes::MemberRestartsBeforeFormation.when(known.is_some_and(|known| known < epoch));
+        if known.is_none_or(|known| known < epoch) {
             out.push(Out::Send(from, self.greeting()));
         }
         self.form(cx, out);
@@ -345,6 +358,7 @@ impl Membership {
 
     fn on_formed(&mut self, cx: &Context<'_>, formation: Formation, out: &mut Outbox<Out>) {
         if self.formation.is_some() || self.pending.is_some() {
+            Sometimes::FormationToldAgain.reached();
             return;
         }
         let bound = formation.members.iter().find(|m| m.node == cx.me).map(|m| m.directory);

@@ -40,7 +40,7 @@ mod read;
 
 use crate::actor::{Actor, Committed, Context, Origin, Outbox, TimerKind};
 use crate::base::limits::{PARKED_PER_GROUP_MAX, READS_PER_GROUP_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_ENTRIES_MAX};
-use crate::base::{GroupId, Index, Key, Term, Time, Version};
+use crate::base::{GroupId, Index, Key, Sometimes, Term, Time, Version};
 use crate::msg::client::{Doubt, ResponseBody};
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::operation::{Acknowledge, Operation, Rejection, Single};
@@ -298,6 +298,8 @@ impl Store {
         }
         let leads = self.leading.as_ref().is_some_and(|l| !l.paused && term.is_none_or(|term| term == l.term));
         if !leads {
+            Sometimes::TaskWhileHandedOver.when(self.leading.as_ref().is_some_and(|l| l.paused));
+            Sometimes::TaskForEarlierTerm.when(self.leading.as_ref().is_some_and(|l| term.is_some_and(|term| term < l.term)));
             out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
             return;
         }
@@ -328,12 +330,14 @@ impl Store {
             if leading.early.len() >= PARKED_PER_GROUP_MAX {
                 reject(write.origin, Rejection::Overloaded, out);
             } else {
+                Sometimes::WriteBeforeFirstCommit.reached();
                 leading.early.push_back(write);
             }
             return;
         }
         let key = &write.operation.key;
         let write = if leading.queues.has(key) || leading.locks.conflict(key, LockMode::Exclusive) {
+            Sometimes::WriteWaitsForLock.reached();
             write
         } else {
             match self.evaluate(cx, write, &Pins::new(), out) {
@@ -384,6 +388,7 @@ impl Store {
 
     /// Tells that nothing was written, once it is certain that this node led and what that rests on is committed.
     fn conclude(&mut self, conclusion: Conclusion, depends: Index, out: &mut Outbox<Out>) {
+        Sometimes::RefusalRestsOnUncommitted.when(depends > self.state.applied());
         let tag = self.tag();
         self.confirming.insert(tag, Confirming::Check { conclusion, depends });
         out.push(Out::Confirm(tag));
@@ -399,10 +404,14 @@ impl Store {
         let leading = self.leading.as_ref().expect("only a leader proposes");
         if cx.quorum_has_room {
             if cx.room.is_full() {
+                Sometimes::FullLeaderTurnsAway.reached();
                 return Err(NoRoom::Here);
             }
         } else if values || !cx.room.takes_ending(size as u64) {
+            Sometimes::QuorumWithoutRoom.reached();
             return Err(NoRoom::Anywhere(Rejection::DiskFull));
+        } else {
+            Sometimes::DeleteTakesReserve.when(cx.room.is_full());
         }
         if leading.pending.len() + leading.awaiting_all.len() >= UNCOMMITTED_ENTRIES_MAX
             || leading.size + size > UNCOMMITTED_BYTES_MAX
@@ -436,6 +445,7 @@ impl Store {
         let leading = self.leading.as_mut().expect("writes are proposed by a leader");
         if leading.paused {
             // It was parked when the leadership began to be handed over: certainly not begun.
+            Sometimes::WaiterEvaluatedWhileHandedOver.reached();
             out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
             return;
         }
@@ -474,6 +484,7 @@ impl Store {
         self.answer_committed(out);
         if let Some(leading) = self.leading.as_mut().filter(|l| l.ready_at == self.state.applied()) {
             let (term, early) = (leading.term, std::mem::take(&mut leading.early));
+            Sometimes::LeaderBeginsWithPrepared.when(!self.state.outcomes().prepared().is_empty());
             self.lock_prepared(cx.now);
             out.push(Out::Ready(term));
             for write in early {
@@ -523,6 +534,7 @@ impl Store {
             Some(Confirming::Read { origin, task, deadline }) => self.read_unlocked(cx, origin, task, deadline, 0, out),
             Some(Confirming::Check { conclusion, depends }) => match &mut self.leading {
                 Some(leading) if depends > self.state.applied() => {
+                    Sometimes::RefusalWaitsForCommit.reached();
                     leading.depending.insert((depends, tag), conclusion);
                 }
                 _ => conclusion.tell(out),
@@ -543,6 +555,13 @@ impl Store {
 
     fn on_deposed(&mut self, out: &mut Outbox<Out>) {
         let Some(mut leading) = self.leading.take() else { return };
+        Sometimes::DeposedWithWrites.when(!leading.pending.is_empty());
+        Sometimes::DeposedBeforeAllHaveIt.when(!leading.awaiting_all.is_empty());
+        Sometimes::DeposedWithWaiters.when(!leading.queues.is_empty());
+        Sometimes::DeposedBeforeFirstCommit.when(leading.ready_at > self.state.applied());
+        Sometimes::DeposedWhileReadsWait.when(!self.confirming.is_empty());
+        Sometimes::DeposedHoldingLocks.when(!leading.held.is_empty());
+        Sometimes::DeposedWithPrepareInFlight.when(!leading.preparing.is_empty());
         for (origin, _) in leading.pending.into_iter().chain(leading.awaiting_all).filter_map(|pending| pending.reply) {
             let doubt = ResponseBody::Unknown(Doubt::LeadershipLost);
             out.push(Out::Answer(origin, Outcome::Answer(doubt)));
@@ -573,6 +592,7 @@ impl Store {
         while let Some((_, ticket)) =
             self.leading.as_ref().and_then(|l| l.queues.first_deadline()).filter(|(at, _)| *at <= cx.now)
         {
+            Sometimes::WaiterTooLate.reached();
             self.dismiss(cx, ticket, &Rejection::DeadlineExceeded, out);
         }
         self.on_blocked_too_long(cx.now, out);
@@ -583,6 +603,7 @@ impl Store {
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.awaiting_until <= now) else { return };
         leading.awaiting_all.retain(|pending| {
             let late = pending.deadline <= now;
+            Sometimes::NotAllHaveItInTime.when(late);
             if let Some((origin, _)) = pending.reply.as_ref().filter(|_| late) {
                 out.push(Out::AnswerLacking(*origin, pending.index));
             }

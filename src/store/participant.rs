@@ -61,7 +61,7 @@ use super::queues::{Claim, Intent, Pins, Waiter};
 use super::{Head, NoRoom, Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{PREPARED_PER_GROUP_MAX, RESOLVED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
-use crate::base::{Duration, Index, Key, Time, Version};
+use crate::base::{Duration, Index, Key, Sometimes, Time, Version};
 use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, ValuePlace};
 use crate::msg::operation::{Acknowledge, Action, Rejection};
@@ -134,19 +134,25 @@ impl Store {
         let over = self.state.outcomes().has_ended(id);
         let prepared = self.state.outcomes().is_prepared(id);
         let Some(leading) = self.leading.as_mut().filter(|leading| leading.ready_at <= self.state.applied()) else {
+            Sometimes::PrepareBeforeFirstCommit.reached();
             out.push(Out::Answer(origin, Outcome::NotLeader { leader: None }));
             return;
         };
         if prepared {
+            Sometimes::PrepareRepeatedWhenPrepared.reached();
+            Sometimes::VoteForgottenByNewLeader.when(!leading.votes.contains_key(&id));
             // Only the leader that evaluated it knows what to tell. A coordinator that has heard the vote does not listen any
             // more.
             let vote = leading.votes.get(&id).cloned().unwrap_or(Vote::No(Vec::new()));
             out.push(Out::Answer(origin, Outcome::Voted(vote)));
         } else if over {
+            Sometimes::PrepareArrivesAfterOutcome.reached();
             out.push(Out::Answer(origin, Outcome::Voted(Vote::No(Vec::new()))));
         } else if let Some(preparing) = leading.preparing.get_mut(&id) {
+            Sometimes::PrepareRepeatedInFlight.reached();
             preparing.asker = Some(origin);
         } else if let Some(ticket) = leading.claims.get(&id) {
+            Sometimes::PrepareRepeatedInQueue.reached();
             if let Some(Waiter { intent: Intent::Claim(claim), .. }) = leading.queues.get_mut(*ticket) {
                 claim.asker = Some(origin);
             }
@@ -158,6 +164,7 @@ impl Store {
     /// From the coordinator of this group.
     pub(super) fn on_hold(&mut self, cx: &mut Context<'_>, preparation: Preparation, deadline: Time, out: &mut Outbox<Out>) {
         if self.leading.as_ref().is_none_or(|leading| leading.paused) {
+            Sometimes::HoldWhileHandedOver.reached();
             out.push(Out::NotDecided(preparation.id));
             return;
         }
@@ -185,6 +192,8 @@ impl Store {
                 conflicts.push(Failure { item: wanted.position, reason: FailureReason::Conflict });
             }
         }
+        Sometimes::TransactionDies.when(!conflicts.is_empty());
+        Sometimes::TransactionWaits.when(contended && conflicts.is_empty());
         if !conflicts.is_empty() {
             claim.vote(Vote::No(conflicts), out);
             return;
@@ -212,10 +221,12 @@ impl Store {
     ) -> Option<Claim> {
         let leading = self.leading.as_ref()?;
         if leading.paused {
+            Sometimes::ClaimWhileHandedOver.reached();
             claim.turn_away(out);
             return None;
         }
         if deadline <= cx.now {
+            Sometimes::ClaimTooLate.reached();
             claim.vote(Vote::Rejected(Rejection::DeadlineExceeded), out);
             return None;
         }
@@ -231,7 +242,10 @@ impl Store {
             let (current, entry) = self.current(cx, key, pins);
             depends = depends.max(entry);
             let result = match evaluate(&wanted.item, &current) {
-                Evaluated::NeedsValue => return Some(claim),
+                Evaluated::NeedsValue => {
+                    Sometimes::TransactionLacksValue.reached();
+                    return Some(claim);
+                }
                 Evaluated::Refused(reason) => {
                     failures.push(Failure { item: wanted.position, reason });
                     continue;
@@ -328,6 +342,7 @@ impl Store {
     pub(super) fn on_release(&mut self, cx: &mut Context<'_>, id: TransactionId, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         if let Some(held) = leading.held.remove(&id) {
+            Sometimes::HomesLocksGivenUp.reached();
             self.unlock(cx, id, &held.keys, out);
         } else if let Some(waiter) = leading.claims.remove(&id).and_then(|ticket| leading.queues.leave(ticket)) {
             let next = leading.queues.fronts(&waiter.keys);
@@ -339,6 +354,7 @@ impl Store {
         let Some(leading) = self.leading.as_mut() else { return };
         let Decision { id, commit, parties, ended, mut token } = decision;
         if leading.paused {
+            Sometimes::DecisionWhileHandedOver.reached();
             out.push(Out::NotDecided(id));
             return;
         }
@@ -384,17 +400,23 @@ impl Store {
         if let Some(preparing) = leading.preparing.get_mut(&id).filter(|_| !commit) {
             // Its locks are in the log's future: they are freed as soon as they are there. (If it is committed, a later leader's
             // prepare was: this one is not in the log, and nothing may be acknowledged here.)
+            Sometimes::AbortOvertakesPrepare.reached();
             preparing.aborted = true;
             preparing.keys.iter().for_each(|(key, _)| leading.locks.leave(key, id));
         } else if let Some(ticket) = leading.claims.get(&id).copied().filter(|_| !commit) {
+            Sometimes::AbortFindsWaiter.reached();
             self.dismiss(cx, ticket, &Rejection::DeadlineExceeded, out);
         } else if commit && !self.state.outcomes().has_ended(id) {
+            Sometimes::CommitOfWhatIsNotPrepared.reached();
             match self.is_coming(id) {
                 true => out.push(Out::Answer(origin, Outcome::NotLeader { leader: None })),
                 // Lost, or this node was replaced and does not know it. Its entry tells: it is committed only if this node leads.
                 false => self.resolve(id, true, Some(origin), out),
             }
             return;
+        } else {
+            Sometimes::OutcomeToldAgain.when(self.state.outcomes().has_ended(id));
+            Sometimes::AbortOfWhatNeverCame.when(!commit && !self.state.outcomes().has_ended(id));
         }
         out.push(Out::Answer(origin, Outcome::Resolved));
     }
@@ -410,6 +432,7 @@ impl Store {
     fn resolve(&mut self, id: TransactionId, commit: bool, asker: Option<Origin>, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         if let Some(resolving) = leading.resolving.get_mut(&id) {
+            Sometimes::OutcomeToldWhileResolving.reached();
             resolving.asker = asker.or(resolving.asker);
             return;
         }
@@ -423,6 +446,10 @@ impl Store {
     pub(super) fn on_inquired(&mut self, now: Time, id: TransactionId, decision: Option<bool>, out: &mut Outbox<Out>) {
         let open = self.state.outcomes().is_prepared(id)
             && self.leading.as_ref().is_some_and(|l| !l.paused && l.ready_at <= self.state.applied());
+        Sometimes::HomeStillUndecided.when(open && decision.is_none());
+        Sometimes::DoubtEndsByAbort.when(open && decision == Some(false));
+        Sometimes::DoubtEndsByCommit.when(open && decision == Some(true));
+        Sometimes::InquiryAnsweredTooLate.when(!open);
         match decision {
             Some(commit) if open => self.resolve(id, commit, None, out),
             _ if open => self.inquire_at(now + INQUIRE_AFTER, id),
@@ -531,6 +558,7 @@ impl Store {
         }
         leading.votes.insert(id, preparing.vote);
         self.inquire_at(cx.now + INQUIRE_AFTER, id);
+        Sometimes::PreparedAfterItsAbort.when(preparing.aborted);
         if preparing.aborted && !self.leading.as_ref().is_some_and(|leading| leading.paused) {
             self.resolve(id, false, None, out);
         }

@@ -10,7 +10,7 @@ use super::{Conclusion, Out, Parked, Store, reject};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
 use crate::base::limits::PARKED_PER_GROUP_MAX;
-use crate::base::{Key, Place, Time};
+use crate::base::{Key, Place, Sometimes, Time};
 use crate::msg::log::ValuePlace;
 use crate::msg::operation::Rejection;
 use crate::msg::peer::Outcome;
@@ -249,6 +249,7 @@ impl Store {
         let Waiter { intent, keys, deadline, pins, lent, .. } = waiter;
         let again = match intent {
             intent @ Intent::Write(..) if deadline <= cx.now => {
+                Sometimes::WriteTooLateInItsTurn.reached();
                 turn_away(intent, &Rejection::DeadlineExceeded, out);
                 None
             }
@@ -279,6 +280,7 @@ impl Store {
             .filter(|value| value.place.length > 0 && !waiter.pins.contains_key(&value.place))
             .collect();
         assert!(!places.is_empty(), "only what has a value on the disk lacks one");
+        Sometimes::WaiterReadsAgain.when(!waiter.pins.is_empty());
         let Some(lent) = cx.cache.lend(places.iter().map(|value| value.place.length as usize).sum()) else {
             turn_away(waiter.intent, &Rejection::Overloaded, out);
             return false;
@@ -318,7 +320,10 @@ impl Store {
                     self.advance(cx, vec![ticket], out);
                 }
             }
-            Err(rejection) => self.dismiss(cx, ticket, &rejection, out),
+            Err(rejection) => {
+                Sometimes::WaitersValueUnreadable.reached();
+                self.dismiss(cx, ticket, &rejection, out);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use super::{Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
 use crate::base::limits::{SCAN_BYTES_MAX, SCAN_VISITS_MAX, TRANSACTION_SIZE_MAX};
-use crate::base::{Key, Place, Time, Version};
+use crate::base::{Key, Place, Sometimes, Time, Version};
 use crate::msg::client::{self, ResponseBody, Scan, Scanned};
 use crate::msg::log::ValuePlace;
 use crate::msg::operation::Rejection;
@@ -133,14 +133,18 @@ impl Store {
             // It ends before what is about to be written, rather than wait for it for ever: of a large range some part is always
             // being written.
             if !walk.at_lock || (waits > 0 && !walk.found.is_empty()) {
+                Sometimes::ScanEndsAtPrepared.when(walk.at_lock);
                 self.show(cx, origin, &task, walk, out);
                 return;
             }
         }
         if waits >= WAITS_MAX && matches!(task, Task::ReadMany(_) | Task::Measure(_)) {
+            Sometimes::ReadOfManyWaitedTooOften.reached();
             out.push(Out::Answer(origin, Outcome::Valid(false)));
             return;
         }
+        Sometimes::ReadWaitsForPrepared.reached();
+        Sometimes::ReadWaitsForPreparedAgain.when(waits > 0);
         let ticket = self.tag();
         self.blocked_deadlines.insert((deadline, ticket));
         self.blocked.insert((key, ticket), Blocked { origin, task, deadline, waits });
@@ -181,6 +185,7 @@ impl Store {
             self.blocked_deadlines.remove(&(at, ticket));
             let late = self.blocked.extract_if(.., |(_, other), _| *other == ticket).next();
             if let Some((_, blocked)) = late {
+                Sometimes::ReadWaitedTooLong.reached();
                 answer(blocked.origin, ResponseBody::Rejected(Rejection::DeadlineExceeded), out);
             }
         }
@@ -196,6 +201,7 @@ impl Store {
         if seen.iter().all(unchanged) {
             self.read_many(cx, origin, seen.iter().map(|seen| &seen.key), out);
         } else {
+            Sometimes::ReadItemsHaveChanged.reached();
             out.push(Out::Answer(origin, Outcome::Valid(false)));
         }
     }
@@ -348,6 +354,7 @@ impl Store {
                 }
             }
             Err(rejection) => {
+                Sometimes::PartOfReadUnreadable.reached();
                 if let Some(failed) = self.gathering.remove(&tag) {
                     answer(failed.origin, ResponseBody::Rejected(rejection), out);
                 }

@@ -69,7 +69,7 @@
 use crate::actor::{Actor, Context, Origin, Outbox, TimerKind};
 use crate::base::cache::Lent;
 use crate::base::limits::{ENDED_PER_ENTRY_MAX, OPEN_NAMED_MAX, TRANSACTION_SIZE_MAX, TRANSACTIONS_PER_HOME_MAX};
-use crate::base::{Duration, GroupId, Index, Key, Term, Time, Version};
+use crate::base::{Duration, GroupId, Index, Key, Sometimes, Term, Time, Version};
 use crate::msg::client::{Doubt, ResponseBody};
 use crate::msg::codec::Blob;
 use crate::msg::operation::Rejection;
@@ -287,8 +287,12 @@ impl Coordinator {
             Some(ResponseBody::Rejected(Rejection::Overloaded))
         } else if let Some(token) = &transaction.token {
             match cx.state.tokens().answer(token, transaction.fingerprint()) {
-                Some(body) => Some(body),
+                Some(body) => {
+                    Sometimes::TokenAnswered.reached();
+                    Some(body)
+                }
                 None if leading.tokens.contains(token) => {
+                    Sometimes::TokenInUse.reached();
                     Some(ResponseBody::NotCommitted(vec![Failure { item: 0, reason: FailureReason::Conflict }]))
                 }
                 None if !takes_tokens || cx.state.tokens().is_full(leading.tokens.len()) => {
@@ -383,6 +387,7 @@ impl Coordinator {
     fn on_held(&mut self, cx: &Context<'_>, id: TransactionId, vote: Vote, out: &mut Outbox<Out>) {
         let Some(active) = self.active(id) else {
             // Given up meanwhile.
+            Sometimes::HeldAfterGivenUp.reached();
             out.push(Out::Release(id));
             return;
         };
@@ -455,6 +460,7 @@ impl Coordinator {
             self.abort(cx, id, Outcome::Answer(ResponseBody::NotCommitted(failures)), out);
             return;
         };
+        Sometimes::RefusalKeptForToken.reached();
         active.phase = Phase::Refusing(failures.clone());
         self.release(cx, id, out);
         let answer = TransactionAnswer::NotCommitted(failures);
@@ -506,6 +512,7 @@ impl Coordinator {
             }
             // Until it says that it knows.
             (Asked::Commit, _) => {
+                Sometimes::CommitToldAgain.reached();
                 leading.tell_again.push((attempt, group));
                 leading.tell_at.get_or_insert(cx.now + TELL_AGAIN_AFTER);
             }
@@ -514,7 +521,10 @@ impl Coordinator {
     }
 
     fn on_voted(&mut self, cx: &Context<'_>, id: TransactionId, group: GroupId, outcome: Outcome, out: &mut Outbox<Out>) {
-        let Some(active) = self.active(id) else { return };
+        let Some(active) = self.active(id) else {
+            Sometimes::VoteAfterEnd.reached();
+            return;
+        };
         match outcome {
             Outcome::Voted(Vote::Yes(results)) => {
                 active.awaited.remove(&group);
@@ -567,6 +577,10 @@ impl Coordinator {
         let outcome = match &self.leading {
             Some(leading) if id.home == self.group && id.attempt.term <= leading.term => {
                 let open = id.attempt.term == leading.term && leading.active.contains_key(&id.attempt.number);
+                let committed = leading.commits.contains_key(&id.attempt);
+                Sometimes::InquiryOfOpen.when(open);
+                Sometimes::InquiryOfCommitted.when(committed);
+                Sometimes::InquiryAnsweredByPresumption.when(!open && !committed);
                 if leading.commits.contains_key(&id.attempt) {
                     Outcome::Decided(Some(true))
                 } else {
@@ -581,6 +595,7 @@ impl Coordinator {
     fn on_not_decided(&mut self, cx: &Context<'_>, id: TransactionId, out: &mut Outbox<Out>) {
         self.release(cx, id, out);
         if let Some(active) = self.remove(id.attempt) {
+            Sometimes::NotDecidedWhileHandedOver.reached();
             out.push(Out::Answer(active.origin, Outcome::NotLeader { leader: None }));
         }
     }
@@ -620,6 +635,7 @@ impl Coordinator {
     fn on_ready(&mut self, cx: &Context<'_>, term: Term, out: &mut Outbox<Out>) {
         let commits = cx.state.decisions().iter().map(|(attempt, parties)| (*attempt, Commit::new(parties.clone(), cx.now)));
         let commits: BTreeMap<Attempt, Commit> = commits.collect();
+        Sometimes::CommitsTakenOver.when(!commits.is_empty());
         let all: Vec<(Attempt, GroupId)> =
             commits.iter().flat_map(|(attempt, commit)| commit.parties.iter().map(|group| (*attempt, *group))).collect();
         self.leading = Some(Leading {
@@ -644,6 +660,8 @@ impl Coordinator {
     fn on_deposed(&mut self, out: &mut Outbox<Out>) {
         let Some(leading) = self.leading.take() else { return };
         for active in leading.active.into_values() {
+            Sometimes::DeposedUndecided.when(matches!(active.phase, Phase::Holding | Phase::Preparing));
+            Sometimes::DeposedWhileDeciding.when(active.phase == Phase::Deciding);
             let outcome = match active.phase {
                 // No leader will ever decide it: the client's gateway begins another attempt.
                 Phase::Holding | Phase::Preparing => Outcome::NotLeader { leader: None },
@@ -659,6 +677,7 @@ impl Coordinator {
         leading.paused = paused;
         if !paused {
             // Ends that were to be logged while nothing could be.
+            Sometimes::EndsHeldBackByTransfer.when(!leading.ended.is_empty());
             leading.ended.clear();
             if !leading.released.is_empty() {
                 leading.end_at.get_or_insert(now + END_AFTER);
@@ -679,6 +698,7 @@ impl Coordinator {
         for number in late {
             let id = self.id(Attempt { term, number });
             if self.active(id).is_some() {
+                Sometimes::TransactionTooLate.reached();
                 self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(Rejection::DeadlineExceeded)), out);
             }
         }

@@ -16,7 +16,7 @@ use super::witness::{End, Witness};
 use super::{In, LogOptions, Out, ReadError, ReadFor, Record};
 use crate::actor::{Actor, Context, Outbox, Room, TimerKind};
 use crate::base::limits::BATCH_BYTES_MAX;
-use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, Place, SegmentId, Term, Time};
+use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, Place, SegmentId, Sometimes, Term, Time};
 use crate::msg::disk::{DiskOp, DiskResult};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -289,6 +289,7 @@ impl Log {
 
     fn halt(&mut self, out: &mut Outbox<Out>, why: String) {
         if !self.halted {
+            Sometimes::LogHalts.reached();
             self.halted = true;
             out.push(Out::Halt(why));
         }
@@ -395,6 +396,7 @@ impl Log {
     /// Before the first batch of this epoch: what the last epoch left unsealed is written as it is and synced. What recovery saw
     /// of it may have been in the page cache alone.
     fn write_tail_again(&mut self, now: Time, place: Place, bytes: Bytes, out: &mut Outbox<Out>) {
+        Sometimes::UnsealedTailWrittenAgain.reached();
         let io = self.new_io();
         self.counters.bytes_written += bytes.len() as u64;
         out.push(Out::Disk(io, DiskOp::Write { segment: place.segment, offset: place.offset, data: vec![bytes] }));
@@ -410,9 +412,13 @@ impl Log {
             return Some(None);
         }
         self.want_segment(now, batch.segment, capacity, out);
-        let segment = self.segments.ready(batch.segment, capacity)?;
+        let Some(segment) = self.segments.ready(batch.segment, capacity) else {
+            Sometimes::BatchWaitsForSegment.reached();
+            return None;
+        };
         // The header will say that all before it is durable: so it must be, in relaxed syncing too.
         if !self.unsynced.is_empty() {
+            Sometimes::SegmentWaitsForSync.reached();
             if self.sync.is_none() {
                 let id = self.current.expect("something was written").id;
                 self.start_sync(now, id, false, out);
@@ -496,6 +502,7 @@ impl Log {
     fn start_sync(&mut self, now: Time, segment: SegmentId, blocks: bool, out: &mut Outbox<Out>) {
         let io = self.new_io();
         // A sync that is already under way, and covers less, is superseded: the disk does them in order.
+        Sometimes::SyncSuperseded.when(self.sync.is_some());
         self.sync = Some(SyncInFlight { io, covers: self.next_sequence - 1, blocks, done: false, begun: now });
         self.sync_at = None;
         self.counters.syncs += 1;
@@ -575,6 +582,7 @@ impl Log {
         if let Some(answer) = self.reads.on_disk(self.nonce, io, result.clone()) {
             self.counters.reads += 1;
             if matches!(&answer, Out::Value(_, Err(_)) | Out::Entry(_, Err(_))) {
+                Sometimes::ReadFails.reached();
                 self.counters.reads_corrupt += 1;
             }
             out.push(answer);
@@ -593,6 +601,7 @@ impl Log {
         if let Some(batch) = write.batch {
             self.written = self.written.max(batch.last_lsn);
             if !self.sync.as_ref().is_some_and(|sync| sync.blocks) {
+                Sometimes::AcknowledgedUnsynced.reached();
                 self.acknowledgeable = self.written;
                 let entries = self.unsynced.back_mut().map(|unsynced| std::mem::take(&mut unsynced.entries));
                 self.progress(entries.unwrap_or_default(), out);
@@ -685,6 +694,7 @@ impl Log {
     fn seal(&mut self, now: Time, out: &mut Outbox<Out>) {
         let batch = Batch::new(self.cursor.segment, self.cursor.offset, self.nonce, self.next_lsn, EMPTY_BATCH_SIZE as usize);
         self.cursor.offset += EMPTY_BATCH_SIZE;
+        Sometimes::IdleLogSealed.reached();
         self.counters.seals += 1;
         // It says of itself what the batch before it said: it acknowledges nothing.
         self.write_batch(now, batch, None, self.last_batch_lossy, out);
@@ -696,6 +706,7 @@ impl Log {
         let place = wanted.place();
         let unwritten = self.read_unwritten(place);
         if place.length == 0 || unwritten.is_some() {
+            Sometimes::UnwrittenRead.when(unwritten.is_some());
             self.counters.reads_from_memory += 1;
             out.push(answer(self.nonce, read, wanted, unwritten.unwrap_or_default()));
         } else if self.reads.is_full() {

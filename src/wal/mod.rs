@@ -44,7 +44,7 @@ mod witness;
 pub use log::{Log, LogCounters};
 pub use recover::{RecoverError, Tail, Torn, recover};
 
-use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, Term};
+use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, Sometimes, Term};
 use crate::msg::cluster::{Formation, PeerMark};
 use crate::msg::disk::{DiskOp, DiskResult};
 use crate::msg::log::{Entry, EntrySummary, HardState, LogBase, Placed, ValuePlace};
@@ -156,6 +156,7 @@ impl Recovered {
     pub fn on_a_machine_up_since(&mut self, since: Option<Epoch>) -> bool {
         let all_read = since.is_some_and(|since| self.epoch >= since);
         if all_read {
+            Sometimes::LossForgivenOnSameMachine.when(self.tail.lossy && !self.tail.began_lossy);
             self.tail.lossy &= self.tail.began_lossy;
             self.lossless = !self.tail.lossy;
         }

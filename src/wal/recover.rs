@@ -21,7 +21,7 @@ use super::witness::{self, End, WITNESS};
 use super::{Recovered, RecoveredGroup};
 use crate::base::hash::checksum;
 use crate::base::limits::COUNTER_MAX;
-use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Place, SegmentId, Term};
+use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Place, SegmentId, Sometimes, Term};
 use crate::msg::cluster::PeerMark;
 use crate::msg::codec;
 use crate::msg::disk::{DiskError, LogDevice};
@@ -154,6 +154,7 @@ pub fn recover(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, Reco
     }
     if segments.is_empty() {
         // Either never written to, or the first write was torn; unless a batch behind the bad header says that it was durable.
+        Sometimes::LogWithoutHeader.when(!files.is_empty());
         let why = "no segment has a valid header";
         look_for_damage(device, &empty, None, 1, SegmentId(1), 0, why)?;
         if let Some(witness) = replay.unwitnessed(why) {
@@ -166,7 +167,9 @@ pub fn recover(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, Reco
             break;
         }
         replay.torn = find_torn(&mut Window::new(device, file.id, file.size), Epoch::ZERO, 0)?;
+        Sometimes::SegmentHeaderTorn.when(replay.torn.is_some());
     }
+    Sometimes::SpareSegmentFound.when(!segments.is_empty() && !empty.is_empty());
     Ok(replay.finish())
 }
 
@@ -201,6 +204,7 @@ fn read_headers(
         }
         if segments.first().is_some_and(|first| first.header.directory != header.directory) {
             // Old blocks of a directory that was here before.
+            Sometimes::SegmentOfEarlierDirectory.reached();
             empty.push(file);
             continue;
         }
@@ -259,11 +263,14 @@ fn walk_segment(
     let sealed = next.is_some()
         || find_header(&mut window, end.saturating_add(1), |later| later.nonce == nonce && later.seals() >= sequence)?.is_some();
     if sealed {
+        Sometimes::SealedBatchDamaged.reached();
         let until = later.map(|(offset, _)| offset).or(next.map(|next| next.previous_length));
         let groups = groups_between(&mut window, nonce, end, until)?;
         return Err(RecoverError::Damaged { segment: id, offset: end, what: why, groups });
     }
+    Sometimes::LaterBatchOutlivesEarlier.when(later.is_some());
     if let Some(what) = replay.unwitnessed(&why) {
+        Sometimes::WitnessedBatchMissing.reached();
         let until = replay.tail.witness.end().filter(|end| end.segment == id).map(|end| end.offset);
         let groups = groups_between(&mut window, nonce, end, until.filter(|until| *until > end))?;
         return Err(RecoverError::Damaged { segment: id, offset: end, what, groups });
@@ -282,6 +289,9 @@ fn find_torn(window: &mut Window<'_>, epoch: Epoch, end: u32) -> Result<Option<T
     let Some(bytes) = window.get(u64::from(end), length)? else { return Ok(None) };
     let of_earlier_life = BatchHeader::decode(segment, end, bytes).is_some_and(|(header, _)| header.epoch < epoch);
     let is_fresh = !of_earlier_life && bytes.starts_with(&BATCH_MAGIC[..BATCH_MAGIC.len().min(length)]);
+    Sometimes::TornTailCut.when(is_fresh);
+    Sometimes::TornTailOfEarlierEpoch.when(of_earlier_life);
+    Sometimes::TornTailWithoutHeader.when(!is_fresh && !of_earlier_life);
     Ok(Some(Torn { segment, offset: end, bytes: last + 1 - u64::from(end), is_fresh }))
 }
 
@@ -350,6 +360,7 @@ fn check_batch(window: &mut Window<'_>, replay: &Replay, limit: u32) -> Result<R
         return Ok(Err("there is no whole batch header".to_string()));
     };
     if header.nonce != replay.nonce || header.sequence != tail.next_sequence || header.previous != tail.chain {
+        Sometimes::BatchContinuesNothing.reached();
         return Ok(Err("the batch does not continue the one before it".to_string()));
     }
     if header.version > FORMAT_VERSION {
@@ -367,7 +378,10 @@ fn check_batch(window: &mut Window<'_>, replay: &Replay, limit: u32) -> Result<R
     };
     match check_body(batch, segment, offset, &header, header_sum) {
         Ok(chain) => Ok(Ok(Checked { offset, header, chain })),
-        Err(BodyError::Bad(why)) => Ok(Err(why)),
+        Err(BodyError::Bad(why)) => {
+            Sometimes::BatchBodyTorn.reached();
+            Ok(Err(why))
+        }
         Err(BodyError::Newer(found)) => Err(RecoverError::NewerFormat { segment, offset, found }),
     }
 }
@@ -469,6 +483,7 @@ impl Replay {
             at += record.length as usize;
         }
         let tail = &mut self.tail;
+        Sometimes::SegmentOfSeveralEpochs.when(batch.offset > SEGMENT_HEADER_SIZE && header.epoch > tail.epoch);
         tail.epoch = header.epoch;
         tail.lossy = header.flags & BATCH_LOSSY != 0;
         tail.began_lossy = header.flags & BATCH_BEGAN_LOSSY != 0;
@@ -521,6 +536,7 @@ impl Replay {
             let what = format!("entry {} of group {} follows entry {last}", record.index, record.group);
             return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
         }
+        Sometimes::ReplayedEntryReplaced.when(record.index() <= last);
         group.entries.truncate((record.index - group.base.index.0) as usize - 1);
         group.state.commit = group.state.commit.max(Index(record.commit));
         let fact = if record.kind == Kind::Noop.number() {
@@ -568,6 +584,8 @@ impl Replay {
             _ => 0,
         };
         let length = self.tail.end - from;
+        Sometimes::UnsealedFromHeader.when(from == 0);
+        Sometimes::SeveralBatchesUnsealed.when(self.unsealed.len() > 1);
         let bytes = device.read(segment, u64::from(from), length as usize)?;
         if bytes.len() != length as usize {
             return Err(RecoverError::Device(DiskError::Io(format!("segment {segment} became shorter while it was read"))));
@@ -583,6 +601,9 @@ impl Replay {
         }
         let RecoveredState { epoch, formation, peer_marks, groups } = self.recovered;
         let lossless = !self.tail.lossy;
+        Sometimes::RecoveredLossy.when(!lossless);
+        let witnessed = self.tail.witness.end().map(|end| end.sequence);
+        Sometimes::WitnessBehindLog.when(witnessed.is_some_and(|sequence| sequence + 1 < self.tail.next_sequence));
         Recovered {
             directory: self.tail.directory,
             epoch,

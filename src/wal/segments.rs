@@ -3,7 +3,7 @@
 //! States: none -> creating -> ready -> taken. A full disk leads from creating back to none, to be retried each second; any other
 //! failure halts the node.
 
-use crate::base::{Duration, IoId, SegmentId, Time};
+use crate::base::{Duration, IoId, SegmentId, Sometimes, Time};
 use crate::msg::disk::{DiskError, DiskOp, DiskResult};
 use std::collections::BTreeMap;
 
@@ -148,9 +148,11 @@ impl Segments {
         if create.is_none() && sync.is_none() {
             if let Some(lacking) = *lacking {
                 self.lacking = lacking;
+                Sometimes::NoRoomForSegment.reached();
                 self.retry_at = Some(now + RETRY_AFTER);
                 self.spare = Spare::None;
             } else {
+                Sometimes::RoomForSegmentAgain.when(self.retry_at.is_some());
                 let segment = *segment;
                 self.retry_at = None;
                 self.created += 1;

@@ -15,7 +15,7 @@
 use super::format::{FORMAT_VERSION, salt, u16_at, u32_at, u64_at};
 use super::segments::Answer;
 use crate::base::hash::checksum;
-use crate::base::{Duration, IoId, Lsn, SegmentId, Time};
+use crate::base::{Duration, IoId, Lsn, SegmentId, Sometimes, Time};
 use crate::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
 use bytes::Bytes;
 
@@ -93,7 +93,10 @@ impl Found {
         let mut found = Found { there, end: None };
         for slot in (0..SLOTS).filter(|_| there) {
             let bytes = device.read(WITNESS, u64::from(slot * SLOT_SIZE), WRITTEN_SIZE)?;
-            let Some((of, end)) = decode(slot, &bytes) else { continue };
+            let Some((of, end)) = decode(slot, &bytes) else {
+                Sometimes::WitnessSlotTorn.when(bytes.iter().any(|byte| *byte != 0));
+                continue;
+            };
             let newer = found.end.is_none_or(|(_, held)| held.sequence < end.sequence);
             if newer && nonce.is_none_or(|nonce| nonce == of) {
                 found.end = Some((slot, end));
@@ -210,7 +213,10 @@ impl Witness {
         let Some(answered) = waits.into_iter().find(|waits| **waits == Some(io)) else { return Answer::NotMine };
         *answered = None;
         match (&mut self.state, result) {
-            (State::Creating { failed, .. }, DiskResult::Failed(DiskError::Full { .. })) => *failed = true,
+            (State::Creating { failed, .. }, DiskResult::Failed(DiskError::Full { .. })) => {
+                Sometimes::NoRoomForWitness.reached();
+                *failed = true;
+            }
             (_, DiskResult::Failed(error)) => {
                 return Answer::Halt(format!("the witness of the log's end could not be written: {error}"));
             }

@@ -5,7 +5,7 @@ use super::{Sender, Transfer};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::APPEND_ENTRIES_MAX;
 use crate::base::random::below;
-use crate::base::{Duration, NodeId, Time};
+use crate::base::{Duration, NodeId, Sometimes, Time};
 use crate::msg::peer::ReplicaMessage;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -67,6 +67,7 @@ impl Replica {
     pub(in crate::replica) fn note_comeback(&mut self, cx: &Context<'_>) {
         if let Some(last) = self.handovers.last {
             let soon = cx.now.since(last) < self.handover_patience() * 2;
+            Sometimes::LeadershipComesBack.when(soon);
             self.handovers.vain = if soon { self.handovers.vain + 1 } else { 0 };
         }
     }
@@ -81,6 +82,7 @@ impl Replica {
         let Some(leader) = self.leader_mut().filter(|l| l.transfer.is_none()) else { return };
         leader.stalls.late.clear();
         if let Some(target) = self.successor(cx) {
+            Sometimes::StallingLeaderHandsOver.reached();
             self.handovers.last = Some(cx.now);
             self.begin_transfer(cx, target, out);
         }
@@ -104,14 +106,17 @@ impl Replica {
         let Some(target) = leader.progress.iter_mut().find(|p| p.node == preferred) else { return };
         if target.probed_at.is_some_and(|probed| cx.now.since(probed) < support * 4) {
             // Its link comes and goes, or it still catches up.
+            Sometimes::PreferredLeaderNotReady.reached();
             return;
         }
         if target.round_trip.is_some_and(|round_trip| round_trip > slow) {
             // It is far slower than the others. Is it still, when it is asked the next time?
+            Sometimes::PreferredLeaderSlow.reached();
             let round = leader.round;
             target.timed.get_or_insert((target.matched, cx.now));
             Sender::new(cx, &self.log, group, state, round, ask_at).send_empty(target, out);
         } else if last.0 - target.matched.0 < APPEND_ENTRIES_MAX as u64 {
+            Sometimes::LeadershipRebalanced.reached();
             leader.rebalance_at = None;
             self.handovers.last = Some(cx.now);
             self.begin_transfer(cx, preferred, out);
