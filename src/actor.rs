@@ -5,9 +5,7 @@
 //! [`Context`].
 
 use crate::base::cache::ValueCache;
-use crate::base::limits::{
-    NODE_RECENT_BYTES_MAX, PEER_BYTES_IN_FLIGHT_MAX, PEER_CATCH_UP_BYTES_MAX, RECENT_ENTRY_BYTES_MAX, RELAY_LINKS_MAX,
-};
+use crate::base::limits::{Limits, RELAY_LINKS_MAX};
 use crate::base::random::Random;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, PartitionId, Time, Token};
 use crate::msg::log::FactSummary;
@@ -54,6 +52,7 @@ pub struct Context<'a> {
     pub quorum_has_room: bool,
     /// How long a sync of the node's log takes, as of late.
     pub sync: Duration,
+    pub limits: &'a Limits,
     /// What the log of the group in question has come to, for its coordinator; of other actors, nothing.
     pub state: &'a State,
 }
@@ -74,6 +73,7 @@ impl<'a> Context<'a> {
             room: Room::AMPLE,
             quorum_has_room: true,
             sync: Duration::ZERO,
+            limits: &Limits::DEFAULT,
             state: State::empty(),
         }
     }
@@ -346,6 +346,7 @@ pub struct FlowView {
     pub(crate) turn: Option<GroupId>,
     /// Bytes of entries in memory.
     pub(crate) entry_bytes: usize,
+    pub(crate) limits: Limits,
 }
 
 /// What one group has out for one peer, as its replica says.
@@ -373,27 +374,27 @@ pub struct PeerFlow {
 impl FlowView {
     /// Of a node that sends nothing.
     pub fn empty() -> &'static FlowView {
-        static EMPTY: FlowView = FlowView { peers: Vec::new(), turn: None, entry_bytes: 0 };
+        static EMPTY: FlowView = FlowView { peers: Vec::new(), turn: None, entry_bytes: 0, limits: Limits::DEFAULT };
         &EMPTY
     }
 
     /// Whether `group` may send more to `peer`. `taken`: bytes that it has taken of this budget since this view was written.
     pub fn may_take(&self, group: GroupId, peer: NodeId, share: Share, taken: usize) -> bool {
         let Some(flow) = self.peers.iter().find(|flow| flow.node == peer) else { return true };
-        flow.has_room(share, taken) && (flow.waiting[share as usize] == 0 || self.turn == Some(group))
+        flow.has_room(&self.limits, share, taken) && (flow.waiting[share as usize] == 0 || self.turn == Some(group))
     }
 
     /// Bytes of recent entries that a group may keep for followers that lag.
     pub fn recent_bytes_max(&self) -> usize {
-        if self.entry_bytes > NODE_RECENT_BYTES_MAX { 0 } else { RECENT_ENTRY_BYTES_MAX }
+        if self.entry_bytes > self.limits.node_recent_bytes { 0 } else { self.limits.recent_entry_bytes }
     }
 }
 
 impl PeerFlow {
     /// Whether there is room, had `taken` more bytes been taken.
-    pub fn has_room(&self, share: Share, taken: usize) -> bool {
-        self.bytes + taken < PEER_BYTES_IN_FLIGHT_MAX
-            && (share == Share::Recent || self.catch_up + taken < PEER_CATCH_UP_BYTES_MAX)
+    pub fn has_room(&self, limits: &Limits, share: Share, taken: usize) -> bool {
+        self.bytes + taken < limits.peer_bytes_in_flight
+            && (share == Share::Recent || self.catch_up + taken < limits.peer_catch_up_bytes)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use ringseed::actor::{Actor, Context, LivenessView, Outbox};
+use ringseed::base::limits::Limits;
 use ringseed::base::cache::ValueCache;
 use ringseed::base::random;
 use ringseed::base::{DirectoryId, Duration, Epoch, GroupId, Index, NodeId, SegmentId, Term, Time};
@@ -60,6 +61,7 @@ fn options() -> LogOptions {
         segment_size: 8 * 1024,
         sync_interval: Duration::ZERO,
         seal_after: Duration::from_millis(50),
+        batch_bytes: Limits::DEFAULT.batch_bytes,
     }
 }
 

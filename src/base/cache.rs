@@ -2,7 +2,7 @@
 //! being read from the log, or held until an answer is whole, or until a transaction that has read them is decided.
 
 use super::Place;
-use super::limits::{READ_BYTES_IN_PROGRESS_MAX, VOTED_BYTES_PER_NODE_MAX};
+use super::limits::Limits;
 use bytes::Bytes;
 use core::hash::{BuildHasherDefault, Hasher};
 use indexmap::IndexMap;
@@ -22,10 +22,12 @@ pub struct ValueCache {
     size: usize,
     /// Never exceeded.
     size_max: usize,
-    /// Bytes lent; never more than [`READ_BYTES_IN_PROGRESS_MAX`].
+    /// Bytes lent; beyond [`Limits::read_bytes_in_progress`] only if it is all for one.
     lent: Arc<AtomicUsize>,
-    /// Bytes lent to coordinators; never more than [`VOTED_BYTES_PER_NODE_MAX`].
+    lent_max: usize,
+    /// Bytes lent to coordinators; beyond [`Limits::voted_bytes_per_node`] only if it is all for one.
     voted: Arc<AtomicUsize>,
+    voted_max: usize,
 }
 
 /// Leave to hold so many bytes of values, until it is dropped.
@@ -52,8 +54,10 @@ struct Slot {
 const SLOT_SIZE: usize = 96;
 
 impl ValueCache {
-    pub fn new(size_max: usize) -> ValueCache {
-        ValueCache { slots: IndexMap::default(), hand: 0, size: 0, size_max, lent: Arc::default(), voted: Arc::default() }
+    pub fn new(size_max: usize, limits: &Limits) -> ValueCache {
+        let (lent_max, voted_max) = (limits.read_bytes_in_progress, limits.voted_bytes_per_node);
+        let (lent, voted) = (Arc::default(), Arc::default());
+        ValueCache { slots: IndexMap::default(), hand: 0, size: 0, size_max, lent, lent_max, voted, voted_max }
     }
 
     pub fn get(&mut self, place: Place) -> Option<Bytes> {
@@ -91,12 +95,12 @@ impl ValueCache {
 
     /// Leave to read so many bytes of values, in the cache or not; `None` when too many are being read.
     pub fn lend(&self, bytes: usize) -> Option<Lent> {
-        lend_of(&self.lent, bytes, READ_BYTES_IN_PROGRESS_MAX)
+        lend_of(&self.lent, bytes, self.lent_max)
     }
 
     /// Leave for a coordinator to hold so many bytes of values that came with a vote; `None` when coordinators hold too many.
     pub fn lend_for_vote(&self, bytes: usize) -> Option<Lent> {
-        lend_of(&self.voted, bytes, VOTED_BYTES_PER_NODE_MAX)
+        lend_of(&self.voted, bytes, self.voted_max)
     }
 
     /// Bytes lent.
@@ -128,7 +132,8 @@ impl ValueCache {
 }
 
 fn lend_of(all: &Arc<AtomicUsize>, bytes: usize, bytes_max: usize) -> Option<Lent> {
-    if all.load(Ordering::Relaxed) + bytes > bytes_max {
+    let before = all.load(Ordering::Relaxed);
+    if before > 0 && before + bytes > bytes_max {
         return None;
     }
     all.fetch_add(bytes, Ordering::Relaxed);
@@ -171,7 +176,7 @@ mod tests {
 
     #[test]
     fn it_never_holds_more_than_its_limit_and_keeps_what_is_asked_for() {
-        let mut cache = ValueCache::new(10 * (100 + SLOT_SIZE));
+        let mut cache = ValueCache::new(10 * (100 + SLOT_SIZE), &crate::base::limits::Limits::DEFAULT);
         cache.insert(place(0), &[7; 100]);
         for offset in 1..100 {
             assert!(cache.get(place(0)).is_some(), "what is asked for again and again stays");
@@ -188,8 +193,8 @@ mod tests {
 
     #[test]
     fn what_is_lent_is_bounded_and_comes_back() {
-        let cache = ValueCache::new(0);
-        let most = cache.lend(READ_BYTES_IN_PROGRESS_MAX - 10).expect("there is room");
+        let cache = ValueCache::new(0, &Limits::DEFAULT);
+        let most = cache.lend(Limits::DEFAULT.read_bytes_in_progress - 10).expect("there is room");
         assert!(cache.lend(11).is_none());
         let rest = cache.lend(10).expect("there is room");
         drop(most);
@@ -200,7 +205,7 @@ mod tests {
 
     #[test]
     fn an_empty_value_is_not_the_one_behind_it() {
-        let mut cache = ValueCache::new(4_096);
+        let mut cache = ValueCache::new(4_096, &Limits::DEFAULT);
         let empty = Place { length: 0, ..place(7) };
         cache.insert(place(7), &[5; 100]);
         assert_eq!(cache.get(empty).as_deref(), Some(&[][..]));

@@ -14,11 +14,6 @@ pub const VALUE_SIZE_MAX: usize = 400 * 1024;
 pub const FRAME_SIZE_MAX: usize = 8 * 1024 * 1024;
 /// The most items in one page of a scan. More were asked for: the page holds this many and says where to go on.
 pub const SCAN_ITEMS_MAX: usize = 1_000;
-/// The most items, deleted ones included, that one partition looks at for one part of a page. At the limit: the part says where
-/// to go on, even if it holds nothing.
-pub const SCAN_VISITS_MAX: usize = 4_096;
-/// The most bytes of keys and values in one page of a scan, over all partitions. A page always holds one item.
-pub const SCAN_BYTES_MAX: usize = 1024 * 1024;
 /// The most operations of a transaction, and items of one read. More: rejected, `Invalid`.
 pub const TRANSACTION_ITEMS_MAX: usize = 100;
 /// The most bytes of keys and values of a transaction, and of what one read of several items answers. More: rejected, `Invalid`
@@ -56,87 +51,126 @@ pub const PARTITIONS_MAX: u32 = 1 << 16;
 /// The longest a client may ask the cluster to go on trying. A longer timeout is cut to this.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
-/// Requests of clients in progress at one node. At the limit: rejected, `Overloaded`.
-pub const REQUESTS_IN_PROGRESS_MAX: usize = 16 * 1024;
 /// Requests of one connection in progress. At the limit: the connection is not read from until one is answered.
 pub const REQUESTS_PER_CONNECTION_MAX: usize = 1_024;
-/// Bytes of keys and values in client requests in progress at one node. At the limit: rejected, `Overloaded`.
-pub const REQUEST_BYTES_IN_PROGRESS_MAX: usize = 256 * 1024 * 1024;
-/// Operations waiting for a value to be read, in one group. At the limit: rejected, `Overloaded`.
-pub const PARKED_PER_GROUP_MAX: usize = 4 * 1024;
-/// Transactions in progress at one home, decided ones that not all participants know of included. At the limit: rejected,
-/// `Overloaded`.
-pub const TRANSACTIONS_PER_HOME_MAX: usize = 4 * 1024;
-/// Transactions prepared in one group and not resolved. At the limit: no vote, `Overloaded`.
-pub const PREPARED_PER_GROUP_MAX: usize = 4 * 1024;
-/// Outcomes of transactions that one group remembers as a participant. At the limit: no vote, `Overloaded`, but for prepares that
-/// say that more is over.
-pub const RESOLVED_PER_GROUP_MAX: usize = 64 * 1024;
 /// Attempts that a prepare names as open although they lie below its floor. More: the floor is lower.
 pub const OPEN_NAMED_MAX: usize = 256;
-/// Tokens that one group remembers. At the limit, a transaction with a new one is rejected, `TooManyTokens`; none is forgotten
-/// before its time, and transactions without a token go on.
-pub const TOKENS_PER_GROUP_MAX: usize = 16 * 1024;
-/// Bytes that the tokens of one group take in memory, with their answers. At the limit: as above.
-pub const TOKEN_BYTES_PER_GROUP_MAX: usize = 8 * 1024 * 1024;
-/// The same of all groups of a node. At the limit: as above, for all groups that it leads.
-pub const TOKEN_BYTES_PER_NODE_MAX: usize = 128 * 1024 * 1024;
-/// Transactions, and tokens, in one entry that says that they are over. More: in the next.
-pub const ENDED_PER_ENTRY_MAX: usize = 1_024;
-/// Entries of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
-pub const UNCOMMITTED_ENTRIES_MAX: usize = 16 * 1024;
-/// Bytes of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
-pub const UNCOMMITTED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Forwarded requests that a leader remembers for each gateway, by sequence. Older than the window: refused.
 pub const FORWARD_WINDOW: u64 = 64 * 1024;
 
-/// Entries in one append message.
+/// Entries in one append message that a follower takes.
 pub const APPEND_ENTRIES_MAX: usize = 1_024;
-/// Bytes of entries in one append message (one entry may be larger). Small: what comes behind one waits for it.
-pub const APPEND_BYTES_MAX: usize = 256 * 1024;
-/// Append messages to one follower of one group that wait for an acknowledgement. At the limit: the follower waits.
-pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
-/// Bytes of appends to one follower of one group that wait for an acknowledgement. At the limit: the follower waits.
-pub const APPEND_BYTES_IN_FLIGHT_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of appends to one peer, of all groups, that wait for an acknowledgement or for the disk to be read. At the limit: groups
-/// wait for their turn.
-pub const PEER_BYTES_IN_FLIGHT_MAX: usize = 16 * 1024 * 1024;
-/// Of these, bytes of entries that are read back from the log for a peer that lags. At the limit: groups wait for their turn.
-pub const PEER_CATCH_UP_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Bytes of recent entries that one group keeps in memory for followers that lag a little. Beyond: read back from the log.
-pub const RECENT_ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of entries in memory at one node, of all groups, beyond which none is kept for followers that lag: read back from the
-/// log.
-pub const NODE_RECENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of entries in memory at one node, of all groups: not yet applied, or recent. At the limit: client writes are rejected,
-/// `Overloaded`.
-pub const NODE_ENTRY_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Scans in progress at one gateway. At the limit: rejected, `Overloaded`.
-pub const SCANS_IN_PROGRESS_MAX: usize = 32;
-/// Reads of several items at once in progress at one gateway. At the limit: rejected, `Overloaded`.
-pub const GETS_OF_MANY_IN_PROGRESS_MAX: usize = 1_024;
-/// Bytes of values that reads of several items over several groups hold at one gateway. At the limit: they wait, in order.
-pub const GETS_OF_MANY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Reads and checks in progress in one group. At the limit: rejected, `Overloaded`.
-pub const READS_PER_GROUP_MAX: usize = 16 * 1024;
-/// Messages that wait for the log at one node, votes apart, of which there is one for each group and peer. At the limit: dropped,
-/// as the network may drop any, and counted.
-pub const GATED_MESSAGES_MAX: usize = 64 * 1024;
-/// Groups of one node that campaign at the same time. At the limit: the next waits for its turn.
-pub const CAMPAIGNS_MAX: usize = 256;
 /// The most messages in one envelope. Beyond: a decoding error.
 pub const ENVELOPE_MESSAGES_MAX: usize = 64 * 1024;
 
-/// The most bytes of records in one batch of the log (one record may be larger). Beyond: the next batch.
-pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes in the log's queue that are not yet durable. At the limit: client writes are rejected, `Overloaded`.
-pub const LOG_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// Bytes of values that coordinators at one node hold: read by transactions that are not decided yet. At the limit: the
-/// transaction is rejected, `Overloaded`.
-pub const VOTED_BYTES_PER_NODE_MAX: usize = 64 * 1024 * 1024;
-/// Bytes of values that are being read, at one node, for answers that are not made yet and for writes that need them. Counted
-/// where they are asked for, by the lengths in the index. At the limit: rejected, `Overloaded`; a gateway asks again for a part
-/// of what it gathers.
-pub const READ_BYTES_IN_PROGRESS_MAX: usize = 64 * 1024 * 1024;
-/// Reads of values and entries that wait for the disk, at one node. At the limit: rejected, `Overloaded`.
-pub const READS_IN_PROGRESS_MAX: usize = 16 * 1024;
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident = $value:expr,)*) => {
+        /// What one node bears before it refuses, waits or goes to the disk. Nothing here must be the same on two nodes, nor the
+        /// same after a restart. A server runs with [`Limits::DEFAULT`]; the simulator draws smaller ones, so that each is
+        /// reached. However small a limit is, one of what it counts gets through, if nothing else is said.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Limits { $($(#[$doc])* pub $name: usize,)* }
+
+        impl Limits {
+            pub const DEFAULT: Limits = Limits { $($name: $value,)* };
+
+            /// Each limit's name, and the limit.
+            pub fn all(&mut self) -> Vec<(&'static str, &mut usize)> {
+                vec![$((stringify!($name), &mut self.$name),)*]
+            }
+        }
+    };
+}
+
+limits! {
+    /// Requests of clients in progress at one node. At the limit: rejected, `Overloaded`.
+    requests_in_progress = 16 * 1024,
+    /// Bytes of keys and values in client requests in progress at one node. At the limit: rejected, `Overloaded`.
+    request_bytes_in_progress = 256 * 1024 * 1024,
+    /// Operations waiting for a value to be read, in one group. At the limit: rejected, `Overloaded`.
+    parked_per_group = 4 * 1024,
+    /// Transactions in progress at one home, decided ones that not all participants know of included. At the limit: rejected,
+    /// `Overloaded`.
+    transactions_per_home = 4 * 1024,
+    /// Transactions prepared in one group and not resolved. At the limit: no vote, `Overloaded`.
+    prepared_per_group = 4 * 1024,
+    /// Outcomes of transactions that one group remembers as a participant. At the limit: no vote, `Overloaded`, but for prepares that
+    /// say that more is over.
+    resolved_per_group = 64 * 1024,
+    /// Tokens that one group remembers. At the limit, a transaction with a new one is rejected, `TooManyTokens`; none is forgotten
+    /// before its time, and transactions without a token go on.
+    tokens_per_group = 16 * 1024,
+    /// Bytes that the tokens of one group take in memory, with their answers. At the limit: as above.
+    token_bytes_per_group = 8 * 1024 * 1024,
+    /// The same of all groups of a node. At the limit: as above, for all groups that it leads.
+    token_bytes_per_node = 128 * 1024 * 1024,
+    /// Transactions, and tokens, in one entry that says that they are over. More: in the next.
+    ended_per_entry = 1_024,
+    /// Entries of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
+    uncommitted_entries = 16 * 1024,
+    /// Bytes of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
+    uncommitted_bytes = 64 * 1024 * 1024,
+    /// Entries in one append message; at most [`APPEND_ENTRIES_MAX`].
+    append_entries = APPEND_ENTRIES_MAX,
+    /// Bytes of entries in one append message (one entry may be larger). Small: what comes behind one waits for it.
+    append_bytes = 256 * 1024,
+    /// Append messages to one follower of one group that wait for an acknowledgement. At the limit: the follower waits.
+    appends_in_flight = 64,
+    /// Bytes of appends to one follower of one group that wait for an acknowledgement. At the limit: the follower waits.
+    append_bytes_in_flight = 4 * 1024 * 1024,
+    /// Bytes of appends to one peer, of all groups, that wait for an acknowledgement or for the disk to be read. At the limit: groups
+    /// wait for their turn.
+    peer_bytes_in_flight = 16 * 1024 * 1024,
+    /// Of these, bytes of entries that are read back from the log for a peer that lags. At the limit: groups wait for their turn.
+    peer_catch_up_bytes = 2 * 1024 * 1024,
+    /// Bytes of recent entries that one group keeps in memory for followers that lag a little. Beyond: read back from the log.
+    recent_entry_bytes = 4 * 1024 * 1024,
+    /// Bytes of entries in memory at one node, of all groups, beyond which none is kept for followers that lag: read back from the
+    /// log.
+    node_recent_bytes = 64 * 1024 * 1024,
+    /// Bytes of entries in memory at one node, of all groups: not yet applied, or recent. At the limit: client writes are rejected,
+    /// `Overloaded`.
+    node_entry_bytes = 256 * 1024 * 1024,
+    /// Scans in progress at one gateway. At the limit: rejected, `Overloaded`.
+    scans_in_progress = 32,
+    /// Reads of several items at once in progress at one gateway. At the limit: rejected, `Overloaded`.
+    gets_of_many_in_progress = 1_024,
+    /// Bytes of values that reads of several items over several groups hold at one gateway. At the limit: they wait, in order.
+    gets_of_many_bytes = 64 * 1024 * 1024,
+    /// Reads and checks in progress in one group. At the limit: rejected, `Overloaded`.
+    reads_per_group = 16 * 1024,
+    /// Messages that wait for the log at one node, votes apart, of which there is one for each group and peer. At the limit: dropped,
+    /// as the network may drop any, and counted.
+    gated_messages = 64 * 1024,
+    /// Groups of one node that campaign at the same time. At the limit: the next waits for its turn.
+    campaigns = 256,
+    /// The most bytes of records in one batch of the log (one record may be larger). Beyond: the next batch.
+    batch_bytes = 4 * 1024 * 1024,
+    /// Bytes in the log's queue that are not yet durable. At the limit: client writes are rejected, `Overloaded`. At least
+    /// [`TRANSACTION_SIZE_MAX`]: a transaction's parts may all be one node's.
+    log_queue_bytes = 128 * 1024 * 1024,
+    /// Bytes of values that coordinators at one node hold: read by transactions that are not decided yet. At the limit: the
+    /// transaction is rejected, `Overloaded`. At least [`TRANSACTION_SIZE_MAX`]: values come vote by vote.
+    voted_bytes_per_node = 64 * 1024 * 1024,
+    /// Bytes of values that are being read, at one node, for answers that are not made yet and for writes that need them. Counted
+    /// where they are asked for, by the lengths in the index. At the limit: rejected, `Overloaded`; a gateway asks again for a part
+    /// of what it gathers. At least [`TRANSACTION_SIZE_MAX`] and [`Limits::scan_bytes`].
+    read_bytes_in_progress = 64 * 1024 * 1024,
+    /// Reads of values and entries that wait for the disk, at one node. At the limit: rejected, `Overloaded`. At least
+    /// [`SCAN_ITEMS_MAX`]: a page's values are asked for together.
+    reads_in_progress = 16 * 1024,
+    /// The most items, deleted ones included, that one partition looks at for one part of a page. At the limit: the part says where
+    /// to go on, even if it holds nothing.
+    scan_visits = 4_096,
+    /// The most bytes of keys and values in one page of a scan, over all partitions. A page always holds one item.
+    scan_bytes = 1024 * 1024,
+    /// How long a home waits from one tick of its tokens' time to the next, in milliseconds. A token is kept for twenty:
+    /// [`TOKEN_LIFETIME`].
+    token_tick_ms = 30_000,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits::DEFAULT
+    }
+}

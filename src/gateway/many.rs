@@ -11,7 +11,7 @@
 use super::calls::RETRY_INTERVAL;
 use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
-use crate::base::limits::{GETS_OF_MANY_BYTES_MAX, TRANSACTION_SIZE_MAX};
+use crate::base::limits::{Limits, TRANSACTION_SIZE_MAX};
 use crate::base::{ConnId, GroupId, Key, Sometimes, Time};
 use crate::msg::client::ResponseBody;
 use crate::msg::operation::{Operation, Rejection};
@@ -65,6 +65,11 @@ impl Manys {
         self.all.is_empty()
     }
 
+    /// Whether so many bytes more may be read.
+    fn takes(&self, size: usize, limits: &Limits) -> bool {
+        self.size == 0 || self.size + size <= limits.gets_of_many_bytes
+    }
+
     /// The earliest deadline of the reads that wait.
     pub fn deadline(&self) -> Option<Time> {
         self.deadlines.first().map(|(at, _)| *at)
@@ -73,7 +78,6 @@ impl Manys {
     pub fn check(&self) {
         let reading = self.all.values().filter(|many| many.phase == Phase::Reading).map(|many| many.size);
         assert_eq!(self.size, reading.sum::<usize>(), "bytes of what is being read are counted");
-        assert!(self.size <= GETS_OF_MANY_BYTES_MAX, "they are bounded");
         assert!(self.queue.iter().all(|number| self.all[number].phase == Phase::Queued), "the queue holds those that wait");
         assert_eq!(self.queue.len(), self.deadlines.len(), "each that waits has a deadline");
     }
@@ -122,11 +126,13 @@ impl Gateway {
 
     /// Reads what is measured, now or when others are done.
     fn read_measured(&mut self, cx: &mut Context<'_>, number: u64, out: &mut Outbox<Out>) {
-        let Some(many) = self.manys.all.get_mut(&number) else { return };
+        let Some(many) = self.manys.all.get(&number) else { return };
         if many.size > TRANSACTION_SIZE_MAX {
             return self.finish_many(cx, number, ResponseBody::Rejected(Rejection::TooLarge), out);
         }
-        if self.manys.size + many.size > GETS_OF_MANY_BYTES_MAX || !self.manys.queue.is_empty() {
+        let waits = !self.manys.queue.is_empty() || !self.manys.takes(many.size, cx.limits);
+        let many = self.manys.all.get_mut(&number).expect("as above");
+        if waits {
             Sometimes::ReadOfManyQueued.reached();
             many.phase = Phase::Queued;
             self.manys.queue.push_back(number);
@@ -144,7 +150,7 @@ impl Gateway {
         self.manys.size -= size;
         while let Some(number) = self.manys.queue.pop_front() {
             let many = &self.manys.all[&number];
-            if self.manys.size + many.size > GETS_OF_MANY_BYTES_MAX {
+            if !self.manys.takes(many.size, cx.limits) {
                 self.manys.queue.push_front(number);
                 return;
             }

@@ -27,9 +27,7 @@ mod scan;
 pub mod window;
 
 use crate::actor::{Actor, Context, Origin, Outbox, Placement, TimerKind};
-use crate::base::limits::{
-    GETS_OF_MANY_IN_PROGRESS_MAX, REQUEST_BYTES_IN_PROGRESS_MAX, REQUESTS_IN_PROGRESS_MAX, SCANS_IN_PROGRESS_MAX, TIMEOUT_MAX,
-};
+use crate::base::limits::{Limits, TIMEOUT_MAX};
 use crate::base::{ConnId, Duration, Epoch, GroupId, NodeId, Term, Time};
 use crate::msg::client::{Request, RequestBody, Response, ResponseBody};
 use crate::msg::operation::Rejection;
@@ -241,7 +239,7 @@ impl Gateway {
 
     fn on_request(&mut self, cx: &mut Context<'_>, conn: ConnId, request: Request, out: &mut Outbox<Out>) {
         let caller = Caller::Client(conn, request.id);
-        if let Err(rejection) = self.admit(&request.body) {
+        if let Err(rejection) = self.admit(cx.limits, &request.body) {
             let leader = self.leader_for(&request.body).filter(|node| *node != cx.me);
             self.reply(caller, leader, ResponseBody::Rejected(rejection), out);
             return;
@@ -290,19 +288,19 @@ impl Gateway {
     }
 
     /// Whether a request may be begun.
-    fn admit(&self, body: &RequestBody) -> Result<(), Rejection> {
+    fn admit(&self, limits: &Limits, body: &RequestBody) -> Result<(), Rejection> {
         if self.stopping {
             return Err(Rejection::Stopping);
         }
         if self.placement.partition_count() == 0 {
             return Err(Rejection::NotReady);
         }
-        if self.calls.len() >= REQUESTS_IN_PROGRESS_MAX || self.size >= REQUEST_BYTES_IN_PROGRESS_MAX {
+        if self.calls.len() >= limits.requests_in_progress || self.size >= limits.request_bytes_in_progress {
             return Err(Rejection::Overloaded);
         }
         match body {
-            RequestBody::Scan(_) if self.gathers.len() >= SCANS_IN_PROGRESS_MAX => Err(Rejection::Overloaded),
-            RequestBody::GetMany(_) if self.manys.len() >= GETS_OF_MANY_IN_PROGRESS_MAX => Err(Rejection::Overloaded),
+            RequestBody::Scan(_) if self.gathers.len() >= limits.scans_in_progress => Err(Rejection::Overloaded),
+            RequestBody::GetMany(_) if self.manys.len() >= limits.gets_of_many_in_progress => Err(Rejection::Overloaded),
             _ => body.validate(),
         }
     }

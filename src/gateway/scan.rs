@@ -12,7 +12,6 @@
 
 use super::{Caller, Gateway, Out};
 use crate::actor::{Context, Outbox};
-use crate::base::limits::SCAN_BYTES_MAX;
 use crate::base::{ConnId, GroupId, Index, Key, Sometimes, Time, Version};
 use crate::msg::client::{Item, ResponseBody, Scan, Scanned};
 use crate::msg::operation::{Consistency, Rejection};
@@ -101,23 +100,23 @@ impl Gather {
         limit.min(2 * limit / partitions.max(1) + SHARE_SPARE)
     }
 
-    fn merge_whole(&mut self, group: GroupId, part: Scanned) {
+    fn merge_whole(&mut self, group: GroupId, part: Scanned, size_max: usize) {
         self.read_at.extend(part.read_at);
         let found = |item: Item| (item.key, Found { group, version: item.version, length: item.value.len(), value: item.value });
-        self.merge(part.items.into_iter().map(found), part.next);
+        self.merge(part.items.into_iter().map(found), part.next, size_max);
     }
 
-    fn merge_list(&mut self, group: GroupId, part: Listing) {
+    fn merge_list(&mut self, group: GroupId, part: Listing, size_max: usize) {
         self.read_at.push((group, part.read_at));
         let found = |item: crate::msg::peer::ListedItem| {
             let (version, length) = (item.measure.version, item.measure.length as usize);
             (item.key, Found { group, version, length, value: Bytes::new() })
         };
-        self.merge(part.items.into_iter().map(found), part.next);
+        self.merge(part.items.into_iter().map(found), part.next, size_max);
     }
 
     /// Takes one partition's items, and drops what is beyond the page.
-    fn merge(&mut self, items: impl Iterator<Item = (Key, Found)>, next: Option<Key>) {
+    fn merge(&mut self, items: impl Iterator<Item = (Key, Found)>, next: Option<Key>, size_max: usize) {
         if let Some(next) = next
             && self.bound.as_ref().is_none_or(|bound| next < *bound)
         {
@@ -132,7 +131,7 @@ impl Gather {
             let count = self.items.len();
             let beyond =
                 self.items.last_key_value().is_some_and(|(key, _)| self.bound.as_ref().is_some_and(|bound| key >= bound));
-            let too_many = count > limit || (self.size > SCAN_BYTES_MAX && count > 1);
+            let too_many = count > limit || (self.size > size_max && count > 1);
             let Some((key, found)) = (beyond || too_many).then(|| self.items.pop_last()).flatten() else { break };
             self.size -= key.size() + found.length;
             if !beyond {
@@ -207,11 +206,11 @@ impl Gateway {
         let strange = || Some(Rejection::Invalid("a partition answered a scan with something else".into()));
         let failure = match outcome {
             Outcome::Listed(part) if gather.phase == Phase::Listing => {
-                gather.merge_list(group, part);
+                gather.merge_list(group, part, cx.limits.scan_bytes);
                 None
             }
             Outcome::Answer(ResponseBody::Scanned(part)) if gather.phase == Phase::Whole => {
-                gather.merge_whole(group, part);
+                gather.merge_whole(group, part, cx.limits.scan_bytes);
                 None
             }
             Outcome::Answer(ResponseBody::Values(values)) if gather.phase == Phase::Reading => {
@@ -291,9 +290,9 @@ mod tests {
     #[test]
     fn a_page_ends_where_the_shortest_part_does() {
         let mut gather = gather(100);
-        gather.merge_whole(GroupId(1), part(&["a", "d"], Some("f")));
-        gather.merge_whole(GroupId(1), part(&["b", "c"], Some("e")));
-        gather.merge_whole(GroupId(1), part(&["e", "g"], None));
+        gather.merge_whole(GroupId(1), part(&["a", "d"], Some("f")), 1024 * 1024);
+        gather.merge_whole(GroupId(1), part(&["b", "c"], Some("e")), 1024 * 1024);
+        gather.merge_whole(GroupId(1), part(&["e", "g"], None), 1024 * 1024);
         let page = gather.page();
         assert_eq!(keys(&page), [b"a", b"b", b"c", b"d"]);
         assert_eq!(page.next, Some(Key::from("e")));
@@ -302,8 +301,8 @@ mod tests {
     #[test]
     fn a_page_ends_at_its_limit_and_says_where_to_go_on() {
         let mut gather = gather(2);
-        gather.merge_whole(GroupId(1), part(&["a", "d"], None));
-        gather.merge_whole(GroupId(1), part(&["b", "c"], None));
+        gather.merge_whole(GroupId(1), part(&["a", "d"], None), 1024 * 1024);
+        gather.merge_whole(GroupId(1), part(&["b", "c"], None), 1024 * 1024);
         let page = gather.page();
         assert_eq!(keys(&page), [b"a", b"b"]);
         assert_eq!(page.next, Some(Key::from("c")));

@@ -6,6 +6,7 @@ use super::routes::READ_RETRY_INTERVAL;
 use super::*;
 use crate::actor::LivenessView;
 use crate::base::cache::ValueCache;
+use crate::base::limits::Limits;
 use crate::base::random;
 use crate::msg::operation::{Consistency, Operation, Single};
 use crate::msg::peer::Promise;
@@ -14,7 +15,7 @@ use crate::msg::transaction::{Failure, FailureReason};
 const PEER: NodeId = NodeId(2);
 
 fn handle(gateway: &mut Gateway, now: Time, input: In) -> Vec<Out> {
-    let (mut random, mut cache) = (random::stream(1, "test"), ValueCache::new(0));
+    let (mut random, mut cache) = (random::stream(1, "test"), ValueCache::new(0, &Limits::DEFAULT));
     let mut view = LivenessView::default();
     let entry = view.entry(PEER);
     let promise = Some((Promise::default(), Time::NEVER));

@@ -435,7 +435,7 @@ mod tests {
 
     fn run(liveness: &mut Liveness, millis: u64, input: In) -> Vec<Out> {
         let mut random = random::stream(1, "test");
-        let mut cache = crate::base::cache::ValueCache::new(0);
+        let mut cache = crate::base::cache::ValueCache::new(0, &crate::base::limits::Limits::DEFAULT);
         let view = LivenessView::default();
         let mut out = Outbox::default();
         liveness.handle(&mut context(&mut random, &view, &mut cache, millis), input, &mut out);

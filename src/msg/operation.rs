@@ -106,21 +106,23 @@ impl Operation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Single {
     pub operation: Operation,
-    /// Of a read. Nothing to a write.
+    /// Of a read; of a write, the default.
     pub consistency: Consistency,
-    /// Of a write. Nothing to a read.
+    /// Of a write; of a read, the default.
     pub acknowledge: Acknowledge,
 }
 
 impl Single {
+    /// Of a read; a write stays as it is.
     #[must_use]
     pub fn consistency(self, consistency: Consistency) -> Single {
-        Single { consistency, ..self }
+        if self.is_write() { self } else { Single { consistency, ..self } }
     }
 
+    /// Of a write; a read stays as it is.
     #[must_use]
     pub fn acknowledge(self, acknowledge: Acknowledge) -> Single {
-        Single { acknowledge, ..self }
+        if self.is_write() { Single { acknowledge, ..self } } else { self }
     }
 
     pub fn is_write(&self) -> bool {
@@ -333,7 +335,7 @@ pub enum Rejection {
     #[n(13)]
     TooLarge,
     /// The home, or the node that leads it, remembers as many tokens as it may: see
-    /// [`crate::base::limits::TOKENS_PER_GROUP_MAX`]. Release tokens that will not be used again, retry later, or do without a
+    /// [`crate::base::limits::Limits::tokens_per_group`]. Release tokens that will not be used again, retry later, or do without a
     /// token.
     #[n(14)]
     TooManyTokens,

@@ -5,7 +5,6 @@
 //! A turn ends with the campaign, or, for the sake of the others, after a while: a group without a living majority campaigns for
 //! ever.
 
-use crate::base::limits::CAMPAIGNS_MAX;
 use crate::base::{Duration, GroupId, Time};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -28,12 +27,12 @@ impl Campaigns {
         self.waiting.insert((rank, self.asked, group));
     }
 
-    /// The next group whose turn it is, for so long; `None`: no group waits, or enough campaign.
-    pub fn next(&mut self, now: Time, turn: Duration) -> Option<GroupId> {
+    /// The next group whose turn it is, for so long; `None`: no group waits, or so many campaign.
+    pub fn next(&mut self, now: Time, turn: Duration, running_max: usize) -> Option<GroupId> {
         while let Some((_, group)) = self.ends.pop_front_if(|(end, group)| *end <= now || !self.running.contains(group)) {
             self.running.remove(&group);
         }
-        if self.running.len() >= CAMPAIGNS_MAX {
+        if self.running.len() >= running_max {
             return None;
         }
         let (.., group) = self.waiting.pop_first()?;
@@ -62,10 +61,12 @@ impl Campaigns {
 mod tests {
     use super::*;
 
+    const CAMPAIGNS_MAX: usize = 256;
+
     const TURN: Duration = Duration::from_millis(100);
 
     fn granted(campaigns: &mut Campaigns, now: Time) -> usize {
-        std::iter::from_fn(|| campaigns.next(now, TURN)).count()
+        std::iter::from_fn(|| campaigns.next(now, TURN, CAMPAIGNS_MAX)).count()
     }
 
     #[test]
@@ -87,7 +88,8 @@ mod tests {
     fn groups_whose_preferred_leader_this_node_is_go_first() {
         let mut campaigns = Campaigns::default();
         [(1, 2), (2, 0), (3, 1), (4, 0)].into_iter().for_each(|(group, rank)| campaigns.ask(GroupId(group), rank));
-        let order: Vec<u32> = std::iter::from_fn(|| campaigns.next(Time::ZERO, TURN)).map(|group| group.0).collect();
+        let order: Vec<u32> =
+            std::iter::from_fn(|| campaigns.next(Time::ZERO, TURN, CAMPAIGNS_MAX)).map(|group| group.0).collect();
         assert_eq!(order, [2, 4, 3, 1]);
     }
 
@@ -95,10 +97,10 @@ mod tests {
     fn a_turn_that_ended_and_was_given_again_lasts_its_own_time() {
         let mut campaigns = Campaigns::default();
         campaigns.ask(GroupId(1), 0);
-        assert_eq!(campaigns.next(Time::ZERO, TURN), Some(GroupId(1)));
+        assert_eq!(campaigns.next(Time::ZERO, TURN, CAMPAIGNS_MAX), Some(GroupId(1)));
         campaigns.ended(GroupId(1));
         campaigns.ask(GroupId(1), 0);
-        assert_eq!(campaigns.next(Time::from_millis(50), TURN), Some(GroupId(1)));
+        assert_eq!(campaigns.next(Time::from_millis(50), TURN, CAMPAIGNS_MAX), Some(GroupId(1)));
         (2..2 + CAMPAIGNS_MAX as u32).for_each(|n| campaigns.ask(GroupId(n), 0));
         assert_eq!(granted(&mut campaigns, Time::from_millis(120)), CAMPAIGNS_MAX - 1);
     }

@@ -10,6 +10,7 @@
 //! back what it took: a leader that steps down, or begins a follower anew, has nothing out.
 
 use crate::actor::{FlowView, Outstanding, PeerFlow, Share};
+use crate::base::limits::Limits;
 use crate::base::{GroupId, NodeId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,6 +30,10 @@ pub struct Flow {
 }
 
 impl Flow {
+    pub fn new(limits: Limits) -> Flow {
+        Flow { view: FlowView { limits, ..FlowView::default() }, queues: BTreeMap::new() }
+    }
+
     pub fn view(&self) -> &FlowView {
         &self.view
     }
@@ -61,7 +66,7 @@ impl Flow {
     pub fn next_turn(&mut self) -> Option<(GroupId, NodeId, Share)> {
         let view = &self.view;
         let has_room = |(node, share): &(NodeId, Share)| {
-            view.peers.iter().find(|peer| peer.node == *node).is_none_or(|peer| peer.has_room(*share, 0))
+            view.peers.iter().find(|peer| peer.node == *node).is_none_or(|peer| peer.has_room(&view.limits, *share, 0))
         };
         let (&(node, share), queue) = self.queues.iter_mut().find(|(key, queue)| !queue.is_empty() && has_room(key))?;
         let group = queue.pop_front().expect("it is not empty");
@@ -108,7 +113,6 @@ impl Noted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::limits::{PEER_BYTES_IN_FLIGHT_MAX, PEER_CATCH_UP_BYTES_MAX};
 
     const PEER: NodeId = NodeId(2);
 
@@ -165,7 +169,9 @@ mod tests {
 
     #[test]
     fn all_groups_together_keep_a_peers_budget_and_all_have_their_turn() {
-        for (share, limit) in [(Share::Recent, PEER_BYTES_IN_FLIGHT_MAX), (Share::CatchUp, PEER_CATCH_UP_BYTES_MAX)] {
+        for (share, limit) in
+            [(Share::Recent, Limits::DEFAULT.peer_bytes_in_flight), (Share::CatchUp, Limits::DEFAULT.peer_catch_up_bytes)]
+        {
             let helping = limit / 4;
             let mut groups = Groups::new(20);
             for round in 0..6 {
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn what_catches_up_leaves_room_for_what_is_new() {
         let mut groups = Groups::new(20);
-        (1..=10).for_each(|group| groups.ask(GroupId(group), Share::CatchUp, PEER_CATCH_UP_BYTES_MAX / 2));
+        (1..=10).for_each(|group| groups.ask(GroupId(group), Share::CatchUp, Limits::DEFAULT.peer_catch_up_bytes / 2));
         assert_eq!(groups.served.len(), 2);
         groups.ask(GroupId(11), Share::Recent, 1_000);
         assert_eq!(groups.served.len(), 3);

@@ -18,7 +18,6 @@
 //! What waits for a *commit* (answers to clients) is held by the store, which is told of commits; the leader's own copy counts
 //! when the log says so.
 
-use crate::base::limits::GATED_MESSAGES_MAX;
 use crate::base::{GroupId, Lsn, NodeId, Sometimes};
 use crate::msg::peer::{PeerMessage, ReplicaMessage};
 use std::collections::{BTreeMap, VecDeque};
@@ -87,8 +86,8 @@ pub struct Watermarks {
 }
 
 impl Gate {
-    /// Gives the message back if it may leave now; else keeps it, or drops it when too many wait.
-    pub fn pass(&mut self, to: NodeId, message: PeerMessage, marks: Watermarks) -> Option<PeerMessage> {
+    /// Gives the message back if it may leave now; else keeps it, or drops it when `waiting_max` wait.
+    pub fn pass(&mut self, to: NodeId, message: PeerMessage, marks: Watermarks, waiting_max: usize) -> Option<PeerMessage> {
         let wait = waits_for(&message);
         let (reached, wanted) = match wait {
             Wait::Epoch => (marks.durable, marks.epoch),
@@ -114,7 +113,7 @@ impl Gate {
             (Wait::Acknowledgeable, _) => &mut self.acknowledgeable,
             _ => &mut self.epoch,
         };
-        if queue.len() < GATED_MESSAGES_MAX {
+        if queue.len() < waiting_max {
             Sometimes::AcknowledgementWaits.when(wait == Wait::Acknowledgeable);
             queue.push_back((wanted, to, message));
         } else {
@@ -150,7 +149,6 @@ impl Gate {
 
     /// The oldest is at the front.
     pub fn check(&self) {
-        assert!(self.epoch.len().max(self.acknowledgeable.len()) <= GATED_MESSAGES_MAX, "what waits is bounded");
         assert!(self.acknowledgeable.iter().is_sorted_by_key(|(wanted, ..)| wanted), "acknowledgements leave in order");
     }
 }
@@ -160,6 +158,8 @@ mod tests {
     use super::*;
     use crate::base::Term;
     use crate::msg::peer::VoteReply;
+
+    const WAITING_MAX: usize = 10;
 
     fn marks(last: u64, durable: u64) -> Watermarks {
         Watermarks { last: Lsn(last), durable: Lsn(durable), acknowledgeable: Lsn(durable), epoch: Lsn(1) }
@@ -175,12 +175,12 @@ mod tests {
     #[test]
     fn no_vote_is_lost_in_the_gate() {
         let mut gate = Gate::default();
-        let groups = GATED_MESSAGES_MAX as u32 + 1_000;
+        let groups = WAITING_MAX as u32 + 1_000;
         for group in 0..groups {
-            assert_eq!(gate.pass(NodeId(2), vote(group, 1), marks(5, 4)), None);
+            assert_eq!(gate.pass(NodeId(2), vote(group, 1), marks(5, 4), WAITING_MAX), None);
         }
-        assert_eq!(gate.pass(NodeId(2), vote(0, 1), marks(9, 4)), None);
-        assert_eq!(gate.pass(NodeId(2), vote(1, 2), marks(9, 4)), None);
+        assert_eq!(gate.pass(NodeId(2), vote(0, 1), marks(9, 4), WAITING_MAX), None);
+        assert_eq!(gate.pass(NodeId(2), vote(1, 2), marks(9, 4), WAITING_MAX), None);
         let released = gate.release(marks(9, 5));
         assert_eq!(released.len(), groups as usize - 1);
         assert_eq!(gate.release(marks(9, 9)), [(NodeId(2), vote(1, 2))]);
@@ -193,7 +193,7 @@ mod tests {
         let mut gate = Gate::default();
         let reply = VoteReply { term: Term(1), granted: true, lossy: false };
         let pre_vote = PeerMessage::Replica(GroupId(1), ReplicaMessage::PreVoteReply(reply));
-        assert_eq!(gate.pass(NodeId(2), pre_vote.clone(), marks(9, 1)), Some(pre_vote.clone()));
-        assert_eq!(gate.pass(NodeId(2), pre_vote, marks(9, 0)), None);
+        assert_eq!(gate.pass(NodeId(2), pre_vote.clone(), marks(9, 1), WAITING_MAX), Some(pre_vote.clone()));
+        assert_eq!(gate.pass(NodeId(2), pre_vote, marks(9, 0), WAITING_MAX), None);
     }
 }

@@ -28,6 +28,7 @@ mod tests;
 
 use crate::actor::{Actor, Placement, TimerKind};
 use crate::base::cache::ValueCache;
+use crate::base::limits::Limits;
 use crate::base::random::{self, Random, Rng};
 use crate::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, SharedClock, Sometimes, Term, Time};
 use crate::gateway::{self, Gateway};
@@ -73,6 +74,7 @@ pub struct NodeOptions {
     pub segment_size: u32,
     /// Bytes of values kept in memory.
     pub cache_size: usize,
+    pub limits: Limits,
     /// Seeds the node's own random stream.
     pub seed: u64,
 }
@@ -260,10 +262,12 @@ impl Node {
             segment_size: options.segment_size,
             sync_interval: options.wal_sync_interval,
             seal_after: Duration::from_secs(1),
+            batch_bytes: options.limits.batch_bytes,
         };
         options.cluster = cluster;
         let mut node = Node {
-            cache: ValueCache::new(options.cache_size),
+            cache: ValueCache::new(options.cache_size, &options.limits),
+            flow: Flow::new(options.limits.clone()),
             options,
             epoch,
             booted: now,
@@ -280,7 +284,6 @@ impl Node {
             gateway: Gateway::default(),
             recovered: recovered.groups,
             timers: BTreeSet::new(),
-            flow: Flow::default(),
             dirty: BTreeSet::new(),
             work: VecDeque::new(),
             outboxes: Outboxes::default(),

@@ -167,6 +167,7 @@ impl Node {
             room: crate::actor::Room::AMPLE,
             quorum_has_room: true,
             sync: Duration::ZERO,
+            limits: &self.options.limits,
             state: State::empty(),
         };
         self.groups

@@ -3,7 +3,6 @@
 use super::health::Rot;
 use super::{Effect, Fatal, Node, Stop};
 use crate::actor::{Actor, Context, Origin, Outbox};
-use crate::base::limits::{LOG_QUEUE_BYTES_MAX, NODE_ENTRY_BYTES_MAX, TOKEN_BYTES_PER_NODE_MAX};
 use crate::base::{ConnId, Duration, GroupId, Index, NodeId, Sometimes, Time};
 use crate::gateway::Asker;
 use crate::msg::client::{Doubt, Request, RequestBody, Response, ResponseBody};
@@ -58,6 +57,7 @@ macro_rules! context {
             room: $node.log.room(),
             quorum_has_room: true,
             sync: $node.syncs.expected($now),
+            limits: &$node.options.limits,
             state: State::empty(),
         }
     };
@@ -176,7 +176,7 @@ impl Node {
     /// Sends a message once the gate lets it pass. One to this node itself comes back as an input.
     pub(super) fn send(&mut self, now: Time, to: NodeId, message: PeerMessage) {
         let marks = self.watermarks();
-        if let Some(message) = self.gate.pass(to, message, marks) {
+        if let Some(message) = self.gate.pass(to, message, marks, self.options.limits.gated_messages) {
             self.deliver(now, to, message);
         }
     }
@@ -204,6 +204,7 @@ impl Node {
             room: crate::actor::Room::AMPLE,
             quorum_has_room: true,
             sync: Duration::ZERO,
+            limits: &self.options.limits,
             state: State::empty(),
         };
         self.log.handle(&mut cx, input, &mut out);
@@ -331,8 +332,8 @@ impl Node {
                 gateway::Out::Reply(conn, response) => self.effects.push(Effect::Reply(conn, response)),
                 gateway::Out::Send(to, message) => self.send(now, to, message),
                 gateway::Out::Task { group, origin, task, term, deadline } => {
-                    let crowded = self.log.queue_bytes() >= LOG_QUEUE_BYTES_MAX as u64
-                        || self.flow.view().entry_bytes >= NODE_ENTRY_BYTES_MAX;
+                    let crowded = self.log.queue_bytes() >= self.options.limits.log_queue_bytes as u64
+                        || self.flow.view().entry_bytes >= self.options.limits.node_entry_bytes;
                     if task.writes() && crowded {
                         Sometimes::NodeTooCrowdedToWrite.reached();
                         let overloaded = ResponseBody::Rejected(Rejection::Overloaded);
@@ -340,7 +341,7 @@ impl Node {
                     } else if self.takes_part(group) {
                         self.work.push_back(match task {
                             Task::Transact { age, transaction } => {
-                                let takes_tokens = self.token_bytes < TOKEN_BYTES_PER_NODE_MAX;
+                                let takes_tokens = self.token_bytes < self.options.limits.token_bytes_per_node;
                                 let begin = txn::Begin { origin, age, transaction, term, deadline, takes_tokens };
                                 Work::Coordinator(group, txn::In::Begin(begin))
                             }
@@ -436,7 +437,7 @@ impl Node {
     /// Lets groups campaign whose turn it is. A turn is as long as an election takes, when all is well.
     pub(super) fn grant_turns(&mut self, now: Time) {
         let turn = Duration::from_millis(u64::from(self.options.cluster.support_ms)) / 4;
-        while let Some(group) = self.campaigns.next(now, turn) {
+        while let Some(group) = self.campaigns.next(now, turn, self.options.limits.campaigns) {
             self.work.push_back(Work::Replica(group, replica::In::Turn));
         }
     }

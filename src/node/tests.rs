@@ -1,6 +1,7 @@
 //! Whole nodes on a kind network and in-memory disks: the main job, end to end. Unkind ones are the simulator's.
 
 use super::{Effect, Event, LinkState, Node, NodeOptions};
+use crate::base::limits::Limits;
 use crate::base::{ConnId, DirectoryId, IoId, Key, NodeId, SegmentId, Time, Version};
 use crate::msg::client::{Doubt, Item, Request, RequestBody, ResponseBody, Scan};
 use crate::msg::cluster::ClusterOptions;
@@ -169,6 +170,7 @@ impl Cluster {
             wal_sync_interval: self.wal_sync_interval,
             segment_size: 1 << 20,
             cache_size: self.cache_size,
+            limits: Limits::DEFAULT,
             seed: u64::from(n),
         };
         self.nodes.insert(me, Node::boot(options, recovered, self.now));

@@ -6,7 +6,7 @@ use super::log::GroupLog;
 use super::progress::{Fetch, Pace, Progress};
 use super::{Out, Replica, Role};
 use crate::actor::{Context, FlowView, Outbox, Outstanding, Share};
-use crate::base::limits::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
+use crate::base::limits::{APPEND_ENTRIES_MAX, Limits};
 use crate::base::random::below;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Sometimes, Term, Time};
 use crate::msg::configuration::Configuration;
@@ -639,13 +639,18 @@ impl Replica {
         let entry = entry.filter(|entry| entry.index == wanted && self.log.term_at(wanted) == Some(entry.term));
         match (entry, fetch.entries.get_mut(position)) {
             (Some(entry), Some(slot)) => *slot = Some(entry),
-            _ => {
-                // It cannot be read here now: later again.
+            // It cannot be read here now. What is before it is sent all the same: else a log with one bad entry, or a disk that
+            // is always asked for more than it may be, would keep all of them from the follower.
+            (None, Some(_)) => {
                 Sometimes::EntryNotReadBack.reached();
-                progress.fetch = None;
-                leader.nudge_by(retry);
-                return;
+                fetch.entries.truncate(position);
             }
+            (_, None) => return,
+        }
+        if fetch.entries.is_empty() {
+            progress.fetch = None;
+            leader.nudge_by(retry);
+            return;
         }
         if fetch.entries.iter().all(Option::is_some) {
             let first = fetch.first;
@@ -665,6 +670,7 @@ impl Replica {
 struct Sender<'a> {
     log: &'a GroupLog,
     flow: &'a FlowView,
+    limits: &'a Limits,
     group: GroupId,
     term: Term,
     commit: Index,
@@ -677,7 +683,17 @@ struct Sender<'a> {
 impl<'a> Sender<'a> {
     fn new(cx: &Context<'a>, log: &'a GroupLog, group: GroupId, state: HardState, round: u64, ask_at: Time) -> Sender<'a> {
         assert_eq!(log.last_term(), state.term, "what a leader sends ends in its own term");
-        Sender { log, flow: cx.flow, group, term: state.term, commit: state.commit, round, now: cx.now, ask_at }
+        Sender {
+            log,
+            flow: cx.flow,
+            limits: cx.limits,
+            group,
+            term: state.term,
+            commit: state.commit,
+            round,
+            now: cx.now,
+            ask_at,
+        }
     }
 
     /// Sends as many entries as flow control and the peer's budget allow, or begins to read them back. True if anything was sent.
@@ -685,8 +701,8 @@ impl<'a> Sender<'a> {
         let before = progress.outstanding().bytes;
         progress.lacks = None;
         let mut sent = false;
-        let size_max = if progress.careful { CAREFUL_BYTES_MAX } else { APPEND_BYTES_MAX };
-        while progress.may_send(self.now) && progress.next <= self.log.last_index() {
+        let size_max = if progress.careful { CAREFUL_BYTES_MAX } else { self.limits.append_bytes };
+        while progress.may_send(self.now, self.limits) && progress.next <= self.log.last_index() {
             if progress.careful && !self.is_small(progress.next) {
                 break;
             }
@@ -729,7 +745,7 @@ impl<'a> Sender<'a> {
         let mut entries = Vec::new();
         let mut size = 0;
         let mut index = first;
-        while entries.len() < APPEND_ENTRIES_MAX && size < size_max {
+        while entries.len() < self.limits.append_entries && size < size_max {
             let Some(entry) = self.log.entry(index) else { break };
             size += entry.fact.size();
             entries.push(entry);

@@ -14,7 +14,7 @@
 
 use super::log::GroupLog;
 use crate::actor::{Outstanding, Share};
-use crate::base::limits::{APPEND_BYTES_IN_FLIGHT_MAX, APPENDS_IN_FLIGHT_MAX};
+use crate::base::limits::Limits;
 use crate::base::{Duration, Epoch, Index, NodeId, Time};
 use crate::msg::log::Entry;
 use crate::msg::peer::Promise;
@@ -138,13 +138,13 @@ impl Progress {
     }
 
     /// Whether entries may be sent now.
-    pub fn may_send(&self, now: Time) -> bool {
+    pub fn may_send(&self, now: Time, limits: &Limits) -> bool {
         match self.pace {
             Pace::Probe { waiting } => !waiting && now >= self.full_until && self.fetch.is_none(),
             Pace::Stream => {
                 self.fetch.is_none()
-                    && self.in_flight.len() < APPENDS_IN_FLIGHT_MAX
-                    && self.in_flight_size < APPEND_BYTES_IN_FLIGHT_MAX
+                    && self.in_flight.len() < limits.appends_in_flight
+                    && self.in_flight_size < limits.append_bytes_in_flight
             }
         }
     }
@@ -273,7 +273,6 @@ impl Progress {
         assert!(self.matched < self.next, "what is matched is not sent again");
         assert!(self.matched <= last && self.next <= last.next(), "nothing beyond the log is sent or matched");
         assert_eq!(self.in_flight.iter().map(|sent| sent.size).sum::<usize>(), self.in_flight_size);
-        assert!(self.in_flight.len() <= APPENDS_IN_FLIGHT_MAX, "appends in flight are bounded");
     }
 }
 
@@ -292,21 +291,24 @@ mod tests {
         let mut now = Time::from_millis(1_000);
         let mut waits = Vec::new();
         for _ in 0..8 {
-            assert!(progress.may_send(now), "at the end of the wait");
+            assert!(progress.may_send(now, &Limits::DEFAULT), "at the end of the wait");
             progress.sent(Index(100), 1 << 20, Share::Recent, now);
             progress.on_full(now, Index(40));
             progress.check(&log);
             assert_eq!((progress.matched, progress.next), (Index(40), Index(41)));
             waits.push(progress.full_until.since(now).as_millis() as u64);
-            assert!(!progress.may_send(now) && !progress.may_send(Time(progress.full_until.0 - 1)));
+            assert!(
+                !progress.may_send(now, &Limits::DEFAULT)
+                    && !progress.may_send(Time(progress.full_until.0 - 1), &Limits::DEFAULT)
+            );
             now = progress.full_until;
         }
         assert_eq!(waits, [200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
         progress.match_up_to(Index(41));
-        assert!(progress.may_send(now));
+        assert!(progress.may_send(now, &Limits::DEFAULT));
         progress.on_full(now, Index(41));
         assert_eq!(progress.full_until.since(now).as_millis(), 200, "it took something: anew");
         progress.has_room();
-        assert!(progress.may_send(now), "its heartbeat says so");
+        assert!(progress.may_send(now, &Limits::DEFAULT), "its heartbeat says so");
     }
 }

@@ -108,11 +108,12 @@ fn outputs(replica: &mut Replica, me: u16, now: Time, input: In) -> Vec<Out> {
         random: &mut random::stream(1, "replica"),
         liveness: &LivenessView::EMPTY,
         flow: crate::actor::FlowView::empty(),
-        cache: &mut ValueCache::new(0),
+        cache: &mut ValueCache::new(0, &crate::base::limits::Limits::DEFAULT),
         wall_clock_ms: 0,
         room: crate::actor::Room::AMPLE,
         quorum_has_room: true,
         sync: Duration::ZERO,
+        limits: &crate::base::limits::Limits::DEFAULT,
         state: crate::state::State::empty(),
     };
     replica.handle(&mut cx, input, &mut out);

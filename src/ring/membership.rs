@@ -602,7 +602,7 @@ mod tests {
     #[test]
     fn a_formation_is_one_record_of_bounded_size() {
         let mut random = random::stream(1, "test");
-        let mut cache = crate::base::cache::ValueCache::new(0);
+        let mut cache = crate::base::cache::ValueCache::new(0, &crate::base::limits::Limits::DEFAULT);
         let long = "x".repeat(ADDRESS_SIZE_MAX.max(ZONE_SIZE_MAX) + 1);
         for (address, zone, taken) in [("b:1", "z", true), (&*long, "z", false), ("b:1", &*long, false)] {
             let (address, zone) = (address.to_owned(), zone.to_owned());

@@ -56,6 +56,7 @@ pub use directory::was_used;
 pub use error::StartError;
 pub use settings::ServerSettings;
 
+use crate::base::limits::Limits;
 use crate::base::{DirectoryId, Duration, NodeId};
 use crate::node::{Event, Fatal, Node, NodeOptions};
 use crate::wal::{self, RecoverError, Recovered};
@@ -281,6 +282,7 @@ fn node_options(
         wal_sync_interval: settings.wal_sync_interval,
         segment_size: settings.segment_size,
         cache_size: settings.cache_size,
+        limits: Limits::DEFAULT,
         seed,
     }
 }

@@ -28,7 +28,7 @@ pub use image::Part;
 pub use items::{Item, Items, Visit};
 pub use locks::{LockMode, Locks, Rank};
 pub use prepared::{Outcomes, Prepared};
-pub use tokens::{TICK, Tokens};
+pub use tokens::Tokens;
 
 use crate::base::{GroupId, Index, Version};
 use crate::msg::codec::Blob;

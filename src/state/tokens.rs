@@ -1,22 +1,20 @@
 //! Idempotency tokens and what they answer.
 //!
-//! All of it is replicated, the time of their end, too. The leader logs a *tick* every [`TICK`] that it leads and there are
+//! All of it is replicated, the time of their end, too. The leader logs a *tick* every [`Limits::token_tick_ms`] that it leads and there are
 //! tokens. At each tick those of [`TICKS`] ticks ago are forgotten, on every replica and after any restart. So each is kept for
 //! [`TOKEN_LIFETIME`](crate::base::limits::TOKEN_LIFETIME) at least, and longer by the time without a leader. An end costs the
 //! log the same, whatever the number of tokens. A client that will certainly not ask again *releases* its token before that.
 
-use crate::base::Duration;
-use crate::base::limits::{TOKEN_BYTES_PER_GROUP_MAX, TOKEN_LIFETIME, TOKENS_PER_GROUP_MAX};
+use crate::base::limits::{Limits, TOKEN_LIFETIME};
 use crate::msg::client::ResponseBody;
 use crate::msg::operation::Rejection;
 use crate::msg::transaction::{ItemResult, TokenRecord, TransactionAnswer};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How long a leader waits from tick to tick.
-pub const TICK: Duration = Duration::from_secs(30);
-/// So many whole ticks a token is kept.
-const TICKS: u64 = TOKEN_LIFETIME.as_secs() / TICK.as_secs();
+/// So many whole ticks a token is kept. Every replica counts the same.
+const TICKS: u64 = 20;
+const _: () = assert!(TICKS * Limits::DEFAULT.token_tick_ms as u64 == TOKEN_LIFETIME.as_secs() * 1_000);
 /// What a token takes in memory beside its bytes and its answer's, about.
 const BYTES_EACH: usize = 256;
 
@@ -49,8 +47,8 @@ impl Tokens {
     }
 
     /// Whether there is no room for another, with so many on their way.
-    pub fn is_full(&self, coming: usize) -> bool {
-        self.known.len() + coming >= TOKENS_PER_GROUP_MAX || self.size >= TOKEN_BYTES_PER_GROUP_MAX
+    pub fn is_full(&self, coming: usize, limits: &Limits) -> bool {
+        self.known.len() + coming >= limits.tokens_per_group || self.size >= limits.token_bytes_per_group
     }
 
     /// What the token answers; a rejection if it was for something else.
@@ -156,13 +154,15 @@ mod tests {
     fn tokens_are_bounded_in_bytes() {
         let mut tokens = Tokens::new();
         let mut number = 0_u64;
-        while !tokens.is_full(0) {
+        while !tokens.is_full(0, &Limits::DEFAULT) {
             tokens.insert(record(Bytes::copy_from_slice(&number.to_le_bytes()), 100));
             number += 1;
         }
         tokens.check();
-        assert!(number < TOKENS_PER_GROUP_MAX as u64 && tokens.size() < TOKEN_BYTES_PER_GROUP_MAX + 10_000);
+        assert!(
+            number < Limits::DEFAULT.tokens_per_group as u64 && tokens.size() < Limits::DEFAULT.token_bytes_per_group + 10_000
+        );
         tokens.remove(&Bytes::copy_from_slice(&0_u64.to_le_bytes()));
-        assert!(!tokens.is_full(0));
+        assert!(!tokens.is_full(0, &Limits::DEFAULT));
     }
 }

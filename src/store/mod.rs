@@ -39,7 +39,6 @@ mod queues;
 mod read;
 
 use crate::actor::{Actor, Committed, Context, Origin, Outbox, TimerKind};
-use crate::base::limits::{PARKED_PER_GROUP_MAX, READS_PER_GROUP_MAX, UNCOMMITTED_BYTES_MAX, UNCOMMITTED_ENTRIES_MAX};
 use crate::base::{GroupId, Index, Key, Sometimes, Term, Time, Version};
 use crate::msg::client::{Doubt, ResponseBody};
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
@@ -313,7 +312,7 @@ impl Store {
             Task::Transact { .. } | Task::Inquire(_) => {
                 reject(origin, Rejection::Invalid("this is for the coordinator".into()), out);
             }
-            _ if self.confirming.len() + self.waiting.len() + self.blocked.len() >= READS_PER_GROUP_MAX => {
+            _ if self.confirming.len() + self.waiting.len() + self.blocked.len() >= cx.limits.reads_per_group => {
                 reject(origin, Rejection::Overloaded, out);
             }
             read => {
@@ -327,7 +326,7 @@ impl Store {
     fn on_write(&mut self, cx: &mut Context<'_>, write: Parked, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         if leading.ready_at > self.state.applied() {
-            if leading.early.len() >= PARKED_PER_GROUP_MAX {
+            if leading.early.len() >= cx.limits.parked_per_group {
                 reject(write.origin, Rejection::Overloaded, out);
             } else {
                 Sometimes::WriteBeforeFirstCommit.reached();
@@ -413,8 +412,8 @@ impl Store {
         } else {
             Sometimes::DeleteTakesReserve.when(cx.room.is_full());
         }
-        if leading.pending.len() + leading.awaiting_all.len() >= UNCOMMITTED_ENTRIES_MAX
-            || leading.size + size > UNCOMMITTED_BYTES_MAX
+        if leading.pending.len() + leading.awaiting_all.len() >= cx.limits.uncommitted_entries
+            || (leading.size > 0 && leading.size + size > cx.limits.uncommitted_bytes)
         {
             return Err(NoRoom::Anywhere(Rejection::Overloaded));
         }
@@ -706,7 +705,6 @@ impl Actor for Store {
                     leading.head.values().all(|head| head.version.0 > self.state.applied().0),
                     "the head is ahead of what is applied"
                 );
-                assert!(leading.queues.len() <= PARKED_PER_GROUP_MAX, "waiters are bounded");
                 leading.queues.check();
                 leading.locks.check();
             }

@@ -60,7 +60,7 @@ use super::evaluate::{Evaluated, evaluate};
 use super::queues::{Claim, Intent, Pins, Waiter};
 use super::{Head, NoRoom, Out, Store};
 use crate::actor::{Context, Origin, Outbox};
-use crate::base::limits::{PREPARED_PER_GROUP_MAX, RESOLVED_PER_GROUP_MAX, TRANSACTION_SIZE_MAX};
+use crate::base::limits::{Limits, TRANSACTION_SIZE_MAX};
 use crate::base::{Duration, Index, Key, Sometimes, Time, Version};
 use crate::msg::codec::Blob;
 use crate::msg::log::{Fact, ValuePlace};
@@ -266,8 +266,8 @@ impl Store {
             self.conclude(claim.conclusion(Vote::No(failures)), depends, out);
             return None;
         }
-        let full =
-            self.state.outcomes().prepared().len() >= PREPARED_PER_GROUP_MAX || self.remembers_too_much(&claim.preparation);
+        let full = self.state.outcomes().prepared().len() >= cx.limits.prepared_per_group
+            || self.remembers_too_much(cx.limits, &claim.preparation);
         let size = claim.preparation.size();
         let values = writes.iter().any(|write| write.value.is_some());
         match if full { Err(NoRoom::Anywhere(Rejection::Overloaded)) } else { self.room(cx, size, values) } {
@@ -496,9 +496,9 @@ impl Store {
     }
 
     /// Whether there is no room to remember another outcome. What says that more is over makes room.
-    fn remembers_too_much(&self, preparation: &Preparation) -> bool {
+    fn remembers_too_much(&self, limits: &Limits, preparation: &Preparation) -> bool {
         let outcomes = self.state.outcomes();
-        outcomes.resolved_count() >= RESOLVED_PER_GROUP_MAX && !outcomes.raises(preparation.id.home, preparation.floor)
+        outcomes.resolved_count() >= limits.resolved_per_group && !outcomes.raises(preparation.id.home, preparation.floor)
     }
 
     /// The keys that a step which is about to be applied sets free, and whether they were locked alone.
@@ -638,7 +638,8 @@ mod tests {
     use crate::store::In;
 
     fn handle(store: &mut Store, input: In) -> Vec<Out> {
-        let (mut random, mut cache) = (random::stream(1, "test"), ValueCache::new(1 << 20));
+        let (mut random, mut cache) =
+            (random::stream(1, "test"), ValueCache::new(1 << 20, &crate::base::limits::Limits::DEFAULT));
         let view = LivenessView::EMPTY;
         let mut cx = Context::of_test(&mut random, &view, &mut cache);
         let mut out = Outbox::default();

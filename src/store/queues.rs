@@ -9,7 +9,6 @@ use super::read::Waiting;
 use super::{Conclusion, Out, Parked, Store, reject};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
-use crate::base::limits::PARKED_PER_GROUP_MAX;
 use crate::base::{Key, Place, Sometimes, Time};
 use crate::msg::log::ValuePlace;
 use crate::msg::operation::Rejection;
@@ -210,7 +209,7 @@ impl Store {
     ) {
         let ticket = self.tag();
         let Some(leading) = &mut self.leading else { return };
-        if leading.queues.len() >= PARKED_PER_GROUP_MAX {
+        if leading.queues.len() >= cx.limits.parked_per_group {
             turn_away(intent, &Rejection::Overloaded, out);
             return;
         }

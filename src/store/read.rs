@@ -4,7 +4,7 @@
 use super::{Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
-use crate::base::limits::{SCAN_BYTES_MAX, SCAN_VISITS_MAX, TRANSACTION_SIZE_MAX};
+use crate::base::limits::{Limits, TRANSACTION_SIZE_MAX};
 use crate::base::{Key, Place, Sometimes, Time, Version};
 use crate::msg::client::{self, ResponseBody, Scan, Scanned};
 use crate::msg::log::ValuePlace;
@@ -88,8 +88,8 @@ struct Walk {
 /// How often a read of several items waits for one of them, before it is told to lock them: of many keys in demand one is always
 /// being written.
 const WAITS_MAX: u32 = 8;
-/// A partition gives at most this share of a page's bytes: pages are merged from many.
-const PART_BYTES_MAX: usize = SCAN_BYTES_MAX / 8;
+/// A partition gives at most this part of a page's bytes: pages are merged from many.
+const PART_OF_PAGE: usize = 8;
 
 impl Store {
     /// Answers from what is applied now.
@@ -97,7 +97,7 @@ impl Store {
         match task {
             Task::Operation(single) => self.get(cx, origin, &single.operation.key, out),
             Task::Scan(scan) | Task::List(scan) => {
-                let walk = self.walk(scan, None);
+                let walk = self.walk(scan, None, cx.limits);
                 self.show(cx, origin, task, walk, out);
             }
             Task::ReadMany(keys) => self.read_many(cx, origin, keys.iter(), out),
@@ -129,7 +129,7 @@ impl Store {
             return;
         };
         if let Task::Scan(scan) | Task::List(scan) = &task {
-            let walk = self.walk(scan, Some(&key));
+            let walk = self.walk(scan, Some(&key), cx.limits);
             // It ends before what is about to be written, rather than wait for it for ever: of a large range some part is always
             // being written.
             if !walk.at_lock || (waits > 0 && !walk.found.is_empty()) {
@@ -286,7 +286,7 @@ impl Store {
 
     /// The items that are present, in order of keys from the start of the scan on: as many as may be looked at, shown, and as
     /// many bytes; none from `lock` on.
-    fn walk(&self, scan: &Scan, lock: Option<&Key>) -> Walk {
+    fn walk(&self, scan: &Scan, lock: Option<&Key>, limits: &Limits) -> Walk {
         let mut walk = Walk { found: Vec::new(), next: None, at_lock: false };
         let mut size = 0;
         let first = if scan.from > scan.prefix { &scan.from } else { &scan.prefix };
@@ -296,8 +296,9 @@ impl Store {
             if lock.is_some_and(|lock| key >= lock) {
                 break;
             }
-            let full = item.value.is_some() && (walk.found.len() == limit || (size > PART_BYTES_MAX && !walk.found.is_empty()));
-            if full || visited == SCAN_VISITS_MAX {
+            let full = item.value.is_some()
+                && (walk.found.len() == limit || (size > limits.scan_bytes / PART_OF_PAGE && !walk.found.is_empty()));
+            if full || visited == limits.scan_visits {
                 walk.next = Some(key.owned());
                 return walk;
             }
@@ -380,7 +381,10 @@ mod tests {
 
     /// Whether a scan of this store is answered at once, by keys.
     fn listed(store: &mut Store, prefix: &'static str, from: &'static str, limit: u32) -> Option<Vec<Key>> {
-        let (mut random, mut cache) = (crate::base::random::stream(1, "test"), crate::base::cache::ValueCache::new(0));
+        let (mut random, mut cache) = (
+            crate::base::random::stream(1, "test"),
+            crate::base::cache::ValueCache::new(0, &crate::base::limits::Limits::DEFAULT),
+        );
         let view = crate::actor::LivenessView::default();
         let mut cx = Context::of_test(&mut random, &view, &mut cache);
         let scan = Scan { prefix: prefix.into(), from: from.into(), limit, consistency: Consistency::Strong };
@@ -394,7 +398,10 @@ mod tests {
 
     /// The next entry of the log is this.
     fn apply(store: &mut Store, fact: FactSummary) {
-        let (mut random, mut cache) = (crate::base::random::stream(1, "test"), crate::base::cache::ValueCache::new(0));
+        let (mut random, mut cache) = (
+            crate::base::random::stream(1, "test"),
+            crate::base::cache::ValueCache::new(0, &crate::base::limits::Limits::DEFAULT),
+        );
         let view = crate::actor::LivenessView::default();
         let mut cx = Context::of_test(&mut random, &view, &mut cache);
         let index = store.state.applied().next();
@@ -440,25 +447,25 @@ mod tests {
     #[test]
     fn one_step_looks_at_so_many_items_and_a_part_says_where_to_go_on() {
         let mut store = Store::new(GroupId(1), State::new(), Time::ZERO);
-        let count = SCAN_VISITS_MAX * 5 / 2;
+        let count = Limits::DEFAULT.scan_visits * 5 / 2;
         for n in 1..=count as u64 {
             let key = Key::from(format!("k{n:06}"));
             apply(&mut store, FactSummary::Write { key, value: VALUE.filter(|_| n == count as u64) });
         }
         let mut from = Key::default();
-        for visited in [SCAN_VISITS_MAX, 2 * SCAN_VISITS_MAX] {
+        for visited in [Limits::DEFAULT.scan_visits, 2 * Limits::DEFAULT.scan_visits] {
             let scan = Scan { prefix: Key::default(), from, limit: 10, consistency: Consistency::Strong };
-            let walk = store.walk(&scan, None);
+            let walk = store.walk(&scan, None, &Limits::DEFAULT);
             assert!(walk.found.is_empty(), "all of them are deleted");
             from = walk.next.expect("there is more");
             assert_eq!(from, Key::from(format!("k{:06}", visited + 1)));
         }
         let scan = Scan { prefix: Key::default(), from: from.clone(), limit: 10, consistency: Consistency::Strong };
-        let walk = store.walk(&scan, None);
+        let walk = store.walk(&scan, None, &Limits::DEFAULT);
         assert_eq!((walk.found.len(), walk.next), (1, None));
         // Up to a lock, and not beyond.
         let lock = Key::from(format!("k{count:06}"));
-        let walk = store.walk(&scan, Some(&lock));
+        let walk = store.walk(&scan, Some(&lock), &Limits::DEFAULT);
         assert!(walk.at_lock && walk.found.is_empty() && walk.next == Some(lock));
     }
 }

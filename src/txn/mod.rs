@@ -68,7 +68,7 @@
 
 use crate::actor::{Actor, Context, Origin, Outbox, TimerKind};
 use crate::base::cache::Lent;
-use crate::base::limits::{ENDED_PER_ENTRY_MAX, OPEN_NAMED_MAX, TRANSACTION_SIZE_MAX, TRANSACTIONS_PER_HOME_MAX};
+use crate::base::limits::{Limits, OPEN_NAMED_MAX, TRANSACTION_SIZE_MAX};
 use crate::base::{Duration, GroupId, Index, Key, Sometimes, Term, Time, Version};
 use crate::msg::client::{Doubt, ResponseBody};
 use crate::msg::codec::Blob;
@@ -78,7 +78,6 @@ use crate::msg::transaction::{
     Age, Attempt, Decision, Ending, Failure, FailureReason, ItemAt, ItemResult, Preparation, ResultAt, TokenRecord, Transaction,
     TransactionAnswer, TransactionId, TransactionReport, TransactionState, Vote,
 };
-use crate::state::TICK;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -283,7 +282,7 @@ impl Coordinator {
                 leading.end_at.get_or_insert(cx.now + END_AFTER);
             }
             Some(ResponseBody::Transacted(Vec::new()))
-        } else if leading.active.len() + leading.commits.len() >= TRANSACTIONS_PER_HOME_MAX {
+        } else if leading.active.len() + leading.commits.len() >= cx.limits.transactions_per_home {
             Some(ResponseBody::Rejected(Rejection::Overloaded))
         } else if let Some(token) = &transaction.token {
             match cx.state.tokens().answer(token, transaction.fingerprint()) {
@@ -295,7 +294,7 @@ impl Coordinator {
                     Sometimes::TokenInUse.reached();
                     Some(ResponseBody::NotCommitted(vec![Failure { item: 0, reason: FailureReason::Conflict }]))
                 }
-                None if !takes_tokens || cx.state.tokens().is_full(leading.tokens.len()) => {
+                None if !takes_tokens || cx.state.tokens().is_full(leading.tokens.len(), cx.limits) => {
                     Some(ResponseBody::Rejected(Rejection::TooManyTokens))
                 }
                 None => None,
@@ -341,16 +340,16 @@ impl Coordinator {
         let active =
             Active { origin, age, began: cx.now, deadline, own, own_writes, parties, awaited, results, lent, token, phase };
         leading.active.insert(number, active);
-        self.hold(number, out);
+        self.hold(cx, number, out);
     }
 
     /// Has the home's own items evaluated; without any, goes on to the participants.
-    fn hold(&mut self, number: u64, out: &mut Outbox<Out>) {
+    fn hold(&mut self, cx: &Context<'_>, number: u64, out: &mut Outbox<Out>) {
         let (floor, open) = self.floor();
         let Some(leading) = &mut self.leading else { return };
         let Some(active) = leading.active.get_mut(&number) else { return };
         if active.phase == Phase::Preparing {
-            self.prepare(number, out);
+            self.prepare(cx, number, out);
             return;
         }
         let items = std::mem::take(&mut active.own);
@@ -396,7 +395,7 @@ impl Coordinator {
                 Ok(()) => {
                     assert_eq!(active.phase, Phase::Holding, "the home's own part is evaluated once");
                     active.phase = Phase::Preparing;
-                    self.prepare(id.attempt.number, out);
+                    self.prepare(cx, id.attempt.number, out);
                 }
                 Err(why) => self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(why)), out),
             },
@@ -411,7 +410,7 @@ impl Coordinator {
     }
 
     /// Asks every participant to prepare; without any, decides.
-    fn prepare(&mut self, number: u64, out: &mut Outbox<Out>) {
+    fn prepare(&mut self, cx: &Context<'_>, number: u64, out: &mut Outbox<Out>) {
         let (floor, open) = self.floor();
         let Some(leading) = &mut self.leading else { return };
         let Some(active) = leading.active.get_mut(&number) else { return };
@@ -425,10 +424,10 @@ impl Coordinator {
             let task = Task::Prepare(Preparation { id, age, floor, parties: parties.clone(), items, open: open.clone() });
             self.ask(attempt, *group, Asked::Prepare, task, deadline, out);
         }
-        self.decide_if_all_voted(number, out);
+        self.decide_if_all_voted(cx, number, out);
     }
 
-    fn decide_if_all_voted(&mut self, number: u64, out: &mut Outbox<Out>) {
+    fn decide_if_all_voted(&mut self, cx: &Context<'_>, number: u64, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         let Some(active) = leading.active.get_mut(&number).filter(|active| active.awaited.is_empty()) else { return };
         assert_eq!(active.phase, Phase::Preparing, "an attempt is decided once, when all have voted");
@@ -441,7 +440,7 @@ impl Coordinator {
         });
         let parties = active.parties.keys().copied().collect();
         let id = TransactionId { home: self.group, attempt: Attempt { term: leading.term, number } };
-        let ended = first_of(&mut leading.ended);
+        let ended = first_of(&mut leading.ended, cx.limits);
         if leading.ended.is_empty() && leading.released.is_empty() {
             leading.end_at = None;
         }
@@ -529,7 +528,7 @@ impl Coordinator {
             Outcome::Voted(Vote::Yes(results)) => {
                 active.awaited.remove(&group);
                 match active.take(cx, results) {
-                    Ok(()) => self.decide_if_all_voted(id.attempt.number, out),
+                    Ok(()) => self.decide_if_all_voted(cx, id.attempt.number, out),
                     Err(why) => self.abort(cx, id, Outcome::Answer(ResponseBody::Rejected(why)), out),
                 }
             }
@@ -613,7 +612,7 @@ impl Coordinator {
                 leading.commits.insert(attempt, Commit::new(parties.clone(), cx.now));
             }
             if token.is_some() {
-                leading.tick_at.get_or_insert(cx.now + TICK);
+                leading.tick_at.get_or_insert(cx.now + Duration::from_millis(cx.limits.token_tick_ms as u64));
             }
         }
         // An earlier term's: its client was told that it is unknown, its participants are told when this leader is ready.
@@ -650,7 +649,7 @@ impl Coordinator {
             ended: Vec::new(),
             released: BTreeSet::new(),
             end_at: None,
-            tick_at: (!cx.state.tokens().is_empty()).then_some(cx.now + TICK),
+            tick_at: (!cx.state.tokens().is_empty()).then_some(cx.now + Duration::from_millis(cx.limits.token_tick_ms as u64)),
             tell_again: Vec::new(),
             tell_at: None,
         });
@@ -711,12 +710,13 @@ impl Coordinator {
         let Some(leading) = self.leading.as_mut().filter(|leading| !leading.paused) else { return };
         let tick = leading.tick_at.is_some_and(|at| at <= cx.now);
         if tick {
-            leading.tick_at = (!cx.state.tokens().is_empty()).then_some(cx.now + TICK);
+            leading.tick_at =
+                (!cx.state.tokens().is_empty()).then_some(cx.now + Duration::from_millis(cx.limits.token_tick_ms as u64));
         }
         if leading.end_at.is_some_and(|at| at <= cx.now) || tick {
-            let ended = first_of(&mut leading.ended);
+            let ended = first_of(&mut leading.ended, cx.limits);
             let mut expired = Vec::new();
-            while expired.len() < ENDED_PER_ENTRY_MAX
+            while expired.len() < cx.limits.ended_per_entry
                 && let Some(token) = leading.released.pop_first()
             {
                 expired.push(Blob(token));
@@ -759,8 +759,8 @@ impl Coordinator {
 }
 
 /// As many as one entry takes.
-fn first_of(ended: &mut Vec<TransactionId>) -> Vec<TransactionId> {
-    let rest = ended.split_off(ended.len().min(ENDED_PER_ENTRY_MAX));
+fn first_of(ended: &mut Vec<TransactionId>, limits: &Limits) -> Vec<TransactionId> {
+    let rest = ended.split_off(ended.len().min(limits.ended_per_entry));
     std::mem::replace(ended, rest)
 }
 

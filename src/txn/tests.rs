@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::cache::ValueCache;
+use crate::base::limits::Limits;
 use crate::msg::log::{FactSummary, ValuePlace};
 use crate::msg::operation::Operation;
 use crate::msg::transaction::{TransactionFact, Writes};
@@ -40,13 +41,13 @@ fn refused(
     takes_tokens: bool,
 ) -> Option<ResponseBody> {
     let input = begin(vec![Operation::increment("k", 1)], token, takes_tokens);
-    answer(handle_in(coordinator, state, &mut ValueCache::new(0), input))
+    answer(handle_in(coordinator, state, &mut ValueCache::new(0, &Limits::DEFAULT), input))
 }
 
 /// A coordinator whose group this node leads, in term 2.
 fn leading() -> Coordinator {
     let mut coordinator = Coordinator::new(GroupId(1), 1);
-    handle(&mut coordinator, &mut ValueCache::new(0), In::Ready(Term(2)));
+    handle(&mut coordinator, &mut ValueCache::new(0, &Limits::DEFAULT), In::Ready(Term(2)));
     coordinator
 }
 
@@ -57,7 +58,7 @@ fn apply(state: &mut State, step: TransactionFact<ValuePlace>) {
 
 #[test]
 fn what_the_coordinators_of_a_node_have_read_is_bounded() {
-    let mut cache = ValueCache::new(0);
+    let mut cache = ValueCache::new(0, &Limits::DEFAULT);
     let mut homes = [(); 2].map(|()| leading());
     let value = Bytes::from(vec![b'v'; crate::base::limits::VALUE_SIZE_MAX]);
     // Begins a transaction that reads ten values, and takes its own store's vote.
@@ -69,7 +70,7 @@ fn what_the_coordinators_of_a_node_have_read_is_bounded() {
         let id = home.id(Attempt { term: Term(2), number: home.leading.as_ref().unwrap().number });
         (id, answer(handle(home, cache, In::Held(id, Vote::Yes(results)))))
     };
-    let fit = crate::base::limits::VOTED_BYTES_PER_NODE_MAX / (10 * crate::base::limits::VALUE_SIZE_MAX);
+    let fit = Limits::DEFAULT.voted_bytes_per_node / (10 * crate::base::limits::VALUE_SIZE_MAX);
     let begun: Vec<TransactionId> = (0..fit as u64)
         .map(|number| {
             let (id, answered) = read(&mut homes[number as usize % 2], &mut cache, number);
@@ -91,7 +92,7 @@ fn a_home_full_of_tokens_refuses_new_ones_and_nothing_else() {
     let too_many = Some(ResponseBody::Rejected(Rejection::TooManyTokens));
     assert_eq!(refused(&mut coordinator, &state, Some("a"), false), too_many, "the node has no room");
     assert_eq!(refused(&mut coordinator, &state, None, false), None);
-    for number in 0..crate::base::limits::TOKENS_PER_GROUP_MAX as u64 {
+    for number in 0..Limits::DEFAULT.tokens_per_group as u64 {
         let token = Bytes::copy_from_slice(&number.to_be_bytes());
         let token = Some(TokenRecord { token, contents: 0, answer: TransactionAnswer::Committed(Vec::new()) });
         let id = TransactionId { home: GroupId(1), attempt: Attempt { term: Term(1), number } };

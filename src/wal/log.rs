@@ -15,7 +15,7 @@ use super::segments::{Answer, Segment, Segments};
 use super::witness::{End, Witness};
 use super::{In, LogOptions, Out, ReadError, ReadFor, Record};
 use crate::actor::{Actor, Context, Outbox, Room, TimerKind};
-use crate::base::limits::BATCH_BYTES_MAX;
+use crate::base::limits::Limits;
 use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, Place, SegmentId, Sometimes, Term, Time};
 use crate::msg::disk::{DiskOp, DiskResult};
 use bytes::Bytes;
@@ -326,7 +326,7 @@ impl Log {
         let grown = u64::from(length) + u64::from(footprint);
         let taken = u64::from(offset) + u64::from(EMPTY_BATCH_SIZE) + u64::from(kept);
         let room = u64::from(self.cursor.capacity).saturating_sub(taken);
-        grown <= room && grown <= BATCH_BYTES_MAX as u64
+        grown <= room && grown <= self.options.batch_bytes as u64
     }
 
     /// The batch being filled; a new batch if there is none, in the next segment if a record of this footprint does not fit this
@@ -702,14 +702,14 @@ impl Log {
 
     // Reading.
 
-    fn on_read(&mut self, read: ReadFor, wanted: Wanted, out: &mut Outbox<Out>) {
+    fn on_read(&mut self, limits: &Limits, read: ReadFor, wanted: Wanted, out: &mut Outbox<Out>) {
         let place = wanted.place();
         let unwritten = self.read_unwritten(place);
         if place.length == 0 || unwritten.is_some() {
             Sometimes::UnwrittenRead.when(unwritten.is_some());
             self.counters.reads_from_memory += 1;
             out.push(answer(self.nonce, read, wanted, unwritten.unwrap_or_default()));
-        } else if self.reads.is_full() {
+        } else if self.reads.is_full(limits) {
             out.push(refuse(read, wanted, ReadError::Overloaded));
         } else {
             let io = self.new_io();
@@ -737,8 +737,8 @@ impl Actor for Log {
     fn handle(&mut self, cx: &mut Context<'_>, input: In, out: &mut Outbox<Out>) {
         match input {
             In::Append(record) => self.on_append(record, out),
-            In::ReadValue(read, place) => self.on_read(read, Wanted::Value(place), out),
-            In::ReadEntry(read, place) => self.on_read(read, Wanted::Entry(place), out),
+            In::ReadValue(read, place) => self.on_read(cx.limits, read, Wanted::Value(place), out),
+            In::ReadEntry(read, place) => self.on_read(cx.limits, read, Wanted::Entry(place), out),
             In::Disk(io, result) => self.on_disk(cx.now, io, result, out),
             In::Flush => self.on_flush(cx.now, out),
             In::Timer => self.on_timer(cx.now, out),
@@ -774,6 +774,5 @@ impl Actor for Log {
         assert!(lsn.is_none_or(|lsn| lsn == self.next_lsn), "positions have no gap");
         self.segments.check();
         self.witness.check(self.durable);
-        self.reads.check();
     }
 }

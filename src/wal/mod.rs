@@ -62,6 +62,8 @@ pub struct LogOptions {
     pub sync_interval: Duration,
     /// How long the log is idle before its last batch is sealed.
     pub seal_after: Duration,
+    /// [`Limits::batch_bytes`](crate::base::limits::Limits::batch_bytes).
+    pub batch_bytes: usize,
 }
 
 /// What is written to the log. Later kinds: checkpoint.

@@ -3,7 +3,7 @@
 use super::format::{Kind, RECORD_PRESENT, RecordHeader, salt};
 use super::{Out, ReadError, ReadFor};
 use crate::base::hash::value_checksum;
-use crate::base::limits::READS_IN_PROGRESS_MAX;
+use crate::base::limits::Limits;
 use crate::base::{IoId, Place};
 use crate::msg::codec::{self, Blob};
 use crate::msg::disk::DiskResult;
@@ -34,8 +34,8 @@ pub struct Reads {
 }
 
 impl Reads {
-    pub fn is_full(&self) -> bool {
-        self.waiting.len() >= READS_IN_PROGRESS_MAX
+    pub fn is_full(&self, limits: &Limits) -> bool {
+        self.waiting.len() >= limits.reads_in_progress
     }
 
     pub fn wait(&mut self, io: IoId, read: ReadFor, wanted: Wanted) {
@@ -55,10 +55,6 @@ impl Reads {
                 refuse(read, wanted, ReadError::Corrupt { place: wanted.place(), why })
             }
         })
-    }
-
-    pub fn check(&self) {
-        assert!(self.waiting.len() <= READS_IN_PROGRESS_MAX, "reads in progress are bounded");
     }
 }
 

@@ -7,7 +7,7 @@ use super::test_disk::{SECTOR, TestDisk};
 use super::witness::WITNESS_AFTER;
 use super::*;
 use crate::actor::{Actor, Context, LivenessView, Outbox};
-use crate::base::limits::COUNTER_MAX;
+use crate::base::limits::{COUNTER_MAX, Limits};
 use crate::base::random::{Random, below, stream};
 use crate::base::{Key, SegmentId, Time};
 use crate::msg::codec::{self, Blob};
@@ -26,6 +26,7 @@ fn options(segment_size: u32) -> LogOptions {
         segment_size,
         sync_interval: Duration::ZERO,
         seal_after: Duration::from_millis(50),
+        batch_bytes: Limits::DEFAULT.batch_bytes,
     }
 }
 
@@ -71,7 +72,7 @@ impl Rig {
 
     fn handle(&mut self, input: In) {
         let mut out = Outbox::default();
-        let (liveness, mut cache) = (LivenessView::default(), crate::base::cache::ValueCache::new(0));
+        let (liveness, mut cache) = (LivenessView::default(), crate::base::cache::ValueCache::new(0, &Limits::DEFAULT));
         let mut cx =
             Context { now: self.now, me: ME, epoch: self.epoch, ..Context::of_test(&mut self.random, &liveness, &mut cache) };
         self.log.handle(&mut cx, input, &mut out);

@@ -5,7 +5,7 @@
 //! `tests/hostile.rs` with random input, and by the fuzz target `node`.
 
 use bytes::Bytes;
-use ringseed::base::limits::COUNTER_MAX;
+use ringseed::base::limits::{COUNTER_MAX, Limits};
 use ringseed::base::{
     ClusterId, ConnId, DirectoryId, Epoch, GroupId, Index, IoId, Key, Lsn, NodeId, SegmentId, Term, Time, Version,
 };
@@ -130,6 +130,7 @@ fn options() -> NodeOptions {
         wal_sync_interval: Duration::ZERO,
         segment_size: 1 << 20,
         cache_size: 4096,
+        limits: Limits::DEFAULT,
         seed: 7,
     }
 }

@@ -151,7 +151,7 @@ fn answers() -> Vec<ResponseBody> {
         ResponseBody::Value { value: Some(bytes(VALUE_SIZE_MAX)), version: VERSION },
         ResponseBody::Written { version: VERSION, number: Some(i64::MIN) },
         ResponseBody::ConditionFailed { version: VERSION, present: true },
-        ResponseBody::Scanned(page(SCAN_ITEMS_MAX, SCAN_BYTES_MAX / SCAN_ITEMS_MAX)),
+        ResponseBody::Scanned(page(SCAN_ITEMS_MAX, Limits::DEFAULT.scan_bytes / SCAN_ITEMS_MAX)),
         ResponseBody::Scanned(page(1, VALUE_SIZE_MAX)),
         ResponseBody::Rejected(Rejection::Invalid("x".repeat(5 * KEY_SIZE_MAX))),
         ResponseBody::Unknown(Doubt::ReplicasAway(vec![NODE; NODES_MAX])),
@@ -214,8 +214,8 @@ fn facts() -> Vec<Fact> {
     let results: Vec<ItemResult> = results().into_iter().map(|result| ItemResult { value: None, ..result }).collect();
     let answer = TransactionAnswer::Committed(results);
     let token = TokenRecord { token: bytes(TOKEN_SIZE_MAX), contents: u64::MAX, answer };
-    let ended = vec![ID; ENDED_PER_ENTRY_MAX];
-    let expired = vec![Blob(bytes(TOKEN_SIZE_MAX)); ENDED_PER_ENTRY_MAX];
+    let ended = vec![ID; Limits::DEFAULT.ended_per_entry];
+    let expired = vec![Blob(bytes(TOKEN_SIZE_MAX)); Limits::DEFAULT.ended_per_entry];
     let age = Age { began_ms: CLOCK_MS_MAX, gateway: NODE, sequence: u64::MAX };
     let open = vec![ATTEMPT; OPEN_NAMED_MAX];
     let (id, floor, parties) = (ID, ATTEMPT, groups());
@@ -243,7 +243,7 @@ fn facts() -> Vec<Fact> {
 /// Appends as full as they become: small entries up to the limit, and the largest last.
 fn appends() -> Vec<ReplicaMessage> {
     let entry = |fact| Entry { index: INDEX, term: TERM, fact };
-    let small = Fact::Write { key: key(0, KEY_SIZE_MAX), value: Some(bytes(APPEND_BYTES_MAX / APPEND_ENTRIES_MAX)) };
+    let small = Fact::Write { key: key(0, KEY_SIZE_MAX), value: Some(bytes(Limits::DEFAULT.append_bytes / APPEND_ENTRIES_MAX)) };
     let append = |last: Fact| {
         let mut entries = vec![entry(small.clone()); APPEND_ENTRIES_MAX - 1];
         entries.push(entry(last));

@@ -4,6 +4,7 @@ use super::say::{self, Lines};
 use bytes::Bytes;
 use ringseed::actor::{Actor, Context, FlowView, LivenessView, Outbox, Room};
 use ringseed::base::cache::ValueCache;
+use ringseed::base::limits::Limits;
 use ringseed::base::{ClusterId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, NodeId, SegmentId, Term, Time, random};
 use ringseed::msg::cluster::ClusterOptions;
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
@@ -151,6 +152,7 @@ impl Machine {
             segment_size: SEGMENT,
             // Values are read from the disk, always.
             cache_size: 0,
+            limits: Limits::DEFAULT,
             seed: u64::from(id.0),
         };
         let node = Node::boot(options, recovered, booted);
@@ -179,6 +181,7 @@ impl Machine {
             segment_size: SEGMENT,
             sync_interval: if lossy { SYNC_INTERVAL } else { Duration::ZERO },
             seal_after: Duration::from_secs(1),
+            batch_bytes: Limits::DEFAULT.batch_bytes,
         };
         let group = GroupId(1);
         let entries = terms.iter().zip(1..).map(|(term, index)| {
@@ -194,7 +197,7 @@ impl Machine {
         let mut inputs: VecDeque<wal::In> = records.map(wal::In::Append).chain([wal::In::Flush]).collect();
         while let Some(input) = inputs.pop_front() {
             let mut out = Outbox::default();
-            let (mut random, mut cache) = (random::stream(1, "given"), ValueCache::new(0));
+            let (mut random, mut cache) = (random::stream(1, "given"), ValueCache::new(0, &Limits::DEFAULT));
             log.handle(&mut context(&nobody, stage.now, id, epoch, &mut random, &mut cache), input, &mut out);
             while let Some(output) = out.pop() {
                 if let wal::Out::Disk(io, operation) = output {
@@ -413,6 +416,7 @@ fn context<'a>(
         room: Room::AMPLE,
         quorum_has_room: true,
         sync: Duration::ZERO,
+        limits: &Limits::DEFAULT,
         state: State::empty(),
     }
 }

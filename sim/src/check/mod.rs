@@ -89,11 +89,21 @@ pub struct Options {
     pub list_prefix: Option<&'static [u8]>,
     /// The accounts of a bank that holds nothing in total, by number; see [`account`].
     pub accounts: u32,
+    /// For so many nanoseconds a token is kept, at least; `None`: longer than the history.
+    pub token_lifetime: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { initial: Initial::Empty, partitions: None, values: true, steps_max: 2_000_000, list_prefix: None, accounts: 0 }
+        Options {
+            initial: Initial::Empty,
+            partitions: None,
+            values: true,
+            steps_max: 2_000_000,
+            list_prefix: None,
+            accounts: 0,
+            token_lifetime: None,
+        }
     }
 }
 
@@ -117,7 +127,7 @@ pub fn account(number: u32) -> Key {
 /// # Errors
 /// The first violation found.
 pub fn check_history(history: &[Record], options: &Options) -> Result<Report, Violation> {
-    let history = &*tokens::merge(history)?;
+    let history = &*tokens::merge(history, options.token_lifetime)?;
     let accounts: Vec<Key> = (0..options.accounts).map(account).collect();
     bank::check(history, &accounts, 0)?;
     if let Some(prefix) = options.list_prefix {

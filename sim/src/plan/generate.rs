@@ -10,6 +10,7 @@ use super::{
 };
 use crate::dice::Dice;
 use ringseed::base::limits::TRANSACTION_ITEMS_MAX;
+use std::collections::BTreeMap;
 
 impl Plan {
     /// The plan of a seed. Some follow a scenario of [`transactions::TABLE`], one in four of the rest one of
@@ -43,6 +44,7 @@ impl Plan {
         if plan.network.bandwidth_kib == 0 && widths.chance(200) {
             plan.network.bandwidth_kib = bandwidth_kib(&plan, &mut widths);
         }
+        set_limits(&mut plan, seed);
         plan.workload.tables = Dice::new(seed, "tables").chance(300);
         for behaviour in FaultKind::ALL {
             if let Some(add) = behaviour.add {
@@ -77,6 +79,70 @@ fn set_walls(plan: &mut Plan, seed: u64) {
         _ => {}
     }
 }
+
+/// In one plan of five some limits are small enough to be reached, not on all nodes the same.
+fn set_limits(plan: &mut Plan, seed: u64) {
+    let mut dice = Dice::new(seed, "limits");
+    if !dice.chance(200) {
+        return;
+    }
+    let small: Vec<_> = LIMITS.iter().filter(|_| dice.chance(250)).collect();
+    for node in &mut plan.nodes {
+        for (name, choices) in &small {
+            if dice.chance(800) {
+                node.limits.insert((*name).to_string(), *dice.pick(choices));
+            }
+        }
+    }
+    // What is read together must be let through together.
+    if plan.workload.edge_permille == 0 && dice.chance(300) {
+        let together = (plan.workload.value_size_max + 100) * 100;
+        for node in &mut plan.nodes {
+            for name in ["voted_bytes_per_node", "read_bytes_in_progress", "log_queue_bytes"] {
+                node.limits.insert(name.into(), together);
+            }
+        }
+    }
+    // A token outlives every request: a gateway may ask with it for as long as the request may take.
+    if dice.chance(300) {
+        let tick_ms = plan.workload.timeout_ms / 5 + dice.spread(1, 50) as u32;
+        plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("token_tick_ms".into(), tick_ms));
+    }
+}
+
+/// Limits of nodes, and how small they are drawn.
+const LIMITS: &[(&str, &[u32])] = &[
+    ("requests_in_progress", &[1, 3, 10]),
+    ("request_bytes_in_progress", &[1, 2_000, 100_000]),
+    ("parked_per_group", &[1, 2, 5]),
+    ("transactions_per_home", &[1, 2, 5]),
+    ("prepared_per_group", &[1, 2, 5]),
+    ("resolved_per_group", &[1, 5, 50]),
+    ("tokens_per_group", &[1, 3, 20]),
+    ("token_bytes_per_group", &[1, 2_000]),
+    ("token_bytes_per_node", &[1, 5_000]),
+    ("ended_per_entry", &[1, 3]),
+    ("uncommitted_entries", &[1, 3, 10]),
+    ("uncommitted_bytes", &[1, 1_000, 100_000]),
+    ("append_entries", &[1, 2, 7]),
+    ("append_bytes", &[1, 1_000]),
+    ("appends_in_flight", &[1, 2]),
+    ("append_bytes_in_flight", &[1, 10_000]),
+    ("peer_bytes_in_flight", &[1, 10_000]),
+    ("peer_catch_up_bytes", &[1, 10_000]),
+    ("recent_entry_bytes", &[0, 1_000]),
+    ("node_recent_bytes", &[0, 10_000]),
+    ("scans_in_progress", &[1, 2]),
+    ("gets_of_many_in_progress", &[1, 2]),
+    ("gets_of_many_bytes", &[1, 1_000]),
+    ("reads_per_group", &[1, 3]),
+    ("gated_messages", &[1, 10]),
+    ("campaigns", &[1, 2]),
+    ("batch_bytes", &[1, 4_096]),
+    ("reads_in_progress", &[60, 150]),
+    ("scan_visits", &[1, 10]),
+    ("scan_bytes", &[1, 1_000]),
+];
 
 /// About as many operations has a seed. Many short seeds find more than few long ones.
 const OPERATIONS_MAX: u64 = 1_200;
@@ -160,6 +226,7 @@ fn node_plan(number: usize, nodes: usize, cluster: &ClusterPlan, sync_ms: u64, s
         clock_ppm,
         wall_ahead_ms: 0,
         steps_max: dice.spread(1, 32) as u32,
+        limits: BTreeMap::new(),
     }
 }
 

@@ -18,11 +18,13 @@ pub mod transactions;
 pub use crate::faults::FaultKind;
 use crate::points::Point;
 use ringseed::actor::Placement;
+use ringseed::base::limits::Limits;
 use ringseed::base::{ClusterId, DirectoryId, GroupId, NodeId};
 use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
 use ringseed::msg::peer::{Carried, PeerMessage, ReplicaMessage};
 use ringseed::ring::placement;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 pub use transactions::TransactionPlan;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,6 +96,19 @@ pub struct NodePlan {
     pub wall_ahead_ms: u64,
     /// The most events that are handled before a flush.
     pub steps_max: u32,
+    /// Limits that are smaller than a server's, by name: see [`ringseed::base::limits::Limits`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, u32>,
+}
+
+impl NodePlan {
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits::DEFAULT;
+        for (name, limit) in limits.all() {
+            *limit = self.limits.get(name).map_or(*limit, |small| *small as usize);
+        }
+        limits
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -352,6 +367,19 @@ impl Plan {
         let placement: Placement =
             placement::compute(&Formation { cluster: ClusterId(0), members, options: self.cluster.options() });
         placement.replicas(GroupId(group)).iter().map(|node| node.0).collect()
+    }
+
+    /// For how long a token is kept, at least, if that is shorter than a run: by the world's clock, whatever the nodes' show.
+    pub fn token_lifetime_ms(&self) -> Option<u64> {
+        const TICKS: u64 = 20;
+        let tick = |node: &NodePlan| node.limits.get("token_tick_ms").copied();
+        let tick = u64::from(self.nodes.iter().filter_map(tick).min()?);
+        // A clock that jumps may cut each tick short.
+        let jumps = |fault: &Fault| matches!(fault.kind, FaultKind::ClockJump { .. });
+        if self.beyond_drift_bound() || self.faults.iter().any(jumps) {
+            return Some(0);
+        }
+        Some(TICKS * tick * (1_000_000 - u64::from(self.cluster.clock_drift_ppm_max)) / 1_000_000)
     }
 
     /// Whether two clocks may drift apart by more than the cluster allows for. Then an answer that rests on a lease may be stale.

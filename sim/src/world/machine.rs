@@ -115,6 +115,7 @@ impl Machine {
             wal_sync_interval: Duration::from_millis(self.plan.wal_sync_ms),
             segment_size: self.plan.segment_kib * 1024,
             cache_size: self.plan.cache_kib as usize * 1024,
+            limits: self.plan.limits(),
             seed: self.dice.bits(),
         }
     }

@@ -1,7 +1,7 @@
 //! Transactions over whole nodes: what they do, what stands in their way, and what is left when nodes die at the worst moment.
 
 use super::*;
-use crate::base::limits::{READ_BYTES_IN_PROGRESS_MAX, TOKEN_LIFETIME};
+use crate::base::limits::{Limits, TOKEN_LIFETIME};
 use crate::base::{GroupId, Key};
 use crate::msg::operation::{Action, Operation};
 use crate::msg::peer::{Outcome, Task};
@@ -143,7 +143,7 @@ fn what_is_read_together_is_bounded_before_it_is_read() {
         let Some(ResponseBody::Values(items)) = cluster.answers.remove(&id) else { panic!("no values") };
         assert!(items.iter().all(|item| item.value.as_ref().is_some_and(|found| *found == value)));
     }
-    assert!(cluster.lent_max > 0 && cluster.lent_max <= READ_BYTES_IN_PROGRESS_MAX, "{}", cluster.lent_max);
+    assert!(cluster.lent_max > 0 && cluster.lent_max <= Limits::DEFAULT.read_bytes_in_progress, "{}", cluster.lent_max);
     cluster.assert_idle();
     assert!(cluster.nodes.values().all(|node| node.cache.lent() == 0), "all of it is given back");
 }

@@ -409,7 +409,7 @@ fn play(tools: &mut Tools, players: Vec<Player>, length: usize, either: bool) {
 }
 
 fn tools() -> Tools {
-    Tools { random: random::stream(1, "test"), cache: ValueCache::new(0), sequences: 0 }
+    Tools { random: random::stream(1, "test"), cache: ValueCache::new(0, &crate::base::limits::Limits::DEFAULT), sequences: 0 }
 }
 
 fn player(kind: Kind, keys: &[(usize, bool)]) -> Player {
