@@ -30,6 +30,7 @@ impl Plan {
             plan.scenario = scenario.name.to_owned();
             (scenario.draw)(&mut plan, &mut dice);
         } else {
+            set_sizes(&mut plan, &mut Dice::new(seed, "sizes"));
             swarm(&mut plan, &mut dice);
             if others.chance(700) {
                 plan.workload.transactions = transactions::draw(&mut others);
@@ -52,7 +53,12 @@ impl Plan {
             }
         }
         keep_the_promises_keepable(&mut plan, &mut dice);
-        standing::draw(&mut plan, &mut Dice::new(seed, "standing"));
+        // Of one or two copies every one is needed: what is on a node that stays dead or sick waits for it.
+        if plan.cluster.replication_factor >= 3 {
+            standing::draw(&mut plan, &mut Dice::new(seed, "standing"));
+        } else if plan.ending == Ending::HealMajority {
+            plan.ending = Ending::HealAll;
+        }
         let clients = u64::from(plan.workload.clients);
         plan.workload.think_ms = plan.workload.think_ms.max(clients * plan.faults_ms / OPERATIONS_MAX);
         plan.faults.sort_by_key(|fault| fault.at_ms);
@@ -78,6 +84,20 @@ fn set_walls(plan: &mut Plan, seed: u64) {
         }
         _ => {}
     }
+}
+
+/// One plan of six is of another size than three to five nodes with three copies.
+fn set_sizes(plan: &mut Plan, dice: &mut Dice) {
+    if !dice.chance(160) {
+        return;
+    }
+    let nodes = dice.between(2, 9) as usize;
+    plan.cluster.replication_factor = dice.between(1, 5.min(nodes as u64)) as u8;
+    plan.cluster.partitions = 1 << dice.below(7);
+    // Without a copy elsewhere what was not synced is lost, by design.
+    let sync_ms = if plan.cluster.replication_factor < 3 { 0 } else { plan.nodes[0].wal_sync_ms };
+    let skewed = dice.chance(500);
+    plan.nodes = (0..nodes).map(|number| node_plan(number, nodes, &plan.cluster, sync_ms, skewed, dice)).collect();
 }
 
 /// In one plan of five some limits are small enough to be reached, not on all nodes the same.
@@ -295,7 +315,8 @@ const TRIGGERS: &[Trigger] = &[
 /// Takes out what no system could survive: the promises are about the loss of a minority, not of a majority.
 fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
     let relaxed = plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
-    let mut lost_directories = 0;
+    // Of one or two copies none may be lost.
+    let mut lost_directories = u32::from(plan.cluster.replication_factor < 3);
     let mut powerless: Option<u16> = None;
     let nodes = plan.nodes.len() as u64;
     let slowest = plan.nodes.iter().map(|node| node.heartbeat_ms).max().unwrap_or(0);
@@ -344,7 +365,9 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
     if relaxed && plan.faults.iter().any(lasts) && plan.ending == Ending::HealMajority {
         plan.ending = Ending::HealAll;
     }
-    if lost_directories > 0 && plan.ending == Ending::HealAll {
+    let lost =
+        |fault: &Fault| matches!(fault.kind, FaultKind::RotTail { .. } | FaultKind::Wipe { .. } | FaultKind::OldDirectory { .. });
+    if lost_directories > 0 && plan.faults.iter().any(lost) && plan.ending == Ending::HealAll {
         plan.ending = Ending::HealMajority;
     }
 }
