@@ -1,7 +1,9 @@
 //! Reads of the disk fail.
 
 use super::{Behaviour, FaultKind};
-use crate::plan::draws::target;
+use crate::dice::Dice;
+use crate::plan::draws::{settled, target};
+use crate::plan::{Fault, Plan};
 
 pub const BEHAVIOUR: Behaviour = Behaviour {
     name: "read errors",
@@ -13,5 +15,18 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
             trouble.read_errors_permille = permille;
         }
     },
+    add: Some(add),
     ..Behaviour::NOTHING
 };
+
+/// Where values are kept in memory nothing is read: with read errors the caches are small. One plan of twelve has one more.
+fn add(plan: &mut Plan, dice: &mut Dice) {
+    if plan.calm_from_ms.is_none() && dice.chance(80) {
+        let kind = FaultKind::ReadErrors { target: target(plan, dice), permille: dice.spread(100, 600) as u32 };
+        let at_ms = dice.between(settled(plan), plan.faults_ms);
+        plan.faults.push(Fault { at_ms, for_ms: dice.spread(100, 3_000), when: None, nth: 0, kind });
+    }
+    if plan.faults.iter().any(|fault| matches!(fault.kind, FaultKind::ReadErrors { .. })) {
+        plan.nodes.iter_mut().for_each(|node| node.cache_kib = 1);
+    }
+}
