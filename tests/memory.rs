@@ -200,7 +200,7 @@ fn transaction() -> Transaction {
 }
 
 fn facts() -> Vec<Fact> {
-    let writes = || Writes(vec![Written { key: key().into(), value: Some(Blob(key())) }]);
+    let writes = || Writes(vec![Write { key: key().into(), value: Some(Blob(key())) }]);
     let parties = || vec![GroupId(1)];
     let (age, floor) = (Age::default(), Attempt::default());
     let record = |answer| Some(TokenRecord { token: key(), contents: 1, answer });

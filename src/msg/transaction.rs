@@ -423,7 +423,7 @@ pub enum TransactionFact<V> {
 /// At most [`TRANSACTION_ITEMS_MAX`]: what is logged of a write is longer than an empty one on the wire, so that more are not
 /// decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Writes<V>(pub Vec<Written<V>>);
+pub struct Writes<V>(pub Vec<Write<V>>);
 
 impl<C: Slices, V: Encode<C>> Encode<C> for Writes<V> {
     fn encode<W: minicbor::encode::Write>(
@@ -441,9 +441,10 @@ impl<'b, C: Slices, V: Decode<'b, C>> Decode<'b, C> for Writes<V> {
     }
 }
 
+/// What a transaction makes of one item.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
-pub struct Written<V> {
+pub struct Write<V> {
     #[n(0)]
     pub key: Key,
     /// `None`: deleted.
@@ -522,8 +523,8 @@ impl<V> TransactionFact<V> {
 
     /// The same with every value made into another.
     pub fn map<W>(&self, mut value: impl FnMut(&V) -> W) -> TransactionFact<W> {
-        let mut map = |writes: &[Written<V>]| {
-            let written = |write: &Written<V>| Written { key: write.key.clone(), value: write.value.as_ref().map(&mut value) };
+        let mut map = |writes: &[Write<V>]| {
+            let written = |write: &Write<V>| Write { key: write.key.clone(), value: write.value.as_ref().map(&mut value) };
             Writes(writes.iter().map(written).collect())
         };
         match self {
@@ -551,7 +552,7 @@ impl<V> TransactionFact<V> {
         }
     }
 
-    pub fn writes(&self) -> &[Written<V>] {
+    pub fn writes(&self) -> &[Write<V>] {
         match self {
             TransactionFact::Prepare { writes, .. } | TransactionFact::Decide { writes, .. } => &writes.0,
             TransactionFact::Resolve { .. } | TransactionFact::End { .. } => &[],

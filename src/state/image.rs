@@ -6,7 +6,7 @@ use crate::base::{GroupId, Index, Key, Version, hash};
 use crate::msg::codec;
 use crate::msg::configuration::Configuration;
 use crate::msg::log::ValuePlace;
-use crate::msg::transaction::{Age, Attempt, Stored, TokenRecord, TransactionId, Writes, Written};
+use crate::msg::transaction::{Age, Attempt, Stored, TokenRecord, TransactionId, Write, Writes};
 use core::ops::Bound;
 use minicbor::{Decode, Encode};
 use std::collections::BTreeMap;
@@ -98,7 +98,7 @@ impl<V> Part<V> {
         match self {
             Part::Item { key, version, value: place } => Part::Item { key, version, value: place.map(value) },
             Part::Prepared { id, age, version, parties, shared, writes } => {
-                let write = |write: Written<V>| Written { key: write.key, value: write.value.map(&mut value) };
+                let write = |write: Write<V>| Write { key: write.key, value: write.value.map(&mut value) };
                 let writes = Writes(writes.0.into_iter().map(write).collect());
                 Part::Prepared { id, age, version, parties, shared, writes }
             }

@@ -5,7 +5,7 @@ use super::{LockMode, Locks};
 use crate::base::limits::OPEN_NAMED_MAX;
 use crate::base::{GroupId, Key, Version};
 use crate::msg::log::ValuePlace;
-use crate::msg::transaction::{Age, Attempt, TransactionFact, TransactionId, Written};
+use crate::msg::transaction::{Age, Attempt, TransactionFact, TransactionId, Write};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A prepared transaction.
@@ -14,7 +14,7 @@ pub struct Prepared {
     pub age: Age,
     pub parties: Vec<GroupId>,
     pub shared: Vec<Key>,
-    pub writes: Vec<Written<ValuePlace>>,
+    pub writes: Vec<Write<ValuePlace>>,
     /// Of what it writes, once it is committed: the index of its prepare.
     pub version: Version,
 }
@@ -90,9 +90,9 @@ impl Outcomes {
             return;
         }
         // Copies: what came are slices of a frame or a batch, and this may wait for long.
-        let write = |write: &Written<ValuePlace>| Written { key: write.key.owned(), value: write.value };
+        let write = |write: &Write<ValuePlace>| Write { key: write.key.owned(), value: write.value };
         let shared: Vec<Key> = shared.iter().map(Key::owned).collect();
-        let writes: Vec<Written<ValuePlace>> = writes.0.iter().map(write).collect();
+        let writes: Vec<Write<ValuePlace>> = writes.0.iter().map(write).collect();
         // If it does not fit, no leader of ours has logged it.
         self.hold(*id, Prepared { age: *age, parties: parties.clone(), shared, writes, version });
     }
@@ -143,7 +143,7 @@ impl Outcomes {
         assert_eq!(self.locks.iter().count(), locked, "every lock belongs to what is prepared");
         for (id, prepared) in &self.prepared {
             assert!(!self.resolved.contains_key(id), "what is resolved is not prepared any more");
-            let has = |write: &Written<ValuePlace>| self.locks.exclusive_holder(&write.key) == Some(*id);
+            let has = |write: &Write<ValuePlace>| self.locks.exclusive_holder(&write.key) == Some(*id);
             assert!(prepared.writes.iter().all(has), "no key is locked twice for writing");
         }
         for (id, commit) in &self.resolved {

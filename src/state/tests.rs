@@ -7,7 +7,7 @@ use crate::msg::codec::{self, Blob};
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{FactSummary, ValuePlace};
 use crate::msg::transaction::{
-    Age, Attempt, ItemResult, Stored, TokenRecord, TransactionAnswer, TransactionFact, TransactionId, Writes, Written,
+    Age, Attempt, ItemResult, Stored, TokenRecord, TransactionAnswer, TransactionFact, TransactionId, Write, Writes,
 };
 use bytes::Bytes;
 
@@ -36,7 +36,7 @@ fn fact(random: &mut Random, segment: u64) -> FactSummary {
     let token = |random: &mut Random| Bytes::from(format!("t{}", below(random, 30)));
     let maybe = |random: &mut Random| Some(value(below(random, 1_000), segment)).filter(|_| below(random, 5) > 0);
     let writes = |random: &mut Random| {
-        let write = |random: &mut Random| Written { key: key(random), value: maybe(random) };
+        let write = |random: &mut Random| Write { key: key(random), value: maybe(random) };
         Writes((0..below(random, 4)).map(|_| write(random)).collect())
     };
     let other = id(GroupId(2 + below(random, 3) as u32), below(random, 60));

@@ -68,7 +68,7 @@ use crate::msg::operation::{Acknowledge, Action, Rejection};
 use crate::msg::peer::Outcome;
 use crate::msg::transaction::{
     Age, Decision, Ending, Failure, FailureReason, ItemResult, Preparation, ResultAt, TokenRecord, TransactionAnswer,
-    TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Writes, Written,
+    TransactionFact, TransactionId, TransactionReport, TransactionState, Vote, Write, Writes,
 };
 use crate::state::LockMode;
 use bytes::Bytes;
@@ -83,7 +83,7 @@ const INQUIRE_SOON: Duration = Duration::from_millis(50);
 pub struct Held {
     age: Age,
     keys: Vec<(Key, LockMode)>,
-    writes: Vec<Written<Blob>>,
+    writes: Vec<Write<Blob>>,
     /// The positions of `writes` in the transaction.
     positions: Vec<u32>,
 }
@@ -251,7 +251,7 @@ impl Store {
                     continue;
                 }
                 Evaluated::Write { value, number } => {
-                    writes.push(Written { key: key.clone(), value: value.map(Blob) });
+                    writes.push(Write { key: key.clone(), value: value.map(Blob) });
                     positions.push(wanted.position);
                     ItemResult { version, number, value: None }
                 }
@@ -300,7 +300,7 @@ impl Store {
         &mut self,
         claim: Claim,
         vote: Vote,
-        writes: Vec<Written<Blob>>,
+        writes: Vec<Write<Blob>>,
         positions: Vec<u32>,
         deadline: Time,
         out: &mut Outbox<Out>,
@@ -543,7 +543,7 @@ impl Store {
     }
 
     /// The prepare is committed: the vote may be told.
-    fn on_prepared(&mut self, cx: &mut Context<'_>, id: TransactionId, writes: &[Written<ValuePlace>], out: &mut Outbox<Out>) {
+    fn on_prepared(&mut self, cx: &mut Context<'_>, id: TransactionId, writes: &[Write<ValuePlace>], out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         // One of an earlier term: locked when all of them are applied.
         let Some(preparing) = leading.preparing.remove(&id) else { return };

@@ -375,7 +375,7 @@ mod tests {
     use crate::base::{GroupId, SegmentId};
     use crate::msg::log::FactSummary;
     use crate::msg::operation::Consistency;
-    use crate::msg::transaction::{Age, Attempt, TransactionFact, Writes, Written};
+    use crate::msg::transaction::{Age, Attempt, TransactionFact, Write, Writes};
     use crate::state::State;
     use crate::store::In;
 
@@ -425,7 +425,7 @@ mod tests {
             floor: Attempt::default(),
             parties: vec![GroupId(1)],
             shared: Vec::new(),
-            writes: Writes(vec![Written { key: "k5".into(), value: VALUE }]),
+            writes: Writes(vec![Write { key: "k5".into(), value: VALUE }]),
             open: Vec::new(),
         };
         apply(&mut store, step(prepare));

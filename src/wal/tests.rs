@@ -14,7 +14,7 @@ use crate::msg::codec::{self, Blob};
 use crate::msg::configuration::Configuration;
 use crate::msg::disk::LogDevice;
 use crate::msg::log::{Fact, FactSummary};
-use crate::msg::transaction::{Age, Attempt, TransactionFact, TransactionId, Writes, Written};
+use crate::msg::transaction::{Age, Attempt, TransactionFact, TransactionId, Write, Writes};
 use std::collections::BTreeSet;
 
 const ME: NodeId = NodeId(3);
@@ -854,7 +854,7 @@ fn arbitrary_bytes_give_an_answer() {
 /// A prepare of two writes, of which one deletes; its values lie one behind the other.
 fn prepare(group: u32, index: u64, values: [&[u8]; 2]) -> Record {
     let [first, second] = values.map(|value| Some(Blob(Bytes::copy_from_slice(value))));
-    let written = |key: &'static str, value| Written { key: Key::read(key.as_bytes()).expect("a key"), value };
+    let written = |key: &'static str, value| Write { key: Key::read(key.as_bytes()).expect("a key"), value };
     let fact = TransactionFact::Prepare {
         id: TransactionId { home: GroupId(9), attempt: Attempt { term: Term(3), number: 4 } },
         age: Age::default(),

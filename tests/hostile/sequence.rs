@@ -197,7 +197,7 @@ fn step(dice: &mut Dice<'_>) -> TransactionFact<Blob> {
     let id = id(dice);
     let writes = |dice: &mut Dice<'_>| {
         let count = dice.byte() % 3;
-        Writes((0..count).map(|_| Written { key: dice.key(), value: dice.flag().then(|| Blob(dice.value())) }).collect())
+        Writes((0..count).map(|_| Write { key: dice.key(), value: dice.flag().then(|| Blob(dice.value())) }).collect())
     };
     match dice.byte() % 4 {
         0 => TransactionFact::Prepare {

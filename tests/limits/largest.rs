@@ -197,10 +197,10 @@ fn status() -> StatusReport {
 fn facts() -> Vec<Fact> {
     let whole = transaction();
     let written = |item: &Operation| match &item.action {
-        Action::Put(value) => Written { key: item.key.clone(), value: Some(Blob(value.clone())) },
+        Action::Put(value) => Write { key: item.key.clone(), value: Some(Blob(value.clone())) },
         _ => unreachable!("the largest transaction is made of puts"),
     };
-    let mut writes: Vec<Written<Blob>> = whole.items.iter().map(written).collect();
+    let mut writes: Vec<Write<Blob>> = whole.items.iter().map(written).collect();
     // Without conditions, all of it may be values.
     let left =
         TRANSACTION_SIZE_MAX - writes.iter().map(|w| w.key.size() + w.value.as_ref().map_or(0, |v| v.0.len())).sum::<usize>();

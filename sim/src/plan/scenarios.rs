@@ -48,8 +48,8 @@ pub const TABLE: &[Scenario] = &[
     Scenario { name: "a vote request is on its way while the voter restarts", draw: steered::late_vote_requests },
     Scenario { name: "votes arrive in a later term", draw: steered::late_votes },
     Scenario { name: "acknowledgements arrive in a later term of the same leader", draw: steered::late_acknowledgements },
-    Scenario { name: "a forward is repeated to its leader's next life", draw: steered::repeated_forwards },
-    Scenario { name: "appends to an earlier life of a follower that lost power come late", draw: steered::late_appends },
+    Scenario { name: "a forward is repeated to its leader's next epoch", draw: steered::repeated_forwards },
+    Scenario { name: "appends to an earlier epoch of a follower that lost power come late", draw: steered::late_appends },
     Scenario { name: "the follower restarts whose promise alone is a leader's lease", draw: steered::restarted_voter },
 ];
 
