@@ -67,10 +67,11 @@ fn options() -> LogOptions {
 
 /// Hands the log one input, and does what it asks of the disk until it asks no more.
 fn drive(log: &mut Log, disk: &mut Disk, input: In) {
-    let (liveness, mut cache, mut random) = (LivenessView::default(), ValueCache::new(0), random::stream(1, "fuzz"));
+    let (liveness, mut cache, mut random) = (LivenessView::default(), ValueCache::new(0, &Limits::DEFAULT), random::stream(1, "fuzz"));
     let mut inputs = vec![input];
     while let Some(input) = inputs.pop() {
         let mut cx = Context {
+            limits: &Limits::DEFAULT,
             state: ringseed::state::State::empty(),
             now: Time::ZERO,
             me: ME,
