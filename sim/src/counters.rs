@@ -1,6 +1,8 @@
 //! Evidence that the faults bite: how often each kind *fired*, and how often it *mattered*.
 //!
-//! A fault that fires and changes nothing (a partition over which no node sends, a power loss with nothing unsynced) tests
+//! A fault *matters* when it changed what a node or a client received or could do. So that is not counted where the fault is done,
+//! but where its effect is seen: when a message arrives or never will, a timer fires, the disk answers, a node boots. A fault that
+//! fires and changes nothing (a partition over which nothing but heartbeats is sent, a power loss with nothing unsynced) tests
 //! nothing. A batch of seeds in which a kind never fired, or never mattered, fails. So does a batch that never reached one of the
 //! states that the core names ([`Sometimes`]).
 
@@ -10,7 +12,7 @@ use std::collections::BTreeMap;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// Every kind of fault that is counted. The comment says when it matters.
+        /// Every kind of fault that is counted. When it matters, the comment says, or the docs of its file in `faults`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Kind { $($(#[$doc])* $name,)* }
 
@@ -25,81 +27,56 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// An operation of the disk, an event or a request was in progress.
     Crash = "crash",
-    /// Something unsynced was lost or torn.
     PowerLoss = "power loss",
-    /// Something unsynced was lost or torn, on any node.
     PowerLossOfAll = "power loss of all",
-    /// The node led something.
     Stop = "clean stop",
-    /// The node had applied or logged something before.
+    /// It read back an earlier epoch.
     Restart = "restart",
-    /// Events were kept waiting.
     Pause = "pause",
-    /// A message was dropped.
     Isolation = "partition: isolation",
     Split = "partition: split",
     OneWay = "partition: one-way",
     Partial = "partition: partial",
     Flapping = "partition: flapping",
-    /// A message was dropped.
     Loss = "loss",
-    /// A message was delivered twice.
     Duplication = "duplication",
-    /// A message arrived behind one that was sent later.
     Reordering = "reordering",
-    /// A message was delayed.
     Delay = "delay",
-    /// A message was delayed.
     SlowLink = "slow link",
-    /// A message waited for what was sent before it.
+    /// As a slow link. An envelope waits for what was sent before it in its lane.
     NarrowLink = "narrow link",
-    /// A message was delayed, and others were not.
     SlowMessages = "slow messages of one kind",
-    /// The node's clock ran at another rate for some time.
     ClockRate = "clock rate, within the bound",
-    /// As above; mattered: a lease was held by two nodes, or an answer that rested on a lease was stale.
+    /// An answer that rested on a lease was stale: the judges fail the whole history, and not the rest.
     ClockBeyond = "clock beyond the bound",
-    /// The clock of a node jumped forward.
     ClockJump = "clock jump",
-    /// A read was answered with an error.
     ReadError = "disk: read error",
-    /// A write was answered with an error.
     WriteError = "disk: write error",
-    /// A sync was answered with an error, after part was made durable.
     SyncError = "disk: sync error",
-    /// An operation of the disk was kept waiting.
     Stall = "disk: stall",
-    /// A segment could not be made.
     Full = "disk: full",
-    /// A sync took longer.
     SlowDisk = "disk: slow",
-    /// Syncs took longer, and clients were told meanwhile that what they asked for is written.
     SlowDisks = "disk: slow, on all nodes",
-    /// Unsynced sectors did not survive.
+    /// Unsynced sectors did not survive, and showed other bytes; the node's next epoch read them.
     LostWrite = "disk: unsynced write lost",
-    /// Of one write, some sectors survived and others did not.
+    /// Of one write, some sectors survived and others did not; as above.
     TornWrite = "disk: write torn at a sector",
-    /// A later write survived, an earlier one did not.
+    /// A later write survived, an earlier one did not; as above.
     ReorderedWrite = "disk: writes persisted out of order",
-    /// A file whose name was not synced is gone.
+    /// A file whose name was not synced was gone when the node's next epoch looked.
     LostName = "disk: unsynced name lost",
-    /// A file that was being made, or space of a file that was first written to and not synced, shows another file's bytes.
+    /// A file that was being made, or space of a file that was first written to and not synced, showed another file's bytes to the
+    /// node's next epoch.
     OldBytes = "disk: old bytes in new space",
-    /// The node was refused by the cluster.
     Wipe = "wiped directory",
-    /// The node was refused by the cluster.
     OldDirectory = "old directory",
-    /// Everything was asked through every living node while it stood.
+    /// Everything was asked through every living node while the node was down.
     StandingDead = "standing: dead node",
-    /// As above; mattered: a segment could not be made meanwhile.
+    /// As above; the fault itself, which has a kind of its own, mattered meanwhile. So for those that follow.
     StandingFull = "standing: full disk",
-    /// As above; mattered: a sync took longer meanwhile.
     StandingSlow = "standing: slow disk",
-    /// As above; mattered: syncs took longer, and clients were told meanwhile that what they asked for is written.
     StandingAllSlow = "standing: slow disks",
-    /// As above, and a message was dropped meanwhile.
     StandingCut = "standing: cut link",
     StandingOneWay = "standing: one-way link",
     /// The node said at its next boot that its log is damaged.
@@ -108,8 +85,16 @@ kinds! {
     RotWitness = "disk: the witness of a log's end rots",
     /// The node had acknowledged something that no sync had covered, and was believed to have it still.
     SameBoot = "relaxed syncing: the process ended, the machine did not",
-    /// A request was in progress on the connection.
     ConnectionBreak = "client connection broken",
+}
+
+/// Which kinds are drawn and do nothing, to see that their counters notice ([`crate::voids`]).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Void {
+    #[default]
+    None,
+    One(Kind),
+    All,
 }
 
 /// A batch of fewer seeds is too small to say that a kind never fires, or a point is never passed.
@@ -174,6 +159,7 @@ pub struct Counters {
     counts: BTreeMap<Kind, Count>,
     /// How often points of the protocol were passed, and how often a fault was placed there.
     points: BTreeMap<Point, Count>,
+    pub void: Void,
     /// How often states of the core were reached.
     states: BTreeMap<Sometimes, Reached>,
 }
@@ -193,8 +179,27 @@ pub struct Count {
 }
 
 impl Counters {
+    pub fn new(void: Void) -> Counters {
+        Counters { void, ..Counters::default() }
+    }
+
     pub fn fired(&mut self, kind: Kind) {
         self.counts.entry(kind).or_default().fired += 1;
+    }
+
+    /// Whether a fault of this kind does what it is for.
+    pub fn acts(&self, kind: Kind) -> bool {
+        match self.void {
+            Void::None => true,
+            Void::One(void) => void != kind,
+            Void::All => false,
+        }
+    }
+
+    /// It fired. Whether it does what it is for.
+    pub fn strikes(&mut self, kind: Kind) -> bool {
+        self.fired(kind);
+        self.acts(kind)
     }
 
     pub fn mattered(&mut self, kind: Kind) {

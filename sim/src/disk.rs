@@ -17,7 +17,7 @@ use crate::plan::{LossStyle, Rot};
 use bytes::Bytes;
 use ringseed::base::SegmentId;
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What survives of a write, if anything does, survives in whole sectors.
 pub const SECTOR: usize = 512;
@@ -63,17 +63,18 @@ impl File {
     }
 
     /// Makes a part of what was not synced durable, as `style` says, and forgets the rest. `old`: what lost sectors of fresh
-    /// space show.
-    fn lose(&mut self, style: LossStyle, old: Option<&[u8]>, dice: &mut Dice, counters: &mut Counters) -> bool {
+    /// space show. Returns what it did that shows.
+    fn lose(&mut self, style: LossStyle, old: Option<&[u8]>, dice: &mut Dice, counters: &mut Counters) -> BTreeSet<Kind> {
+        let mut scars = BTreeSet::new();
         let unsynced = std::mem::take(&mut self.unsynced);
         if unsynced.is_empty() {
-            return false;
+            return scars;
         }
         if self.durable.len() < self.cached.len() {
             self.durable.resize(self.cached.len(), 0);
         }
         let cut = dice.below(unsynced.len() as u64) as usize;
-        let mut survived = Vec::with_capacity(unsynced.len());
+        let mut survived: Vec<(usize, usize)> = Vec::with_capacity(unsynced.len());
         for (nth, (offset, data)) in unsynced.iter().enumerate() {
             let order = nth.cmp(&cut);
             let kept = match style {
@@ -84,33 +85,44 @@ impl File {
                 LossStyle::Prefix => Kept::Permille(if order.is_lt() { 1000 } else { 0 }),
                 LossStyle::Suffix => Kept::Permille(if order.is_lt() { 0 } else { 1000 }),
             };
+            let some_lost = survived.iter().any(|&(kept, all)| kept < all);
+            let kept = match kept {
+                _ if !counters.acts(Kind::LostWrite) => Kept::Permille(1000),
+                _ if some_lost && !counters.acts(Kind::ReorderedWrite) => Kept::Permille(0),
+                Kept::Permille(0 | 1000) => kept,
+                _ if !counters.acts(Kind::TornWrite) => Kept::Permille(1000),
+                torn => torn,
+            };
             survived.push(persist_sectors(&mut self.durable, *offset, data, kept, dice));
             if let Some(old) = old
                 && show_old_sectors(&mut self.durable, self.fresh_from, *offset, data, old)
             {
                 counters.fired(Kind::OldBytes);
-                counters.mattered(Kind::OldBytes);
+                scars.insert(Kind::OldBytes);
             }
         }
         let written = unsynced.iter().map(|(offset, data)| offset + data.len());
         self.fresh_from = written.fold(self.fresh_from, usize::max);
-        let lost = survived.iter().any(|&(kept, all)| kept < all);
-        if lost {
+        let first_lost = survived.iter().position(|&(kept, all)| kept < all);
+        if first_lost.is_some() {
             counters.fired(Kind::LostWrite);
-            counters.mattered(Kind::LostWrite);
+            scars.insert(Kind::LostWrite);
         }
         if survived.iter().any(|&(kept, all)| kept > 0 && kept < all) {
             counters.fired(Kind::TornWrite);
-            counters.mattered(Kind::TornWrite);
+            scars.insert(Kind::TornWrite);
         }
-        let first_lost = survived.iter().position(|&(kept, all)| kept < all);
         if first_lost.is_some_and(|at| survived[at + 1..].iter().any(|&(kept, _)| kept > 0)) {
             counters.fired(Kind::ReorderedWrite);
-            counters.mattered(Kind::ReorderedWrite);
+            scars.insert(Kind::ReorderedWrite);
+        }
+        let shown = self.durable.get(..self.cached.len());
+        if shown == Some(&self.cached[..]) {
+            scars.clear();
         }
         self.cached.clear();
         self.cached.extend_from_slice(&self.durable);
-        lost
+        scars
     }
 }
 
@@ -207,22 +219,22 @@ pub struct Disk {
     files: BTreeMap<SegmentId, File>,
     /// Bytes that once were in some file of this disk.
     old_bytes: Vec<u8>,
+    /// What crashes have done to the files since a node last read them.
+    pub scars: BTreeSet<Kind>,
     pub trouble: DiskTrouble,
     dice: Dice,
 }
 
 impl Disk {
     pub fn new(dice: Dice) -> Disk {
-        Disk { files: BTreeMap::new(), old_bytes: Vec::new(), trouble: DiskTrouble::default(), dice }
+        Disk { files: BTreeMap::new(), old_bytes: Vec::new(), scars: BTreeSet::new(), trouble: DiskTrouble::default(), dice }
     }
 
     /// The operation completes.
     pub fn execute(&mut self, op: &DiskOp, counters: &mut Counters) -> DiskResult {
         match op {
             DiskOp::Create { segment, size } => {
-                if self.trouble.full {
-                    counters.fired(Kind::Full);
-                    counters.mattered(Kind::Full);
+                if self.trouble.full && counters.strikes(Kind::Full) {
                     return DiskResult::Failed(DiskError::Full { lacking: *size });
                 }
                 if let Some(error) = self.write_error(counters) {
@@ -249,19 +261,15 @@ impl Disk {
             }
             DiskOp::Sync { segment } => {
                 let Some(file) = self.files.get_mut(segment) else { return no_such_file(*segment) };
-                if self.trouble.sync_errors {
-                    counters.fired(Kind::SyncError);
-                    counters.mattered(Kind::SyncError);
-                    file.lose(LossStyle::Sectors, None, &mut self.dice, counters);
+                if self.trouble.sync_errors && counters.strikes(Kind::SyncError) {
+                    self.scars.extend(file.lose(LossStyle::Sectors, None, &mut self.dice, counters));
                     return DiskResult::Failed(DiskError::Io("the simulated disk failed a sync".into()));
                 }
                 file.sync();
                 DiskResult::Done
             }
             DiskOp::Read { place } => {
-                if self.dice.chance(self.trouble.read_errors_permille) {
-                    counters.fired(Kind::ReadError);
-                    counters.mattered(Kind::ReadError);
+                if self.dice.chance(self.trouble.read_errors_permille) && counters.strikes(Kind::ReadError) {
                     return DiskResult::Failed(DiskError::Io("the simulated disk failed a read".into()));
                 }
                 let Some(file) = self.files.get(&place.segment) else { return no_such_file(place.segment) };
@@ -291,10 +299,11 @@ impl Disk {
 
     /// The power goes. Returns whether anything was lost.
     pub fn lose_power(&mut self, style: LossStyle, counters: &mut Counters) -> bool {
-        let mut lost = false;
         let old = if self.dice.chance(600) { self.draw_old_bytes() } else { None };
+        let old = old.filter(|_| counters.acts(Kind::OldBytes));
+        let mut scars = BTreeSet::new();
         for file in self.files.values_mut() {
-            lost |= file.lose(style, old.as_deref(), &mut self.dice, counters);
+            scars.extend(file.lose(style, old.as_deref(), &mut self.dice, counters));
         }
         let names: Vec<SegmentId> = self.files.iter().filter(|(_, file)| !file.name_durable).map(|(&name, _)| name).collect();
         for name in names {
@@ -303,15 +312,15 @@ impl Disk {
                 LossStyle::Everything => true,
                 _ => self.dice.chance(400),
             };
-            if keep {
+            if keep || !counters.strikes(Kind::LostName) {
                 continue;
             }
             let file = self.files.remove(&name).expect("listed above");
             self.old_bytes = file.cached;
-            lost = true;
-            counters.fired(Kind::LostName);
-            counters.mattered(Kind::LostName);
+            scars.insert(Kind::LostName);
         }
+        let lost = !scars.is_empty();
+        self.scars.extend(scars);
         lost
     }
 
@@ -328,6 +337,7 @@ impl Disk {
 
     pub fn put_back(&mut self, copy: DirectoryCopy) {
         self.files = copy.0;
+        self.scars.clear();
     }
 
     /// What was synced rots. Returns whether any byte changed.
@@ -354,6 +364,7 @@ impl Disk {
     pub fn wipe(&mut self) -> bool {
         let any = !self.files.is_empty();
         self.files.clear();
+        self.scars.clear();
         any
     }
 
@@ -367,11 +378,8 @@ impl Disk {
     }
 
     fn write_error(&mut self, counters: &mut Counters) -> Option<DiskResult> {
-        self.trouble.write_errors.then(|| {
-            counters.fired(Kind::WriteError);
-            counters.mattered(Kind::WriteError);
-            DiskResult::Failed(DiskError::Io("the simulated disk failed a write".into()))
-        })
+        (self.trouble.write_errors && counters.strikes(Kind::WriteError))
+            .then(|| DiskResult::Failed(DiskError::Io("the simulated disk failed a write".into())))
     }
 
     /// The file is there, of some size; what it shows was never written to it.
@@ -384,12 +392,12 @@ impl Disk {
         if size > 0
             && self.dice.chance(700)
             && let Some(old) = self.draw_old_bytes()
+            && counters.strikes(Kind::OldBytes)
         {
             let length = size.min(old.len());
             file.cached[..length].copy_from_slice(&old[..length]);
             file.durable.clone_from(&file.cached);
-            counters.fired(Kind::OldBytes);
-            counters.mattered(Kind::OldBytes);
+            self.scars.insert(Kind::OldBytes);
         }
         self.files.insert(segment, file);
     }
@@ -496,7 +504,7 @@ mod tests {
         assert!(disk.lose_power(LossStyle::Nothing, &mut counters));
         assert_eq!(shown(&mut disk)[..1024], [1; 1024]);
         assert_eq!(shown(&mut disk)[1024..], [0; 3072]);
-        assert_eq!(counters.get(Kind::LostWrite).mattered, 1);
+        assert!(disk.scars.contains(&Kind::LostWrite));
     }
 
     #[test]

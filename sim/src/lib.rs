@@ -8,6 +8,7 @@
 //! - [`world`]: the event heap; machines, faults, the phases of a run. [`network`], [`disk`], [`clock`]: what surrounds a node.
 //! - [`workload`]: the clients. [`check`]: the judges of their history. [`counters`]: whether the faults bite.
 //! - [`points`]: points of the transactions' protocol, at which a plan places faults.
+//! - [`voids`]: faults that do nothing, which their counters must notice.
 //! - [`runner`]: many seeds at once. [`mutants`]: planted bugs. [`seeds`]: the seeds that found something.
 
 // The docs are for whoever works on it, too: they name what is private.
@@ -28,6 +29,7 @@ pub mod runner;
 pub mod seeds;
 pub mod shrink;
 pub mod trace;
+pub mod voids;
 pub mod workload;
 pub mod world;
 

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use ringseed_sim::counters::{Counters, Kind};
+use ringseed_sim::counters::{Counters, Kind, Void};
 use ringseed_sim::plan::Plan;
 use ringseed_sim::points::Point;
 use ringseed_sim::{Run, RunOptions, Summary, Verdict, run_plan, run_those, shrink};
@@ -49,6 +49,9 @@ struct Arguments {
     /// With --seeds: stop after the first failure, and say in one line how many seeds it took.
     #[arg(long)]
     stop_at_failure: bool,
+    /// Faults of this kind do nothing.
+    #[arg(long, value_name = "KIND", value_parser = ringseed_sim::voids::parse_kind)]
+    void: Option<Kind>,
     /// Print how often every state of the core was reached, and not only the ten rarest of many seeds.
     #[arg(long)]
     states: bool,
@@ -76,12 +79,16 @@ struct Arguments {
 enum Command {
     /// Plant each bug of sim/mutants in a copy of the source, and run seeds until it is caught.
     Mutants(ringseed_sim::mutants::Arguments),
+    /// Make each kind of fault void, run seeds, and see that its counter notices.
+    Voids(ringseed_sim::voids::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Mutants(mutants)) = &arguments.command {
-        return ExitCode::from(ringseed_sim::mutants::run(mutants));
+    match &arguments.command {
+        Some(Command::Mutants(mutants)) => return ExitCode::from(ringseed_sim::mutants::run(mutants)),
+        Some(Command::Voids(voids)) => return ExitCode::from(ringseed_sim::voids::run(voids)),
+        None => {}
     }
     match run(&arguments) {
         Ok(code) => ExitCode::from(code),
@@ -121,8 +128,12 @@ fn check_scenario(part: &str) -> Result<(), String> {
 
 fn run_one(arguments: &Arguments, plan: &Plan, command: &str) -> Result<u8, String> {
     print_options(plan);
-    let options =
-        RunOptions { trace: arguments.trace.is_some(), history: arguments.history.is_some(), twice: arguments.check_determinism };
+    let options = RunOptions {
+        trace: arguments.trace.is_some(),
+        history: arguments.history.is_some(),
+        twice: arguments.check_determinism,
+        void: void(arguments),
+    };
     let run = run_plan(plan, options);
     println!("\nTimeline (simulated seconds)");
     run.timeline.iter().for_each(|line| println!("{line}"));
@@ -154,6 +165,10 @@ fn run_one(arguments: &Arguments, plan: &Plan, command: &str) -> Result<u8, Stri
         shrink_it(arguments, plan, &run.verdict)?;
     }
     Ok(run.verdict.exit_code())
+}
+
+fn void(arguments: &Arguments) -> Void {
+    arguments.void.map_or(Void::None, Void::One)
 }
 
 fn save(arguments: &Arguments, plan: &Plan, run: &Run) -> Result<(), String> {
@@ -197,7 +212,7 @@ fn run_seeds(arguments: &Arguments, seeds: Range<u64>) -> u8 {
     let failures_max = if arguments.stop_at_failure { 1 } else { arguments.failures.max(1) };
     let first = seeds.start;
     let wanted = |plan: &Plan| arguments.scenario.as_ref().is_none_or(|part| plan.scenario.contains(part));
-    let summary = run_those(seeds, wanted, jobs, twice_every, failures_max, |seed, run| {
+    let summary = run_those(seeds, wanted, jobs, twice_every, failures_max, void(arguments), |seed, run| {
         bar.inc(1);
         if !run.verdict.is_clean() {
             bar.suspend(|| {

@@ -117,10 +117,7 @@ fn try_run(arguments: &Arguments) -> Result<bool, String> {
     let mut mutants: Vec<Mutant> =
         all()?.into_iter().filter(|mutant| arguments.only.as_ref().is_none_or(|part| mutant.name.contains(part))).collect();
     if let Some(count) = arguments.some {
-        let commit = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root()).output();
-        let commit = commit.map_err(|e| format!("git, which says what the commit is: {e}"))?.stdout;
-        mutants.sort_by_key(|mutant| hash::checksum(hash::checksum(0, &commit), mutant.name.as_bytes()));
-        mutants.truncate(count);
+        some_by_commit(&mut mutants, count, |mutant| &mutant.name)?;
     }
     if mutants.is_empty() {
         return Err(format!("no patch under {PATCHES} has such a name"));
@@ -147,6 +144,15 @@ fn try_run(arguments: &Arguments) -> Result<bool, String> {
     }
     println!("{table}");
     Ok(all_caught)
+}
+
+/// Keeps `count` of what has names: which, the commit says.
+pub(crate) fn some_by_commit<T>(all: &mut Vec<T>, count: usize, name: impl Fn(&T) -> &str) -> Result<(), String> {
+    let commit = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root()).output();
+    let commit = commit.map_err(|e| format!("git, which says what the commit is: {e}"))?.stdout;
+    all.sort_by_key(|one| hash::checksum(hash::checksum(0, &commit), name(one).as_bytes()));
+    all.truncate(count);
+    Ok(())
 }
 
 /// What came of one bug.

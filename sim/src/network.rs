@@ -23,14 +23,14 @@ struct Link {
     slow_kinds: Vec<(MessageKind, u64)>,
     /// By lane.
     lanes: [LaneState; 2],
+    /// Envelopes sent.
+    sent: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct LaneState {
     /// The latest arrival of a message that was not reordered.
     last_arrival: WorldTime,
-    /// The latest arrival of any.
-    latest: WorldTime,
     /// When the last byte of what was sent leaves, where bandwidth is limited.
     busy_until: WorldTime,
 }
@@ -71,8 +71,26 @@ pub struct Network {
     dice: Dice,
 }
 
-/// When a message arrives: never, once, or twice.
-pub type Arrivals = [Option<WorldTime>; 2];
+/// What becomes of an envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// By a fault of this kind.
+    Lost(Kind),
+    /// Once, or twice.
+    Arrives(Transit, Option<Transit>),
+}
+
+/// An envelope on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transit {
+    pub at: WorldTime,
+    /// When it would arrive if no fault delayed it.
+    pub due: WorldTime,
+    pub delayed_by: Vec<Kind>,
+    /// Counts what its sender sends to its receiver.
+    pub number: u64,
+    pub is_copy: bool,
+}
 
 impl Network {
     pub fn new(base: NetworkPlan, nodes: usize, dice: Dice) -> Network {
@@ -148,53 +166,53 @@ impl Network {
     }
 
     /// An envelope is sent now.
-    pub fn send(&mut self, from: usize, to: usize, now: WorldTime, parcel: Parcel, counters: &mut Counters) -> Arrivals {
+    pub fn send(&mut self, from: usize, to: usize, now: WorldTime, parcel: Parcel, counters: &mut Counters) -> Fate {
         let late_ms = parcel.late_ms;
         let lane = parcel.lane as usize;
         let at = from * self.nodes + to;
+        self.links[at].sent += 1;
         if let Some(cut) = self.links[at].cuts.iter().find(|cut| cut.holds(now)) {
-            counters.mattered(cut.kind);
-            return [None, None];
+            return Fate::Lost(cut.kind);
         }
-        if self.dice.chance(self.loss_permille) {
-            counters.fired(Kind::Loss);
-            counters.mattered(Kind::Loss);
-            return [None, None];
+        if self.dice.chance(self.loss_permille) && counters.strikes(Kind::Loss) {
+            return Fate::Lost(Kind::Loss);
         }
         let mut latency = self.base.latency_us * 1000 + self.dice.below(self.base.jitter_us * 1000 + 1);
-        if self.delay_ms > 0 {
-            latency += self.dice.between(self.delay_ms * MS / 2, self.delay_ms * MS);
-            counters.mattered(Kind::Delay);
-        }
-        if self.links[at].slow_ms > 0 {
-            latency += self.links[at].slow_ms * MS;
-            counters.mattered(Kind::SlowLink);
-        }
-        latency += self.queue(at, now, parcel, counters);
-        if late_ms > 0 {
-            counters.mattered(Kind::SlowMessages);
-            return [Some(now + latency + late_ms * MS), None];
-        }
-        let arrival = if self.dice.chance(self.reordering.0) {
-            counters.fired(Kind::Reordering);
-            now + latency + self.dice.below(self.reordering.1 * MS + 1)
-        } else {
-            let arrival = (now + latency).max(self.links[at].lanes[lane].last_arrival + 1);
-            self.links[at].lanes[lane].last_arrival = arrival;
-            arrival
+        let due = now + latency;
+        let mut transit = Transit { at: due, due, delayed_by: Vec::new(), number: self.links[at].sent, is_copy: false };
+        let mut delay = |span: u64, kind: Kind, counters: &Counters| {
+            if span > 0 && counters.acts(kind) {
+                latency += span;
+                transit.delayed_by.push(kind);
+            }
         };
-        if arrival < self.links[at].lanes[lane].latest {
-            counters.mattered(Kind::Reordering);
+        if self.delay_ms > 0 {
+            delay(self.dice.between(self.delay_ms * MS / 2, self.delay_ms * MS), Kind::Delay, counters);
         }
-        self.links[at].lanes[lane].latest = self.links[at].lanes[lane].latest.max(arrival);
-        let again = self.dice.chance(self.duplication.0).then(|| {
-            counters.fired(Kind::Duplication);
-            counters.mattered(Kind::Duplication);
-            // Mostly soon; now and then much later, into another term or another epoch.
-            let late = self.dice.spread(1, (self.duplication.1 * MS).max(2));
-            arrival + late
-        });
-        [Some(arrival), again]
+        delay(self.links[at].slow_ms * MS, Kind::SlowLink, counters);
+        delay(self.queue(at, now, parcel, counters), Kind::NarrowLink, counters);
+        if late_ms > 0 {
+            delay(late_ms * MS, Kind::SlowMessages, counters);
+            transit.at = now + latency;
+            return Fate::Arrives(transit, None);
+        }
+        let disorder = self.dice.chance(self.reordering.0).then(|| self.dice.below(self.reordering.1 * MS + 1));
+        transit.at = match disorder.filter(|_| counters.strikes(Kind::Reordering)) {
+            Some(late) => {
+                transit.delayed_by.push(Kind::Reordering);
+                now + latency + late
+            }
+            None => {
+                let arrival = (now + latency).max(self.links[at].lanes[lane].last_arrival + 1);
+                self.links[at].lanes[lane].last_arrival = arrival;
+                arrival
+            }
+        };
+        // Mostly soon; now and then much later, into another term or another epoch.
+        let again = self.dice.chance(self.duplication.0).then(|| self.dice.spread(1, (self.duplication.1 * MS).max(2)));
+        let again = again.filter(|_| counters.strikes(Kind::Duplication));
+        let copy = again.map(|late| Transit { at: transit.at + late, delayed_by: Vec::new(), is_copy: true, ..transit.clone() });
+        Fate::Arrives(transit, copy)
     }
 
     /// How long an envelope takes to leave: what was sent before it in its lane goes first.
@@ -204,9 +222,6 @@ impl Network {
         }
         let lane = &mut self.links[at].lanes[parcel.lane as usize];
         counters.fired(Kind::NarrowLink);
-        if lane.busy_until > now + MS {
-            counters.mattered(Kind::NarrowLink);
-        }
         let takes = parcel.size as u64 * 1_000_000_000 / (u64::from(self.base.bandwidth_kib) * 1024);
         lane.busy_until = lane.busy_until.max(now) + takes;
         lane.busy_until - now
@@ -220,6 +235,7 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::Void;
 
     fn network() -> Network {
         let base = NetworkPlan {
@@ -233,6 +249,14 @@ mod tests {
         Network::new(base, 3, Dice::new(1, "network"))
     }
 
+    /// When it arrives, which it does once.
+    fn once(fate: Fate) -> WorldTime {
+        match fate {
+            Fate::Arrives(transit, None) => transit.at,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn small(late_ms: u64) -> Parcel {
         Parcel { lane: Lane::Control, size: 100, late_ms }
     }
@@ -243,14 +267,14 @@ mod tests {
         network.base.bandwidth_kib = 1024;
         let large = Parcel { lane: Lane::Bulk, size: 1 << 20, late_ms: 0 };
         for seconds in 1..=3 {
-            let [Some(arrival), None] = network.send(0, 1, 0, large, &mut counters) else { panic!("once") };
+            let arrival = once(network.send(0, 1, 0, large, &mut counters));
             assert_eq!(arrival / 1_000_000_000, seconds);
         }
-        let [Some(arrival), None] = network.send(0, 1, 0, small(0), &mut counters) else { panic!("once") };
+        let arrival = once(network.send(0, 1, 0, small(0), &mut counters));
         assert!(arrival < MS);
-        let [Some(other_way), None] = network.send(1, 0, 0, large, &mut counters) else { panic!("once") };
+        let other_way = once(network.send(1, 0, 0, large, &mut counters));
         assert_eq!(other_way / 1_000_000_000, 1);
-        assert_eq!(counters.get(Kind::NarrowLink).mattered, 2);
+        assert_eq!(counters.get(Kind::NarrowLink).fired, 5);
     }
 
     #[test]
@@ -258,7 +282,7 @@ mod tests {
         let (mut network, mut counters) = (network(), Counters::default());
         let mut last = 0;
         for now in 0..1000 {
-            let [Some(arrival), None] = network.send(0, 1, now, small(0), &mut counters) else { panic!("once") };
+            let arrival = once(network.send(0, 1, now, small(0), &mut counters));
             assert!(arrival > last && arrival >= now + 100_000);
             last = arrival;
         }
@@ -269,7 +293,11 @@ mod tests {
             network.send(0, 1, now, small(0), &mut counters);
         }
         for kind in [Kind::Reordering, Kind::Duplication, Kind::Loss] {
-            assert!(counters.get(kind).mattered > 20, "{kind:?}");
+            assert!(counters.get(kind).fired > 20, "{kind:?}");
+        }
+        counters.void = Void::All;
+        for now in 2000..3000 {
+            assert!(once(network.send(0, 1, now, small(0), &mut counters)) < now + MS, "void faults do nothing");
         }
     }
 
@@ -281,10 +309,9 @@ mod tests {
         assert!(network.tells_kinds_apart(0, 1) && !network.tells_kinds_apart(1, 0));
         assert_eq!(network.late_ms(0, 1, MessageKind::VoteReply), 0);
         let late = network.late_ms(0, 1, MessageKind::Vote);
-        let [Some(vote), None] = network.send(0, 1, 0, small(late), &mut counters) else { panic!("once") };
-        let [Some(other), None] = network.send(0, 1, 1, small(0), &mut counters) else { panic!("once") };
-        assert!(vote > 10 * MS && other < MS);
-        assert_eq!(counters.get(Kind::SlowMessages).mattered, 1);
+        let Fate::Arrives(vote, None) = network.send(0, 1, 0, small(late), &mut counters) else { panic!("once") };
+        assert!(vote.at > 10 * MS && vote.due < MS && vote.delayed_by == [Kind::SlowMessages]);
+        assert!(once(network.send(0, 1, 1, small(0), &mut counters)) < MS);
     }
 
     #[test]
@@ -292,12 +319,12 @@ mod tests {
         let (mut network, mut counters) = (network(), Counters::default());
         network.cut(0, 1, Kind::OneWay, 0, 0);
         network.cut(1, 2, Kind::Flapping, 10, 5 * MS);
-        assert_eq!(network.send(0, 1, 7, small(0), &mut counters), [None, None]);
-        assert!(network.send(1, 0, 7, small(0), &mut counters)[0].is_some());
-        assert!(network.send(1, 2, 6 * MS, small(0), &mut counters)[0].is_none());
-        assert!(network.send(1, 2, 16 * MS, small(0), &mut counters)[0].is_some());
-        assert!(network.send(1, 2, 26 * MS, small(0), &mut counters)[0].is_none());
+        assert_eq!(network.send(0, 1, 7, small(0), &mut counters), Fate::Lost(Kind::OneWay));
+        once(network.send(1, 0, 7, small(0), &mut counters));
+        assert_eq!(network.send(1, 2, 6 * MS, small(0), &mut counters), Fate::Lost(Kind::Flapping));
+        once(network.send(1, 2, 16 * MS, small(0), &mut counters));
+        assert_eq!(network.send(1, 2, 26 * MS, small(0), &mut counters), Fate::Lost(Kind::Flapping));
         network.clear();
-        assert!(network.send(0, 1, 30 * MS, small(0), &mut counters)[0].is_some());
+        once(network.send(0, 1, 30 * MS, small(0), &mut counters));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::WorldTime;
 use crate::check::{self, Violation};
-use crate::counters::{Counters, Kind};
+use crate::counters::{Counters, Kind, Void};
 use crate::plan::Plan;
 use crate::plan::operations::Operation;
 use crate::workload::Stats;
@@ -23,6 +23,8 @@ pub struct RunOptions {
     pub history: bool,
     /// Run twice, and compare all that is left of the runs.
     pub twice: bool,
+    /// Kinds of fault that do nothing.
+    pub void: Void,
 }
 
 /// How a run ended.
@@ -109,7 +111,7 @@ pub fn run_seed(seed: u64) -> Run {
 pub fn run_plan(plan: &Plan, options: RunOptions) -> Run {
     let mut run = run_once(plan, RunOptions { history: options.history || options.twice, ..options });
     if options.twice && run.verdict.is_clean() {
-        let again = run_once(plan, RunOptions { history: true, ..RunOptions::default() });
+        let again = run_once(plan, RunOptions { history: true, trace: false, ..options });
         if let Some(what) = difference(&run, &again) {
             run.verdict = Verdict::Nondeterminism(what);
         }
@@ -148,7 +150,7 @@ fn difference(one: &Run, other: &Run) -> Option<String> {
 
 fn run_once(plan: &Plan, options: RunOptions) -> Run {
     take_reached();
-    let mut world = match catching(|| World::new(plan, options.trace)) {
+    let mut world = match catching(|| World::new(plan, options.trace, options.void)) {
         Ok(world) => world,
         Err(what) => return unborn(what),
     };

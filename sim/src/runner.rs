@@ -1,6 +1,6 @@
 //! Many seeds: spread over threads, summed up in order of seed.
 
-use crate::counters::Counters;
+use crate::counters::{Counters, Void};
 use crate::plan::Plan;
 use crate::run::{Run, RunOptions, Verdict, run_plan};
 use crate::workload::Stats;
@@ -61,16 +61,17 @@ pub fn run_many(
     failures_max: usize,
     on_done: impl Fn(u64, &Run) + Sync,
 ) -> Summary {
-    run_those(seeds, |_| true, jobs, twice_every, failures_max, on_done)
+    run_those(seeds, |_| true, jobs, twice_every, failures_max, Void::None, on_done)
 }
 
-/// As [`run_many`], but only the seeds whose plan is `wanted`.
+/// As [`run_many`], but only the seeds whose plan is `wanted`, and faults that are `void` do nothing.
 pub fn run_those(
     seeds: Range<u64>,
     wanted: impl Fn(&Plan) -> bool + Sync,
     jobs: usize,
     twice_every: u64,
     failures_max: usize,
+    void: Void,
     on_done: impl Fn(u64, &Run) + Sync,
 ) -> Summary {
     let began = Instant::now();
@@ -89,7 +90,7 @@ pub fn run_those(
                         continue;
                     }
                     let twice = twice_every > 0 && seed.is_multiple_of(twice_every);
-                    let run = run_plan(&plan, RunOptions { twice, ..RunOptions::default() });
+                    let run = run_plan(&plan, RunOptions { twice, void, ..RunOptions::default() });
                     on_done(seed, &run);
                     let mut summary = summary.lock().expect("no thread panics while it holds this");
                     summary.add(seed, &run);

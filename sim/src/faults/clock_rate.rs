@@ -1,4 +1,7 @@
 //! The clock runs at another rate.
+//!
+//! Within the bound it matters when a timer of the node fires more than a millisecond from when it would by the node's own rate. Beyond
+//! the bound, when an answer that rested on a lease is stale.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -31,7 +34,6 @@ fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
     world.set_clock_rate(strike.node(), Some(ppm));
     if !world.beyond_drift_bound {
         world.counters.fired(Kind::ClockRate);
-        world.counters.mattered(Kind::ClockRate);
     }
 }
 

@@ -1,4 +1,6 @@
 //! The process ends; the page cache lives.
+//!
+//! Matters when an operation of the disk, an event or a request was in progress.
 
 use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;
@@ -24,8 +26,7 @@ fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
     if world.machines[number].node.is_none() {
         return;
     }
-    world.counters.fired(Kind::Crash);
-    if world.crash(number, None, strike.for_ms) {
+    if world.counters.strikes(Kind::Crash) && world.crash(number, None, strike.for_ms) {
         world.counters.mattered(Kind::Crash);
     }
 }

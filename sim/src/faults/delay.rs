@@ -1,4 +1,6 @@
 //! Every message takes longer.
+//!
+//! Matters when another event reached the node first that would have come after the message, which is no heartbeat.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;

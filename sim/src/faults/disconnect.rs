@@ -1,4 +1,6 @@
 //! Clients' connections to the target break.
+//!
+//! Matters when a request was in progress on the connection.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -14,8 +16,7 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
 };
 
 fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
-    world.counters.fired(Kind::ConnectionBreak);
-    if world.break_connections(strike.node(), 1) > 0 {
+    if world.counters.strikes(Kind::ConnectionBreak) && world.break_connections(strike.node(), 1) > 0 {
         world.counters.mattered(Kind::ConnectionBreak);
     }
 }

@@ -1,4 +1,6 @@
 //! The target is isolated every other `period_ms`.
+//!
+//! Matters when a message was lost that is no heartbeat.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;

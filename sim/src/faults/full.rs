@@ -1,4 +1,6 @@
 //! No segment can be made.
+//!
+//! Matters when a segment, or the witness, was not made that the node had asked for.
 
 use super::{Behaviour, FaultKind, Stands};
 use crate::counters::Kind;

@@ -1,4 +1,6 @@
 //! What the target sends, and what is sent to it, is lost.
+//!
+//! Matters when a message was lost that is no heartbeat.
 
 use super::{Behaviour, FaultKind};
 use crate::counters::Kind;

@@ -1,4 +1,6 @@
 //! Messages are lost.
+//!
+//! Matters when a message was lost that is no heartbeat.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::world::World;

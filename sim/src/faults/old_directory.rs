@@ -1,4 +1,6 @@
 //! A copy of the directory is taken when the fault begins and put back, under a crash, when it ends.
+//!
+//! Matters when the node knows that the cluster refuses it.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -25,7 +27,9 @@ fn end(world: &mut World, _: &FaultKind, strike: Strike) {
     let number = strike.node();
     let Some(copy) = world.machines[number].copy.take() else { return };
     world.timeline.note(world.now, || format!("n{} gets its old directory back", number + 1));
-    world.counters.fired(Kind::OldDirectory);
+    if !world.counters.strikes(Kind::OldDirectory) {
+        return;
+    }
     world.crash(number, Some(LossStyle::Everything), 100);
     world.machines[number].disk.put_back(copy);
     world.machines[number].disowned = Some(Kind::OldDirectory);

@@ -1,4 +1,6 @@
 //! What the target sends (`outward`), or what is sent to it, is lost.
+//!
+//! Matters when a message was lost that is no heartbeat.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -19,6 +21,6 @@ fn network(world: &mut World, kind: &FaultKind, strike: Strike) {
     let one = strike.node();
     for other in (0..world.machines.len()).filter(|&other| other != one) {
         let (from, to) = if outward { (one, other) } else { (other, one) };
-        world.network.cut(from, to, Kind::OneWay, 0, strike.since);
+        world.cut(from, to, Kind::OneWay, 0, strike);
     }
 }

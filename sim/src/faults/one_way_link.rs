@@ -1,4 +1,6 @@
 //! What one node sends to another is lost; what that one answers arrives.
+//!
+//! Matters when a message was lost that is no heartbeat.
 
 use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;
@@ -23,6 +25,6 @@ pub fn draw(plan: &Plan, dice: &mut Dice) -> FaultKind {
 fn network(world: &mut World, kind: &FaultKind, strike: Strike) {
     let FaultKind::OneWayLink { from, to } = *kind else { return };
     if let Some((from, to)) = world.link(from, to) {
-        world.network.cut(from, to, Kind::OneWay, 0, strike.since);
+        world.cut(from, to, Kind::OneWay, 0, strike);
     }
 }

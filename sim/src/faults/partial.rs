@@ -1,4 +1,6 @@
 //! These pairs cannot talk.
+//!
+//! Matters when a message was lost that is no heartbeat.
 
 use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;
@@ -34,8 +36,8 @@ fn network(world: &mut World, kind: &FaultKind, strike: Strike) {
     for &(one, other) in pairs {
         let Some((one, other)) = world.link(one, other) else { continue };
         if one != other {
-            world.network.cut(one, other, Kind::Partial, 0, strike.since);
-            world.network.cut(other, one, Kind::Partial, 0, strike.since);
+            world.cut(one, other, Kind::Partial, 0, strike);
+            world.cut(other, one, Kind::Partial, 0, strike);
         }
     }
 }

@@ -1,4 +1,6 @@
 //! The process stands still; its clock does not.
+//!
+//! Matters when an event was kept waiting that is no heartbeat.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -15,7 +17,9 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
 };
 
 fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
-    world.counters.fired(Kind::Pause);
+    if !world.counters.strikes(Kind::Pause) {
+        return;
+    }
     let machine = &mut world.machines[strike.node()];
     machine.pauses += 1;
     machine.kept_waiting = 0;

@@ -1,4 +1,6 @@
 //! All machines lose power within `within_ms`.
+//!
+//! Matters when something unsynced was lost or torn, on any node.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -14,7 +16,9 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
 
 fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
     let FaultKind::PowerLossOfAll { within_ms, style } = *kind else { return };
-    world.counters.fired(Kind::PowerLossOfAll);
+    if !world.counters.strikes(Kind::PowerLossOfAll) {
+        return;
+    }
     for number in 0..world.machines.len() {
         let delay = world.schedule.below(within_ms * MS + 1);
         let down_ms = strike.for_ms + world.schedule.below(100);

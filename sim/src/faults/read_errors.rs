@@ -1,4 +1,6 @@
 //! Reads of the disk fail.
+//!
+//! Matters when a read of a running node was answered with an error.
 
 use super::{Behaviour, FaultKind};
 use crate::dice::Dice;

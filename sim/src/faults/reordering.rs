@@ -1,4 +1,6 @@
 //! Messages overtake each other.
+//!
+//! Matters when the message, which is no heartbeat, arrives behind one that its sender sent later.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::world::World;

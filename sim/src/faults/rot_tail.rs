@@ -1,4 +1,6 @@
 //! The target is isolated, so that its log falls idle. When the fault ends it crashes, and the log's end rots; unless the log is not idle.
+//!
+//! Rot of the log matters when the node says at its next boot that the log is damaged; of the witness, when it boots all the same.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -22,11 +24,15 @@ fn end(world: &mut World, kind: &FaultKind, strike: Strike) {
         return;
     }
     world.timeline.note(world.now, || format!("n{}'s log rots: {rot:?}", number + 1));
+    let kind = if rot == Rot::Witness { Kind::RotWitness } else { Kind::RotTail };
+    if !world.counters.acts(kind) {
+        return;
+    }
     let power = world.schedule.chance(500).then_some(LossStyle::Sectors);
     let down_ms = world.schedule.between(20, 300);
     world.crash(number, power, down_ms);
     if world.machines[number].disk.rot(rot) {
-        world.counters.fired(if rot == Rot::Witness { Kind::RotWitness } else { Kind::RotTail });
+        world.counters.fired(kind);
         world.machines[number].rotten = Some(rot);
     }
 }

@@ -1,4 +1,6 @@
 //! Each sync takes so much longer.
+//!
+//! Matters when a sync took longer, and another event reached the node first that would have come after it.
 
 use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;

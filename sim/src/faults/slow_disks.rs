@@ -1,4 +1,6 @@
 //! Each sync of every node takes so much longer.
+//!
+//! Matters when syncs took longer, and clients were told meanwhile that what they asked for is written.
 
 use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;

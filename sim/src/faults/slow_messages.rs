@@ -1,4 +1,6 @@
 //! Messages of one kind, from one node to another, take longer: others, and those sent later, overtake them.
+//!
+//! Matters when the message, which is no heartbeat, arrives behind one that its sender sent later.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;

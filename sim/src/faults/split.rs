@@ -1,4 +1,6 @@
 //! The nodes of one side hear none of the other.
+//!
+//! Matters when a message was lost that is no heartbeat.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -26,7 +28,7 @@ fn network(world: &mut World, kind: &FaultKind, strike: Strike) {
     let here = |number: usize| side.contains(&(number as u16 + 1));
     for one in 0..machines {
         for other in (0..machines).filter(|&other| here(one) != here(other)) {
-            world.network.cut(one, other, Kind::Split, 0, strike.since);
+            world.cut(one, other, Kind::Split, 0, strike);
         }
     }
 }

@@ -1,4 +1,6 @@
 //! No operation of the disk completes.
+//!
+//! Matters when an operation waited for longer than a sync takes, and went on.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;

@@ -1,4 +1,6 @@
 //! A clean stop. If it takes longer than the fault lasts, the process is ended.
+//!
+//! Matters when the node led something, and came to its end by itself.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -20,10 +22,10 @@ fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
     let machine = &mut world.machines[number];
     let now = machine.clock.read(world.now);
     let Some(node) = &mut machine.node else { return };
-    world.counters.fired(Kind::Stop);
-    if node.replicas(now).iter().any(|replica| replica.leads) {
-        world.counters.mattered(Kind::Stop);
+    if !world.counters.strikes(Kind::Stop) {
+        return;
     }
+    machine.stopping_led = node.replicas(now).iter().any(|replica| replica.leads);
     machine.stopping = true;
     world.put(number, Event::Stop);
 }

@@ -1,4 +1,6 @@
 //! Syncs fail, after part was made durable.
+//!
+//! Matters when the node halted for the error.
 
 use super::{Behaviour, FaultKind};
 use crate::plan::draws::target;

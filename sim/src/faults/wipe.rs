@@ -1,4 +1,6 @@
 //! Ended, and started again with an empty directory.
+//!
+//! Matters when the node knows that the cluster refuses it.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -15,7 +17,7 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
 
 fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
     let number = strike.node();
-    if !world.has_formed(number) {
+    if !world.has_formed(number) || !world.counters.acts(Kind::Wipe) {
         return;
     }
     world.crash(number, Some(LossStyle::Nothing), strike.for_ms);

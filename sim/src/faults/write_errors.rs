@@ -1,4 +1,6 @@
 //! Writes fail.
+//!
+//! Matters when the node halted for the error.
 
 use super::{Behaviour, FaultKind};
 use crate::plan::draws::target;

@@ -164,6 +164,9 @@ impl World {
     }
 
     fn begin(&mut self, fault: usize, there: Option<usize>) {
+        if self.plan.standing.is_some() && fault + 1 == self.plan.faults.len() && !self.standing_acts() {
+            return;
+        }
         let kind = self.plan.faults[fault].kind.clone();
         let target = match kind.target() {
             Some(target) => match self.resolve(target, there) {
@@ -221,8 +224,9 @@ impl World {
 
     pub fn resume(&mut self, number: usize) {
         let machine = &mut self.machines[number];
-        machine.pauses -= 1;
-        if machine.pauses > 0 {
+        let Some(pauses) = machine.pauses.checked_sub(1) else { return };
+        machine.pauses = pauses;
+        if pauses > 0 {
             return;
         }
         if machine.kept_waiting > 0 {
@@ -238,6 +242,9 @@ impl World {
 
     /// Lets a machine's clock run at this rate; `None`: at its own.
     pub fn set_clock_rate(&mut self, number: usize, ppm: Option<i64>) {
+        if !self.counters.acts(if self.beyond_drift_bound { Kind::ClockBeyond } else { Kind::ClockRate }) {
+            return;
+        }
         match ppm {
             Some(ppm) => _ = self.faults.clock_ppm.insert(number, ppm),
             None => _ = self.faults.clock_ppm.remove(&number),
@@ -283,10 +290,18 @@ impl World {
                 (kind.behaviour().disk)(&mut trouble, kind);
             }
         }
+        trouble.stalled &= self.counters.acts(Kind::Stall);
+        if !self.counters.acts(if self.faults.all_slow { Kind::SlowDisks } else { Kind::SlowDisk }) {
+            trouble.slow_ms = 0;
+        }
         let machine = &mut self.machines[number];
         let stall_ends = machine.disk.trouble.stalled && !trouble.stalled;
         machine.disk.trouble = trouble;
         if stall_ends {
+            let sync = (self.plan.disk.sync_us + self.plan.disk.jitter_us) * 1000;
+            if machine.stalled_since.take().is_some_and(|since| self.now - since > sync) {
+                self.counters.mattered(Kind::Stall);
+            }
             let boot = machine.boot;
             let waiting: Vec<_> = machine.reads.keys().copied().collect();
             for io in waiting {
@@ -310,8 +325,15 @@ impl World {
     pub fn isolate(&mut self, strike: Strike, kind: Kind, period_ms: u64) {
         let one = strike.node();
         for other in (0..self.machines.len()).filter(|&other| other != one) {
-            self.network.cut(one, other, kind, period_ms, strike.since);
-            self.network.cut(other, one, kind, period_ms, strike.since);
+            self.cut(one, other, kind, period_ms, strike);
+            self.cut(other, one, kind, period_ms, strike);
+        }
+    }
+
+    /// Cuts what one machine sends to another. `period_ms`: for flapping, else 0.
+    pub fn cut(&mut self, from: usize, to: usize, kind: Kind, period_ms: u64, strike: Strike) {
+        if self.counters.acts(kind) {
+            self.network.cut(from, to, kind, period_ms, strike.since);
         }
     }
 

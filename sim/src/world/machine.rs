@@ -27,14 +27,22 @@ pub struct Machine {
     pub running: bool,
     /// How many faults pause it.
     pub pauses: u32,
-    /// Events that arrived while it was paused.
+    /// Events that arrived while it was paused, heartbeats aside.
     pub kept_waiting: u64,
+    /// When an event last reached the node; and the latest envelope from each other machine, by number.
+    pub heard_at: WorldTime,
+    pub heard: BTreeMap<usize, u64>,
     /// When the scheduled wake-up comes.
     pub wake: Option<WorldTime>,
+    /// It would come at another time if no fault had changed the clock's rate.
+    pub misjudged: bool,
     /// Operations of the disk in order; the first is being executed.
     pub queue: VecDeque<(IoId, DiskOp)>,
     /// The completion of the first is scheduled.
     pub disk_busy: bool,
+    /// When the first began; and since when operations wait for a stall to end.
+    pub began_at: WorldTime,
+    pub stalled_since: Option<WorldTime>,
     /// Reads in progress.
     pub reads: BTreeMap<IoId, DiskOp>,
     /// The client of each connection.
@@ -43,6 +51,10 @@ pub struct Machine {
     pub boot_at: Option<WorldTime>,
     pub stays_down: bool,
     pub stopping: bool,
+    /// It led something when it was told to stop.
+    pub stopping_led: bool,
+    /// The error of the disk that its node was told of last.
+    pub failed: Option<Kind>,
     /// A disk error was injected since this boot: the node may halt.
     pub may_halt: bool,
     /// It was a member once.
@@ -78,14 +90,21 @@ impl Machine {
             running: false,
             pauses: 0,
             kept_waiting: 0,
+            heard_at: 0,
+            heard: BTreeMap::new(),
             wake: None,
+            misjudged: false,
             queue: VecDeque::new(),
             disk_busy: false,
+            began_at: 0,
+            stalled_since: None,
             reads: BTreeMap::new(),
             connections: BTreeMap::new(),
             boot_at: Some(own.boot_ms * 1_000_000),
             stays_down: false,
             stopping: false,
+            stopping_led: false,
+            failed: None,
             may_halt: false,
             was_member: false,
             disowned: None,
@@ -144,8 +163,10 @@ impl Machine {
         self.wake = None;
         self.queue.clear();
         self.disk_busy = false;
+        self.stalled_since = None;
         self.reads.clear();
         self.stopping = false;
+        self.failed = None;
         self.may_halt = false;
         self.unsynced.clear();
         self.unacknowledged.clear();

@@ -17,9 +17,9 @@ mod standing;
 mod watch;
 
 use crate::check::Violation;
-use crate::counters::Counters;
+use crate::counters::{Counters, Void};
 use crate::dice::Dice;
-use crate::network::Network;
+use crate::network::{Network, Transit};
 use crate::plan::{Ending, Fault, Plan, Standing};
 use crate::trace::{Timeline, Trace};
 use crate::workload::Workload;
@@ -49,6 +49,9 @@ enum Happening {
     Arrival {
         to: usize,
         from: usize,
+        /// The receiver's when it was sent.
+        boot: u32,
+        transit: Box<Transit>,
         envelope: Bytes,
     },
     /// The first operation of the disk's queue completes.
@@ -165,7 +168,7 @@ impl std::fmt::Debug for World {
 const EVENTS_MAX: u64 = 3_000_000;
 
 impl World {
-    pub fn new(plan: &Plan, with_trace: bool) -> World {
+    pub fn new(plan: &Plan, with_trace: bool, void: Void) -> World {
         let seed = plan.seed;
         let mut world = World {
             now: 0,
@@ -178,7 +181,7 @@ impl World {
             faults: faults::Faults::default(),
             standing: None,
             healing: None,
-            counters: Counters::default(),
+            counters: Counters::new(void),
             trace: Trace::new(with_trace),
             timeline: Timeline::default(),
             schedule: Dice::new(seed, "schedule"),
@@ -252,7 +255,7 @@ impl World {
             Happening::Boot(machine, boot) => self.boot(machine, boot),
             Happening::Round(machine, boot) => self.round(machine, boot),
             Happening::Wake(machine, boot) => self.wake(machine, boot),
-            Happening::Arrival { to, from, envelope } => self.arrival(to, from, &envelope),
+            Happening::Arrival { to, from, boot, transit, envelope } => self.arrival(to, from, boot, &transit, &envelope),
             Happening::DiskDone(machine, boot) => self.disk_done(machine, boot),
             Happening::ReadDone(machine, boot, io) => self.read_done(machine, boot, io),
             Happening::Think(client, turn) => self.think(client, turn),

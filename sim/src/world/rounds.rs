@@ -3,13 +3,14 @@
 use super::{Happening, MS, World};
 use crate::WorldTime;
 use crate::check::Violation;
+use crate::clock::Clock;
 use crate::counters::Kind;
-use crate::network::Parcel;
+use crate::network::{Fate, Parcel, Transit};
 use crate::plan::{FaultKind, LossStyle, MessageKind, Rot, Trigger};
 use crate::points::{self, Point};
 use bytes::Bytes;
 use ringseed::base::SegmentId;
-use ringseed::base::{ConnId, Index, IoId, NodeId};
+use ringseed::base::{ConnId, Epoch, Index, IoId, NodeId};
 use ringseed::msg::client::{Request, Response, ResponseBody};
 use ringseed::msg::codec;
 use ringseed::msg::disk::{DiskOp, DiskResult};
@@ -24,33 +25,41 @@ impl World {
         if machine.node.is_some() || machine.boot != boot || machine.stays_down {
             return;
         }
+        if boot > 0 && !self.counters.acts(Kind::Restart) {
+            return;
+        }
         if machine.boot_at.is_none_or(|at| at > self.now) {
             return;
         }
-        let anything = !machine.disk.is_empty();
         let mut recovered = match wal::recover(&mut machine.disk, machine.id) {
             Ok(recovered) => recovered,
             Err(error) => return self.boot_failed(number, &error),
         };
         let lossless = recovered.lossless;
-        let is_noted = recovered.on_a_machine_up_since(machine.up_since);
+        let up_since = machine.up_since.filter(|_| self.counters.acts(Kind::SameBoot));
+        let is_noted = recovered.on_a_machine_up_since(up_since);
         if machine.up_since.is_some() {
             self.counters.fired(Kind::SameBoot);
             if recovered.lossless != lossless {
                 self.counters.mattered(Kind::SameBoot);
             }
         }
+        for scar in std::mem::take(&mut machine.disk.scars) {
+            self.counters.mattered(scar);
+        }
         // An old copy of the directory lacks what its node held since.
         let relaxed = self.plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
-        let whole = machine.disowned.is_none() && (!relaxed || machine.up_since.is_some());
+        let whole = machine.disowned.is_none() && (!relaxed || up_since.is_some());
+        let earlier_epoch = recovered.epoch > Epoch::ZERO;
         if let Err(violation) = self.watch.recovered(machine.id, &recovered, &mut machine.disk, whole) {
             return self.safety(violation);
         }
         let machine = &mut self.machines[number];
         let options = machine.options(&self.plan);
         let shown = machine.plan.clock_offset_ms * MS;
-        machine.clock =
-            crate::clock::Clock::new(self.now, shown, self.faults.clock_ppm(number).unwrap_or(machine.plan.clock_ppm));
+        let rate_ppm = self.faults.clock_ppm(number).unwrap_or(machine.plan.clock_ppm);
+        let void = self.beyond_drift_bound && !self.counters.acts(Kind::ClockBeyond);
+        machine.clock = Clock::new(self.now, shown, if void { 0 } else { rate_ppm });
         let now = machine.clock.read(self.now);
         let node = Node::boot(options, recovered, now);
         let epoch = node.epoch();
@@ -65,7 +74,7 @@ impl World {
         }
         if boot > 0 {
             self.counters.fired(Kind::Restart);
-            if anything {
+            if earlier_epoch {
                 self.counters.mattered(Kind::Restart);
             }
         }
@@ -102,9 +111,11 @@ impl World {
         if machine.node.is_none() {
             return;
         }
+        machine.heard_at = self.now;
+        let beats = matches!(&event, Event::Net(_, envelope) if is_heartbeats(envelope));
         machine.inbox.push_back(event);
         if machine.pauses > 0 {
-            machine.kept_waiting += 1;
+            machine.kept_waiting += u64::from(!beats);
         } else if !machine.running {
             machine.running = true;
             let boot = machine.boot;
@@ -151,11 +162,16 @@ impl World {
         let Some(node) = &machine.node else { return };
         let Some((time, _)) = node.deadline() else { return };
         let lateness = if self.schedule.chance(20) { self.schedule.below(5 * MS) } else { self.schedule.below(100_000) };
-        let at = machine.clock.when(time, self.now).saturating_add(lateness);
+        let due = machine.clock.when(time, self.now);
+        let at = due.saturating_add(lateness);
         if at == WorldTime::MAX || machine.wake.is_some_and(|wake| wake <= at && wake >= self.now) {
             return;
         }
         machine.wake = Some(at);
+        machine.misjudged = self.faults.clock_ppm(number).is_some() && {
+            let unchanged = Clock::new(self.now, machine.clock.read(self.now).0, machine.plan.clock_ppm);
+            unchanged.when(time, self.now).abs_diff(due) > MS
+        };
         let boot = machine.boot;
         self.at(at, Happening::Wake(number, boot));
     }
@@ -166,6 +182,9 @@ impl World {
             return;
         }
         machine.wake = None;
+        if machine.misjudged && !self.beyond_drift_bound {
+            self.counters.mattered(Kind::ClockRate);
+        }
         self.put(number, Event::Timer);
     }
 
@@ -184,6 +203,9 @@ impl World {
             }
             Effect::Halt(fatal) => {
                 self.timeline.note(self.now, || format!("n{} halts: {}", number + 1, fatal.0));
+                if let Some(kind) = self.machines[number].failed {
+                    self.counters.mattered(kind);
+                }
                 if !self.machines[number].may_halt {
                     let what = format!("n{} halts, and its disk had failed nothing: {}", number + 1, fatal.0);
                     return self.safety(Violation { promise: "P8", checker: "halt", what });
@@ -212,9 +234,25 @@ impl World {
         if self.network.tells_kinds_apart(from, to_number) {
             return self.send_apart(from, to_number, envelope);
         }
-        let parcel = Parcel { lane: envelope.lane(), size: bytes.len(), late_ms: 0 };
-        for arrival in self.network.send(from, to_number, self.now, parcel, &mut self.counters).into_iter().flatten() {
-            self.at(arrival, Happening::Arrival { to: to_number, from, envelope: bytes.clone() });
+        self.ship(from, to_number, envelope, bytes, 0, None);
+    }
+
+    /// Gives an envelope to the network. `again_ms`: it arrives once more, so much later.
+    fn ship(&mut self, from: usize, to: usize, envelope: &Envelope, bytes: Bytes, late_ms: u64, again_ms: Option<u64>) {
+        let parcel = Parcel { lane: envelope.lane(), size: bytes.len(), late_ms };
+        match self.network.send(from, to, self.now, parcel, &mut self.counters) {
+            // A heartbeat that is lost is followed by the next.
+            Fate::Lost(kind) if !is_heartbeats(envelope) => self.counters.mattered(kind),
+            Fate::Lost(_) => {}
+            Fate::Arrives(transit, copy) => {
+                let boot = self.machines[to].boot;
+                for transit in std::iter::once(transit).chain(copy) {
+                    for again in [Some(0), again_ms].into_iter().flatten() {
+                        let (transit, envelope) = (Box::new(transit.clone()), bytes.clone());
+                        self.at(transit.at + again * MS, Happening::Arrival { to, from, boot, transit, envelope });
+                    }
+                }
+            }
         }
     }
 
@@ -263,12 +301,7 @@ impl World {
             Some(FaultKind::RepeatMessage { after_ms }) => (0, Some(after_ms)),
             Some(_) => return true,
         };
-        let parcel = Parcel { lane: envelope.lane(), size: bytes.len(), late_ms };
-        for arrival in self.network.send(from, to, self.now, parcel, &mut self.counters).into_iter().flatten() {
-            for again in [Some(0), again_ms].into_iter().flatten() {
-                self.at(arrival + again * MS, Happening::Arrival { to, from, envelope: bytes.clone() });
-            }
-        }
+        self.ship(from, to, envelope, bytes.clone(), late_ms, again_ms);
         true
     }
 
@@ -280,20 +313,19 @@ impl World {
             by_lateness.entry(late).or_default().push(message.clone());
         }
         for (late, messages) in by_lateness {
-            let bytes = Bytes::from(codec::encode(&Envelope { messages, ..envelope.clone() }));
-            let parcel = Parcel { lane: envelope.lane(), size: bytes.len(), late_ms: late };
-            for arrival in self.network.send(from, to, self.now, parcel, &mut self.counters).into_iter().flatten() {
-                self.at(arrival, Happening::Arrival { to, from, envelope: bytes.clone() });
-            }
+            let part = Envelope { messages, ..envelope.clone() };
+            let bytes = Bytes::from(codec::encode(&part));
+            self.ship(from, to, &part, bytes, late, None);
         }
     }
 
-    pub(super) fn arrival(&mut self, to: usize, from: usize, envelope: &Bytes) {
+    pub(super) fn arrival(&mut self, to: usize, from: usize, boot: u32, transit: &Transit, envelope: &Bytes) {
         if self.machines[to].node.is_none() {
             return;
         }
         match codec::decode::<Envelope>(envelope) {
             Ok(envelope) => {
+                self.judge_transit(to, from, boot, transit, &envelope);
                 let from = self.machines[from].id;
                 let arrived: Vec<Point> = envelope.messages.iter().filter_map(|m| points::spoken(m)?.1).collect();
                 let durable = envelope.messages.iter().flat_map(points::appended).filter_map(Point::durable);
@@ -305,6 +337,33 @@ impl World {
                 let what = format!("an envelope of n{} does not decode: {error}", from + 1);
                 self.safety(Violation { promise: "P8", checker: "codec", what });
             }
+        }
+    }
+
+    /// Which faults mattered to an envelope that arrives.
+    fn judge_transit(&mut self, to: usize, from: usize, boot: u32, transit: &Transit, envelope: &Envelope) {
+        let machine = &mut self.machines[to];
+        // Another event reached the node between the time when the envelope should have come and the time when it comes.
+        let overtaken = machine.heard_at > transit.due;
+        let latest = machine.heard.entry(from).or_default();
+        let overtaken_by_sender = *latest > transit.number;
+        *latest = transit.number.max(*latest);
+        if is_heartbeats(envelope) {
+            return;
+        }
+        for &kind in &transit.delayed_by {
+            let mattered = match kind {
+                Kind::Reordering | Kind::SlowMessages => overtaken_by_sender,
+                _ => overtaken,
+            };
+            if mattered {
+                self.counters.mattered(kind);
+            }
+        }
+        // Within an epoch a forward is refused as a repeat.
+        let handled = envelope.messages.iter().any(|message| matches!(message, PeerMessage::Replica(..)));
+        if transit.is_copy && (handled || machine.boot != boot) {
+            self.counters.mattered(Kind::Duplication);
         }
     }
 
@@ -366,7 +425,7 @@ impl World {
         if matches!(op, DiskOp::Read { .. }) {
             machine.reads.insert(io, op);
             if machine.disk.trouble.stalled {
-                self.counters.mattered(Kind::Stall);
+                machine.stalled_since.get_or_insert(self.now);
                 return;
             }
             let (boot, latency) = (machine.boot, self.plan.disk.read_us * 1000);
@@ -385,7 +444,7 @@ impl World {
             return;
         }
         if machine.disk.trouble.stalled {
-            self.counters.mattered(Kind::Stall);
+            machine.stalled_since.get_or_insert(self.now);
             return;
         }
         let us = match op {
@@ -401,13 +460,8 @@ impl World {
             DiskOp::Create { .. } | DiskOp::SyncDirectory => Some(Trigger::Creates),
             DiskOp::Read { .. } => None,
         };
-        if machine.disk.trouble.slow_ms > 0 && matches!(op, DiskOp::Sync { .. }) {
-            match self.faults.all_slow {
-                true => self.faults.slowed = true,
-                false => self.counters.mattered(Kind::SlowDisk),
-            }
-        }
         machine.disk_busy = true;
+        machine.began_at = self.now;
         let boot = machine.boot;
         let latency = us * 1000 + self.disk_latency.below(self.plan.disk.jitter_us * 1000 + 1);
         // What is lost of the first write to a segment may leave a header without its batch.
@@ -431,6 +485,15 @@ impl World {
         if matches!(op, DiskOp::Write { segment, .. } | DiskOp::Sync { segment } if segment != SegmentId::ZERO) {
             machine.log_busy_at = self.now;
         }
+        let due = machine.began_at + (self.plan.disk.sync_us + self.plan.disk.jitter_us) * 1000;
+        if matches!(op, DiskOp::Sync { .. }) && self.now > due {
+            match self.faults.all_slow {
+                true => self.faults.slowed = true,
+                // Something else reached the node before, which should have come after.
+                false if machine.heard_at > due => self.counters.mattered(Kind::SlowDisk),
+                false => {}
+            }
+        }
         let result = machine.disk.execute(&op, &mut self.counters);
         self.note_failure(number, &op, &result);
         self.put(number, Event::Disk(io, result));
@@ -448,13 +511,20 @@ impl World {
         }
         let Some(op) = self.machines[number].reads.remove(&io) else { return };
         let result = self.machines[number].disk.execute(&op, &mut self.counters);
+        if matches!(result, DiskResult::Failed(_)) {
+            self.counters.mattered(Kind::ReadError);
+        }
         self.put(number, Event::Disk(io, result));
     }
 
     fn note_failure(&mut self, number: usize, op: &DiskOp, result: &DiskResult) {
         if let DiskResult::Failed(error) = result {
             self.timeline.note(self.now, || format!("n{}: {} fails: {error}", number + 1, brief(op)));
-            if !matches!(error, ringseed::msg::disk::DiskError::Full { .. }) {
+            if matches!(error, ringseed::msg::disk::DiskError::Full { .. }) {
+                self.counters.mattered(Kind::Full);
+            } else {
+                let sync = matches!(op, DiskOp::Sync { .. });
+                self.machines[number].failed = Some(if sync { Kind::SyncError } else { Kind::WriteError });
                 self.machines[number].may_halt = true;
                 self.machines[number].up_since = None;
             }
@@ -463,6 +533,9 @@ impl World {
 
     /// The node stopped by itself: all that it acknowledged is durable.
     fn stopped(&mut self, number: usize) {
+        if self.machines[number].stopping_led {
+            self.counters.mattered(Kind::Stop);
+        }
         let down_ms = self.schedule.between(20, 300);
         let power = self.schedule.chance(400).then_some(LossStyle::Sectors);
         self.crash(number, power, down_ms);
@@ -516,6 +589,11 @@ impl World {
             }
         }
     }
+}
+
+/// Whether it holds nothing but heartbeats and their answers.
+fn is_heartbeats(envelope: &Envelope) -> bool {
+    envelope.messages.iter().all(|message| matches!(message, PeerMessage::Heartbeat(_) | PeerMessage::HeartbeatReply(_)))
 }
 
 /// What tells operations of the disk apart, in a few bytes.

@@ -42,8 +42,9 @@ impl World {
     pub(super) fn stand(&mut self) {
         let Some(standing) = self.plan.standing.clone() else { return };
         self.timeline.note(self.now, || format!("== the faults end, but for {}", standing.kind.name()));
+        let acts = self.standing_acts();
         for machine in &mut self.machines {
-            machine.stays_down |= standing.kills(machine.id.0);
+            machine.stays_down |= acts && standing.kills(machine.id.0);
         }
         self.end_all_faults(Some(self.standing_fault()));
         for number in 0..self.machines.len() {
@@ -59,6 +60,11 @@ impl World {
         let (began, deadline) = (self.now, self.now + self.standing_span());
         let mattered = self.standing_kind().map_or(0, |(_, cause)| cause.map_or(0, |cause| self.counters.get(cause).mattered));
         self.standing = Some(Phase { began, deadline, strict: false, mattered });
+    }
+
+    /// Whether the standing fault does what it is for.
+    pub(super) fn standing_acts(&self) -> bool {
+        self.standing_kind().is_none_or(|(kind, _)| self.counters.acts(kind))
     }
 
     /// How the standing fault is counted; and the kind of fault that tells whether it mattered, unless it always does.
@@ -164,7 +170,8 @@ impl World {
         let Some(phase) = self.standing.take() else { return };
         if let Some((kind, cause)) = self.standing_kind() {
             self.counters.fired(kind);
-            if cause.is_none_or(|cause| self.counters.get(cause).mattered > phase.mattered) {
+            let down = self.machines.iter().any(|machine| machine.stays_down && machine.node.is_none());
+            if cause.map_or(down, |cause| self.counters.get(cause).mattered > phase.mattered) {
                 self.counters.mattered(kind);
             }
         }
