@@ -6,7 +6,7 @@
 
 use ringseed_sim::counters::Kind;
 use ringseed_sim::points::Point;
-use ringseed_sim::{Summary, run_many};
+use ringseed_sim::{Plan, Summary, run_many, story};
 use std::process::{Command, ExitCode};
 
 const BASE_SEEDS: u64 = 2_600;
@@ -47,6 +47,10 @@ fn main() -> ExitCode {
     let lacks = counters.lacks(seeds);
     lacks.iter().for_each(|what| println!("{what}"));
     let failed = base.failures.len() + fresh.failures.len();
+    // Shrinking one takes up to a minute.
+    if let Some((seed, verdict)) = base.failures.first().or(fresh.failures.first()) {
+        println!("\nseed {seed}: {}", story::of_failure(&Plan::generate(*seed), verdict));
+    }
     println!("\n{} passed, {failed} failed", seeds - failed as u64);
     if failed > 0 || !lacks.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -3,7 +3,7 @@
 //! `seed -> plan -> run`. [`Plan::generate`] expands a seed into plain data, [`run_plan`] executes it, and the checkers judge
 //! what happened. A run is a function of its plan: the same plan gives the same trace, byte by byte (promise P7).
 //!
-//! - [`plan`]: what a run does. [`shrink`]: the smallest part of it that still fails.
+//! - [`plan`]: what a run does. [`shrink`]: the smallest part of it that still fails. [`story`]: that, told in a few lines.
 //! - [`faults`]: the kinds of fault, one file each.
 //! - [`world`]: the event heap; machines, faults, the phases of a run. [`network`], [`disk`], [`clock`]: what surrounds a node.
 //! - [`workload`]: the clients. [`check`]: the judges of their history. [`counters`]: whether the faults bite.
@@ -28,6 +28,7 @@ mod run;
 pub mod runner;
 pub mod seeds;
 pub mod shrink;
+pub mod story;
 pub mod trace;
 pub mod voids;
 pub mod workload;

@@ -5,10 +5,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ringseed_sim::counters::{Counters, Kind, Void};
 use ringseed_sim::plan::Plan;
 use ringseed_sim::points::Point;
-use ringseed_sim::{Run, RunOptions, Summary, Verdict, run_plan, run_those, shrink};
+use ringseed_sim::{Run, RunOptions, Summary, Verdict, run_plan, run_those, story};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -58,7 +59,7 @@ struct Arguments {
     /// Run every plan twice, and compare the traces. Without it, one seed in 50 of --seeds.
     #[arg(long)]
     check_determinism: bool,
-    /// Write the plan, as JSON, and with --shrink the shrunk plan.
+    /// Write the plan, as JSON; with --shrink the shrunk plan [default then: target/shrunk-plan.json].
     #[arg(long, value_name = "FILE")]
     save_plan: Option<PathBuf>,
     /// Write what the clients asked and were told, as JSON lines.
@@ -67,12 +68,12 @@ struct Arguments {
     /// Write every event, as text.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// If the run fails, look for a smaller plan that fails in the same way.
+    /// If the run fails, look for a smaller plan that fails in the same way, save it, and tell its story.
     #[arg(long)]
     shrink: bool,
-    /// The most plans that --shrink runs.
-    #[arg(long, default_value_t = 300)]
-    shrink_tries: u32,
+    /// For how long --shrink looks, about.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    shrink_seconds: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -127,7 +128,7 @@ fn check_scenario(part: &str) -> Result<(), String> {
 }
 
 fn run_one(arguments: &Arguments, plan: &Plan, command: &str) -> Result<u8, String> {
-    print_options(plan);
+    print_plan(plan);
     let options = RunOptions {
         trace: arguments.trace.is_some(),
         history: arguments.history.is_some(),
@@ -189,16 +190,10 @@ fn save(arguments: &Arguments, plan: &Plan, run: &Run) -> Result<(), String> {
 }
 
 fn shrink_it(arguments: &Arguments, plan: &Plan, verdict: &Verdict) -> Result<(), String> {
-    let name = verdict.name();
-    println!("\nShrinking ({name}) ...");
-    let shrunk = shrink::shrink(plan, &name, arguments.shrink_tries);
-    let file = arguments.save_plan.clone().unwrap_or_else(|| PathBuf::from("shrunk-plan.json"));
-    write_plan(&file, &shrunk.plan)?;
-    println!("{} faults are left of {}, after {} runs:", shrunk.plan.faults.len(), plan.faults.len(), shrunk.tries);
-    print_options(&shrunk.plan);
-    let run = run_plan(&shrunk.plan, RunOptions::default());
-    run.timeline.iter().for_each(|line| println!("{line}"));
-    println!("Reproduce: cargo run --release -p ringseed-sim -- --plan {}", file.display());
+    let file = arguments.save_plan.clone().unwrap_or_else(|| PathBuf::from("target/shrunk-plan.json"));
+    let budget = Duration::from_secs(arguments.shrink_seconds);
+    println!("\nShrinking ({}) for up to {} s ...\n", verdict.name(), budget.as_secs());
+    println!("{}", story::shrunk(plan, verdict, &file, budget)?);
     Ok(())
 }
 
@@ -305,15 +300,12 @@ fn print_states(counters: &Counters, seeds: u64, states_max: usize) {
     println!("{table}");
 }
 
-fn print_options(plan: &Plan) {
-    println!("Seed {}: {}, ending {:?} after {} ms", plan.seed, plan.scenario, plan.ending, plan.faults_ms);
-    println!("  {:?}", plan.cluster);
-    plan.nodes.iter().enumerate().for_each(|(number, node)| println!("  n{}: {node:?}", number + 1));
-    println!("  {:?}\n  {:?}\n  {:?}", plan.workload, plan.network, plan.disk);
+fn print_plan(plan: &Plan) {
+    println!("{}", story::cluster(plan));
+    println!("Scenario: {}", plan.scenario);
+    story::unusual(plan).iter().for_each(|line| println!("{line}"));
     for fault in &plan.faults {
-        let nth = if fault.nth > 0 { format!(" for the {}. time", fault.nth) } else { String::new() };
-        let when = fault.when.map_or(String::new(), |trigger| format!(", when a node {trigger:?}{nth}"));
-        println!("  {:>6} ms{when}, for {} ms: {:?}", fault.at_ms, fault.for_ms, fault.kind);
+        println!("  {:>6} ms: {}", fault.at_ms, fault.words(None));
     }
 }
 

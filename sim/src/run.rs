@@ -7,7 +7,7 @@ use crate::plan::Plan;
 use crate::plan::operations::Operation;
 use crate::workload::Stats;
 use crate::workload::transactions::LIST_PREFIX;
-use crate::world::World;
+use crate::world::{Struck, World};
 use ringseed::base::sometimes::take_reached;
 use ringseed::history::{Action, Outcome, Record};
 use std::cell::RefCell;
@@ -98,6 +98,8 @@ pub struct Run {
     pub history: Option<Vec<Record>>,
     /// What the clients asked: a plan with these performs the run again.
     pub operations: Vec<Operation>,
+    /// The faults that began, in this order.
+    pub strikes: Vec<Struck>,
     /// Keys whose history no checker could decide within its bound.
     pub undecided: usize,
 }
@@ -180,6 +182,7 @@ fn run_once(plan: &Plan, options: RunOptions) -> Run {
         trace: world.trace.take_text(),
         history: options.history.then_some(history),
         operations: std::mem::take(&mut world.workload.asked),
+        strikes: std::mem::take(&mut world.strikes),
         undecided,
     }
 }
@@ -198,6 +201,7 @@ fn unborn(what: String) -> Run {
         trace: None,
         history: None,
         operations: Vec::new(),
+        strikes: Vec::new(),
         undecided: 0,
     }
 }

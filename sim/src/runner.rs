@@ -117,7 +117,9 @@ mod tests {
     #[test]
     fn seeds_are_clean_and_repeat() {
         let summary = run_many(0..12, 2, 1, 1, |_, _| {});
-        assert_eq!(summary.failures, [], "see `cargo run --release -p ringseed-sim -- --seed N`");
+        if let Some((seed, verdict)) = summary.failures.first() {
+            panic!("seed {seed}: {}", crate::story::of_failure(&Plan::generate(*seed), verdict));
+        }
         assert_eq!(summary.seeds, 12);
         assert!(summary.stats.released > 0, "clients release tokens");
         assert!(summary.stats.done > 1_000, "clients got something done: {:?}", summary.stats);
@@ -130,6 +132,7 @@ mod tests {
             let text = serde_json::to_string(&plan).unwrap();
             assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
             assert!(plan.faults.is_sorted_by_key(|fault| fault.at_ms));
+            assert!(plan.is_keepable(), "seed {seed}");
         }
     }
 

@@ -36,7 +36,7 @@ mod orders;
 mod orders_unknown;
 pub mod prefix;
 pub mod recovery;
-mod render;
+pub(crate) mod render;
 pub mod scan;
 mod search;
 pub mod serializable;

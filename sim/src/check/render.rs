@@ -31,7 +31,8 @@ pub(super) fn records<'a>(all: impl IntoIterator<Item = &'a Record>) -> String {
     text
 }
 
-fn action(action: &Action) -> String {
+/// What was asked.
+pub(crate) fn action(action: &Action) -> String {
     let name = |key: &Key| key.to_string();
     match action {
         Action::Get { key, eventual } => format!("get {}{}", name(key), if *eventual { " eventual" } else { "" }),
@@ -98,7 +99,8 @@ fn condition(condition: &Condition) -> String {
     }
 }
 
-fn outcome(outcome: &Outcome) -> String {
+/// What was told.
+pub(crate) fn outcome(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Value { value: Some(value), version } => format!("{value} v{version}"),
         Outcome::Value { value: None, version } => format!("absent v{version}"),

@@ -8,6 +8,8 @@
 //! every seed. What it counts as is a line in [`crate::counters::Kind`], since the network and the disk count, too. A kind that may
 //! outlast the others is in [`STANDING`].
 
+pub mod words;
+
 use crate::WorldTime;
 use crate::counters::Kind;
 use crate::dice::Dice;

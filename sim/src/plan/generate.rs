@@ -64,6 +64,14 @@ impl Plan {
         plan.faults.sort_by_key(|fault| fault.at_ms);
         plan
     }
+
+    /// Whether its faults are such that a system can keep the promises.
+    pub fn is_keepable(&self) -> bool {
+        let own = Plan { operations: None, ..self.clone() };
+        let mut kept = own.clone();
+        keep_the_promises_keepable(&mut kept, &mut Dice::new(self.seed, "keepable"));
+        kept == own
+    }
 }
 
 /// Narrow enough for large values to queue, and wide enough for a node that was away to catch up in the time it is given.

@@ -10,6 +10,7 @@
 pub(crate) mod draws;
 mod generate;
 pub mod operations;
+mod options;
 pub mod scenarios;
 mod standing;
 mod steered;
@@ -17,6 +18,7 @@ pub mod transactions;
 
 pub use crate::faults::FaultKind;
 use crate::points::Point;
+pub use options::Setting;
 use ringseed::actor::Placement;
 use ringseed::base::limits::Limits;
 use ringseed::base::{ClusterId, DirectoryId, GroupId, NodeId};

@@ -210,7 +210,7 @@ mod tests {
     /// With every operation given as it was noted, the run is the same, event by event.
     #[test]
     fn a_run_is_performed_again_from_what_was_asked() {
-        for seed in 0..40 {
+        for seed in 0..16 {
             let mut plan = Plan::generate(seed);
             let drawn = run_plan(&plan, RunOptions::default());
             plan.operations = Some(drawn.operations.clone());

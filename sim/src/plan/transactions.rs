@@ -274,6 +274,7 @@ fn contention(plan: &mut Plan, dice: &mut Dice) {
 mod tests {
     use super::*;
     use crate::run::{RunOptions, run_plan};
+    use crate::story;
 
     /// Of the first seeds, one for each scenario.
     #[test]
@@ -284,7 +285,7 @@ mod tests {
             let Some(at) = left.iter().position(|name| *name == plan.scenario) else { continue };
             let name = left.swap_remove(at);
             let outcome = run_plan(&plan, RunOptions::default());
-            assert!(outcome.verdict.is_clean(), "seed {seed}, {name}: {}", outcome.verdict);
+            assert!(outcome.verdict.is_clean(), "seed {seed}, {name}: {}", story::of_failure(&plan, &outcome.verdict));
             assert!(outcome.stats.committed > 20, "seed {seed}, {name}: {:?}", outcome.stats);
             if left.is_empty() {
                 return;

@@ -5,6 +5,7 @@
 //! happens. What each kind does is in [`crate::faults`].
 
 use super::{Happening, MS, World};
+use crate::WorldTime;
 use crate::counters::Kind;
 use crate::disk::DiskTrouble;
 use crate::faults::Strike;
@@ -13,6 +14,16 @@ use crate::points::Point;
 use ringseed::base::GroupId;
 use ringseed::node::{Event, LinkState};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// That a fault of the plan began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Struck {
+    /// Its position in the plan. The standing fault is behind the others.
+    pub fault: usize,
+    pub at: WorldTime,
+    /// The node that it struck, or whose message, from 1.
+    pub node: Option<u16>,
+}
 
 #[derive(Debug, Default)]
 pub struct Faults {
@@ -126,6 +137,7 @@ impl World {
         self.counters.placed(point);
         let kind = self.plan.faults[fault].kind.clone();
         self.timeline.note(self.now, || format!("-- {}: {}, n{}", kind.name(), point.name(), number + 1));
+        self.strikes.push(Struck { fault, at: self.now, node: Some(number as u16 + 1) });
         Some(kind)
     }
 
@@ -181,6 +193,7 @@ impl World {
             None => format!("-- {} for {for_ms} ms: {kind:?}", kind.name()),
         });
         self.trace.event(self.now, 9, fault, &[], || format!("fault {fault} begins: {kind:?} at {target:?}"));
+        self.strikes.push(Struck { fault, at: self.now, node: target.map(|number| number as u16 + 1) });
         let strike = Strike { target, for_ms, since: self.now };
         self.faults.active.insert(fault, strike);
         self.after(for_ms * MS, Happening::FaultEnds(fault));

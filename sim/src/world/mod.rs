@@ -34,6 +34,7 @@ use std::collections::BinaryHeap;
 use watch::Watch;
 
 pub use crate::disk::DiskTrouble;
+pub use faults::Struck;
 
 pub const MS: u64 = 1_000_000;
 
@@ -138,6 +139,8 @@ pub struct World {
     pub workload: Workload,
     watch: Watch,
     pub(crate) faults: faults::Faults,
+    /// The faults that began, in this order.
+    pub strikes: Vec<Struck>,
     standing: Option<standing::Phase>,
     healing: Option<healing::Healing>,
     pub counters: Counters,
@@ -179,6 +182,7 @@ impl World {
             workload: Workload::new(plan),
             watch: Watch::new(!plan.beyond_drift_bound(), plan.nodes.iter().all(|node| node.wal_sync_ms == 0)),
             faults: faults::Faults::default(),
+            strikes: Vec::new(),
             standing: None,
             healing: None,
             counters: Counters::new(void),
