@@ -42,6 +42,8 @@ pub struct Machine {
     pub disk_busy: bool,
     /// When the first began; and since when operations wait for a stall to end.
     pub began_at: WorldTime,
+    /// The kind of fault under which it began that makes syncs take longer.
+    pub slowed_by: Option<Kind>,
     pub stalled_since: Option<WorldTime>,
     /// Reads in progress.
     pub reads: BTreeMap<IoId, DiskOp>,
@@ -97,6 +99,7 @@ impl Machine {
             queue: VecDeque::new(),
             disk_busy: false,
             began_at: 0,
+            slowed_by: None,
             stalled_since: None,
             reads: BTreeMap::new(),
             connections: BTreeMap::new(),

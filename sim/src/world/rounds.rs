@@ -462,6 +462,8 @@ impl World {
         };
         machine.disk_busy = true;
         machine.began_at = self.now;
+        let slows = if self.faults.all_slow { Kind::SlowDisks } else { Kind::SlowDisk };
+        machine.slowed_by = (machine.disk.trouble.slow_ms > 0).then_some(slows);
         let boot = machine.boot;
         let latency = us * 1000 + self.disk_latency.below(self.plan.disk.jitter_us * 1000 + 1);
         // What is lost of the first write to a segment may leave a header without its batch.
@@ -487,11 +489,11 @@ impl World {
         }
         let due = machine.began_at + (self.plan.disk.sync_us + self.plan.disk.jitter_us) * 1000;
         if matches!(op, DiskOp::Sync { .. }) && self.now > due {
-            match self.faults.all_slow {
-                true => self.faults.slowed = true,
+            match machine.slowed_by {
+                Some(Kind::SlowDisks) => self.faults.slowed = true,
                 // Something else reached the node before, which should have come after.
-                false if machine.heard_at > due => self.counters.mattered(Kind::SlowDisk),
-                false => {}
+                Some(kind) if machine.heard_at > due => self.counters.mattered(kind),
+                _ => {}
             }
         }
         let result = machine.disk.execute(&op, &mut self.counters);
