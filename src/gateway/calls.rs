@@ -104,6 +104,10 @@ impl Gateway {
                     Sometimes::HintOutdated.reached();
                     self.leaders.remove(&group);
                 }
+                if let Some(call) = self.calls.get_mut(&id) {
+                    // The peer answers: it is not slow.
+                    call.asked = 0;
+                }
                 // Always after a pause: the hint may be as stale as ours was.
                 self.recall(id);
                 self.wait(cx, id);

@@ -19,7 +19,7 @@
 //!    one it says that the earlier is over: the write is *unknown*.
 
 use super::routes::begin_within;
-use super::{Gateway, Out, Whereabouts};
+use super::{Call, Gateway, Out, Whereabouts};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{OPEN_NAMED_MAX, SCAN_ITEMS_MAX, TIMEOUT_MAX, TRANSACTION_ITEMS_MAX};
 use crate::base::{Duration, Epoch, GroupId, Key, NodeId, Sometimes};
@@ -147,8 +147,7 @@ impl Gateway {
     /// The peer restarted: a write that was with it may or may not survive; a read is asked again.
     pub(super) fn on_restarted(&mut self, cx: &mut Context<'_>, peer: NodeId, out: &mut Outbox<Out>) {
         self.leaders.retain(|_, hint| hint.node != peer);
-        let with_it: Vec<u64> = self.forwarded.range((peer, 0)..=(peer, u64::MAX)).map(|(_, id)| *id).collect();
-        for id in with_it {
+        for id in self.with_peer(peer) {
             self.recall(id);
             if self.calls.get(&id).is_some_and(|call| !call.is_repeatable()) {
                 Sometimes::WriteInDoubtAtRestart.reached();
@@ -158,6 +157,22 @@ impl Gateway {
                 self.wait(cx, id);
             }
         }
+    }
+
+    /// The peer was not heard for a while, and may be dead: what may be asked again does not wait for its answer. The next leader
+    /// may be known already.
+    pub(super) fn on_away(&mut self, cx: &Context<'_>, peer: NodeId) {
+        for id in self.with_peer(peer) {
+            if self.calls.get(&id).is_some_and(Call::is_repeatable) {
+                self.recall(id);
+                self.wait(cx, id);
+            }
+        }
+    }
+
+    /// The calls that are with the peer.
+    fn with_peer(&self, peer: NodeId) -> Vec<u64> {
+        self.forwarded.range((peer, 0)..=(peer, u64::MAX)).map(|(_, id)| *id).collect()
     }
 
     pub(super) fn on_link(&mut self, cx: &mut Context<'_>, peer: NodeId, up: bool) {

@@ -69,6 +69,8 @@ pub enum In {
         peer: NodeId,
         up: bool,
     },
+    /// The peer was not heard for a while.
+    Away(NodeId),
     /// The peer, in this epoch of it, has stopped.
     Farewell(NodeId, Epoch, Farewell),
     /// Take no more requests.
@@ -171,7 +173,7 @@ struct Call {
     place: Whereabouts,
     /// How often it was routed; spreads eventual reads over the replicas.
     attempts: usize,
-    /// How often it was forwarded as a read.
+    /// How often it was forwarded as a read since a peer last answered.
     asked: u32,
     /// It was forwarded only to learn which node leads, to a node that will certainly not begin it.
     asking: bool,
@@ -328,6 +330,7 @@ impl Actor for Gateway {
             In::Forget(group) => self.on_forget(group),
             In::Restarted(peer) => self.on_restarted(cx, peer, out),
             In::Link { peer, up } => self.on_link(cx, peer, up),
+            In::Away(peer) => self.on_away(cx, peer),
             In::Farewell(from, epoch, farewell) => self.on_farewell(cx, from, epoch, farewell),
             In::Stop => self.stopping = true,
             In::End(peers) => self.on_end(cx, peers, out),

@@ -151,6 +151,40 @@ fn a_slow_read_is_asked_for_again_as_a_copy_and_the_answer_to_the_first_ends_it(
 }
 
 #[test]
+fn a_read_that_peers_have_turned_away_is_as_soon_asked_for_again_as_a_new_one() {
+    let (mut gateway, mut now) = (Gateway::default(), Time::from_millis(1));
+    handle(&mut gateway, now, In::Joined(Placement::new(vec![vec![PEER]])));
+    let request = Request { id: 1, timeout_ms: 9_000, body: RequestBody::Operation(get(Consistency::Strong)) };
+    let mut sent = forwarded(&handle(&mut gateway, now, In::Request(ConnId(1), request)));
+    for sequence in 1..9 {
+        assert_eq!(sent, [sequence], "the peer is asked which node leads");
+        let reply = ForwardReply { sequence, outcome: Outcome::NotLeader { leader: None }, epoch: Epoch(5) };
+        handle(&mut gateway, now, In::ForwardReply(PEER, Epoch(9), reply));
+        now = now + RETRY_INTERVAL;
+        sent = forwarded(&handle(&mut gateway, now, In::Timer));
+    }
+    // This one is lost.
+    assert_eq!(sent.len(), 1);
+    assert_eq!(forwarded(&handle(&mut gateway, now + READ_RETRY_INTERVAL, In::Timer)).len(), 1);
+}
+
+#[test]
+fn a_read_that_was_with_a_peer_that_is_away_goes_to_the_next_leader() {
+    let mut gateway = led_by(PEER);
+    let group = crate::base::PartitionId(0).group();
+    let now = Time::from_millis(1);
+    let read = RequestBody::Operation(get(Consistency::Strong));
+    for (id, body) in [(1, read), (2, put())] {
+        handle(&mut gateway, now, In::Request(ConnId(1), Request { id, timeout_ms: 9_000, body }));
+    }
+    // By now this node leads.
+    handle(&mut gateway, now, In::Leader(group, Some(NodeId(1)), Term(4)));
+    handle(&mut gateway, now, In::Away(PEER));
+    let out = handle(&mut gateway, now + RETRY_INTERVAL, In::Timer);
+    assert!(matches!(&out[..], [Out::Task { task, .. }] if !task.writes()), "the write may have been begun: {out:?}");
+}
+
+#[test]
 fn a_copy_of_a_read_is_dropped_while_the_first_is_worked_on_and_asked_anew_after() {
     let mut gateway = led_by(NodeId(1));
     let tasks = |gateway: &mut Gateway, sequence, task: Task| {

@@ -298,7 +298,10 @@ impl Node {
                 }
                 liveness::Out::SupportGained(peer) => self.tell_groups_of(peer, replica::In::SupportGained),
                 liveness::Out::SupportLost(peer) => self.tell_groups_of(peer, replica::In::SupportLost),
-                liveness::Out::Withdrawn(peer) => self.tell_groups_of(peer, replica::In::Withdrawn),
+                liveness::Out::Withdrawn(peer) => {
+                    self.tell_groups_of(peer, replica::In::Withdrawn);
+                    self.work.push_back(Work::Gateway(gateway::In::Away(peer)));
+                }
                 liveness::Out::Fitness => {
                     self.counters.fitness_changes += 1;
                     let groups = self.groups.keys().map(|id| Work::Replica(*id, replica::In::Fitness));
