@@ -194,6 +194,8 @@ pub struct PeerLiveness {
     pub disk: DiskHealth,
     /// The latest end of any promise received from the peer, lapsed ones included.
     pub answered_until: Time,
+    /// It has restarted, and neither votes nor stands for election before then.
+    pub votes_from: Time,
     /// The link to the peer is said to be down; believed until then.
     pub down_until: Time,
     /// The members that the peer's own links do not reach, as it last said.
@@ -210,6 +212,7 @@ impl PeerLiveness {
             given: None,
             received: None,
             answered_until: Time::ZERO,
+            votes_from: Time::ZERO,
             down_until: Time::ZERO,
             detours: Vec::new(),
             epochs: Vec::new(),
@@ -259,6 +262,11 @@ impl LivenessView {
     /// The promise by which `peer` supports this node beyond `now`, and its end.
     pub fn supported_by(&self, peer: NodeId, now: Time) -> Option<(Promise, Time)> {
         self.peer(peer).and_then(|p| p.received).filter(|(_, until)| now < *until)
+    }
+
+    /// Whether the peer, as far as this node has seen it restart, may vote and stand for election.
+    pub fn votes(&self, peer: NodeId, now: Time) -> bool {
+        self.peer(peer).is_none_or(|p| p.votes_from <= now)
     }
 
     /// The highest epoch of `peer` seen; zero if none was.

@@ -296,6 +296,12 @@ impl Liveness {
             let known = entry.epoch != Epoch::ZERO;
             Sometimes::PeerRestartsSupported.when(known && entry.given.is_some_and(|(_, end)| cx.now < end));
             Sometimes::PeerRestartsSupporting.when(known && entry.received.is_some());
+            if known {
+                // By its own clock, which may be slower.
+                let drift_ppm = u128::from(self.options.clock_drift_ppm_max);
+                let stretched = self.options.support.as_nanos() * (1_000_000 + drift_ppm) / 1_000_000;
+                entry.votes_from = cx.now + Duration::from_nanos(stretched as u64);
+            }
             entry.epoch = epoch;
             entry.given = None;
             entry.received = None;
@@ -539,6 +545,16 @@ mod tests {
         assert!(matches!(out[0], Out::Restarted(NodeId(2))));
         assert_eq!(promised(&out).leader, Epoch(4));
         assert!(beat(&mut liveness, 30, 3).is_empty(), "an earlier epoch is not answered");
+    }
+
+    #[test]
+    fn a_peer_that_restarted_does_not_vote_for_d_by_the_slowest_clock() {
+        let mut liveness = fresh();
+        beat(&mut liveness, 10, 3);
+        assert!(liveness.view().votes(NodeId(2), Time::from_millis(10)), "when it was first heard is not when it booted");
+        beat(&mut liveness, 20, 4);
+        let votes_at = |millis| liveness.view().votes(NodeId(2), Time::from_millis(millis));
+        assert!(!votes_at(20) && !votes_at(20 + 400) && votes_at(20 + 400 + 8));
     }
 
     #[test]

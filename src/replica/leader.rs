@@ -488,7 +488,8 @@ impl Replica {
             Sometimes::UnfitLeaderWithoutHeir.reached();
             return;
         }
-        let near = heirs.into_iter().filter(|p| last.0 - p.matched.0 < APPEND_ENTRIES_MAX as u64);
+        let votes = heirs.into_iter().filter(|p| cx.liveness.votes(p.node, cx.now));
+        let near = votes.filter(|p| last.0 - p.matched.0 < APPEND_ENTRIES_MAX as u64);
         let rank = |node: NodeId| std::cmp::Reverse(configuration.members().position(|member| member == node));
         let heir = near.max_by_key(|p| (p.matched, rank(p.node))).map(|p| p.node);
         leader.hand_over_at = Some(again);

@@ -109,6 +109,9 @@ impl Replica {
             Sometimes::PreferredLeaderNotReady.reached();
             return;
         }
+        if !cx.liveness.votes(preferred, cx.now) {
+            return;
+        }
         if target.round_trip.is_some_and(|round_trip| round_trip > slow) {
             // It is far slower than the others. Is it still, when it is asked the next time?
             Sometimes::PreferredLeaderSlow.reached();
@@ -142,8 +145,8 @@ impl Replica {
         }
     }
 
-    /// The follower that is nearest, the quickest among equals, and then the preferred leader; none that was tried in vain, and
-    /// an unfit one if no other is there.
+    /// The follower that is nearest, the quickest among equals, and then the preferred leader; none that was tried in vain, or
+    /// has just restarted and may not stand for election yet; and an unfit one if no other is there.
     fn successor(&self, cx: &Context<'_>) -> Option<NodeId> {
         let Role::Leader(leader) = &self.role else { return None };
         let tried = |node: NodeId| leader.leaving.iter().flatten().any(|tried| *tried == node);
@@ -152,7 +155,8 @@ impl Replica {
         leader
             .progress
             .iter()
-            .filter(|p| configuration.is_voter(p.node) && cx.liveness.supported_by(p.node, cx.now).is_some() && !tried(p.node))
+            .filter(|p| configuration.is_voter(p.node) && cx.liveness.votes(p.node, cx.now))
+            .filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some() && !tried(p.node))
             .max_by_key(|p| {
                 let fit = !cx.liveness.disk_of(p.node).unfit;
                 (fit, p.matched, p.acceptance, Reverse(p.round_trip), Reverse(rank(p.node)))
