@@ -9,6 +9,7 @@
 //! - [`workload`]: the clients. [`check`]: the judges of their history. [`counters`]: whether the faults bite.
 //! - [`points`]: points of the transactions' protocol, at which a plan places faults.
 //! - [`voids`]: faults that do nothing, which their counters must notice.
+//! - [`recovery`]: how long it takes after the faults until all is well again.
 //! - [`runner`]: many seeds at once. [`mutants`]: planted bugs. [`seeds`]: the seeds that found something.
 
 // The docs are for whoever works on it, too: they name what is private.
@@ -24,6 +25,7 @@ pub mod mutants;
 pub mod network;
 pub mod plan;
 pub mod points;
+pub mod recovery;
 mod run;
 pub mod runner;
 pub mod seeds;

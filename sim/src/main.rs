@@ -238,6 +238,7 @@ fn print_summary(summary: &Summary, states_max: usize) {
         simulated / took,
         summary.events
     );
+    print!("{}", summary.recoveries.table());
     let stats = summary.stats;
     println!(
         "operations: {} done, {} conditions failed, {} rejected, {} unknown; {} transactions committed, {} met a conflict; {} tokens released; {} keys undecided",

@@ -122,6 +122,11 @@ impl Network {
         self.clear();
     }
 
+    /// When the last of what is on its way arrives.
+    pub fn latest_arrival(&self) -> WorldTime {
+        self.links.iter().flat_map(|link| &link.lanes).map(|lane| lane.last_arrival).max().unwrap_or(0)
+    }
+
     /// Cuts what `from` sends to `to` (both from 0). `period_ms`: for flapping, else 0.
     pub fn cut(&mut self, from: usize, to: usize, kind: Kind, period_ms: u64, since: WorldTime) {
         self.link(from, to).cuts.push(Cut { kind, period: period_ms * MS, since });

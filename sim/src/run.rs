@@ -5,6 +5,7 @@ use crate::check::{self, Violation};
 use crate::counters::{Counters, Kind, Void};
 use crate::plan::Plan;
 use crate::plan::operations::Operation;
+use crate::recovery::Took;
 use crate::workload::Stats;
 use crate::workload::transactions::LIST_PREFIX;
 use crate::world::{Struck, World};
@@ -87,6 +88,8 @@ pub struct Run {
     pub verdict: Verdict,
     pub counters: Counters,
     pub stats: Stats,
+    /// How long the steps after the faults took, as far as it came.
+    pub recovery: Vec<Took>,
     pub simulated: WorldTime,
     pub events: u64,
     pub rounds: u64,
@@ -174,6 +177,7 @@ fn run_once(plan: &Plan, options: RunOptions) -> Run {
         verdict,
         counters: std::mem::take(&mut world.counters),
         stats: world.workload.stats,
+        recovery: std::mem::take(&mut world.recovery),
         simulated: world.now(),
         events: world.trace.events(),
         rounds: world.rounds,
@@ -193,6 +197,7 @@ fn unborn(what: String) -> Run {
         verdict: Verdict::Panic(what),
         counters: Counters::default(),
         stats: Stats::default(),
+        recovery: Vec::new(),
         simulated: 0,
         events: 0,
         rounds: 0,

@@ -2,6 +2,7 @@
 
 use crate::counters::{Counters, Void};
 use crate::plan::Plan;
+use crate::recovery::Recoveries;
 use crate::run::{Run, RunOptions, Verdict, run_plan};
 use crate::workload::Stats;
 use std::ops::Range;
@@ -21,6 +22,7 @@ pub struct Summary {
     pub failures: Vec<(u64, Verdict)>,
     pub counters: Counters,
     pub stats: Stats,
+    pub recoveries: Recoveries,
     /// Simulated time of all runs together.
     pub simulated: Duration,
     pub events: u64,
@@ -46,6 +48,7 @@ impl Summary {
         }
         self.counters.add(&run.counters);
         self.stats.add(&run.stats);
+        self.recoveries.add(seed, &run.recovery);
         self.simulated += Duration::from_nanos(run.simulated);
         self.events += run.events;
         self.undecided += run.undecided as u64;

@@ -8,8 +8,8 @@
 //! ([`operations`](crate::plan::operations)). Either way it is noted. What they ask of several keys at once is in [`transactions`].
 //!
 //! After the faults, the same clients run *errands*: a fresh write and a strong read in every partition, and a last strong read
-//! of every key (which makes the durability of each acknowledged write a matter of linearizability). An errand is repeated until
-//! it is done.
+//! of every key (which makes the durability of each acknowledged write a matter of linearizability). While a fault lasts, an
+//! errand is repeated until it is done; in the end it must be done the first time.
 
 mod requests;
 pub mod transactions;
@@ -31,6 +31,8 @@ const MS: u64 = 1_000_000;
 /// How much longer than the cluster a client waits.
 const PATIENCE_MS: u64 = 300;
 const AUDIT_TIMEOUT_MS: u32 = 3_000;
+/// How long the cluster may try what is asked last before the faults end.
+const LAST_TIMEOUT_MS: u32 = 8_000;
 
 #[derive(Debug)]
 pub struct Client {
@@ -70,8 +72,10 @@ pub struct Client {
 #[derive(Debug)]
 struct Errand {
     body: RequestBody,
-    /// Through this machine, and it must be done the first time.
+    /// Through this machine.
     gateway: Option<usize>,
+    /// It must be done the first time.
+    once: bool,
 }
 
 #[derive(Debug)]
@@ -95,12 +99,15 @@ pub struct Workload {
     pub stats: Stats,
     /// Some limits of nodes are small.
     bears_little: bool,
+    waits_long_from: WorldTime,
     /// Only errands from now on.
     auditing: bool,
     /// An errand that should have been done the first time, and what its client was told.
     pub failed_errand: Option<String>,
     /// How long a request of an errand may take, if everything takes its time.
     errand_ms: u32,
+    /// Of those that must be done the first time.
+    pub slowest_errand: WorldTime,
 }
 
 /// How many operations ended how.
@@ -162,9 +169,11 @@ impl Workload {
             keys: BTreeSet::new(),
             stats: Stats::default(),
             bears_little: plan.nodes.iter().any(|node| !node.limits.is_empty()),
+            waits_long_from: WorldTime::MAX,
             auditing: false,
             failed_errand: None,
             errand_ms: AUDIT_TIMEOUT_MS,
+            slowest_errand: 0,
         }
     }
 
@@ -263,7 +272,7 @@ impl Workload {
             self.asked.push(operations::Operation { client: client as u32, number, at_us, node, reconnects, intent });
             body
         };
-        let timeout_ms = self.timeout_ms();
+        let timeout_ms = self.timeout_ms(now);
         let asking = &mut self.clients[client];
         let request = Request { id: asking.next_id, timeout_ms, body };
         asking.wire = wire(self.seed, client, request.id);
@@ -274,12 +283,26 @@ impl Workload {
 
     /// When the client stops waiting for what it asks now.
     pub fn patience_end(&self, now: WorldTime) -> WorldTime {
-        now + (u64::from(self.timeout_ms()) + PATIENCE_MS) * MS
+        now + (u64::from(self.timeout_ms(now)) + PATIENCE_MS) * MS
+    }
+
+    /// How long an errand is waited for.
+    pub fn patience(&self) -> u64 {
+        (u64::from(self.errand_ms) + PATIENCE_MS) * MS
+    }
+
+    /// What is asked from then on is asked for long: a waiter that nothing wakes is still there when the faults are over.
+    pub fn waits_long_from(&mut self, from: WorldTime) {
+        self.waits_long_from = from;
     }
 
     /// In the end it is asked whether things are done at all, not whether they are done within a client's timeout.
-    fn timeout_ms(&self) -> u32 {
-        if self.auditing { self.plan.timeout_ms.max(self.errand_ms) } else { self.plan.timeout_ms }
+    fn timeout_ms(&self, now: WorldTime) -> u32 {
+        match self.auditing {
+            true => self.errand_ms,
+            false if now >= self.waits_long_from => LAST_TIMEOUT_MS,
+            false => self.plan.timeout_ms,
+        }
     }
 
     /// An answer came. Whether the client was still waiting for it.
@@ -340,15 +363,22 @@ impl Workload {
         }
         let clients = self.clients.len();
         for (nth, errand) in errands.into_iter().enumerate() {
-            self.clients[nth % clients].errands.push_back(Errand { body: errand, gateway: None });
+            self.clients[nth % clients].errands.push_back(Errand { body: errand, gateway: None, once: false });
         }
+    }
+
+    /// As above, and each must be done the first time, within so long.
+    pub fn audit_once(&mut self, within_ms: u32, errands: Vec<RequestBody>) {
+        (self.errand_ms, self.slowest_errand) = (within_ms, 0);
+        self.audit(errands);
+        self.clients.iter_mut().flat_map(|client| &mut client.errands).for_each(|errand| errand.once = true);
     }
 
     /// Asks each of these through each of the machines; each must be done the first time.
     pub fn audit_through(&mut self, machines: &[usize], bodies: &[RequestBody]) {
         let clients = self.clients.len();
         for (nth, &machine) in machines.iter().enumerate() {
-            let errands = bodies.iter().map(|body| Errand { body: body.clone(), gateway: Some(machine) });
+            let errands = bodies.iter().map(|body| Errand { body: body.clone(), gateway: Some(machine), once: true });
             self.clients[nth % clients].errands.extend(errands);
         }
     }
@@ -424,11 +454,14 @@ impl Workload {
             && let Some(errand) = client.errands.front().filter(|errand| errand.body == pending.request.body)
         {
             if done {
+                if let Some(end) = end.filter(|_| errand.once) {
+                    self.slowest_errand = self.slowest_errand.max(end - pending.start);
+                }
                 client.errands.pop_front();
-            } else if let Some(gateway) = errand.gateway.filter(|_| !may_be_overloaded) {
+            } else if errand.once && !may_be_overloaded {
                 let asked = describe(&errand.body);
-                self.failed_errand =
-                    Some(format!("{asked}, asked of n{}, was not done the first time: {}", gateway + 1, client.last_answer));
+                let of = client.connection.map_or(String::new(), |(machine, _)| format!(", asked of n{},", machine + 1));
+                self.failed_errand = Some(format!("{asked}{of} was not done the first time: {}", client.last_answer));
             }
         }
         self.history.push(Record { process: number as u64, start: pending.start, end, action, outcome });

@@ -289,6 +289,13 @@ impl World {
         }
     }
 
+    /// For how long a process or a disk that stands still has done so, at most.
+    pub(super) fn held_up_for(&self) -> u64 {
+        let holds = |fault: usize| matches!(self.plan.faults[fault].kind, FaultKind::Pause { .. } | FaultKind::Stall { .. });
+        let active = self.faults.active.iter().filter(|(fault, _)| holds(**fault));
+        active.map(|(_, strike)| self.now - strike.since).max().unwrap_or(0)
+    }
+
     /// Whether a fault of such a kind is active.
     pub fn is_active(&self, of_kind: impl Fn(&FaultKind) -> bool) -> bool {
         self.faults.active.keys().any(|fault| of_kind(&self.plan.faults[*fault].kind))

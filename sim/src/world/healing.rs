@@ -1,10 +1,14 @@
 //! Looking at all nodes, and the second phase of a run: everything must finish, converge and be readable (promise P5).
 //!
-//! When the faults are over, every node runs again (but for one, in some plans) and the clients do errands: each partition that
-//! has a live majority must take a write and a strong read, and every key must be read. Then all replicas must have the same log,
-//! applied to the end, and be idle; and hold the same items, key by key, version by version. All within a bounded time of the
-//! world.
+//! When the faults are over, every node runs again (but for one, in some plans), and the clients go on until every group that has
+//! a live majority is led. Then they are quiet for a second. Whatever waited must have come to its end by then: a waiter that only
+//! its deadline would end is seen by what comes next. Now the clients do errands: each partition must take a write and a strong
+//! read, and every key must be read. Each errand must be done *the first time*. At last all replicas must have the same log,
+//! applied to the end, and be idle; and hold the same items, key by key, version by version.
+//!
+//! How long each of these steps may take follows from the plan ([`budget`](super::budget)).
 
+use super::budget::{Budget, QUIET};
 use super::machine::Machine;
 use super::watch::View;
 use super::{Happening, MS, World};
@@ -16,6 +20,7 @@ use crate::check::corruption;
 use crate::check::durability::Durability;
 use crate::counters::Kind;
 use crate::plan::{Ending, LossStyle};
+use crate::recovery::{Step, Took};
 use crate::workload;
 use ringseed::base::{GroupId, Index, Key, NodeId, PartitionId, Time};
 use ringseed::msg::client::{Membership, RequestBody, Scan};
@@ -25,12 +30,21 @@ use std::collections::BTreeMap;
 
 #[derive(Debug)]
 pub(super) struct Healing {
-    began: WorldTime,
-    deadline: WorldTime,
+    /// When the present step began.
+    since: WorldTime,
+    step: Waiting,
+    budget: Budget,
     /// Groups of which a majority lives.
     live: Vec<GroupId>,
-    /// Errands that were not done at the last look.
-    errands: usize,
+}
+
+/// What the healing waits for, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    ForLeaders,
+    Quietly,
+    ForErrands,
+    ForRest,
 }
 
 /// All nodes that are up.
@@ -100,6 +114,7 @@ impl World {
     /// Faults end; what is dead starts again; errands are dealt out.
     pub(super) fn heal(&mut self) {
         self.timeline.note(self.now, || "== the faults end".to_owned());
+        let budget = self.budget();
         self.end_all_faults(None);
         // A node that is refused, or whose log is damaged, is as good as dead: it is the minority.
         if self.plan.ending == Ending::HealMajority && !self.machines.iter().any(Machine::is_lost) {
@@ -112,13 +127,9 @@ impl World {
             self.few_return();
         }
         self.start_what_is_down();
-        let partitions = self.live_partitions();
-        let errands = self.errands(&partitions);
-        self.workload.audit(errands);
-        self.clients_go_on();
-        let deadline = self.now + self.healing_span();
-        let live = partitions.into_iter().map(|p| PartitionId(p).group()).collect();
-        self.healing = Some(Healing { began: self.now, deadline, live, errands: usize::MAX });
+        self.break_dead_connections();
+        let live = self.live_partitions().into_iter().map(|p| PartitionId(p).group()).collect();
+        self.healing = Some(Healing { since: self.now, step: Waiting::ForLeaders, budget, live });
     }
 
     /// Every process ends, and none starts again but on the first nodes of some partition that are a majority of its replicas.
@@ -131,12 +142,6 @@ impl World {
             self.crash(number, None, 0);
         }
         self.timeline.note(self.now, || format!("all restart, but only {return_again:?} return"));
-    }
-
-    /// How long it may take until everything is done.
-    pub(super) fn healing_span(&self) -> u64 {
-        let slowest = self.plan.nodes.iter().map(|n| n.heartbeat_ms).max().unwrap_or(0);
-        (20_000 + 10 * u64::from(self.plan.cluster.support_ms) + 20 * slowest) * MS
     }
 
     /// Every node runs again that does not stay down.
@@ -186,33 +191,92 @@ impl World {
     }
 
     fn look_at_healing(&mut self) {
-        let healing = self.healing.as_mut().expect("asked for by the caller");
-        let (left, example) = self.workload.errands_left();
-        if left == 0 && healing.errands > 0 {
-            let took = (self.now - healing.began) / MS;
-            self.timeline.note(self.now, || format!("== all errands are done, {took} ms after the faults"));
-        }
-        healing.errands = left;
-        let late = self.now > healing.deadline;
-        if left > 0 {
-            if late {
-                let span = (self.now - healing.began) / MS;
-                self.liveness(format!(
-                    "{left} errands are not done {span} ms after the faults, among them {}",
-                    example.unwrap_or_default()
-                ));
-            }
-            return;
-        }
-        match self.unconverged() {
-            None => match self.disagreement() {
-                Err(violation) => self.safety(violation),
-                Ok(()) => {
-                    self.verdict.get_or_insert(Verdict::Clean);
+        let healing = self.healing.as_ref().expect("asked for by the caller");
+        let (since, budget) = (healing.since, healing.budget);
+        match healing.step {
+            Waiting::ForLeaders => match self.leaderless() {
+                None => {
+                    self.workload.audit(Vec::new());
+                    self.step_is_done(Step::Led, since, budget.led, Waiting::Quietly);
                 }
+                Some(what) => self.is_late(since + budget.led, || format!("not every group is led: {what}")),
             },
-            Some(what) if late => self.liveness(format!("the replicas do not come to rest: {what}")),
-            Some(_) => {}
+            Waiting::Quietly if self.now >= since + QUIET => self.ask_errands(),
+            Waiting::Quietly => {}
+            Waiting::ForErrands => self.look_at_errands(),
+            Waiting::ForRest => match self.unconverged() {
+                None => {
+                    self.step_is_done(Step::Rest, since, budget.rest, Waiting::ForRest);
+                    match self.disagreement() {
+                        Err(violation) => self.safety(violation),
+                        Ok(()) => _ = self.verdict.get_or_insert(Verdict::Clean),
+                    }
+                }
+                Some(what) => self.is_late(since + budget.rest, || format!("the replicas do not come to rest: {what}")),
+            },
+        }
+    }
+
+    /// Notes how long a step took, and goes on to the next.
+    fn step_is_done(&mut self, step: Step, since: WorldTime, budget: WorldTime, next: Waiting) {
+        let took = Took { step, ms: (self.now - since) / MS, budget_ms: budget / MS };
+        self.timeline.note(self.now, || format!("== {}: {} ms, of {}", step.name(), took.ms, took.budget_ms));
+        self.recovery.push(took);
+        if let Some(healing) = &mut self.healing {
+            (healing.since, healing.step) = (self.now, next);
+        }
+    }
+
+    /// Beyond its budget a step fails.
+    fn is_late(&mut self, deadline: WorldTime, what: impl Fn() -> String) {
+        if self.now > deadline {
+            let over = (self.now - deadline) / MS;
+            self.liveness(format!("{over} ms later than it should take, {}", what()));
+        }
+    }
+
+    /// What keeps a live group from serving.
+    fn leaderless(&mut self) -> Option<String> {
+        if let Some(machine) = self.machines.iter().find(|m| m.node.is_none() && !m.stays_down) {
+            return Some(format!("{:?} is not up", machine.id));
+        }
+        let groups = self.live_replicas();
+        for group in &self.healing.as_ref()?.live {
+            let replicas = groups.get(group).map_or(&[][..], Vec::as_slice);
+            let Some((_, leader)) = replicas.iter().find(|(_, r)| r.has_lease) else {
+                return Some(format!("{group:?} has no leader with a lease"));
+            };
+            let knows = |replica: &ReplicaProbe| (replica.leader, replica.term) == (leader.leader, leader.term);
+            let unaware = replicas.iter().find(|(number, replica)| !self.machines[*number].is_lost() && !knows(replica));
+            if let Some((number, replica)) = unaware {
+                return Some(format!("n{} does not know the leader of {group:?}: {replica:?}, {leader:?}", number + 1));
+            }
+        }
+        None
+    }
+
+    /// The clients leave alone what they still wait for, and do errands.
+    fn ask_errands(&mut self) {
+        self.give_up_all();
+        let Some(healing) = &mut self.healing else { return };
+        (healing.since, healing.step) = (self.now, Waiting::ForErrands);
+        let within_ms = (healing.budget.errand / MS) as u32;
+        let live: Vec<u32> = healing.live.iter().filter_map(|group| Some(group.partition()?.0)).collect();
+        let errands = self.errands(&live);
+        self.workload.audit_once(within_ms, errands);
+        self.clients_go_on();
+    }
+
+    fn look_at_errands(&mut self) {
+        let Some(healing) = &self.healing else { return };
+        let budget = healing.budget.errand;
+        if let Some(failed) = self.workload.failed_errand.take() {
+            return self
+                .liveness(format!("all groups are led, and {} ms later {failed}", (self.now - healing.since + QUIET) / MS));
+        }
+        if self.workload.errands_left().0 == 0 {
+            let slowest = self.workload.slowest_errand;
+            self.step_is_done(Step::Errand, self.now - slowest, budget, Waiting::ForRest);
         }
     }
 

@@ -9,6 +9,7 @@
 //! never heals, everything must finish, converge and be readable within bounded time (promise P5). In some plans one fault
 //! outlasts the others, and a phase in between shows that the cluster lives with it ([`standing`]).
 
+mod budget;
 mod faults;
 mod healing;
 mod machine;
@@ -21,6 +22,7 @@ use crate::counters::{Counters, Void};
 use crate::dice::Dice;
 use crate::network::{Network, Transit};
 use crate::plan::{Ending, Fault, Plan, Standing};
+use crate::recovery::Took;
 use crate::trace::{Timeline, Trace};
 use crate::workload::Workload;
 use crate::{Verdict, WorldTime};
@@ -144,6 +146,8 @@ pub struct World {
     standing: Option<standing::Phase>,
     healing: Option<healing::Healing>,
     pub counters: Counters,
+    /// How long the steps after the faults took.
+    pub recovery: Vec<Took>,
     pub trace: Trace,
     pub timeline: Timeline,
     /// How many steps go into a round, and when it comes.
@@ -186,6 +190,7 @@ impl World {
             standing: None,
             healing: None,
             counters: Counters::new(void),
+            recovery: Vec::new(),
             trace: Trace::new(with_trace),
             timeline: Timeline::default(),
             schedule: Dice::new(seed, "schedule"),
@@ -203,6 +208,9 @@ impl World {
         if let Some(Standing { at_ms, ref kind }) = plan.standing {
             let fault = Fault { at_ms, for_ms: standing::FOR_MS, when: None, nth: 0, kind: kind.clone() };
             world.plan.faults.push(fault);
+        }
+        if plan.standing.is_none() && plan.ending != Ending::NeverHeal {
+            world.workload.waits_long_from((plan.faults_ms * MS).saturating_sub(500 * MS));
         }
         world.schedule_the_plan();
         world
@@ -317,7 +325,9 @@ impl World {
             Some(machine) if !leaves => machine,
             _ => self.workload.choose_machine(client, self.machines.len()),
         };
-        if self.machines[machine].node.is_none() && (leaves || connected.is_none()) {
+        // An errand needs a node in good standing.
+        let is_lost = self.healing.is_some() && self.machines[machine].is_lost();
+        if (self.machines[machine].node.is_none() || is_lost) && (leaves || connected.is_none()) {
             self.workload.clients[client].leaves = leaves;
             let pause = 20 * MS + self.workload.pause(client);
             return self.think_after(client, pause);
@@ -384,6 +394,26 @@ impl World {
         for client in 0..self.workload.clients.len() {
             let connection = self.workload.clients[client].connection;
             if connection.is_some_and(|(machine, connection)| !self.machines[machine].connections.contains_key(&connection)) {
+                self.disconnect(client);
+            }
+        }
+    }
+
+    /// Clients of machines that are down learn of it, whatever they wait for.
+    fn break_dead_connections(&mut self) {
+        for client in 0..self.workload.clients.len() {
+            let Some((machine, connection)) = self.workload.clients[client].connection else { continue };
+            if !self.machines[machine].connections.contains_key(&connection) {
+                self.after(MS, Happening::Broken { client, connection });
+            }
+        }
+    }
+
+    /// What clients still wait for they leave alone: they close their connections, and those to nodes that are lost.
+    fn give_up_all(&mut self) {
+        for client in 0..self.workload.clients.len() {
+            let lost = self.workload.clients[client].connection.is_some_and(|(machine, _)| self.machines[machine].is_lost());
+            if self.workload.gave_up(client, "the client went away") || lost {
                 self.disconnect(client);
             }
         }

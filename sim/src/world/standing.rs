@@ -6,10 +6,12 @@
 //! for what never comes. Where every sync is slow, the time that all of this may take follows from how long a sync takes, and
 //! from nothing else. After that the fault ends, and all heals.
 
+use super::budget::Budget;
 use super::{MS, World};
 use crate::WorldTime;
 use crate::counters::Kind;
 use crate::plan::Standing;
+use crate::recovery::{Step, Took};
 use crate::workload;
 use ringseed::base::{NodeId, PartitionId};
 use std::collections::BTreeSet;
@@ -27,8 +29,11 @@ const ELECTION_SYNCS: u64 = 40;
 pub(super) struct Phase {
     began: WorldTime,
     deadline: WorldTime,
+    budget: Budget,
     /// From now on each request must succeed the first time.
     strict: bool,
+    /// All errands were done once.
+    served: bool,
     /// How often the fault had mattered when the phase began.
     mattered: u64,
 }
@@ -46,6 +51,7 @@ impl World {
         for machine in &mut self.machines {
             machine.stays_down |= acts && standing.kills(machine.id.0);
         }
+        let budget = self.budget();
         self.end_all_faults(Some(self.standing_fault()));
         for number in 0..self.machines.len() {
             if self.machines[number].stays_down && self.machines[number].node.is_some() {
@@ -57,9 +63,9 @@ impl World {
         let errands = self.errands(&self.served_partitions());
         self.workload.audit(errands);
         self.clients_go_on();
-        let (began, deadline) = (self.now, self.now + self.standing_span());
+        let (began, deadline) = (self.now, self.now + self.standing_span(budget));
         let mattered = self.standing_kind().map_or(0, |(_, cause)| cause.map_or(0, |cause| self.counters.get(cause).mattered));
-        self.standing = Some(Phase { began, deadline, strict: false, mattered });
+        self.standing = Some(Phase { began, deadline, budget, strict: false, mattered, served: false });
     }
 
     /// Whether the standing fault does what it is for.
@@ -105,6 +111,7 @@ impl World {
                 ));
             }
         } else if !strict {
+            self.note_served(began, deadline);
             if self.now >= began + self.settled_after() {
                 self.ask_of_all();
             }
@@ -145,11 +152,19 @@ impl World {
         ERRAND_SYNCS * self.machines.len() as u64
     }
 
-    /// How long it may take until everything is done: with slow syncs, as long as a restart and an election, and then one errand
-    /// after the other, wait for them.
-    fn standing_span(&self) -> u64 {
+    /// How long it may take until all errands are done, each repeated: an election, an errand or two that no node answers, and one
+    /// errand after the other. With slow syncs all of that waits for them.
+    fn standing_span(&self, budget: Budget) -> u64 {
         let errands = self.workload.errands_in_a_row() as u64;
-        self.healing_span() + (ELECTION_SYNCS + self.errand_syncs() * errands) * self.standing_sync_ms() * MS
+        let in_vain = 2 * self.workload.patience();
+        let syncs = (ELECTION_SYNCS + self.errand_syncs() * errands) * self.standing_sync_ms() * MS;
+        budget.led + in_vain + errands * budget.work + syncs
+    }
+
+    fn note_served(&mut self, began: WorldTime, deadline: WorldTime) {
+        let Some(phase) = self.standing.as_mut().filter(|phase| !phase.served) else { return };
+        phase.served = true;
+        self.recovery.push(Took { step: Step::Stands, ms: (self.now - began) / MS, budget_ms: (deadline - began) / MS });
     }
 
     /// Asks everything through every living node.
@@ -160,7 +175,9 @@ impl World {
         self.workload.audit_through(&living, &bodies);
         self.close_dead_connections();
         self.clients_go_on();
-        let deadline = self.now + self.standing_span();
+        let Some(budget) = self.standing.as_ref().map(|phase| phase.budget) else { return };
+        // A node that has just become unfit has a while to hand over.
+        let deadline = self.now + self.standing_span(budget) + self.settled_after();
         if let Some(phase) = &mut self.standing {
             (phase.strict, phase.deadline) = (true, deadline);
         }
@@ -178,7 +195,6 @@ impl World {
         for machine in &mut self.machines {
             machine.stays_down = false;
         }
-        self.workload.allow_for(0);
         self.heal();
     }
 }

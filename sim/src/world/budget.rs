@@ -1,0 +1,68 @@
+//! How long each step of a recovery may take: what honest seeds need, and not much more.
+//!
+//! A budget is a sum of what may have to be waited for, one after the other. So it is small where the plan's own times are small,
+//! and there it is a short delay of our own making that shows.
+
+use super::{MS, World};
+use crate::WorldTime;
+use ringseed::base::limits::VALUE_SIZE_MAX;
+
+/// In nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    /// Until every group is led, from the end of the faults on.
+    pub led: WorldTime,
+    /// For one errand, from its request to its answer.
+    pub errand: WorldTime,
+    /// For one errand with nothing in its way: messages there and back, and syncs.
+    pub work: WorldTime,
+    /// Until all is at rest, from the last errand on.
+    pub rest: WorldTime,
+}
+
+/// How long what was under way has to come to its end, once every group is led: a participant in doubt asks, a prepare that was
+/// lost is asked for again.
+pub(super) const QUIET: WorldTime = 1_000 * MS;
+
+impl World {
+    /// What is begun from now on may take so long. To be asked while the faults still stand.
+    pub(super) fn budget(&self) -> Budget {
+        let network = &self.plan.network;
+        let trip = (network.latency_us + network.jitter_us) * 1000 + MS;
+        let sync = self.slowest_sync();
+        let support = u64::from(self.plan.cluster.support_ms) * MS;
+        let beat = self.plan.nodes.iter().map(|node| node.heartbeat_ms).max().unwrap_or(0) * MS;
+        // What was sent before comes late, and what is sent now comes behind it.
+        let on_its_way = self.network.latest_arrival().saturating_sub(self.now);
+        // A boot, and a campaign or two: a candidate waits for a tenth of a second, and for the last one's vote.
+        let campaign = 300 * MS;
+        // A leader's support, or a promise not to vote, has to end first; then the election's timer runs.
+        let led = on_its_way + 2 * campaign + 2 * support + beat + 12 * trip + 8 * sync;
+        let work = 20 * trip + 10 * sync;
+        let bulk = self.bulk();
+        Budget { led, errand: 1_000 * MS + work + bulk, work, rest: led + 1_000 * MS + bulk }
+    }
+
+    /// How long all values take over one link, if that is narrow. Most are far smaller than the largest.
+    fn bulk(&self) -> WorldTime {
+        let workload = &self.plan.workload;
+        let largest = if workload.edge_permille > 0 { VALUE_SIZE_MAX as u64 } else { u64::from(workload.value_size_max) };
+        match u64::from(self.plan.network.bandwidth_kib) {
+            0 => 0,
+            bandwidth_kib => self.workload.keys().len() as u64 * largest / 3 * 1_000 / (bandwidth_kib * 1024) * MS,
+        }
+    }
+
+    /// How long a sync takes where it takes longest, or is believed to.
+    fn slowest_sync(&self) -> WorldTime {
+        let disk = &self.plan.disk;
+        let at_best = (disk.sync_us + disk.write_us + 2 * disk.jitter_us) * 1000;
+        let believed = |machine: &super::machine::Machine| {
+            let counters = machine.node.as_ref().map(|node| node.status(machine.clock.read(self.now)).counters);
+            counters.iter().flatten().find(|(name, _)| name == "sync_latency_ms").map_or(0, |(_, ms)| *ms)
+        };
+        let slowest_ms = self.machines.iter().map(|machine| machine.disk.trouble.slow_ms.max(believed(machine))).max();
+        // A quarter of the time of a sync that a pause or a stall has kept is believed.
+        at_best + (slowest_ms.unwrap_or(0) * MS).max(self.held_up_for() / 4)
+    }
+}
