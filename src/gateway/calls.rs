@@ -4,13 +4,14 @@
 //! deadline; what may have been begun is not repeated, unless it may be. At the deadline a write that was handed to a leader is
 //! *unknown*; everything else is rejected.
 
-use super::{Call, Caller, Gateway, Out, Whereabouts};
-use crate::actor::{Context, Outbox};
+use super::{Asker, Call, Caller, Gateway, Out, Whereabouts};
+use crate::actor::{Context, Origin, Outbox};
 use crate::base::{Duration, GroupId, NodeId, Sometimes, Time};
 use crate::msg::client::{Doubt, Response, ResponseBody};
 use crate::msg::operation::Rejection;
 use crate::msg::peer::{Farewell, Outcome, PeerMessage, Task};
 use crate::msg::transaction::{Failure, FailureReason};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a request that met no leader waits before it is routed again.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_millis(10);
@@ -227,11 +228,26 @@ impl Gateway {
         }
     }
 
+    /// The calls that are with this node's replica of the group.
+    pub fn calls_here(&self) -> impl Iterator<Item = (GroupId, Origin)> {
+        let here = self.calls.iter().filter(|(_, call)| call.place == Whereabouts::Local);
+        here.map(|(id, call)| (call.group, Origin::Gateway(*id)))
+    }
+
+    /// The coordinators' questions that are on their way.
+    pub fn asked(&self) -> BTreeSet<(GroupId, u64)> {
+        let asked = self.calls.values().filter_map(|call| match call.caller {
+            Caller::Asker(Asker::Coordinator(group, tag)) => Some((group, tag)),
+            _ => None,
+        });
+        asked.collect()
+    }
+
     pub(super) fn check_calls(&self) {
         assert_eq!(self.wakes.len(), self.calls.len(), "every call has a deadline");
         assert_eq!(self.size, self.calls.values().map(|call| call.size).sum::<usize>(), "bytes in progress are counted");
         for (id, call) in &self.calls {
-            assert!(self.wakes.contains(&(call.wake, *id)), "every call is woken in time");
+            assert!(self.wakes.contains(&(call.wake, *id)) && call.wake <= call.deadline, "every call is woken in time");
             let waiting = call.place == Whereabouts::Waiting;
             assert_eq!(waiting, self.leaderless.contains(&(call.group, *id)), "a call waits if, and only if, it is nowhere else");
             if let Whereabouts::Forwarded(node, sequence) = call.place {
@@ -240,6 +256,21 @@ impl Gateway {
         }
         assert!(self.forwarded.values().all(|id| self.calls.contains_key(id)), "nothing is forwarded for nobody");
         assert!(self.leaderless.iter().all(|(_, id)| self.calls.contains_key(id)), "nobody waits who is gone");
+        let scans = self.parts_of(|caller| if let Caller::Scan(number, _) = caller { Some(number) } else { None });
+        for (number, gather) in &self.gathers {
+            assert_eq!(scans.get(number).copied().unwrap_or(0), gather.parts_out(), "each part that a scan waits for has a call");
+        }
+        let manys = self.parts_of(|caller| if let Caller::Many(number, _) = caller { Some(number) } else { None });
+        self.manys.check_parts(&manys);
+    }
+
+    /// How many calls each scan, or each read of several items, has.
+    fn parts_of(&self, number: impl Fn(Caller) -> Option<u64>) -> BTreeMap<u64, usize> {
+        let mut parts = BTreeMap::new();
+        for number in self.calls.values().filter_map(|call| number(call.caller)) {
+            *parts.entry(number).or_default() += 1;
+        }
+        parts
     }
 }
 

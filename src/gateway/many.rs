@@ -75,6 +75,21 @@ impl Manys {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
+    /// `parts`: how many calls each has.
+    pub(super) fn check_parts(&self, parts: &BTreeMap<u64, usize>) {
+        for (number, many) in &self.all {
+            let calls = parts.get(number).copied().unwrap_or(0);
+            match many.phase {
+                Phase::Queued => assert_eq!(calls, 0, "a read that waits for others asks for nothing"),
+                _ => assert!(calls > 0 && calls == many.awaited, "each part that a read of several items waits for has a call"),
+            }
+        }
+        let waiting = |(at, number): &(Time, u64)| {
+            self.all.get(number).is_some_and(|many| many.phase == Phase::Queued && many.deadline == *at)
+        };
+        assert!(self.deadlines.iter().all(waiting), "a read that waits for others gives up in time");
+    }
+
     pub fn check(&self) {
         let reading = self.all.values().filter(|many| many.phase == Phase::Reading).map(|many| many.size);
         assert_eq!(self.size, reading.sum::<usize>(), "bytes of what is being read are counted");

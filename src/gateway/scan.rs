@@ -87,6 +87,12 @@ impl Gather {
         }
     }
 
+    /// The parts that are waited for, of which there is one at least.
+    pub(super) fn parts_out(&self) -> usize {
+        assert!(self.parts_out > 0, "a scan waits for a part");
+        self.parts_out
+    }
+
     /// Begins the page anew.
     fn again(&mut self, phase: Phase, first: Option<GroupId>) {
         (self.phase, self.changed, self.next_group, self.size, self.bound) = (phase, false, first, 0, None);

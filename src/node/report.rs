@@ -2,12 +2,13 @@
 
 use super::gate::Watermarks;
 use super::{Node, ReplicaProbe};
-use crate::actor::{Actor, Context};
+use crate::actor::{Actor, Context, Origin};
 use crate::base::limits::TRANSACTIONS_REPORTED_MAX;
 use crate::base::{ClusterId, Duration, Epoch, GroupId, Index, NodeId, Time};
 use crate::msg::client::{PartitionReport, RingReport, StatusReport};
 use crate::msg::transaction::TransactionReport;
 use crate::state::{State, Visit};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often things happened since boot, beside what the actors count.
 #[derive(Debug, Default)]
@@ -216,6 +217,7 @@ impl Node {
         assert_eq!(lossy, self.lossy_groups, "groups that have not caught up are counted");
         self.vitals.check(self.groups.values());
         assert!(self.work.is_empty(), "a step ends with nothing on its way");
+        self.check_waiting();
         for (id, group) in &self.groups {
             group.replica.check();
             group.store.check();
@@ -232,6 +234,32 @@ impl Node {
             self.groups.values().filter(|group| group.timer.is_some()).count(),
             "no timer is left behind"
         );
+    }
+
+    /// What one actor waits for is with another: nothing is left to a deadline.
+    fn check_waiting(&self) {
+        let asked = self.gateway.asked();
+        for (id, group) in &self.groups {
+            assert!(
+                group.store.unconfirmed().all(|tag| group.replica.confirms(tag)),
+                "what the store asks the replica will confirm"
+            );
+            assert!(group.coordinator.asks().all(|tag| asked.contains(&(*id, tag))), "what a coordinator asks is on its way");
+            let (locked, evaluated) = group.store.held_for_coordinator();
+            let (holding, preparing) = group.coordinator.holding();
+            assert!(locked.is_subset(&preparing), "what a home has locked waits for votes");
+            assert!(holding.is_subset(&evaluated), "what a coordinator wants locked is being evaluated");
+        }
+        let mut callers: BTreeMap<GroupId, BTreeSet<Origin>> = BTreeMap::new();
+        for (id, origin) in self.gateway.calls_here() {
+            let group = self.groups.get(&id).expect("a call is with a replica that is here");
+            let known = callers.entry(id).or_insert_with(|| {
+                let mut known = group.store.callers();
+                known.extend(group.coordinator.callers());
+                known
+            });
+            assert!(known.contains(&origin), "a call of {id:?} that is with this node's replica is known to it");
+        }
     }
 
     /// The members of the cluster, once it has formed.

@@ -129,9 +129,10 @@ impl Leader {
         assert!(log.last_index() >= self.term_start, "a leader's log holds the first entry of its term");
         assert_eq!(log.term_at(self.term_start), Some(log.last_term()), "a leader appends in its own term alone");
         assert!(self.confirms.iter().is_sorted_by_key(|(_, round)| round), "rounds are waited for in order");
+        let begins = |round: u64| round <= self.round || (round == self.round + 1 && self.round_wanted);
         assert!(
-            self.confirms.back().is_none_or(|(_, round)| *round <= self.round + 1),
-            "a read waits for a round in progress, or for the next"
+            self.confirms.back().is_none_or(|(_, round)| begins(*round)),
+            "a read waits for a round in progress, or for the next, which is wanted"
         );
     }
 
@@ -386,6 +387,11 @@ impl Replica {
         } else {
             Sometimes::ConflictOutdated.reached();
         }
+    }
+
+    /// Whether the store's question is waiting for a round.
+    pub fn confirms(&self, tag: u64) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.confirms.iter().any(|(waiting, _)| *waiting == tag))
     }
 
     pub(super) fn on_confirm(&mut self, cx: &Context<'_>, tag: u64, out: &mut Outbox<Out>) {

@@ -475,9 +475,14 @@ impl Actor for Replica {
         if let Some(accepted) = &self.accepted {
             assert!(accepted.term <= self.state.term, "no leader is accepted in a later term");
         }
+        assert!(self.releasing.is_empty() || self.release_at.is_some(), "voters that have not heard of a release are told again");
         match &self.role {
             Role::Leader(leader) => leader.check(&self.log),
-            Role::Follower { .. } => {}
+            // The end of the promise, or the leader's release, arms the timer.
+            Role::Follower { .. } => assert!(
+                !self.started || self.election_at.is_some() || self.accepted.is_some(),
+                "a follower that keeps no promise campaigns some day"
+            ),
             Role::PreCandidate { .. } | Role::Candidate { .. } => assert!(self.election_at.is_some(), "a campaign ends in time"),
         }
     }

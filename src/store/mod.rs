@@ -612,6 +612,56 @@ impl Store {
     }
 }
 
+// What is asserted of waiting: each waiter's wake-up is named.
+impl Store {
+    /// Every caller that this group will answer.
+    pub fn callers(&self) -> BTreeSet<Origin> {
+        let mut callers: BTreeSet<Origin> = self.readers().collect();
+        callers.extend(self.confirming.values().filter_map(|confirming| match confirming {
+            Confirming::Read { origin, .. } => Some(*origin),
+            Confirming::Check { conclusion, .. } => conclusion.origin(),
+        }));
+        let Some(leading) = &self.leading else { return callers };
+        callers.extend(leading.early.iter().map(|write| write.origin));
+        let proposed = leading.pending.iter().chain(&leading.awaiting_all);
+        callers.extend(proposed.filter_map(|pending| Some(pending.reply.as_ref()?.0)));
+        callers.extend(leading.depending.values().filter_map(Conclusion::origin));
+        callers.extend(leading.queues.callers());
+        callers.extend(leading.preparing.values().filter_map(|preparing| preparing.asker));
+        callers.extend(leading.resolving.values().filter_map(|resolving| resolving.asker));
+        callers
+    }
+
+    /// The questions that the replica has to answer.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = u64> {
+        self.confirming.keys().copied()
+    }
+
+    fn check_waiting(&self) {
+        let Some(leading) = &self.leading else { return };
+        assert!(
+            leading.early.is_empty() || leading.ready_at > self.state.applied(),
+            "early writes wait for the term's first entry"
+        );
+        assert!(
+            leading.depending.keys().all(|(index, _)| *index > self.state.applied()),
+            "what is applied is waited for no more"
+        );
+        assert!(
+            leading.awaiting_all.iter().all(|pending| leading.awaiting_until <= pending.deadline),
+            "which voters lack an entry is said in time"
+        );
+        let mut reading = BTreeMap::new();
+        for waiting in self.waiting.values() {
+            if let Waiting::Parked { ticket, .. } = waiting {
+                *reading.entry(*ticket).or_default() += 1;
+            }
+        }
+        leading.queues.check_wakes(&leading.locks, &reading);
+        self.check_reads();
+    }
+}
+
 impl Conclusion {
     fn tell(self, out: &mut Outbox<Out>) {
         out.push(match self {
@@ -693,6 +743,7 @@ impl Actor for Store {
     fn check(&self) {
         self.state.check();
         self.check_participant();
+        self.check_waiting();
         match &self.leading {
             Some(leading) => {
                 assert!(leading.pending.iter().is_sorted_by_key(|p| p.index), "answers are in order");

@@ -58,7 +58,7 @@
 
 use super::evaluate::{Evaluated, evaluate};
 use super::queues::{Claim, Intent, Pins, Waiter};
-use super::{Head, NoRoom, Out, Store};
+use super::{Conclusion, Confirming, Head, NoRoom, Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{Limits, TRANSACTION_SIZE_MAX};
 use crate::base::{Duration, Index, Key, Sometimes, Time, Version};
@@ -72,6 +72,7 @@ use crate::msg::transaction::{
 };
 use crate::state::LockMode;
 use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a prepared transaction goes without a decision before its home is asked, and between two questions.
 const INQUIRE_AFTER: Duration = Duration::from_millis(400);
@@ -621,6 +622,33 @@ impl Store {
         }
         assert!(leading.held.values().all(|held| held.age != Age::default() || held.keys.is_empty()), "what is held has an age");
         assert_eq!(self.inquiries.len(), self.attended.len(), "what is prepared is asked for some day");
+        let asked = |(id, attended): (&TransactionId, &Attended)| {
+            attended.inquire_at.is_some_and(|at| self.inquiries.contains(&(at, *id)))
+        };
+        assert!(self.attended.iter().all(asked), "what is prepared is asked for at its time");
+        let claims: BTreeMap<TransactionId, u64> =
+            leading.queues.claims().map(|(ticket, claim)| (claim.preparation.id, ticket)).collect();
+        assert_eq!(leading.claims, claims, "every claim has a waiter");
+        // Each of them has an entry of its own among those in flight.
+        let logged = leading.preparing.len() + leading.resolving.len();
+        assert!(logged <= leading.pending.len(), "what is prepared or resolved here is in flight");
+        assert!(leading.resolving.keys().all(|id| !leading.claims.contains_key(id)), "what is resolved does not wait");
+    }
+
+    /// What this group's coordinator has asked of it: the transactions whose own items are locked, and those whose items are not
+    /// evaluated yet, or whose refusal is being confirmed.
+    pub fn held_for_coordinator(&self) -> (BTreeSet<TransactionId>, BTreeSet<TransactionId>) {
+        let Some(leading) = &self.leading else { return (BTreeSet::new(), BTreeSet::new()) };
+        let waiting = leading.queues.claims().filter(|(_, claim)| claim.asker.is_none()).map(|(_, claim)| claim.preparation.id);
+        let confirming = self.confirming.values().filter_map(|confirming| match confirming {
+            Confirming::Check { conclusion, .. } => Some(conclusion),
+            Confirming::Read { .. } => None,
+        });
+        let refused = confirming.chain(leading.depending.values()).filter_map(|conclusion| match conclusion {
+            Conclusion::Held(id, _) => Some(*id),
+            Conclusion::Answer(..) => None,
+        });
+        (leading.held.keys().copied().collect(), waiting.chain(refused).collect())
     }
 }
 

@@ -187,9 +187,39 @@ impl Queues {
         }
     }
 
+    /// What every waiter waits for will come. One at the front of all its queues is locked out by a transaction, whose end wakes
+    /// it, or its values are being read: `reading` says how many are for a ticket. The others stand behind such a waiter.
+    pub fn check_wakes(&self, locks: &Locks, reading: &BTreeMap<u64, usize>) {
+        for (ticket, waiter) in &self.waiters {
+            assert_eq!(waiter.reading, reading.get(ticket).copied().unwrap_or(0), "what a waiter lacks is being read");
+            let locked_out = waiter.keys.iter().any(|(key, mode)| locks.conflict(key, *mode));
+            assert!(
+                waiter.reading > 0 || locked_out || !self.is_first(*ticket),
+                "the front of its queues is locked out, or reading: {waiter:?}"
+            );
+        }
+    }
+
+    /// The callers of all waiters.
+    pub fn callers(&self) -> impl Iterator<Item = Origin> {
+        self.waiters.values().filter_map(|waiter| match &waiter.intent {
+            Intent::Write(write) => Some(write.origin),
+            Intent::Claim(claim) => claim.asker,
+        })
+    }
+
+    /// The transactions that wait, by ticket.
+    pub fn claims(&self) -> impl Iterator<Item = (u64, &Claim)> {
+        self.waiters.iter().filter_map(|(ticket, waiter)| match &waiter.intent {
+            Intent::Claim(claim) => Some((*ticket, &**claim)),
+            Intent::Write(_) => None,
+        })
+    }
+
     pub fn check(&self) {
         assert_eq!(self.waiters.len(), self.deadlines.len(), "every waiter has a deadline");
         for (ticket, waiter) in &self.waiters {
+            assert!(self.deadlines.contains(&(waiter.deadline, *ticket)), "every waiter is dismissed in time");
             let stands = |(key, _): &(Key, LockMode)| self.by_key.get(key).is_some_and(|queue| queue.contains(ticket));
             assert!(waiter.keys.iter().all(stands), "a waiter stands in all its queues");
         }

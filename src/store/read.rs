@@ -258,6 +258,29 @@ impl Store {
         }
     }
 
+    /// The callers whose reads wait for a value or for a lock.
+    pub(super) fn readers(&self) -> impl Iterator<Item = Origin> {
+        let alone = self.waiting.values().filter_map(|waiting| match waiting {
+            Waiting::Get { origin, .. } => Some(*origin),
+            Waiting::Part { .. } | Waiting::Parked { .. } => None,
+        });
+        let together = self.gathering.values().map(|gathering| gathering.origin);
+        alone.chain(together).chain(self.blocked.values().map(|blocked| blocked.origin))
+    }
+
+    pub(super) fn check_reads(&self) {
+        for ((key, ticket), blocked) in &self.blocked {
+            let holder = self.state.outcomes().locks().exclusive_holder(key);
+            assert!(holder.is_some(), "a read of {key} waits for a prepared transaction");
+            assert!(self.blocked_deadlines.contains(&(blocked.deadline, *ticket)), "it gives up in time");
+        }
+        for (tag, gathering) in &self.gathering {
+            let is_part = |waiting: &&Waiting| matches!(waiting, Waiting::Part { gathering, .. } if gathering == tag);
+            let missing = self.waiting.values().filter(is_part).count();
+            assert_eq!(missing, gathering.missing, "what a page lacks is being read");
+        }
+    }
+
     /// The key whose value lies at this place. Walks the whole index: for what is rare.
     pub fn key_at(&self, place: Place) -> Option<Key> {
         let lies_there = |item: &Item| item.value.is_some_and(|value| value.place == place);

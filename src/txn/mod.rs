@@ -262,6 +262,27 @@ impl Coordinator {
         self.leading.as_ref().is_none_or(|leading| leading.active.is_empty())
     }
 
+    /// Every caller that this coordinator will answer.
+    pub fn callers(&self) -> impl Iterator<Item = Origin> {
+        self.leading.iter().flat_map(|leading| leading.active.values()).map(|active| active.origin)
+    }
+
+    /// The attempts whose own items are being evaluated, and those whose own items are locked while participants vote.
+    pub fn holding(&self) -> (BTreeSet<TransactionId>, BTreeSet<TransactionId>) {
+        let Some(leading) = &self.leading else { return (BTreeSet::new(), BTreeSet::new()) };
+        let id = |number: u64| self.id(Attempt { term: leading.term, number });
+        let of = |phase: Phase| {
+            let those = leading.active.iter().filter(move |(_, active)| active.phase == phase);
+            those.map(move |(number, _)| id(*number)).collect()
+        };
+        (of(Phase::Holding), of(Phase::Preparing))
+    }
+
+    /// The questions to other groups, by their tags.
+    pub fn asks(&self) -> impl Iterator<Item = u64> {
+        self.leading.iter().flat_map(|leading| leading.asks.keys().copied())
+    }
+
     fn id(&self, attempt: Attempt) -> TransactionId {
         TransactionId { home: self.group, attempt }
     }
@@ -822,10 +843,21 @@ impl Actor for Coordinator {
             assert!(!leading.commits.contains_key(&attempt), "what is decided is not open");
             assert!(*number <= leading.number, "attempts are counted");
             assert!(active.awaited.iter().all(|group| active.parties.contains_key(group)), "only participants are waited for");
-            if active.phase == Phase::Deciding {
-                assert!(active.awaited.is_empty(), "a decision has every vote");
+            let timed = leading.deadlines.contains(&(active.deadline, *number));
+            match active.phase {
+                Phase::Holding => assert!(timed, "an attempt that is evaluated has a deadline"),
+                Phase::Preparing => {
+                    assert!(timed && !active.awaited.is_empty(), "an attempt that waits for votes has a deadline");
+                    let asked = |group: &GroupId| leading.asks.values().any(|ask| *ask == (attempt, *group, Asked::Prepare));
+                    assert!(active.awaited.iter().all(asked), "each vote that is waited for is being asked for");
+                }
+                Phase::Deciding => assert!(active.awaited.is_empty(), "a decision has every vote"),
+                Phase::Refusing(_) => {}
             }
         }
+        assert!(leading.tell_again.is_empty() || leading.tell_at.is_some(), "participants that could not be told are told again");
+        let ends = !leading.ended.is_empty() || !leading.released.is_empty();
+        assert!(!ends || leading.end_at.is_some() || leading.paused, "ends are logged some day");
         for (attempt, group, asked) in leading.asks.values() {
             let told = leading.commits.get(attempt).is_none_or(|commit| commit.unaware.contains(group));
             assert!(*asked != Asked::Commit || told, "who knows is not told again");
