@@ -108,10 +108,10 @@ fn set_sizes(plan: &mut Plan, dice: &mut Dice) {
     plan.nodes = (0..nodes).map(|number| node_plan(number, nodes, &plan.cluster, sync_ms, skewed, dice)).collect();
 }
 
-/// In one plan of five some limits are small enough to be reached, not on all nodes the same.
+/// In one plan of five some limits are small enough to be reached, not on all nodes the same. Where all must be calm, none is.
 fn set_limits(plan: &mut Plan, seed: u64) {
     let mut dice = Dice::new(seed, "limits");
-    if !dice.chance(200) {
+    if !dice.chance(200) || plan.calm_from_ms.is_some() {
         return;
     }
     let small: Vec<_> = LIMITS.iter().filter(|_| dice.chance(250)).collect();
@@ -166,7 +166,7 @@ const LIMITS: &[(&str, &[u32])] = &[
     ("reads_per_group", &[1, 3]),
     ("gated_messages", &[1, 10]),
     ("campaigns", &[1, 2]),
-    ("batch_bytes", &[1, 4_096]),
+    ("batch_bytes", &[4_096, 16_384]),
     ("reads_in_progress", &[60, 150]),
     ("scan_visits", &[1, 10]),
     ("scan_bytes", &[1, 1_000]),

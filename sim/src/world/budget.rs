@@ -37,8 +37,10 @@ impl World {
         // A boot, and a campaign or two: a candidate waits for a tenth of a second, and for the last one's vote.
         let campaign = 300 * MS;
         // A leader's support, or a promise not to vote, has to end first; then the election's timer runs.
-        let led = on_its_way + 2 * campaign + 2 * support + beat + 12 * trip + 8 * sync;
-        let work = 20 * trip + 10 * sync;
+        // Where a node bears little, what it does at once elsewhere takes turns.
+        let turns = if self.plan.nodes.iter().any(|node| !node.limits.is_empty()) { 4 } else { 1 };
+        let led = on_its_way + turns * (2 * campaign + 2 * support + beat + 12 * trip + 8 * sync);
+        let work = turns * (20 * trip + 10 * sync);
         let bulk = self.bulk();
         Budget { led, errand: 1_000 * MS + work + bulk, work, rest: led + 1_000 * MS + bulk }
     }

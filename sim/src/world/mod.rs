@@ -209,7 +209,8 @@ impl World {
             let fault = Fault { at_ms, for_ms: standing::FOR_MS, when: None, nth: 0, kind: kind.clone() };
             world.plan.faults.push(fault);
         }
-        if plan.standing.is_none() && plan.ending != Ending::NeverHeal {
+        // A token outlives the requests that are made with it: where it is kept for less than long, none is made for long.
+        if plan.standing.is_none() && plan.ending != Ending::NeverHeal && plan.token_lifetime_ms().is_none() {
             world.workload.waits_long_from((plan.faults_ms * MS).saturating_sub(500 * MS));
         }
         world.schedule_the_plan();
