@@ -74,3 +74,36 @@ impl Timeline {
 pub fn clock_face(at: WorldTime) -> String {
     format!("{:>4}.{:06}", at / 1_000_000_000, at / 1_000 % 1_000_000)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::run_seed;
+    use std::path::Path;
+
+    const HEAD: &str = "\
+# What the first seeds do: the seed, a hash over every event, how many events, how many operations were asked.
+# A change that should change no behaviour leaves this as it is. After one that should:
+#     RINGSEED_REWRITE=1 cargo test -p ringseed-sim --lib pinned
+";
+
+    #[test]
+    fn what_the_first_seeds_do_is_as_pinned() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces.txt");
+        let mut now = HEAD.to_owned();
+        for seed in 0..8 {
+            let run = run_seed(seed);
+            now += &format!("{seed} {:016x} {} {}\n", run.trace_hash, run.events, run.operations.len());
+        }
+        if std::env::var_os("RINGSEED_REWRITE").is_some() {
+            std::fs::write(&path, now).expect("sim/traces.txt can be written");
+            return;
+        }
+        let pinned = std::fs::read_to_string(&path).expect("sim/traces.txt is there");
+        assert!(
+            now == pinned,
+            "The first seeds do something else than before. If no behaviour should have changed, something did change it. If it \
+             should, renew sim/traces.txt and say in the commit what changed:\n    \
+             RINGSEED_REWRITE=1 cargo test -p ringseed-sim --lib pinned\npinned:\n{pinned}\nnow:\n{now}"
+        );
+    }
+}
