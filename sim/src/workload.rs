@@ -194,6 +194,11 @@ impl Workload {
         self.is_planned && !self.auditing
     }
 
+    /// Whether a client that draws what it asks, or does errands, has anything to ask now.
+    pub fn has_something_to_ask(&self, client: usize) -> bool {
+        !self.auditing || !self.clients[client].errands.is_empty()
+    }
+
     /// What the plan has the client ask next.
     pub fn planned(&self, client: usize) -> Option<&operations::Operation> {
         self.clients[client].planned.front()

@@ -323,8 +323,9 @@ const TRIGGERS: &[Trigger] = &[
 /// Takes out what no system could survive: the promises are about the loss of a minority, not of a majority.
 fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
     let relaxed = plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
+    let mut lost_directories = 0;
     // Of one or two copies none may be lost.
-    let mut lost_directories = u32::from(plan.cluster.replication_factor < 3);
+    let may_lose = !relaxed && plan.cluster.replication_factor >= 3;
     let mut powerless: Option<u16> = None;
     let nodes = plan.nodes.len() as u64;
     let slowest = plan.nodes.iter().map(|node| node.heartbeat_ms).max().unwrap_or(0);
@@ -334,21 +335,21 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
         FaultKind::RotTail { rot, .. } => {
             // A leader goes on for D; and a slow disk's witness follows slowly.
             fault.for_ms = fault.for_ms.max(2_500 + support_ms + sync_us / 25);
-            let lost = u32::from(*rot != Rot::Witness && !relaxed);
-            lost_directories += lost;
-            !relaxed && (lost == 0 || lost_directories == 1)
+            let loses = *rot != Rot::Witness;
+            lost_directories += u32::from(loses && may_lose);
+            !relaxed && (!loses || may_lose && lost_directories == 1)
         }
         // A majority of a group's replicas may have lost its directory when two nodes did.
         FaultKind::Wipe { .. } => {
-            lost_directories += u32::from(!relaxed);
-            lost_directories == 1 && !relaxed
+            lost_directories += u32::from(may_lose);
+            may_lose && lost_directories == 1
         }
         FaultKind::OldDirectory { .. } => {
-            lost_directories += u32::from(!relaxed);
+            lost_directories += u32::from(may_lose);
             // An old copy is told by what peers have heard since: they must have heard something.
             fault.for_ms = fault.for_ms.max(2_000 + 4 * slowest);
             fault.when = None;
-            lost_directories == 1 && !relaxed
+            may_lose && lost_directories == 1
         }
         // With relaxed syncing a power loss of a majority loses the last interval, by design. What that may take, and what it may
         // not, is played by a test of nodes (`src/node/tests/transactions.rs`): here every checker may rely on everything that
@@ -373,9 +374,7 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
     if relaxed && plan.faults.iter().any(lasts) && plan.ending == Ending::HealMajority {
         plan.ending = Ending::HealAll;
     }
-    let lost =
-        |fault: &Fault| matches!(fault.kind, FaultKind::RotTail { .. } | FaultKind::Wipe { .. } | FaultKind::OldDirectory { .. });
-    if lost_directories > 0 && plan.faults.iter().any(lost) && plan.ending == Ending::HealAll {
+    if lost_directories > 0 && plan.ending == Ending::HealAll {
         plan.ending = Ending::HealMajority;
     }
 }

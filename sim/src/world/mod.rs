@@ -319,6 +319,9 @@ impl World {
         if self.workload.follows_plan() {
             return self.think_as_planned(client);
         }
+        if !self.workload.has_something_to_ask(client) {
+            return;
+        }
         let connected = thinking.connection.map(|(machine, _)| machine);
         let elsewhere = self.workload.gateway(client).is_some_and(|wanted| connected.is_some_and(|machine| wanted != machine));
         let leaves = self.workload.wanders(client) || elsewhere;
