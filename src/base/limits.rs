@@ -106,7 +106,8 @@ limits! {
     token_bytes_per_node = 128 * 1024 * 1024,
     /// Transactions, and tokens, in one entry that says that they are over. More: in the next.
     ended_per_entry = 1_024,
-    /// Entries of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
+    /// Entries of one group that are proposed and not committed. At the limit: rejected, `Overloaded`. At least 4: a transaction that
+    /// is turned away elsewhere leaves its abort here, and is asked for again.
     uncommitted_entries = 16 * 1024,
     /// Bytes of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
     uncommitted_bytes = 64 * 1024 * 1024,

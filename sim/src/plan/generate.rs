@@ -150,7 +150,7 @@ const LIMITS: &[(&str, &[u32])] = &[
     ("token_bytes_per_group", &[1, 2_000]),
     ("token_bytes_per_node", &[1, 5_000]),
     ("ended_per_entry", &[1, 3]),
-    ("uncommitted_entries", &[1, 3, 10]),
+    ("uncommitted_entries", &[4, 10, 30]),
     ("uncommitted_bytes", &[1, 1_000, 100_000]),
     ("append_entries", &[1, 2, 7]),
     ("append_bytes", &[1, 1_000]),
