@@ -5,7 +5,7 @@
 //! sometimes hold. What was in progress when a connection broke, or when the client lost patience, is *unknown*.
 //!
 //! What a client means to do, and when, and whom it asks, is drawn, unless the plan says so itself
-//! ([`operations`](crate::plan::operations)). Either way it is noted. What they ask of several keys at once is in [`transactions`].
+//! ([`operations`]). Either way it is noted. What they ask of several keys at once is in [`transactions`].
 //!
 //! After the faults, the same clients run *errands*: a fresh write and a strong read in every partition, and a last strong read
 //! of every key (which makes the durability of each acknowledged write a matter of linearizability). While a fault lasts, an

@@ -32,7 +32,7 @@ use core::fmt;
 /// A key. Order: by table, then partition key, then sort key; no sort key comes before any.
 ///
 /// It may be of any length, and empty: a scan's prefix is one, too. Whether an item may have it is for
-/// [`crate::msg::transaction::validate_key`].
+/// [`crate::msg::operation::validate_key`].
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Key {
     /// The partition key, and behind it the sort key.

@@ -138,7 +138,10 @@ impl Gateway {
     /// Goes on with the calls that wait until the group has a leader.
     pub(super) fn route_leaderless(&mut self, cx: &Context<'_>, group: GroupId, out: &mut Outbox<Out>) {
         let waiting: Vec<u64> = self.leaderless.range((group, 0)..=(group, u64::MAX)).map(|(_, id)| *id).collect();
-        for id in waiting {
+        // A replica that was asked which node leads may be dead: the question is answered now.
+        let asked =
+            self.forwarded.values().filter(|id| self.calls.get(id).is_some_and(|call| call.asking && call.group == group));
+        for id in asked.copied().chain(waiting).collect::<Vec<u64>>() {
             self.route(cx, id, out);
         }
     }

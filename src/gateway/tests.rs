@@ -184,6 +184,21 @@ fn a_read_that_was_with_a_peer_that_is_away_goes_to_the_next_leader() {
     assert!(matches!(&out[..], [Out::Task { task, .. }] if !task.writes()), "the write may have been begun: {out:?}");
 }
 
+/// The peer may be dead, and its answer was all that the call waited for.
+#[test]
+fn a_call_that_asks_a_peer_which_node_leads_goes_on_when_this_node_knows() {
+    let (mut gateway, mut now) = (Gateway::default(), Time::from_millis(1));
+    let group = crate::base::PartitionId(0).group();
+    handle(&mut gateway, now, In::Joined(Placement::new(vec![vec![PEER, NodeId(1)]])));
+    let mut out = handle(&mut gateway, now, In::Request(ConnId(1), Request { id: 1, timeout_ms: 9_000, body: put() }));
+    while forwarded(&out).is_empty() {
+        now = now + RETRY_INTERVAL;
+        out = handle(&mut gateway, now, In::Timer);
+    }
+    let out = handle(&mut gateway, now, In::Leader(group, Some(NodeId(1)), Term(4)));
+    assert!(matches!(&out[..], [Out::Task { .. }]), "{out:?}");
+}
+
 #[test]
 fn a_copy_of_a_read_is_dropped_while_the_first_is_worked_on_and_asked_anew_after() {
     let mut gateway = led_by(NodeId(1));

@@ -54,9 +54,10 @@ impl Plan {
         }
         keep_the_promises_keepable(&mut plan, &mut dice);
         // Of one or two copies every one is needed: what is on a node that stays dead or sick waits for it.
-        if plan.cluster.replication_factor >= 3 {
+        let bears_little = plan.nodes.iter().any(|node| !node.limits.is_empty());
+        if plan.cluster.replication_factor >= 3 && !bears_little {
             standing::draw(&mut plan, &mut Dice::new(seed, "standing"));
-        } else if plan.ending == Ending::HealMajority {
+        } else if plan.cluster.replication_factor < 3 && plan.ending == Ending::HealMajority {
             plan.ending = Ending::HealAll;
         }
         let clients = u64::from(plan.workload.clients);

@@ -22,7 +22,7 @@ pub(super) struct Budget {
 
 /// How long what was under way has to come to its end, once every group is led: a participant in doubt asks, a prepare that was
 /// lost is asked for again.
-pub(super) const QUIET: WorldTime = 1_000 * MS;
+const QUIET: WorldTime = 1_000 * MS;
 
 impl World {
     /// What is begun from now on may take so long. To be asked while the faults still stand.
@@ -38,11 +38,20 @@ impl World {
         let campaign = 300 * MS;
         // A leader's support, or a promise not to vote, has to end first; then the election's timer runs.
         // Where a node bears little, what it does at once elsewhere takes turns.
-        let turns = if self.plan.nodes.iter().any(|node| !node.limits.is_empty()) { 4 } else { 1 };
+        let bears_little = self.plan.nodes.iter().any(|node| !node.limits.is_empty());
+        let turns = if bears_little { 4 } else { 1 };
+        // A follower that was away takes one entry after the other, and the groups wait for each other.
+        let one_by_one = if bears_little { 20_000 * MS } else { 0 };
         let led = on_its_way + turns * (2 * campaign + 2 * support + beat + 12 * trip + 8 * sync);
         let work = turns * (20 * trip + 10 * sync);
         let bulk = self.bulk();
-        Budget { led, errand: 1_000 * MS + work + bulk, work, rest: led + 1_000 * MS + bulk }
+        Budget { led, errand: 1_000 * MS + work + bulk, work, rest: led + 1_000 * MS + bulk + one_by_one }
+    }
+
+    /// [`QUIET`], and until every node has told how it is.
+    pub(super) fn quiet(&self) -> WorldTime {
+        let beat = self.plan.nodes.iter().map(|node| node.heartbeat_ms).max().unwrap_or(0) * MS;
+        QUIET.max(3 * beat)
     }
 
     /// How long all values take over one link, if that is narrow. Most are far smaller than the largest.

@@ -8,7 +8,7 @@
 //!
 //! How long each of these steps may take follows from the plan ([`budget`](super::budget)).
 
-use super::budget::{Budget, QUIET};
+use super::budget::Budget;
 use super::machine::Machine;
 use super::watch::View;
 use super::{Happening, MS, World};
@@ -201,7 +201,7 @@ impl World {
                 }
                 Some(what) => self.is_late(since + budget.led, || format!("not every group is led: {what}")),
             },
-            Waiting::Quietly if self.now >= since + QUIET => self.ask_errands(),
+            Waiting::Quietly if self.now >= since + self.quiet() => self.ask_errands(),
             Waiting::Quietly => {}
             Waiting::ForErrands => self.look_at_errands(),
             Waiting::ForRest => match self.unconverged() {
@@ -271,8 +271,10 @@ impl World {
         let Some(healing) = &self.healing else { return };
         let budget = healing.budget.errand;
         if let Some(failed) = self.workload.failed_errand.take() {
-            return self
-                .liveness(format!("all groups are led, and {} ms later {failed}", (self.now - healing.since + QUIET) / MS));
+            return self.liveness(format!(
+                "all groups are led, and {} ms later {failed}",
+                (self.now - healing.since + self.quiet()) / MS
+            ));
         }
         if self.workload.errands_left().0 == 0 {
             let slowest = self.workload.slowest_errand;
