@@ -78,11 +78,9 @@ impl Gateway {
             Whereabouts::Forwarded(node, sequence) => {
                 self.forwarded.remove(&(node, sequence));
             }
-            Whereabouts::Waiting => {
-                self.leaderless.remove(&(call.group, id));
-            }
-            Whereabouts::Local => {}
+            Whereabouts::Waiting | Whereabouts::Local => {}
         }
+        self.leaderless.remove(&(call.group, id));
         call.place = Whereabouts::Waiting;
     }
 
@@ -248,8 +246,8 @@ impl Gateway {
         assert_eq!(self.size, self.calls.values().map(|call| call.size).sum::<usize>(), "bytes in progress are counted");
         for (id, call) in &self.calls {
             assert!(self.wakes.contains(&(call.wake, *id)) && call.wake <= call.deadline, "every call is woken in time");
-            let waiting = call.place == Whereabouts::Waiting;
-            assert_eq!(waiting, self.leaderless.contains(&(call.group, *id)), "a call waits if, and only if, it is nowhere else");
+            let waits = call.place == Whereabouts::Waiting || call.asking;
+            assert_eq!(waits, self.leaderless.contains(&(call.group, *id)), "a call waits if, and only if, no leader has it");
             if let Whereabouts::Forwarded(node, sequence) = call.place {
                 assert_eq!(self.forwarded.get(&(node, sequence)), Some(id), "a forwarded call is found by its sequence");
             }

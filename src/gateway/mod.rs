@@ -122,7 +122,7 @@ pub struct Gateway {
     manys: Manys,
     /// When each call wants attention: its deadline, or a retry before it.
     wakes: BTreeSet<(Time, u64)>,
-    /// Calls that wait for a leader of their group.
+    /// Calls that wait for a leader of their group, or ask a peer which node that is.
     leaderless: BTreeSet<(GroupId, u64)>,
     /// Calls that are with a peer, by the sequence of their forward.
     forwarded: BTreeMap<(NodeId, u64), u64>,

@@ -90,6 +90,9 @@ impl Gateway {
                 call.epoch = leader.map(|(epoch, _)| epoch);
                 call.next = cx.liveness.way_to(node, cx.now).map(|(next, _)| next);
                 call.asking = leader.is_some_and(|(_, term)| term == Term::ZERO);
+                if call.asking {
+                    self.leaderless.insert((call.group, id));
+                }
                 let retries = call.is_repeatable();
                 let forward = Forward { sequence, group: call.group, leader, remaining_ms, task };
                 out.push(Out::Send(node, PeerMessage::Forward(forward)));
@@ -135,13 +138,11 @@ impl Gateway {
         self.route_leaderless(cx, group, out);
     }
 
-    /// Goes on with the calls that wait until the group has a leader.
+    /// Goes on with the calls that wait until the group has a leader. Those that ask a replica which node leads do not wait for its
+    /// answer: it may be dead.
     pub(super) fn route_leaderless(&mut self, cx: &Context<'_>, group: GroupId, out: &mut Outbox<Out>) {
         let waiting: Vec<u64> = self.leaderless.range((group, 0)..=(group, u64::MAX)).map(|(_, id)| *id).collect();
-        // A replica that was asked which node leads may be dead: the question is answered now.
-        let asked =
-            self.forwarded.values().filter(|id| self.calls.get(id).is_some_and(|call| call.asking && call.group == group));
-        for id in asked.copied().chain(waiting).collect::<Vec<u64>>() {
+        for id in waiting {
             self.route(cx, id, out);
         }
     }
