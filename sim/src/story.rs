@@ -189,8 +189,7 @@ fn events(plan: &Plan, run: &Run) -> Vec<Event> {
     }
     let history = run.history.as_deref().unwrap_or_default();
     for operation in &run.operations {
-        let is_of = |record: &&Record| record.process == u64::from(operation.client) && record.start / 1_000 == operation.at_us;
-        let what = match history.iter().find(is_of) {
+        let what = match history.iter().find(|record| is_of(record, operation)) {
             Some(record) => told(record),
             None => "its token is released".into(),
         };
@@ -198,11 +197,7 @@ fn events(plan: &Plan, run: &Run) -> Vec<Event> {
             format!("{} client {} asks n{}: {what}", clock_face(operation.at_us * 1_000), operation.client, operation.node);
         events.push(Event { line, kind: Kind::Operation });
     }
-    let is_errand = |record: &&Record| {
-        let is_of =
-            |operation: &Operation| record.process == u64::from(operation.client) && record.start / 1_000 == operation.at_us;
-        !run.operations.iter().any(is_of)
-    };
+    let is_errand = |record: &&Record| !run.operations.iter().any(|operation| is_of(record, operation));
     events.extend(history.iter().filter(is_errand).map(|record| {
         let line = format!("{} client {}'s errand: {}", clock_face(record.start), record.process, told(record));
         Event { line, kind: Kind::Errand }
@@ -212,6 +207,11 @@ fn events(plan: &Plan, run: &Run) -> Vec<Event> {
     events.extend(run.timeline.iter().filter(own).map(|line| Event { line: line.clone(), kind: Kind::Note }));
     events.sort_by(|one, other| one.line[..11].cmp(&other.line[..11]));
     events
+}
+
+/// Whether the record says what came of the operation: a client asks for one thing at a time.
+fn is_of(record: &Record, operation: &Operation) -> bool {
+    record.process == u64::from(operation.client) && record.start / 1_000 == operation.at_us
 }
 
 /// What was asked, and what came of it, how much later.

@@ -168,7 +168,7 @@ impl Workload {
             asked: Vec::new(),
             keys: BTreeSet::new(),
             stats: Stats::default(),
-            bears_little: plan.nodes.iter().any(|node| !node.limits.is_empty()),
+            bears_little: plan.bears_little(),
             waits_long_from: WorldTime::MAX,
             auditing: false,
             failed_errand: None,

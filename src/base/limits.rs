@@ -94,11 +94,11 @@ limits! {
     transactions_per_home = 4 * 1024,
     /// Transactions prepared in one group and not resolved. At the limit: no vote, `Overloaded`.
     prepared_per_group = 4 * 1024,
-    /// Outcomes of transactions that one group remembers as a participant. At the limit: no vote, `Overloaded`, but for prepares that
-    /// say that more is over.
+    /// Outcomes of transactions that one group remembers as a participant. At the limit: no vote, `Overloaded`, but for prepares
+    /// that say that more is over.
     resolved_per_group = 64 * 1024,
-    /// Tokens that one group remembers. At the limit, a transaction with a new one is rejected, `TooManyTokens`; none is forgotten
-    /// before its time, and transactions without a token go on.
+    /// Tokens that one group remembers. At the limit, a transaction with a new one is rejected, `TooManyTokens`; none is
+    /// forgotten before its time, and transactions without a token go on.
     tokens_per_group = 16 * 1024,
     /// Bytes that the tokens of one group take in memory, with their answers. At the limit: as above.
     token_bytes_per_group = 8 * 1024 * 1024,
@@ -106,8 +106,8 @@ limits! {
     token_bytes_per_node = 128 * 1024 * 1024,
     /// Transactions, and tokens, in one entry that says that they are over. More: in the next.
     ended_per_entry = 1_024,
-    /// Entries of one group that are proposed and not committed. At the limit: rejected, `Overloaded`. At least 4: a transaction that
-    /// is turned away elsewhere leaves its abort here, and is asked for again.
+    /// Entries of one group that are proposed and not committed. At the limit: rejected, `Overloaded`. At least 4: a transaction
+    /// that is turned away elsewhere leaves its abort here, and is asked for again.
     uncommitted_entries = 16 * 1024,
     /// Bytes of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
     uncommitted_bytes = 64 * 1024 * 1024,
@@ -119,18 +119,18 @@ limits! {
     appends_in_flight = 64,
     /// Bytes of appends to one follower of one group that wait for an acknowledgement. At the limit: the follower waits.
     append_bytes_in_flight = 4 * 1024 * 1024,
-    /// Bytes of appends to one peer, of all groups, that wait for an acknowledgement or for the disk to be read. At the limit: groups
-    /// wait for their turn.
+    /// Bytes of appends to one peer, of all groups, that wait for an acknowledgement or for the disk to be read. At the limit:
+    /// groups wait for their turn.
     peer_bytes_in_flight = 16 * 1024 * 1024,
     /// Of these, bytes of entries that are read back from the log for a peer that lags. At the limit: groups wait for their turn.
     peer_catch_up_bytes = 2 * 1024 * 1024,
     /// Bytes of recent entries that one group keeps in memory for followers that lag a little. Beyond: read back from the log.
     recent_entry_bytes = 4 * 1024 * 1024,
-    /// Bytes of entries in memory at one node, of all groups, beyond which none is kept for followers that lag: read back from the
-    /// log.
+    /// Bytes of entries in memory at one node, of all groups, beyond which none is kept for followers that lag: read back from
+    /// the log.
     node_recent_bytes = 64 * 1024 * 1024,
-    /// Bytes of entries in memory at one node, of all groups: not yet applied, or recent. At the limit: client writes are rejected,
-    /// `Overloaded`.
+    /// Bytes of entries in memory at one node, of all groups: not yet applied, or recent. At the limit: client writes are
+    /// rejected, `Overloaded`.
     node_entry_bytes = 256 * 1024 * 1024,
     /// Scans in progress at one gateway. At the limit: rejected, `Overloaded`.
     scans_in_progress = 32,
@@ -140,8 +140,8 @@ limits! {
     gets_of_many_bytes = 64 * 1024 * 1024,
     /// Reads and checks in progress in one group. At the limit: rejected, `Overloaded`.
     reads_per_group = 16 * 1024,
-    /// Messages that wait for the log at one node, votes apart, of which there is one for each group and peer. At the limit: dropped,
-    /// as the network may drop any, and counted.
+    /// Messages that wait for the log at one node, votes apart, of which there is one for each group and peer. At the limit:
+    /// dropped, as the network may drop any, and counted.
     gated_messages = 64 * 1024,
     /// Groups of one node that campaign at the same time. At the limit: the next waits for its turn.
     campaigns = 256,
@@ -154,20 +154,27 @@ limits! {
     /// transaction is rejected, `Overloaded`. At least [`TRANSACTION_SIZE_MAX`]: values come vote by vote.
     voted_bytes_per_node = 64 * 1024 * 1024,
     /// Bytes of values that are being read, at one node, for answers that are not made yet and for writes that need them. Counted
-    /// where they are asked for, by the lengths in the index. At the limit: rejected, `Overloaded`; a gateway asks again for a part
-    /// of what it gathers. At least [`TRANSACTION_SIZE_MAX`] and [`Limits::scan_bytes`].
+    /// where they are asked for, by the lengths in the index. At the limit: rejected, `Overloaded`; a gateway asks again for a
+    /// part of what it gathers. At least [`TRANSACTION_SIZE_MAX`] and [`Limits::scan_bytes`].
     read_bytes_in_progress = 64 * 1024 * 1024,
     /// Reads of values and entries that wait for the disk, at one node. At the limit: rejected, `Overloaded`. At least
     /// [`SCAN_ITEMS_MAX`]: a page's values are asked for together.
     reads_in_progress = 16 * 1024,
-    /// The most items, deleted ones included, that one partition looks at for one part of a page. At the limit: the part says where
-    /// to go on, even if it holds nothing.
+    /// The most items, deleted ones included, that one partition looks at for one part of a page. At the limit: the part says
+    /// where to go on, even if it holds nothing.
     scan_visits = 4_096,
     /// The most bytes of keys and values in one page of a scan, over all partitions. A page always holds one item.
     scan_bytes = 1024 * 1024,
     /// How long a home waits from one tick of its tokens' time to the next, in milliseconds. A token is kept for twenty:
     /// [`TOKEN_LIFETIME`].
     token_tick_ms = 30_000,
+}
+
+impl Limits {
+    /// [`Limits::token_tick_ms`].
+    pub fn token_tick(&self) -> Duration {
+        Duration::from_millis(self.token_tick_ms as u64)
+    }
 }
 
 impl Default for Limits {

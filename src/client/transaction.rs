@@ -5,7 +5,7 @@
 //!
 //! ```no_run
 //! # async fn example(client: ringseed::client::Client) -> Result<(), ringseed::client::Error> {
-//! use ringseed::client::transaction::{Condition, Transaction, Operation};
+//! use ringseed::client::transaction::{Condition, Operation, Transaction};
 //!
 //! let items = vec![
 //!     Operation::put("order/7", "paid").only_if(Condition::Present),

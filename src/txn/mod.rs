@@ -633,7 +633,7 @@ impl Coordinator {
                 leading.commits.insert(attempt, Commit::new(parties.clone(), cx.now));
             }
             if token.is_some() {
-                leading.tick_at.get_or_insert(cx.now + Duration::from_millis(cx.limits.token_tick_ms as u64));
+                leading.tick_at.get_or_insert(cx.now + cx.limits.token_tick());
             }
         }
         // An earlier term's: its client was told that it is unknown, its participants are told when this leader is ready.
@@ -670,7 +670,7 @@ impl Coordinator {
             ended: Vec::new(),
             released: BTreeSet::new(),
             end_at: None,
-            tick_at: (!cx.state.tokens().is_empty()).then_some(cx.now + Duration::from_millis(cx.limits.token_tick_ms as u64)),
+            tick_at: (!cx.state.tokens().is_empty()).then_some(cx.now + cx.limits.token_tick()),
             tell_again: Vec::new(),
             tell_at: None,
         });
@@ -731,8 +731,7 @@ impl Coordinator {
         let Some(leading) = self.leading.as_mut().filter(|leading| !leading.paused) else { return };
         let tick = leading.tick_at.is_some_and(|at| at <= cx.now);
         if tick {
-            leading.tick_at =
-                (!cx.state.tokens().is_empty()).then_some(cx.now + Duration::from_millis(cx.limits.token_tick_ms as u64));
+            leading.tick_at = (!cx.state.tokens().is_empty()).then_some(cx.now + cx.limits.token_tick());
         }
         if leading.end_at.is_some_and(|at| at <= cx.now) || tick {
             let ended = first_of(&mut leading.ended, cx.limits);

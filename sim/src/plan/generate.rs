@@ -54,8 +54,7 @@ impl Plan {
         }
         keep_the_promises_keepable(&mut plan, &mut dice);
         // Of one or two copies every one is needed: what is on a node that stays dead or sick waits for it.
-        let bears_little = plan.nodes.iter().any(|node| !node.limits.is_empty());
-        if plan.cluster.replication_factor >= 3 && !bears_little {
+        if plan.cluster.replication_factor >= 3 && !plan.bears_little() {
             standing::draw(&mut plan, &mut Dice::new(seed, "standing"));
         } else if plan.cluster.replication_factor < 3 && plan.ending == Ending::HealMajority {
             plan.ending = Ending::HealAll;
@@ -329,7 +328,7 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
     let may_lose = !relaxed && plan.cluster.replication_factor >= 3;
     let mut powerless: Option<u16> = None;
     let nodes = plan.nodes.len() as u64;
-    let slowest = plan.nodes.iter().map(|node| node.heartbeat_ms).max().unwrap_or(0);
+    let slowest = plan.slowest_heartbeat_ms();
     let support_ms = u64::from(plan.cluster.support_ms);
     let sync_us = plan.disk.sync_us + plan.disk.write_us + 2 * plan.disk.jitter_us;
     plan.faults.retain_mut(|fault| match &mut fault.kind {

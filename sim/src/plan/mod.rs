@@ -20,7 +20,7 @@ pub use crate::faults::FaultKind;
 use crate::points::Point;
 pub use options::Setting;
 use ringseed::actor::Placement;
-use ringseed::base::limits::Limits;
+use ringseed::base::limits::{Limits, TOKEN_LIFETIME};
 use ringseed::base::{ClusterId, DirectoryId, GroupId, NodeId};
 use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
 use ringseed::msg::peer::{Carried, PeerMessage, ReplicaMessage};
@@ -371,9 +371,18 @@ impl Plan {
         placement.replicas(GroupId(group)).iter().map(|node| node.0).collect()
     }
 
+    /// Whether some limits of nodes are smaller than a server's.
+    pub fn bears_little(&self) -> bool {
+        self.nodes.iter().any(|node| !node.limits.is_empty())
+    }
+
+    /// The longest pause between a node's heartbeats.
+    pub fn slowest_heartbeat_ms(&self) -> u64 {
+        self.nodes.iter().map(|node| node.heartbeat_ms).max().unwrap_or(0)
+    }
+
     /// For how long a token is kept, at least, if that is shorter than a run: by the world's clock, whatever the nodes' show.
     pub fn token_lifetime_ms(&self) -> Option<u64> {
-        const TICKS: u64 = 20;
         let tick = |node: &NodePlan| node.limits.get("token_tick_ms").copied();
         let tick = u64::from(self.nodes.iter().filter_map(tick).min()?);
         // A clock that jumps may cut each tick short.
@@ -381,7 +390,8 @@ impl Plan {
         if self.beyond_drift_bound() || self.faults.iter().any(jumps) {
             return Some(0);
         }
-        Some(TICKS * tick * (1_000_000 - u64::from(self.cluster.clock_drift_ppm_max)) / 1_000_000)
+        let ticks = TOKEN_LIFETIME.as_millis() as u64 / Limits::DEFAULT.token_tick_ms as u64;
+        Some(ticks * tick * (1_000_000 - u64::from(self.cluster.clock_drift_ppm_max)) / 1_000_000)
     }
 
     /// Whether two clocks may drift apart by more than the cluster allows for. Then an answer that rests on a lease may be stale.

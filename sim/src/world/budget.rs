@@ -31,14 +31,14 @@ impl World {
         let trip = (network.latency_us + network.jitter_us) * 1000 + MS;
         let sync = self.slowest_sync();
         let support = u64::from(self.plan.cluster.support_ms) * MS;
-        let beat = self.plan.nodes.iter().map(|node| node.heartbeat_ms).max().unwrap_or(0) * MS;
+        let beat = self.plan.slowest_heartbeat_ms() * MS;
         // What was sent before comes late, and what is sent now comes behind it.
         let on_its_way = self.network.latest_arrival().saturating_sub(self.now);
         // A boot, and a campaign or two: a candidate waits for a tenth of a second, and for the last one's vote.
         let campaign = 300 * MS;
         // A leader's support, or a promise not to vote, has to end first; then the election's timer runs.
         // Where a node bears little, what it does at once elsewhere takes turns.
-        let bears_little = self.plan.nodes.iter().any(|node| !node.limits.is_empty());
+        let bears_little = self.plan.bears_little();
         let turns = if bears_little { 4 } else { 1 };
         // A follower that was away takes one entry after the other, and the groups wait for each other.
         let one_by_one = if bears_little { 20_000 * MS } else { 0 };
@@ -50,7 +50,7 @@ impl World {
 
     /// [`QUIET`], and until every node has told how it is.
     pub(super) fn quiet(&self) -> WorldTime {
-        let beat = self.plan.nodes.iter().map(|node| node.heartbeat_ms).max().unwrap_or(0) * MS;
+        let beat = self.plan.slowest_heartbeat_ms() * MS;
         QUIET.max(3 * beat)
     }
 
