@@ -577,7 +577,7 @@ impl Store {
             leading.early.into_iter().map(|write| write.origin).chain(queued).chain(conclusions).collect();
         turned_away.extend(leading.depending.into_values().filter_map(|conclusion| conclusion.origin()));
         turned_away.extend(leading.preparing.into_values().filter_map(|preparing| preparing.asker));
-        turned_away.extend(leading.resolving.into_values().filter_map(|resolving| resolving.asker));
+        turned_away.extend(leading.resolving.into_values().flat_map(|resolving| resolving.askers));
         turned_away.extend(std::mem::take(&mut self.blocked).into_values().map(|blocked| blocked.origin));
         self.blocked_deadlines.clear();
         self.forget_inquiries();
@@ -628,7 +628,7 @@ impl Store {
         callers.extend(leading.depending.values().filter_map(Conclusion::origin));
         callers.extend(leading.queues.callers());
         callers.extend(leading.preparing.values().filter_map(|preparing| preparing.asker));
-        callers.extend(leading.resolving.values().filter_map(|resolving| resolving.asker));
+        callers.extend(leading.resolving.values().flat_map(|resolving| &resolving.askers));
         callers
     }
 

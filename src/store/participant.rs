@@ -102,9 +102,10 @@ pub struct Preparing {
 }
 
 /// A resolution in flight.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Resolving {
-    pub asker: Option<Origin>,
+    /// Several leaders of the home may have told the outcome: one after another, each of which waits.
+    pub askers: BTreeSet<Origin>,
 }
 
 /// A prepared transaction: what is volatile of it.
@@ -428,16 +429,16 @@ impl Store {
         self.state.outcomes().is_prepared(id) || self.leading.as_ref().is_some_and(coming)
     }
 
-    /// Logs the resolution of a transaction, once. Its asker is told when it is applied, and whether there was anything to
-    /// resolve.
+    /// Logs the resolution of a transaction, once. Each of its askers is told when it is applied, and whether there was anything
+    /// to resolve.
     fn resolve(&mut self, id: TransactionId, commit: bool, asker: Option<Origin>, out: &mut Outbox<Out>) {
         let Some(leading) = &mut self.leading else { return };
         if let Some(resolving) = leading.resolving.get_mut(&id) {
             Sometimes::OutcomeToldWhileResolving.reached();
-            resolving.asker = asker.or(resolving.asker);
+            resolving.askers.extend(asker);
             return;
         }
-        leading.resolving.insert(id, Resolving { asker });
+        leading.resolving.insert(id, Resolving { askers: asker.into_iter().collect() });
         if let Some(prepared) = self.state.outcomes().prepared().get(&id) {
             prepared.keys().for_each(|(key, _)| leading.locks.leave(key, id));
         }
@@ -570,7 +571,7 @@ impl Store {
         let coming = self.is_coming(id);
         let Some(leading) = &mut self.leading else { return };
         leading.votes.remove(&id);
-        if let Some(origin) = leading.resolving.remove(&id).and_then(|resolving| resolving.asker) {
+        for origin in leading.resolving.remove(&id).unwrap_or_default().askers {
             // Whatever was committed before the home was told stands before this entry, and is applied.
             let outcome = match self.state.outcomes().has_ended(id) {
                 true => Outcome::Resolved,
@@ -776,6 +777,21 @@ mod tests {
         assert!(dies(&ask(&mut store, 5, of_age(4, 30, &["a"]))), "and nobody waits for it who is younger");
     }
 
+    #[test]
+    fn every_leader_that_told_an_outcome_is_answered() {
+        let mut store = leader();
+        let prepare = proposed(&ask(&mut store, 1, prepare(id(1), &["a"])));
+        commit(&mut store, 2, prepare);
+        let resolve = proposed(&ask(&mut store, 2, Task::Resolve { id: id(1), commit: true }));
+        assert!(ask(&mut store, 3, Task::Resolve { id: id(1), commit: true }).is_empty(), "it is logged once");
+        assert_eq!(store.callers(), [Origin::Gateway(2), Origin::Gateway(3)].into());
+        let answered: Vec<Origin> = commit(&mut store, 3, resolve)
+            .iter()
+            .filter_map(|out| if let Out::Answer(origin, Outcome::Resolved) = out { Some(*origin) } else { None })
+            .collect();
+        assert_eq!(answered, [Origin::Gateway(2), Origin::Gateway(3)]);
+    }
+
     /// Prepares and resolves an attempt, at this index and the next.
     fn prepare_and_resolve(store: &mut Store, number: u64, index: u64, floor: u64, open: &[u64]) {
         let Task::Prepare(preparation) = prepare(id(number), &["a"]) else { unreachable!() };
@@ -813,7 +829,13 @@ mod tests {
         let resolve = proposed(&asked);
         assert!(asked.len() == 1 && ask(&mut store, 2, told(1)).is_empty(), "one entry, and no answer before it is committed");
         let answer = commit(&mut store, 2, resolve);
-        assert!(matches!(answer[..], [Out::Answer(Origin::Gateway(2), Outcome::Lost)]), "{answer:?}");
+        assert!(
+            matches!(
+                answer[..],
+                [Out::Answer(Origin::Gateway(1), Outcome::Lost), Out::Answer(Origin::Gateway(2), Outcome::Lost)]
+            ),
+            "{answer:?}"
+        );
         // If a copy of the prepare comes meanwhile, it is not.
         let resolve = proposed(&ask(&mut store, 3, told(1)));
         let prepare = proposed(&ask(&mut store, 4, prepare(id(1), &["a"])));

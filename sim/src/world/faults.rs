@@ -209,9 +209,9 @@ impl World {
     /// Whether its log has been idle for longer than the witness of its end needs.
     pub fn is_idle(&self, number: usize) -> bool {
         let machine = &self.machines[number];
-        let slow_us = machine.disk.trouble.slow_ms * 1000;
-        let sync = self.plan.disk.sync_us + self.plan.disk.write_us + 2 * self.plan.disk.jitter_us + slow_us;
-        let wait = 1_500 * MS + 40 * sync * 1000;
+        let sync = self.plan.disk.sync_us + self.plan.disk.write_us + 2 * self.plan.disk.jitter_us;
+        // What vouches for the log's end is written seldom after a slow sync, even one that is long over.
+        let wait = 1_500 * MS + 40 * sync * 1000 + 20 * machine.slowest_ms * MS;
         machine.queue.is_empty() && !machine.disk.trouble.stalled && self.now - machine.log_busy_at > wait
     }
 

@@ -44,6 +44,8 @@ pub struct Machine {
     pub began_at: WorldTime,
     /// The kind of fault under which it began that makes syncs take longer.
     pub slowed_by: Option<Kind>,
+    /// By how much a fault has made a sync longer in this run, at most.
+    pub slowest_ms: u64,
     pub stalled_since: Option<WorldTime>,
     /// Reads in progress.
     pub reads: BTreeMap<IoId, DiskOp>,
@@ -100,6 +102,7 @@ impl Machine {
             disk_busy: false,
             began_at: 0,
             slowed_by: None,
+            slowest_ms: 0,
             stalled_since: None,
             reads: BTreeMap::new(),
             connections: BTreeMap::new(),

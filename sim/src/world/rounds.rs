@@ -464,6 +464,7 @@ impl World {
         machine.began_at = self.now;
         let slows = if self.faults.all_slow { Kind::SlowDisks } else { Kind::SlowDisk };
         machine.slowed_by = (machine.disk.trouble.slow_ms > 0).then_some(slows);
+        machine.slowest_ms = machine.slowest_ms.max(machine.disk.trouble.slow_ms);
         let boot = machine.boot;
         let latency = us * 1000 + self.disk_latency.below(self.plan.disk.jitter_us * 1000 + 1);
         // What is lost of the first write to a segment may leave a header without its batch.
