@@ -79,6 +79,7 @@ kinds! {
     StandingAllSlow = "standing: slow disks",
     StandingCut = "standing: cut link",
     StandingOneWay = "standing: one-way link",
+    StandingBadlyConnected = "standing: badly connected node",
     /// The node said at its next boot that its log is damaged.
     RotTail = "disk: the end of an idle log rots",
     /// The node booted from its log all the same.
@@ -86,6 +87,7 @@ kinds! {
     /// The node had acknowledged something that no sync had covered, and was believed to have it still.
     SameBoot = "relaxed syncing: the process ended, the machine did not",
     ConnectionBreak = "client connection broken",
+    Flood = "client that does not wait for answers",
 }
 
 /// Which kinds are drawn and do nothing, to see that their counters notice ([`crate::voids`]).
@@ -132,22 +134,15 @@ const BLIND: &[Sometimes] = &[
     Sometimes::CommitOfWhatIsNotPrepared,
     Sometimes::EarlierPromiseArrives,
     Sometimes::FollowerOfCopyRefused,
-    Sometimes::FollowersBudgetSpent,
-    Sometimes::GroupGetsTurnToSend,
     Sometimes::HintOfLaterTermStands,
     Sometimes::LaterTermInReplyIgnored,
-    Sometimes::NodeEndsWithCalls,
-    Sometimes::NodeEndsWithWriteInDoubt,
     Sometimes::NodeTooCrowdedToWrite,
-    Sometimes::PartAskedAgainForRoom,
     Sometimes::PrepareRepeatedInQueue,
-    Sometimes::ReadOfManyQueued,
     Sometimes::ReadOfManyWaitedTooOften,
     Sometimes::RelayedOriginNotAdmitted,
     Sometimes::ReleaseOfEarlierTermArrives,
     Sometimes::SealedBatchDamaged,
     Sometimes::SegmentOfEarlierDirectory,
-    Sometimes::StopLosesPatience,
     Sometimes::StopWhileLossy,
     Sometimes::TornTailOfEarlierEpoch,
     Sometimes::WaiterReadsAgain,

@@ -31,6 +31,8 @@ const MS: u64 = 1_000_000;
 /// How much longer than the cluster a client waits.
 const PATIENCE_MS: u64 = 300;
 const AUDIT_TIMEOUT_MS: u32 = 3_000;
+/// How long a client asks others, after a node has told it that it cannot serve.
+const AVOIDED_FOR: WorldTime = 2_000 * MS;
 /// How long the cluster may try what is asked last before the faults end.
 const LAST_TIMEOUT_MS: u32 = 8_000;
 
@@ -44,6 +46,8 @@ pub struct Client {
     pub connection: Option<(usize, ConnId)>,
     pub pending: Option<Pending>,
     hint: Option<NodeId>,
+    /// Machines that were not ready, or are refused by the cluster, and until when they are not asked again.
+    avoids: BTreeMap<usize, WorldTime>,
     /// It was rejected, and goes to another node.
     pub leaves: bool,
     /// The number of its next thought: an earlier one that is still scheduled is void.
@@ -136,6 +140,15 @@ impl Stats {
     }
 }
 
+impl Client {
+    /// The node that the client is connected to has not served it.
+    fn avoid(&mut self, now: WorldTime) {
+        if let Some((machine, _)) = self.connection {
+            self.avoids.insert(machine, now + AVOIDED_FOR);
+        }
+    }
+}
+
 impl Workload {
     pub fn new(plan: &Plan) -> Workload {
         let seed = plan.seed;
@@ -146,6 +159,7 @@ impl Workload {
             connection: None,
             pending: None,
             hint: None,
+            avoids: BTreeMap::new(),
             leaves: false,
             turn: 0,
             next_id: 1,
@@ -238,14 +252,18 @@ impl Workload {
     }
 
     /// Which of so many machines the client connects to next.
-    pub fn choose_machine(&mut self, client: usize, machines: usize) -> usize {
+    pub fn choose_machine(&mut self, client: usize, machines: usize, now: WorldTime) -> usize {
         if let Some(gateway) = self.gateway(client) {
             return gateway;
         }
         let client = &mut self.clients[client];
+        client.avoids.retain(|_, until| now < *until);
         match client.hint.take() {
             Some(node) if (1..=machines).contains(&usize::from(node.0)) && client.dice.chance(500) => usize::from(node.0) - 1,
-            _ => client.dice.below(machines as u64) as usize,
+            _ => {
+                let others: Vec<usize> = (0..machines).filter(|machine| !client.avoids.contains_key(machine)).collect();
+                if others.is_empty() { client.dice.below(machines as u64) as usize } else { *client.dice.pick(&others) }
+            }
         }
     }
 
@@ -317,8 +335,13 @@ impl Workload {
         }
         self.clients[client].hint = response.leader;
         let Some(outcome) = Outcome::of(&response.body) else { return false };
-        if matches!(response.body, ResponseBody::Rejected(_)) {
-            self.clients[client].leaves = self.auditing || self.clients[client].dice.chance(300);
+        if let ResponseBody::Rejected(rejection) = &response.body {
+            let asking = &mut self.clients[client];
+            let is_out = matches!(rejection, Rejection::NotReady);
+            if is_out || self.auditing {
+                asking.avoid(now);
+            }
+            asking.leaves = self.auditing || is_out || asking.dice.chance(300);
         }
         self.stats.conflicts += u64::from(transactions::is_conflict(&response.body));
         self.remember(client, &response.body);
@@ -441,6 +464,9 @@ impl Workload {
             Outcome::Unknown { reason } => {
                 self.stats.unknown += 1;
                 client.last_answer = format!("unknown: {reason}");
+                if self.auditing {
+                    client.avoid(end.unwrap_or_default());
+                }
                 false
             }
         };

@@ -190,6 +190,8 @@ faults! {
     hold_message: HoldMessage { by_ms: u64 },
     /// The message of the point that is waited for comes again.
     repeat_message: RepeatMessage { after_ms: u64 },
+    /// A client asks the target for so many things without waiting for answers; `leaves`: it goes away halfway.
+    flood: Flood { target: Target, requests: u32, leaves: bool },
     /// Clients' connections to the target break.
     disconnect: Disconnect { target: Target },
 }
@@ -209,6 +211,9 @@ pub const STANDING: &[&Behaviour] = &[
     &slow_disks::BEHAVIOUR,
     &partial::BEHAVIOUR,
     &one_way_link::BEHAVIOUR,
+    &isolate::BEHAVIOUR,
+    &one_way::BEHAVIOUR,
+    &flapping::BEHAVIOUR,
 ];
 
 pub use one_way_link::draw as one_way_link;

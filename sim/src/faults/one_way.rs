@@ -2,9 +2,10 @@
 //!
 //! Matters when a message was lost that is no heartbeat.
 
-use super::{Behaviour, FaultKind, Strike};
+use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;
-use crate::plan::draws::target;
+use crate::plan::Target;
+use crate::plan::draws::{node, target};
 use crate::world::World;
 
 pub const BEHAVIOUR: Behaviour = Behaviour {
@@ -13,6 +14,11 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
     draw: Some(|plan, dice| FaultKind::OneWay { target: target(plan, dice), outward: dice.chance(500) }),
     begin: |world, _, _| world.counters.fired(Kind::OneWay),
     network,
+    stands: Some(Stands {
+        draw: |plan, dice| FaultKind::OneWay { target: Target::Node(node(plan, dice)), outward: dice.chance(500) },
+        counted: Kind::StandingBadlyConnected,
+        cause: Some(Kind::OneWay),
+    }),
     ..Behaviour::NOTHING
 };
 

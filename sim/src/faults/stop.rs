@@ -1,10 +1,15 @@
 //! A clean stop. If it takes longer than the fault lasts, the process is ended.
 //!
+//! In some plans the node is cut off before, so that what it has begun cannot be finished. It stops all the same, within its own
+//! patience and a sync or two.
+//!
 //! Matters when the node led something, and came to its end by itself.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
-use crate::plan::draws::target;
+use crate::dice::Dice;
+use crate::plan::draws::{self, node, settled, target};
+use crate::plan::{Plan, Target};
 use crate::world::World;
 use ringseed::node::Event;
 
@@ -12,10 +17,31 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
     name: "clean stop",
     aimed: true,
     draw: Some(|plan, dice| FaultKind::Stop { target: target(plan, dice) }),
+    add: Some(add),
     begin,
     end,
     ..Behaviour::NOTHING
 };
+
+/// One plan in twenty stops a node that hears no other, or that no other hears.
+fn add(plan: &mut Plan, dice: &mut Dice) {
+    let relaxed = plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
+    if plan.calm_from_ms.is_some() || relaxed || !dice.chance(50) {
+        return;
+    }
+    let target = Target::Node(node(plan, dice));
+    let at_ms = dice.between(settled(plan), plan.faults_ms);
+    let cut = match dice.below(3) {
+        0 => FaultKind::Isolate { target },
+        towards => FaultKind::OneWay { target, outward: towards == 1 },
+    };
+    // What is asked meanwhile may wait for longer than the node does.
+    draws::add(plan, at_ms, 15_000, cut);
+    draws::add(plan, at_ms, 24_000, FaultKind::Flood { target, requests: dice.spread(50, 500) as u32, leaves: false });
+    draws::add(plan, at_ms + dice.between(100, 3_000), 5_500, FaultKind::Stop { target });
+    plan.workload.timeout_ms = plan.workload.timeout_ms.max(dice.between(4_000, 9_000) as u32);
+    plan.faults_ms = plan.faults_ms.max(at_ms + 14_000);
+}
 
 fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
     let number = strike.node();
@@ -34,6 +60,7 @@ fn end(world: &mut World, _: &FaultKind, strike: Strike) {
     let number = strike.node();
     if world.machines[number].stopping {
         world.timeline.note(world.now, || format!("n{} has not stopped in time, and is ended", number + 1));
+        world.judge_stop(number, strike);
         world.crash(number, None, 100);
     }
 }

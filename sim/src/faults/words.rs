@@ -70,6 +70,10 @@ fn kind(kind: &FaultKind, node: &str) -> String {
         FaultKind::LoseMessage => format!("a message of {node} is lost"),
         FaultKind::HoldMessage { by_ms } => format!("a message of {node} is {by_ms} ms late"),
         FaultKind::RepeatMessage { after_ms } => format!("a message of {node} comes again after {after_ms} ms"),
+        FaultKind::Flood { requests, leaves, .. } => {
+            let end = if *leaves { ", and then goes away" } else { "" };
+            format!("a client asks {node} for {requests} things at once{end}")
+        }
         FaultKind::Disconnect { .. } => format!("the connections of {node}'s clients break"),
     }
 }

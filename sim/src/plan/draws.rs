@@ -76,7 +76,7 @@ pub(super) fn times(plan: &Plan, dice: &mut Dice, every_ms: u64) -> Vec<u64> {
     times
 }
 
-pub(super) fn add(plan: &mut Plan, at_ms: u64, for_ms: u64, kind: FaultKind) {
+pub fn add(plan: &mut Plan, at_ms: u64, for_ms: u64, kind: FaultKind) {
     plan.faults.push(Fault { at_ms, for_ms, when: None, nth: 0, kind });
 }
 

@@ -31,6 +31,11 @@ impl Plan {
             (scenario.draw)(&mut plan, &mut dice);
         } else {
             set_sizes(&mut plan, &mut Dice::new(seed, "sizes"));
+            // Some runs last for a minute or so: what ends with time, or comes seldom, is met many times.
+            let mut lengths = Dice::new(seed, "length");
+            if lengths.chance(12) {
+                plan.faults_ms *= lengths.between(4, 12);
+            }
             swarm(&mut plan, &mut dice);
             if others.chance(700) {
                 plan.workload.transactions = transactions::draw(&mut others);
@@ -99,7 +104,7 @@ fn set_sizes(plan: &mut Plan, dice: &mut Dice) {
     if !dice.chance(160) {
         return;
     }
-    let nodes = dice.between(2, 9) as usize;
+    let nodes = dice.between(1, 9) as usize;
     plan.cluster.replication_factor = dice.between(1, 5.min(nodes as u64)) as u8;
     plan.cluster.partitions = 1 << dice.below(7);
     // Without a copy elsewhere what was not synced is lost, by design.

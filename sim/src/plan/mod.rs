@@ -326,6 +326,16 @@ impl Standing {
         matches!(self.kind, FaultKind::Crash { target: Target::Node(dead) } if dead == node)
     }
 
+    /// Whether the node, from 1, lives and cannot be relied on to reach the others, or to be reached, while this stands.
+    pub fn cuts_off(&self, node: u16) -> bool {
+        matches!(
+            self.kind,
+            FaultKind::Isolate { target: Target::Node(cut) }
+                | FaultKind::OneWay { target: Target::Node(cut), .. }
+                | FaultKind::Flapping { target: Target::Node(cut), .. } if cut == node
+        )
+    }
+
     /// The node, from 1, that should lead nothing while this stands.
     pub fn unfit(&self) -> Option<u16> {
         match self.kind {

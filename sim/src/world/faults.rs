@@ -46,6 +46,9 @@ impl Faults {
     }
 }
 
+/// A node stops within its patience of 3 s, by a clock that runs at its own rate, and some syncs.
+const STOPS_WITHIN_MS: u64 = 5_000;
+
 impl World {
     pub(super) fn fault_begins(&mut self, fault: usize) {
         if self.faults.over {
@@ -294,6 +297,32 @@ impl World {
         let holds = |fault: usize| matches!(self.plan.faults[fault].kind, FaultKind::Pause { .. } | FaultKind::Stall { .. });
         let active = self.faults.active.iter().filter(|(fault, _)| holds(**fault));
         active.map(|(_, strike)| self.now - strike.since).max().unwrap_or(0)
+    }
+
+    /// A stop has not come to its end. It had the time, unless something held up the node or its disk meanwhile.
+    pub fn judge_stop(&mut self, number: usize, stop: Strike) {
+        let took = (self.now - stop.since) / MS;
+        let holds = |kind: &FaultKind| {
+            matches!(
+                kind,
+                FaultKind::Pause { .. }
+                    | FaultKind::Stall { .. }
+                    | FaultKind::SlowDisk { .. }
+                    | FaultKind::SlowDisks { .. }
+                    | FaultKind::ClockRate { .. }
+                    | FaultKind::Full { .. }
+                    | FaultKind::WriteErrors { .. }
+                    | FaultKind::SyncErrors { .. }
+            )
+        };
+        let meanwhile = |struck: &Struck| {
+            let fault = &self.plan.faults[struck.fault];
+            let here = struck.node.is_none_or(|node| usize::from(node) == number + 1);
+            here && holds(&fault.kind) && struck.at + fault.for_ms * MS >= stop.since
+        };
+        if took >= STOPS_WITHIN_MS && !self.strikes.iter().any(meanwhile) {
+            self.liveness(format!("n{} was told to stop {took} ms ago, and has not stopped", number + 1));
+        }
     }
 
     /// Whether a fault of such a kind is active.

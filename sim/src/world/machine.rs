@@ -1,5 +1,6 @@
 //! One machine: its clock, its disk, and at most one node that runs on it.
 
+use super::flood::Flood;
 use crate::WorldTime;
 use crate::clock::Clock;
 use crate::counters::Kind;
@@ -51,6 +52,8 @@ pub struct Machine {
     pub reads: BTreeMap<IoId, DiskOp>,
     /// The client of each connection.
     pub connections: BTreeMap<ConnId, usize>,
+    /// Clients that do not wait for answers.
+    pub(super) floods: Vec<Flood>,
     /// When it may start again; `None`: it runs.
     pub boot_at: Option<WorldTime>,
     pub stays_down: bool,
@@ -106,6 +109,7 @@ impl Machine {
             stalled_since: None,
             reads: BTreeMap::new(),
             connections: BTreeMap::new(),
+            floods: Vec::new(),
             boot_at: Some(own.boot_ms * 1_000_000),
             stays_down: false,
             stopping: false,
@@ -164,6 +168,7 @@ impl Machine {
     pub fn end_life(&mut self) {
         self.node = None;
         self.boot += 1;
+        self.floods.clear();
         self.inbox.clear();
         self.running = false;
         self.wake = None;

@@ -11,6 +11,7 @@
 
 mod budget;
 mod faults;
+mod flood;
 mod healing;
 mod machine;
 mod rounds;
@@ -327,7 +328,7 @@ impl World {
         let leaves = self.workload.wanders(client) || elsewhere;
         let machine = match connected {
             Some(machine) if !leaves => machine,
-            _ => self.workload.choose_machine(client, self.machines.len()),
+            _ => self.workload.choose_machine(client, self.machines.len(), self.now),
         };
         // An errand needs a node in good standing.
         let is_lost = self.healing.is_some() && self.machines[machine].is_lost();

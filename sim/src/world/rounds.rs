@@ -199,6 +199,7 @@ impl World {
             Effect::Rot(rot) => self.timeline.note(self.now, || format!("n{} finds rot: {rot:?}", number + 1)),
             Effect::Stopped => {
                 self.timeline.note(self.now, || format!("n{} has stopped", number + 1));
+                self.floods_stop(number);
                 self.stopped(number);
             }
             Effect::Halt(fatal) => {
@@ -368,7 +369,9 @@ impl World {
     }
 
     pub(super) fn request(&mut self, number: usize, boot: u32, connection: ConnId, request: Request) {
-        if self.machines[number].boot != boot || !self.machines[number].connections.contains_key(&connection) {
+        let is_known = self.machines[number].boot == boot
+            && (self.machines[number].connections.contains_key(&connection) || self.flood_asks(number, connection, request.id));
+        if !is_known {
             // A machine that is up resets what it does not know: a client may hear of a loss of power only now.
             let client = self.workload.clients.iter().position(|client| client.connection == Some((number, connection)));
             if let Some(client) = client.filter(|_| self.machines[number].node.is_some()) {
@@ -384,6 +387,7 @@ impl World {
 
     pub(super) fn closed(&mut self, number: usize, boot: u32, connection: ConnId) {
         if self.machines[number].boot == boot {
+            self.flood_leaves(number, connection);
             self.put(number, Event::ClientClosed(connection));
         }
     }
@@ -400,7 +404,9 @@ impl World {
         if matches!(response.body, ResponseBody::Transacted(_)) {
             self.triggers.push(Trigger::Passes(Point::AnswerLeaves));
         }
-        let Some(&client) = self.machines[number].connections.get(&connection) else { return };
+        let Some(&client) = self.machines[number].connections.get(&connection) else {
+            return self.flood_answered(number, connection, &response);
+        };
         if let ResponseBody::Written { version, .. } = response.body
             && let Some(key) = self.workload.asked_all(client, response.id)
         {

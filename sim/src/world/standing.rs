@@ -1,12 +1,14 @@
-//! Living with a fault that lasts: a dead node, a cut link, a sick disk, or disks that are slow everywhere.
+//! Living with a fault that lasts: a dead node, a cut link, a node that lives and is badly connected, a sick disk, or disks that are
+//! slow everywhere.
 //!
 //! When the other faults are over, the standing one stays. First everything that a majority can serve must be done within bounded
 //! time, as in the healing. Then, once leaderships have settled, every partition is asked for a write, a read and a part in a
-//! transaction *through every living node*. Each request must succeed the first time: a deadline would hide a request that waits
+//! transaction *through every living node* that can reach the others. Each request must succeed the first time: a deadline would hide a request that waits
 //! for what never comes. Where every sync is slow, the time that all of this may take follows from how long a sync takes, and
 //! from nothing else. After that the fault ends, and all heals.
 
 use super::budget::Budget;
+use super::machine::Machine;
 use super::{MS, World};
 use crate::WorldTime;
 use crate::counters::Kind;
@@ -82,7 +84,7 @@ impl World {
     /// Partitions with a replica that hears a majority of their replicas, itself included.
     fn served_partitions(&self) -> Vec<u32> {
         let Some(standing) = &self.plan.standing else { return Vec::new() };
-        let alive = |node: &NodeId| !standing.kills(node.0);
+        let alive = |node: &NodeId| !standing.kills(node.0) && !standing.cuts_off(node.0);
         let all: BTreeSet<NodeId> = self.machines.iter().map(|machine| machine.id).collect();
         let served = |partition: &u32| {
             let members = self.watch.members(PartitionId(*partition).group()).unwrap_or(&all);
@@ -171,7 +173,10 @@ impl World {
     fn ask_of_all(&mut self) {
         let partitions = self.served_partitions();
         let bodies = workload::transactions::partition_errands(&partitions, self.plan.cluster.partitions);
-        let living: Vec<usize> = (0..self.machines.len()).filter(|&number| !self.machines[number].stays_down).collect();
+        let is_out = |machine: &Machine| {
+            machine.stays_down || self.plan.standing.as_ref().is_some_and(|standing| standing.cuts_off(machine.id.0))
+        };
+        let living: Vec<usize> = (0..self.machines.len()).filter(|&number| !is_out(&self.machines[number])).collect();
         self.workload.audit_through(&living, &bodies);
         self.close_dead_connections();
         self.clients_go_on();
