@@ -20,7 +20,7 @@ Exit codes:
   12  panic: an assertion failed
   13  nondeterminism: two runs of one plan differ (P7)
   14  all clean, but in 1,000 seeds or more some kind of fault never fired or never mattered, or in 2,000 some state of the
-      core was never reached
+      core was never reached, or more than one key in 10,000 was not judged
 When runs of a batch fail in different ways, the first failing seed decides.";
 
 /// Runs the real Ringseed node in a seeded world of crashes, partitions and disk faults.
@@ -241,7 +241,7 @@ fn print_summary(summary: &Summary, states_max: usize) {
     print!("{}", summary.recoveries.table());
     let stats = summary.stats;
     println!(
-        "operations: {} done, {} conditions failed, {} rejected, {} unknown; {} transactions committed, {} met a conflict; {} tokens released; {} keys undecided",
+        "operations: {} done, {} conditions failed, {} rejected, {} unknown; {} transactions committed, {} met a conflict; {} tokens released; {} of {} keys undecided",
         stats.done,
         stats.conditions_failed,
         stats.rejected,
@@ -249,14 +249,15 @@ fn print_summary(summary: &Summary, states_max: usize) {
         stats.committed,
         stats.conflicts,
         stats.released,
-        summary.undecided
+        summary.undecided,
+        summary.keys
     );
-    let lacks = summary.counters.lacks(summary.seeds);
+    let lacks = summary.lacks();
     lacks.iter().for_each(|what| println!("{what}"));
     if summary.failures.is_empty() && lacks.is_empty() {
         println!("clean");
     } else if summary.failures.is_empty() {
-        println!("every seed is clean, but {} things never happened", lacks.len());
+        println!("every seed is clean, but {} things are missing", lacks.len());
     } else {
         println!("{} seeds failed:", summary.failures.len());
         summary.failures.iter().for_each(|(seed, verdict)| println!("  {seed}: {}", verdict.name()));

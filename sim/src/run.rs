@@ -105,6 +105,8 @@ pub struct Run {
     pub strikes: Vec<Struck>,
     /// Keys whose history no checker could decide within its bound.
     pub undecided: usize,
+    /// Keys whose history was judged.
+    pub keys: usize,
 }
 
 /// Runs the plan that `seed` expands to.
@@ -163,12 +165,12 @@ fn run_once(plan: &Plan, options: RunOptions) -> Run {
     for (state, times) in take_reached() {
         world.counters.reached(state, times);
     }
-    let mut undecided = 0;
+    let (mut undecided, mut keys) = (0, 0);
     world.workload.end();
     let history = std::mem::take(&mut world.workload.history);
     if verdict.is_clean() {
         match catching(|| judge(plan, &history, &mut world.counters)) {
-            Ok(Ok(report)) => undecided = report.undecided.len(),
+            Ok(Ok(report)) => (undecided, keys) = (report.undecided.len(), report.keys),
             Ok(Err(violation)) => verdict = Verdict::Safety(violation),
             Err(what) => verdict = Verdict::Panic(what),
         }
@@ -188,6 +190,7 @@ fn run_once(plan: &Plan, options: RunOptions) -> Run {
         operations: std::mem::take(&mut world.workload.asked),
         strikes: std::mem::take(&mut world.strikes),
         undecided,
+        keys,
     }
 }
 
@@ -208,6 +211,7 @@ fn unborn(what: String) -> Run {
         operations: Vec::new(),
         strikes: Vec::new(),
         undecided: 0,
+        keys: 0,
     }
 }
 
@@ -242,7 +246,7 @@ fn judge(plan: &Plan, history: &[Record], counters: &mut Counters) -> Result<che
 }
 
 /// Bounds the search of one key's history; what is not decided then is counted, and neither passed nor failed.
-const SEARCH_STEPS_MAX: u64 = 50_000;
+const SEARCH_STEPS_MAX: u64 = 100_000;
 
 /// Reads, and conditions that failed: they write nothing, and so no commit has confirmed them.
 fn rests_on_a_lease(record: &Record) -> bool {

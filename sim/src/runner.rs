@@ -1,6 +1,6 @@
 //! Many seeds: spread over threads, summed up in order of seed.
 
-use crate::counters::{Counters, Void};
+use crate::counters::{Counters, SEEDS_FOR_EVERY_KIND, Void};
 use crate::plan::Plan;
 use crate::recovery::Recoveries;
 use crate::run::{Run, RunOptions, Verdict, run_plan};
@@ -28,15 +28,32 @@ pub struct Summary {
     pub events: u64,
     /// By the wall's clock.
     pub took: Duration,
+    /// Keys whose history was judged, and those of them that the checkers' bound left undecided.
+    pub keys: u64,
     pub undecided: u64,
 }
 
+/// A batch in which more keys than one of so many are undecided fails.
+pub const UNDECIDED_ONE_IN: u64 = 10_000;
+
 impl Summary {
+    /// What such a batch should have shown and has not.
+    pub fn lacks(&self) -> Vec<String> {
+        let mut lacks = self.counters.lacks(self.seeds);
+        if self.seeds >= SEEDS_FOR_EVERY_KIND && self.undecided * UNDECIDED_ONE_IN > self.keys {
+            let (undecided, keys) = (self.undecided, self.keys);
+            lacks.push(format!(
+                "the histories of {undecided} of {keys} keys were not decided: one in {UNDECIDED_ONE_IN} is too many"
+            ));
+        }
+        lacks
+    }
+
     /// Of the first failure; [`FAULT_NEVER_FIRED`] if there is none but something never happened.
     pub fn exit_code(&self) -> u8 {
         match self.failures.first() {
             Some((_, verdict)) => verdict.exit_code(),
-            None if !self.counters.lacks(self.seeds).is_empty() => FAULT_NEVER_FIRED,
+            None if !self.lacks().is_empty() => FAULT_NEVER_FIRED,
             None => 0,
         }
     }
@@ -52,6 +69,7 @@ impl Summary {
         self.simulated += Duration::from_nanos(run.simulated);
         self.events += run.events;
         self.undecided += run.undecided as u64;
+        self.keys += run.keys as u64;
     }
 }
 
@@ -113,7 +131,7 @@ pub fn run_those(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::{Kind, SEEDS_FOR_EVERY_KIND, SEEDS_FOR_EVERY_STATE};
+    use crate::counters::{Kind, SEEDS_FOR_EVERY_STATE};
     use crate::points::Point;
     use ringseed::base::Sometimes;
 
@@ -157,6 +175,10 @@ mod tests {
         assert_eq!(summary.exit_code(), FAULT_NEVER_FIRED);
         Sometimes::ALL.iter().for_each(|state| summary.counters.reached(*state, 1));
         assert_eq!(summary.exit_code(), 0);
+        (summary.keys, summary.undecided) = (20_000, 2);
+        assert_eq!(summary.exit_code(), 0);
+        summary.undecided = 3;
+        assert_eq!(summary.exit_code(), FAULT_NEVER_FIRED);
         summary.failures.push((7, Verdict::Liveness("it hangs".into())));
         assert_eq!(summary.exit_code(), 11);
     }

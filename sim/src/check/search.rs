@@ -7,8 +7,9 @@
 //! What keeps it short:
 //!
 //! - An operation that changes nothing and may take effect now does so at once: later would be no better.
-//! - Unknown writes come last among the candidates, and are never waited for. Of those that do exactly the same only the earliest
-//!   is tried.
+//! - Unknown writes are never waited for. Of those that do exactly the same only the earliest is tried.
+//! - Candidates are tried in the order of the versions that they were told. Versions are not trusted: any other order is tried
+//!   after. But where they tell the truth the first attempt succeeds.
 //! - A set of operations is remembered as the exclusive or of a 128-bit hash per operation (Zobrist). Two sets that should
 //!   collide would hide a branch of the search, at odds of about 2^-80.
 
@@ -76,6 +77,8 @@ struct Search<'c, 'a> {
     events: Vec<Event>,
     used: Vec<bool>,
     twin: Vec<Option<usize>>,
+    /// When to try each operation, those of unknown outcome apart.
+    ranks: (Vec<Rank>, Vec<Rank>),
     taken: Vec<Taken>,
     /// Of what is taken.
     hash: u128,
@@ -92,6 +95,9 @@ struct Furthest {
     last: Vec<usize>,
     stuck: Vec<usize>,
 }
+
+/// Operations are tried in this order: by version, a write before what was seen of it.
+type Rank = (u64, bool, usize);
 
 const HEAD: usize = 0;
 
@@ -119,6 +125,7 @@ impl<'c, 'a> Search<'c, 'a> {
         events[count - 1].next = HEAD;
         let mut last = std::collections::BTreeMap::new();
         let twin = calls.unknown.iter().enumerate().map(|(at, call)| last.insert(change(call), at)).collect();
+        let ranks = ranks(calls);
         Search {
             definite: &calls.definite,
             unknown: &calls.unknown,
@@ -126,6 +133,7 @@ impl<'c, 'a> Search<'c, 'a> {
             events,
             used: vec![false; calls.unknown.len()],
             twin,
+            ranks,
             taken: Vec::new(),
             hash: 0,
             seen: BTreeSet::new(),
@@ -170,52 +178,48 @@ impl<'c, 'a> Search<'c, 'a> {
         {
             return Some((Choice::Definite(place), state, true));
         }
-        let mut unknown_from = 0;
-        let mut place = match from {
-            None => self.events[HEAD].next,
-            Some(Choice::Definite(place)) => self.events[place].next,
-            Some(Choice::Unknown(at)) => {
-                unknown_from = at + 1;
-                HEAD
-            }
-        };
-        while place != HEAD && self.events[place].end.is_some() {
-            if let Some(next) = effect(&self.definite[self.events[place].call].step, state, self.table)
-                && self.is_new(Choice::Definite(place), next)
-            {
-                return Some((Choice::Definite(place), next, false));
-            }
-            place = self.events[place].next;
-        }
+        let behind = from.map(|choice| self.rank(choice));
         let limit = self.first_end();
-        for at in unknown_from..self.unknown.len() {
-            if self.unknown[at].start > limit {
-                break;
-            }
-            if self.used[at] || self.twin[at].is_some_and(|twin| !self.used[twin]) {
-                continue;
-            }
-            if let Some(next) = effect(&self.unknown[at].step, state, self.table)
-                && next != state
-                && self.is_new(Choice::Unknown(at), next)
-            {
-                return Some((Choice::Unknown(at), next, false));
-            }
+        let in_progress = self.begins().map(Choice::Definite);
+        let unknown = (0..self.unknown.len()).take_while(|at| self.unknown[*at].start <= limit).filter(|at| {
+            let earlier = self.twin[*at].is_some_and(|twin| !self.used[twin]);
+            !self.used[*at] && !earlier
+        });
+        let mut candidates: Vec<(Rank, Choice)> =
+            in_progress.chain(unknown.map(Choice::Unknown)).map(|choice| (self.rank(choice), choice)).collect();
+        candidates.retain(|(rank, _)| behind.is_none_or(|behind| *rank > behind));
+        candidates.sort_unstable_by_key(|(rank, _)| *rank);
+        candidates.into_iter().find_map(|(_, choice)| {
+            let (step, unknown) = match choice {
+                Choice::Definite(place) => (&self.definite[self.events[place].call].step, false),
+                Choice::Unknown(at) => (&self.unknown[at].step, true),
+            };
+            let next = effect(step, state, self.table)?;
+            (!(unknown && next == state) && self.is_new(choice, next)).then_some((choice, next, false))
+        })
+    }
+
+    /// The places of the operations that may be next: none of the remaining ended before they began.
+    fn begins(&self) -> impl Iterator<Item = usize> {
+        let next = |place: usize| Some(self.events[place].next);
+        std::iter::successors(next(HEAD), move |place| next(*place))
+            .take_while(|place| *place != HEAD && self.events[*place].end.is_some())
+    }
+
+    fn rank(&self, choice: Choice) -> Rank {
+        match choice {
+            Choice::Definite(place) => self.ranks.0[self.events[place].call],
+            Choice::Unknown(at) => self.ranks.1[at],
         }
-        None
     }
 
     /// An operation that may take effect now and changes nothing.
     fn silent(&mut self, state: ItemState) -> Option<usize> {
-        let mut place = self.events[HEAD].next;
-        while place != HEAD && self.events[place].end.is_some() {
-            let step = &self.definite[self.events[place].call].step;
-            if !matches!(step, Step::Write { .. }) && state != ItemState::Anything && effect(step, state, self.table).is_some() {
-                return Some(place);
-            }
-            place = self.events[place].next;
-        }
-        None
+        let places: Vec<usize> = self.begins().collect();
+        places.into_iter().find(|place| {
+            let step = &self.definite[self.events[*place].call].step;
+            !matches!(step, Step::Write { .. }) && state != ItemState::Anything && effect(step, state, self.table).is_some()
+        })
     }
 
     /// When the first of the remaining operations ends.
@@ -326,6 +330,40 @@ fn change(call: &Call<'_>) -> Change {
         Step::Maybe { change } | Step::Write { change, .. } => change,
         Step::Read { .. } | Step::Failed { .. } | Step::NotANumber { .. } => unreachable!("not a write"),
     }
+}
+
+/// The rank of each definite operation, and of each unknown write: by the version at which what it puts was seen that no definite
+/// write was told; of those that were never seen, behind all.
+fn ranks(calls: &Calls<'_>) -> (Vec<Rank>, Vec<Rank>) {
+    let written: BTreeSet<u64> = calls.definite.iter().filter(|call| call.is_write()).filter_map(Call::version).collect();
+    let mut orphans: BTreeSet<(Value, u64)> = BTreeSet::new();
+    for call in &calls.definite {
+        if let Step::Read { value, version } = call.step
+            && !written.contains(&version)
+        {
+            orphans.insert((value, version));
+        }
+    }
+    let definite = calls.definite.iter().enumerate();
+    let definite = definite.map(|(at, call)| (call.version().unwrap_or(0), !call.is_write(), at)).collect();
+    let first = calls.definite.len();
+    let unknown = calls.unknown.iter().enumerate().map(|(at, call)| {
+        let value = match change(call) {
+            Change::Put(id, _) => Some(Some(id)),
+            Change::Delete(_) => Some(None),
+            Change::Increment(..) => None,
+        };
+        let seen = value.and_then(|value| orphans.range((value, 0)..=(value, u64::MAX)).next().copied());
+        (
+            seen.map_or(u64::MAX, |orphan| {
+                orphans.remove(&orphan);
+                orphan.1
+            }),
+            false,
+            first + at,
+        )
+    });
+    (definite, unknown.collect())
 }
 
 /// The state after the operation, when it may take effect in `state`. Versions have no say.
