@@ -18,6 +18,7 @@ impl Plan {
     pub fn generate(seed: u64) -> Plan {
         let mut dice = Dice::new(seed, "plan");
         let mut plan = surroundings(seed, &mut dice);
+        set_weights(&mut plan);
         // Streams of their own: what transactions add leaves the rest of the plan as it was.
         let mut others = Dice::new(seed, "transactions");
         if others.chance(180) {
@@ -31,6 +32,7 @@ impl Plan {
             (scenario.draw)(&mut plan, &mut dice);
         } else {
             set_sizes(&mut plan, &mut Dice::new(seed, "sizes"));
+            set_weights(&mut plan);
             // Some runs last for a minute or so: what ends with time, or comes seldom, is met many times.
             let mut lengths = Dice::new(seed, "length");
             if lengths.chance(12) {
@@ -96,6 +98,14 @@ fn set_walls(plan: &mut Plan, seed: u64) {
             plan.nodes[ahead].wall_ahead_ms = YEAR_MS;
         }
         _ => {}
+    }
+}
+
+/// In one plan of seven some nodes hold more than others.
+fn set_weights(plan: &mut Plan) {
+    let mut dice = Dice::new(plan.seed, "weights");
+    if dice.chance(150) {
+        plan.nodes.iter_mut().for_each(|node| node.weight = *dice.pick(&[1, 1, 2, 5]));
     }
 }
 
@@ -258,6 +268,7 @@ fn node_plan(number: usize, nodes: usize, cluster: &ClusterPlan, sync_ms: u64, s
         clock_offset_ms: dice.spread(0, 1_000_000),
         clock_ppm,
         wall_ahead_ms: 0,
+        weight: 1,
         steps_max: dice.spread(1, 32) as u32,
         limits: BTreeMap::new(),
     }

@@ -96,6 +96,9 @@ pub struct NodePlan {
     /// By how much its wall clock is ahead.
     #[serde(default)]
     pub wall_ahead_ms: u64,
+    /// Its share of the data.
+    #[serde(default = "one")]
+    pub weight: u16,
     /// The most events that are handled before a flush.
     pub steps_max: u32,
     /// Limits that are smaller than a server's, by name: see [`ringseed::base::limits::Limits`].
@@ -360,6 +363,10 @@ impl Standing {
     }
 }
 
+fn one() -> u16 {
+    1
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -373,7 +380,7 @@ impl Plan {
             directory: DirectoryId(0),
             address: String::new(),
             zone: node.zone.clone(),
-            weight: 1,
+            weight: node.weight,
         };
         let members = self.nodes.iter().enumerate().map(member).collect();
         let placement: Placement =

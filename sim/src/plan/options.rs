@@ -32,6 +32,7 @@ impl Plan {
             clock_offset_ms: 0,
             clock_ppm: 0,
             wall_ahead_ms: 0,
+            weight: 1,
             steps_max: 8,
             limits: BTreeMap::new(),
         };

@@ -137,7 +137,7 @@ impl Machine {
             directory: DirectoryId(directory),
             address: format!("node-{}:7000", self.id),
             zone: self.plan.zone.clone(),
-            weight: 1,
+            weight: self.plan.weight,
             initial_members: (1..=plan.nodes.len() as u16).map(NodeId).collect(),
             cluster: plan.cluster.options(),
             heartbeat_interval: Duration::from_millis(self.plan.heartbeat_ms),
