@@ -137,6 +137,7 @@ fn words(setting: &Setting) -> String {
         "clock_offset_ms" => format!("its clock shows {value} ms at boot"),
         "clock_ppm" => format!("its clock runs {}", fast(number)),
         "wall_ahead_ms" => format!("its wall clock is {value} ms ahead"),
+        "changes_settings" => "is started again with other settings".into(),
         "weight" => format!("its weight is {value}"),
         "steps_max" => format!("up to {value} steps to a flush"),
         "latency_us" => format!("messages take {value} us"),

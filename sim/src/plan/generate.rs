@@ -101,11 +101,14 @@ fn set_walls(plan: &mut Plan, seed: u64) {
     }
 }
 
-/// In one plan of seven some nodes hold more than others.
+/// In one plan of seven some nodes hold more than others; in one of ten some are started again with other settings.
 fn set_weights(plan: &mut Plan) {
     let mut dice = Dice::new(plan.seed, "weights");
     if dice.chance(150) {
         plan.nodes.iter_mut().for_each(|node| node.weight = *dice.pick(&[1, 1, 2, 5]));
+    }
+    if dice.chance(100) {
+        plan.nodes.iter_mut().for_each(|node| node.changes_settings = dice.chance(500));
     }
 }
 
@@ -269,6 +272,7 @@ fn node_plan(number: usize, nodes: usize, cluster: &ClusterPlan, sync_ms: u64, s
         clock_ppm,
         wall_ahead_ms: 0,
         weight: 1,
+        changes_settings: false,
         steps_max: dice.spread(1, 32) as u32,
         limits: BTreeMap::new(),
     }

@@ -99,6 +99,9 @@ pub struct NodePlan {
     /// Its share of the data.
     #[serde(default = "one")]
     pub weight: u16,
+    /// A member that starts again is given other settings: what the cluster was formed with stands, the rest may change.
+    #[serde(default)]
+    pub changes_settings: bool,
     /// The most events that are handled before a flush.
     pub steps_max: u32,
     /// Limits that are smaller than a server's, by name: see [`ringseed::base::limits::Limits`].

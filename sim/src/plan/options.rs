@@ -33,6 +33,7 @@ impl Plan {
             clock_ppm: 0,
             wall_ahead_ms: 0,
             weight: 1,
+            changes_settings: false,
             steps_max: 8,
             limits: BTreeMap::new(),
         };

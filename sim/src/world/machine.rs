@@ -132,7 +132,7 @@ impl Machine {
 
     pub fn options(&mut self, plan: &Plan) -> NodeOptions {
         let directory = u128::from(self.dice.bits()) << 64 | u128::from(self.dice.bits());
-        NodeOptions {
+        let mut options = NodeOptions {
             me: self.id,
             directory: DirectoryId(directory),
             address: format!("node-{}:7000", self.id),
@@ -146,7 +146,18 @@ impl Machine {
             cache_size: self.plan.cache_kib as usize * 1024,
             limits: self.plan.limits(),
             seed: self.dice.bits(),
+        };
+        if self.plan.changes_settings && self.was_member && self.disowned.is_none() {
+            options.cluster.partitions *= 2;
+            options.cluster.support_ms /= 3;
+            options.cluster.clock_drift_ppm_max = 0;
+            options.weight += 1;
+            options.zone += " once more";
+            options.initial_members.pop();
+            options.segment_size = *self.dice.pick(&[64, 128, 1024]) * 1024;
+            options.cache_size = self.dice.spread(1, 1 << 20) as usize;
         }
+        options
     }
 
     /// Not in good standing. An old directory that lacks nothing that its peers have heard of is let in again.
