@@ -193,7 +193,7 @@ fn shrink_it(arguments: &Arguments, plan: &Plan, verdict: &Verdict) -> Result<()
     let file = arguments.save_plan.clone().unwrap_or_else(|| PathBuf::from("target/shrunk-plan.json"));
     let budget = Duration::from_secs(arguments.shrink_seconds);
     println!("\nShrinking ({}) for up to {} s ...\n", verdict.name(), budget.as_secs());
-    println!("{}", story::shrunk(plan, verdict, &file, budget)?);
+    println!("{}", story::shrunk(plan, verdict, void(arguments), &file, budget)?);
     Ok(())
 }
 

@@ -10,6 +10,7 @@
 //! more and more others when nothing else helps. A candidate must keep the promises keepable, as every generated plan does
 //! ([`Plan::is_keepable`]): else it would fail for a reason of its own.
 
+use crate::counters::Void;
 use crate::faults::FaultKind;
 use crate::plan::operations::{Intent, Item, ItemAction, Operation, Value};
 use crate::plan::{Ending, Fault, NodePlan, Plan, Setting, Target, WorkloadPlan};
@@ -67,10 +68,11 @@ impl Size {
     }
 }
 
-/// Shrinks `plan`, which fails with a verdict of this `name` ([`crate::Verdict::name`]), for about as long as `budget`.
-pub fn shrink(plan: &Plan, name: &str, budget: Duration) -> Shrunk {
+/// Shrinks `plan`, which fails with a verdict of this `name` ([`crate::Verdict::name`]) while faults that are `void` do nothing, for
+/// about as long as `budget`.
+pub fn shrink(plan: &Plan, name: &str, void: Void, budget: Duration) -> Shrunk {
     let began = Instant::now();
-    let options = RunOptions { twice: name == "P7", ..RunOptions::default() };
+    let options = RunOptions { twice: name == "P7", void, ..RunOptions::default() };
     let fails = |plan: &Plan| {
         let run = run_plan(plan, options);
         (run.verdict.name() == name).then_some(Seen { strikes: run.strikes, operations: run.operations })
@@ -437,6 +439,7 @@ fn shorten(intent: &mut Intent) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::Kind;
     use crate::plan::FaultKind;
     use crate::plan::operations::Expected;
 
@@ -541,6 +544,24 @@ mod tests {
         assert!(small.is_keepable() && small.faults[0].for_ms >= 2_400, "{:?}", small.faults);
     }
 
+    /// What fails only while a kind of fault does nothing is shrunk while it does nothing.
+    #[test]
+    fn a_run_that_fails_for_want_of_a_fault_is_shrunk() {
+        let mut plan = (0..).map(Plan::generate).find(|plan| plan.scenario == "swarm").expect("most are");
+        let fault = |at_ms, kind| Fault { at_ms, for_ms: 20, when: None, nth: 0, kind };
+        plan.faults = vec![
+            fault(3_000, FaultKind::Crash { target: Target::Node(1) }),
+            fault(3_500, FaultKind::Crash { target: Target::Node(2) }),
+        ];
+        plan.ending = Ending::HealAll;
+        plan.standing = None;
+        let void = Void::One(Kind::Restart);
+        let verdict = run_plan(&plan, RunOptions { void, ..RunOptions::default() }).verdict;
+        assert!(run_plan(&plan, RunOptions::default()).verdict.is_clean() && verdict.name() == "P5", "{verdict}");
+        let shrunk = shrink(&plan, &verdict.name(), void, Duration::from_secs(2));
+        assert!(shrunk.run.verdict.name() == "P5" && Size::of(&shrunk.plan) < Size::of(&plan), "after {} runs", shrunk.tries);
+    }
+
     /// With relaxed syncing a power loss of all loses what was acknowledged: by design, and so no generated plan does that.
     #[test]
     fn a_run_that_loses_writes_is_shrunk_to_its_story() {
@@ -552,7 +573,7 @@ mod tests {
         plan.standing = None;
         let verdict = run_plan(&plan, RunOptions::default()).verdict;
         assert_eq!(verdict.exit_code(), 10, "{verdict}");
-        let shrunk = shrink(&plan, &verdict.name(), Duration::from_secs(20));
+        let shrunk = shrink(&plan, &verdict.name(), Void::None, Duration::from_secs(20));
         assert_eq!(shrunk.run.verdict.name(), verdict.name());
         let operations = shrunk.plan.operations.as_ref().map_or(usize::MAX, Vec::len);
         assert!(shrunk.plan.faults.len() == 1 && operations <= 5, "{operations} operations after {} runs", shrunk.tries);

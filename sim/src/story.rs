@@ -4,6 +4,7 @@
 //! A run of few events is told in whole. Of a longer one the lines go first that matter least: errands after the faults, what nodes
 //! said about themselves, then operations on keys that the verdict does not name, then what came early.
 
+use crate::counters::Void;
 use crate::faults::words::fast;
 use crate::plan::operations::Operation;
 use crate::plan::{Ending, Fault, Plan, Setting};
@@ -23,16 +24,16 @@ const VERDICT_LINES_MAX: usize = 6;
 /// The most characters of a line.
 const WIDTH_MAX: usize = 220;
 
-/// Shrinks a plan that failed, saves what comes of it as `file`, and tells it.
+/// Shrinks a plan that failed while faults that are `void` do nothing, saves what comes of it as `file`, and tells it.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn shrunk(plan: &Plan, verdict: &Verdict, file: &Path, budget: Duration) -> Result<String, String> {
-    let Shrunk { plan: small, run, tries, took } = shrink(plan, &verdict.name(), budget);
+pub fn shrunk(plan: &Plan, verdict: &Verdict, void: Void, file: &Path, budget: Duration) -> Result<String, String> {
+    let Shrunk { plan: small, run, tries, took } = shrink(plan, &verdict.name(), void, budget);
     let text = serde_json::to_string_pretty(&small).expect("a plan is plain data");
     let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
     made.and_then(|()| std::fs::write(file, text)).map_err(|e| format!("{}: {e}", file.display()))?;
-    let all = run_plan(plan, RunOptions::default()).operations.len();
+    let all = run_plan(plan, RunOptions { void, ..RunOptions::default() }).operations.len();
     let faults = |plan: &Plan| plan.faults.len() + usize::from(plan.standing.is_some());
     let head = format!(
         "Shrunk to {} of {} faults and {} of {all} operations, by {tries} runs in {} s.",
@@ -41,7 +42,8 @@ pub fn shrunk(plan: &Plan, verdict: &Verdict, file: &Path, budget: Duration) -> 
         small.operations.as_ref().map_or(all, Vec::len),
         took.as_secs()
     );
-    let command = format!("cargo run --release -p ringseed-sim -- --plan {}", file.display());
+    let voided = if let Void::One(kind) = void { format!(" --void {kind:?}") } else { String::new() };
+    let command = format!("cargo run --release -p ringseed-sim -- --plan {}{voided}", file.display());
     Ok(tell(&small, &run, &head, &command).join("\n"))
 }
 
@@ -49,7 +51,7 @@ pub fn shrunk(plan: &Plan, verdict: &Verdict, file: &Path, budget: Duration) -> 
 pub fn of_failure(plan: &Plan, verdict: &Verdict) -> String {
     let sim = Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = sim.with_file_name("target").join(format!("shrunk-seed-{}.json", plan.seed));
-    let told = shrunk(plan, verdict, &file, Duration::from_secs(50));
+    let told = shrunk(plan, verdict, Void::None, &file, Duration::from_secs(50));
     format!("{verdict}\n\n{}", told.unwrap_or_else(|error| error))
 }
 

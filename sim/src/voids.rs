@@ -1,12 +1,17 @@
 //! Void faults: a kind of fault is drawn as ever, and does nothing. Its counter must notice.
 //!
-//! A counter that counts a fault as one that mattered could be satisfied by the fault's being done, or by what others do. So each
-//! kind in turn is made void ([`Void`]) and seeds are run. In none of them may it have mattered: so a batch of as many seeds as are
-//! asked for every kind fails, and says which kind never mattered.
+//! A counter that counts a fault as one that mattered could be satisfied by the fault's being done, or by what others do. So for each
+//! kind some seeds are found in which it mattered, and are run again with the kind made void ([`Void`]). In none of these it may
+//! matter: so a batch of as many seeds as are asked for every kind fails, and says which kind never mattered. A void kind is noticed, too,
+//! if a run fails for want of it. A kind that matters in too few seeds is not judged, and that is an error as well.
 
-use crate::counters::{Kind, SEEDS_FOR_EVERY_KIND, Void};
+use crate::counters::{Kind, Void};
 use crate::mutants;
-use crate::runner::{Summary, run_those};
+use crate::plan::{FaultKind, Plan, Rot};
+use crate::run::{Run, RunOptions, run_plan};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What `ringseed-sim voids` is asked.
 #[derive(Debug, Clone, clap::Args)]
@@ -17,13 +22,17 @@ pub struct Arguments {
     /// Only so many of them: which, the commit says.
     #[arg(long, value_name = "COUNT")]
     some: Option<usize>,
-    /// Seeds run for each kind.
-    #[arg(long, default_value_t = SEEDS_FOR_EVERY_KIND)]
-    seeds: u64,
-    /// Seeds run at once.
+    /// For each kind, the first so many seeds in which it matters are run again without it.
+    #[arg(long, default_value_t = 10)]
+    seeds: usize,
+    /// Kinds judged at once.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
 }
+
+/// For a kind, so many seeds are run in which it is drawn, at most, and so many plans looked at.
+const RUNS_MAX: usize = 1_500;
+const PLANS_MAX: u64 = 200_000;
 
 /// A kind by its name in the source.
 ///
@@ -44,31 +53,129 @@ pub fn run(arguments: &Arguments) -> u8 {
         eprintln!("error: {error}");
         return 2;
     }
+    let next = AtomicUsize::new(0);
+    let whole = Whole::default();
+    let findings = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(&kind) = kinds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let finding = judge(kind, arguments.seeds, &whole);
+                    eprintln!("{}: {}", kind.name(), finding.by);
+                    findings.lock().expect("no thread panics while it holds this").insert(kind, finding);
+                }
+            });
+        }
+    });
     let mut table = comfy_table::Table::new();
-    table.set_header(["void fault", "fired", "seeds", "noticed by"]);
-    let mut all_noticed = true;
-    for kind in kinds {
-        let summary = run_those(0..arguments.seeds, |_| true, arguments.jobs, 0, 1, Void::One(kind), |_, _| {});
-        let noticed = noticed(&summary, kind);
-        all_noticed &= noticed.is_some();
-        let by = noticed.unwrap_or_else(|| format!("NOT NOTICED: mattered {} times", summary.counters.get(kind).mattered));
-        eprintln!("{}: {by}", kind.name());
-        table.add_row([kind.name(), &summary.counters.get(kind).fired.to_string(), &summary.seeds.to_string(), &by]);
+    table.set_header(["void fault", "mattered in", "of seeds", "void in these: noticed by"]);
+    let findings = findings.into_inner().expect("no thread panics while it holds this");
+    for (kind, finding) in &findings {
+        table.add_row([kind.name(), &finding.mattered.to_string(), &finding.ran.to_string(), &finding.by]);
     }
     println!("{table}");
-    if all_noticed { 0 } else { 1 }
+    if findings.values().all(|finding| finding.noticed) { 0 } else { 1 }
 }
 
-fn noticed(summary: &Summary, kind: Kind) -> Option<String> {
-    match summary.failures.first() {
-        Some((seed, verdict)) => Some(format!("seed {seed}: {}", verdict.name())),
-        None => (summary.counters.get(kind).mattered == 0).then(|| "never mattered".to_owned()),
+/// What came of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    /// In so many seeds, of those that were run.
+    mattered: usize,
+    ran: usize,
+    noticed: bool,
+    by: String,
+}
+
+fn judge(kind: Kind, seeds: usize, whole: &Whole) -> Finding {
+    let mut finding = Finding { mattered: 0, ran: 0, noticed: true, by: "never mattered".into() };
+    for seed in 0..PLANS_MAX {
+        if finding.mattered == seeds || finding.ran == RUNS_MAX {
+            break;
+        }
+        let plan = Plan::generate(seed);
+        if !may_draw(kind, &plan) {
+            continue;
+        }
+        finding.ran += 1;
+        if !whole.mattered(&plan, kind) {
+            continue;
+        }
+        finding.mattered += 1;
+        let void = run_plan(&plan, RunOptions { void: Void::One(kind), ..RunOptions::default() });
+        if !void.verdict.is_clean() {
+            finding.by = format!("seed {seed}: {}", void.verdict.name());
+            return finding;
+        }
+        let times = void.counters.get(kind).mattered;
+        if times > 0 {
+            (finding.noticed, finding.by) = (false, format!("NOT NOTICED: void in seed {seed}, and mattered {times} times"));
+            return finding;
+        }
+    }
+    if finding.mattered < seeds {
+        (finding.noticed, finding.by) = (false, format!("NOT JUDGED: it matters in too few seeds to tell, of {seeds}"));
+    }
+    finding
+}
+
+/// Which kinds mattered in seeds that were run with all of their faults: most kinds find theirs among the same.
+#[derive(Default)]
+struct Whole(Mutex<BTreeMap<u64, Vec<Kind>>>);
+
+impl Whole {
+    fn mattered(&self, plan: &Plan, kind: Kind) -> bool {
+        let known = self.0.lock().expect("no thread panics while it holds this").get(&plan.seed).cloned();
+        let kinds = known.unwrap_or_else(|| {
+            let run = run_plan(plan, RunOptions::default());
+            let kinds = kinds_that_mattered(&run);
+            self.0.lock().expect("no thread panics while it holds this").insert(plan.seed, kinds.clone());
+            kinds
+        });
+        kinds.contains(&kind)
+    }
+}
+
+fn kinds_that_mattered(run: &Run) -> Vec<Kind> {
+    Kind::ALL.iter().copied().filter(|kind| run.counters.get(*kind).mattered > 0).collect()
+}
+
+/// Whether the kind may come up in the plan's run. Those that are not named here come up in many.
+fn may_draw(kind: Kind, plan: &Plan) -> bool {
+    let any = |is: fn(&FaultKind) -> bool| plan.faults.iter().any(|fault| is(&fault.kind));
+    let stands = |counted| {
+        plan.standing.as_ref().and_then(|one| one.kind.behaviour().stands.as_ref()).is_some_and(|s| s.counted == counted)
+    };
+    match kind {
+        Kind::PowerLossOfAll => any(|kind| matches!(kind, FaultKind::PowerLossOfAll { .. })),
+        Kind::Split => any(|kind| matches!(kind, FaultKind::Split { .. })),
+        Kind::Flapping => any(|kind| matches!(kind, FaultKind::Flapping { .. })),
+        Kind::NarrowLink => plan.network.bandwidth_kib > 0,
+        Kind::ClockRate => any(|kind| matches!(kind, FaultKind::ClockRate { .. })) && !plan.beyond_drift_bound(),
+        Kind::ClockBeyond => plan.beyond_drift_bound(),
+        Kind::ClockJump => any(|kind| matches!(kind, FaultKind::ClockJump { .. })),
+        Kind::ReadError => any(|kind| matches!(kind, FaultKind::ReadErrors { .. })),
+        Kind::WriteError => any(|kind| matches!(kind, FaultKind::WriteErrors { .. })),
+        Kind::SyncError => any(|kind| matches!(kind, FaultKind::SyncErrors { .. })),
+        Kind::Full => any(|kind| matches!(kind, FaultKind::Full { .. })) || stands(Kind::StandingFull),
+        Kind::Wipe => any(|kind| matches!(kind, FaultKind::Wipe { .. })),
+        Kind::OldDirectory => any(|kind| matches!(kind, FaultKind::OldDirectory { .. })),
+        Kind::RotTail => any(|kind| matches!(kind, FaultKind::RotTail { rot, .. } if *rot != Rot::Witness)),
+        Kind::RotWitness => any(|kind| matches!(kind, FaultKind::RotTail { rot: Rot::Witness, .. })),
+        Kind::StandingDead
+        | Kind::StandingFull
+        | Kind::StandingSlow
+        | Kind::StandingAllSlow
+        | Kind::StandingCut
+        | Kind::StandingOneWay => stands(kind),
+        _ => true,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::run_those;
 
     #[test]
     fn where_no_fault_does_anything_none_matters() {

@@ -1,6 +1,7 @@
 //! The process ends; the page cache lives.
 //!
-//! Matters when an operation of the disk, an event or a request was in progress.
+//! Matters when a client learns that its connection broke, and had a request in progress; when a group that the node led has another
+//! leadership; or when the node's next epoch lacks entries that were on their way to the disk.
 
 use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;
@@ -26,7 +27,7 @@ fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
     if world.machines[number].node.is_none() {
         return;
     }
-    if world.counters.strikes(Kind::Crash) && world.crash(number, None, strike.for_ms) {
-        world.counters.mattered(Kind::Crash);
+    if world.counters.strikes(Kind::Crash) {
+        world.crash(number, None, strike.for_ms, Some(Kind::Crash));
     }
 }

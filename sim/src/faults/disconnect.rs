@@ -1,6 +1,6 @@
 //! Clients' connections to the target break.
 //!
-//! Matters when a request was in progress on the connection.
+//! Matters when a client learns that its connection broke, and had a request in progress.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -16,7 +16,7 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
 };
 
 fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
-    if world.counters.strikes(Kind::ConnectionBreak) && world.break_connections(strike.node(), 1) > 0 {
-        world.counters.mattered(Kind::ConnectionBreak);
+    if world.counters.strikes(Kind::ConnectionBreak) {
+        world.break_connections(strike.node(), 1, Some(Kind::ConnectionBreak));
     }
 }

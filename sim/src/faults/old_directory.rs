@@ -30,7 +30,7 @@ fn end(world: &mut World, _: &FaultKind, strike: Strike) {
     if !world.counters.strikes(Kind::OldDirectory) {
         return;
     }
-    world.crash(number, Some(LossStyle::Everything), 100);
+    world.crash(number, Some(LossStyle::Everything), 100, None);
     world.machines[number].disk.put_back(copy);
     world.machines[number].disowned = Some(Kind::OldDirectory);
 }

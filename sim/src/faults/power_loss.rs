@@ -1,6 +1,6 @@
 //! The machine loses power: what is not synced may be lost, torn, persisted out of order.
 //!
-//! Matters when something unsynced was lost or torn, so that the disk shows other bytes.
+//! Matters when something unsynced was lost or torn, so that the node's next epoch reads other bytes.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
@@ -17,7 +17,7 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
 
 fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
     let FaultKind::PowerLoss { style, .. } = *kind else { return };
-    if world.counters.strikes(Kind::PowerLoss) && world.crash(strike.node(), Some(style), strike.for_ms) {
-        world.counters.mattered(Kind::PowerLoss);
+    if world.counters.strikes(Kind::PowerLoss) {
+        world.crash(strike.node(), Some(style), strike.for_ms, Some(Kind::PowerLoss));
     }
 }

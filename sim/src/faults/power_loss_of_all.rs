@@ -1,6 +1,6 @@
 //! All machines lose power within `within_ms`.
 //!
-//! Matters when something unsynced was lost or torn, on any node.
+//! Matters as a power loss, on any node.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;

@@ -30,7 +30,7 @@ fn end(world: &mut World, kind: &FaultKind, strike: Strike) {
     }
     let power = world.schedule.chance(500).then_some(LossStyle::Sectors);
     let down_ms = world.schedule.between(20, 300);
-    world.crash(number, power, down_ms);
+    world.crash(number, power, down_ms, None);
     if world.machines[number].disk.rot(rot) {
         world.counters.fired(kind);
         world.machines[number].rotten = Some(rot);

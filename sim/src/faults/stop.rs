@@ -61,6 +61,6 @@ fn end(world: &mut World, _: &FaultKind, strike: Strike) {
     if world.machines[number].stopping {
         world.timeline.note(world.now, || format!("n{} has not stopped in time, and is ended", number + 1));
         world.judge_stop(number, strike);
-        world.crash(number, None, 100);
+        world.crash(number, None, 100, None);
     }
 }

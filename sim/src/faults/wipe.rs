@@ -20,7 +20,7 @@ fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
     if !world.has_formed(number) || !world.counters.acts(Kind::Wipe) {
         return;
     }
-    world.crash(number, Some(LossStyle::Nothing), strike.for_ms);
+    world.crash(number, Some(LossStyle::Nothing), strike.for_ms, None);
     if world.machines[number].disk.wipe() {
         world.counters.fired(Kind::Wipe);
         world.machines[number].disowned = Some(Kind::Wipe);

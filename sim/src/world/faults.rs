@@ -225,9 +225,7 @@ impl World {
     }
 
     pub(super) fn power_loss(&mut self, number: usize, style: LossStyle, down_ms: u64) {
-        if self.crash(number, Some(style), down_ms) {
-            self.counters.mattered(Kind::PowerLossOfAll);
-        }
+        self.crash(number, Some(style), down_ms, Some(Kind::PowerLossOfAll));
     }
 
     pub(super) fn fault_ends(&mut self, fault: usize) {

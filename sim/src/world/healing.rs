@@ -120,7 +120,7 @@ impl World {
         if self.plan.ending == Ending::HealMajority && !self.machines.iter().any(Machine::is_lost) {
             let dead = self.looks.below(self.machines.len() as u64) as usize;
             self.machines[dead].stays_down = true;
-            self.crash(dead, Some(LossStyle::Nothing), 0);
+            self.crash(dead, Some(LossStyle::Nothing), 0, None);
             self.timeline.note(self.now, || format!("n{} stays dead", dead + 1));
         }
         if self.plan.ending == Ending::HealFew {
@@ -139,7 +139,7 @@ impl World {
         let return_again: Vec<NodeId> = members.iter().copied().take(members.len() / 2 + 1).collect();
         for number in 0..self.machines.len() {
             self.machines[number].stays_down = !return_again.contains(&self.machines[number].id);
-            self.crash(number, None, 0);
+            self.crash(number, None, 0, None);
         }
         self.timeline.note(self.now, || format!("all restart, but only {return_again:?} return"));
     }

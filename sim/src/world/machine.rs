@@ -8,7 +8,7 @@ use crate::dice::Dice;
 use crate::disk::{DirectoryCopy, Disk};
 use crate::plan::{NodePlan, Plan, Rot};
 use crate::points::Point;
-use ringseed::base::{ConnId, DirectoryId, Duration, Epoch, IoId, NodeId};
+use ringseed::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, NodeId};
 use ringseed::msg::disk::DiskOp;
 use ringseed::node::{Event, Node, NodeOptions};
 use std::collections::{BTreeMap, VecDeque};
@@ -58,6 +58,8 @@ pub struct Machine {
     pub boot_at: Option<WorldTime>,
     pub stays_down: bool,
     pub stopping: bool,
+    /// The last entries of its groups when it crashed.
+    pub had: Vec<(GroupId, Index)>,
     /// It led something when it was told to stop.
     pub stopping_led: bool,
     /// The error of the disk that its node was told of last.
@@ -113,6 +115,7 @@ impl Machine {
             boot_at: Some(own.boot_ms * 1_000_000),
             stays_down: false,
             stopping: false,
+            had: Vec::new(),
             stopping_led: false,
             failed: None,
             may_halt: false,
@@ -168,11 +171,6 @@ impl Machine {
     /// Dead for good, or as good as dead.
     pub fn is_lost(&self) -> bool {
         self.stays_down || self.disowned.is_some() || matches!(self.rotten, Some(Rot::Zeros(_) | Rot::Bits(_)))
-    }
-
-    /// Whether something was under way that a crash now interrupts.
-    pub fn is_busy(&self) -> bool {
-        !self.inbox.is_empty() || !self.queue.is_empty() || !self.reads.is_empty()
     }
 
     /// The node is gone, and all that was scheduled for it. The disk is left to the caller.

@@ -19,7 +19,7 @@ mod standing;
 mod watch;
 
 use crate::check::Violation;
-use crate::counters::{Counters, Void};
+use crate::counters::{Counters, Kind, Void};
 use crate::dice::Dice;
 use crate::network::{Network, Transit};
 use crate::plan::{Ending, Fault, Plan, Standing};
@@ -80,10 +80,11 @@ enum Happening {
         boot: u32,
         connection: ConnId,
     },
-    /// A client notices that its connection is broken.
+    /// A client notices that its connection is broken, by a fault of this kind if that is counted.
     Broken {
         client: usize,
         connection: ConnId,
+        by: Option<Kind>,
     },
     /// A client loses patience with its request.
     Patience {
@@ -276,7 +277,7 @@ impl World {
             Happening::Request { machine, boot, connection, request } => self.request(machine, boot, connection, *request),
             Happening::Answer { client, connection, response } => self.answer(client, connection, &response),
             Happening::Closed { machine, boot, connection } => self.closed(machine, boot, connection),
-            Happening::Broken { client, connection } => self.connection_broke(client, connection),
+            Happening::Broken { client, connection, by } => self.connection_broke(client, connection, by),
             Happening::Patience { client, request } => self.patience_ends(client, request),
             Happening::FaultBegins(fault) => self.fault_begins(fault),
             Happening::FaultTriggered { fault, machine } => self.fault_triggered(fault, machine),
@@ -409,7 +410,7 @@ impl World {
         for client in 0..self.workload.clients.len() {
             let Some((machine, connection)) = self.workload.clients[client].connection else { continue };
             if !self.machines[machine].connections.contains_key(&connection) {
-                self.after(MS, Happening::Broken { client, connection });
+                self.after(MS, Happening::Broken { client, connection, by: None });
             }
         }
     }
@@ -444,12 +445,16 @@ impl World {
         }
     }
 
-    fn connection_broke(&mut self, client: usize, connection: ConnId) {
+    fn connection_broke(&mut self, client: usize, connection: ConnId, by: Option<Kind>) {
         if self.workload.clients[client].connection.is_none_or(|(_, current)| current != connection) {
             return;
         }
         self.workload.clients[client].connection = None;
         if self.workload.gave_up(client, "the connection broke") {
+            // For a loss of power it counts what the disk lost.
+            if let Some(kind) = by.filter(|kind| matches!(kind, Kind::Crash | Kind::ConnectionBreak)) {
+                self.counters.mattered(kind);
+            }
             let pause = self.workload.pause(client);
             self.think_after(client, pause);
         }
@@ -466,15 +471,12 @@ impl World {
     }
 
     /// Every connection to the machine breaks, after `delay` as seen by its client; the node, if it runs, notices too.
-    pub fn break_connections(&mut self, machine: usize, delay: u64) -> usize {
+    pub fn break_connections(&mut self, machine: usize, delay: u64, by: Option<Kind>) {
         let connections = std::mem::take(&mut self.machines[machine].connections);
-        let mut in_progress = 0;
         for (connection, client) in connections {
-            in_progress += usize::from(self.workload.clients[client].pending.is_some());
-            self.after(delay, Happening::Broken { client, connection });
+            self.after(delay, Happening::Broken { client, connection, by });
             let boot = self.machines[machine].boot;
             self.after(delay, Happening::Closed { machine, boot, connection });
         }
-        in_progress
     }
 }

@@ -47,6 +47,10 @@ impl World {
         for scar in std::mem::take(&mut machine.disk.scars) {
             self.counters.mattered(scar);
         }
+        let found = |group| recovered.groups.get(group).map_or(0, |group| group.entries.len() as u64);
+        if std::mem::take(&mut machine.had).iter().any(|(group, last)| found(group) < last.0) {
+            self.counters.mattered(Kind::Crash);
+        }
         // An old copy of the directory lacks what its node held since.
         let relaxed = self.plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
         let whole = machine.disowned.is_none() && (!relaxed || up_since.is_some());
@@ -212,7 +216,7 @@ impl World {
                     return self.safety(Violation { promise: "P8", checker: "halt", what });
                 }
                 let down_ms = self.schedule.between(50, 500);
-                self.crash(number, None, down_ms);
+                self.crash(number, None, down_ms, None);
             }
         }
     }
@@ -225,6 +229,9 @@ impl World {
         }
         if let Err(violation) = self.watch.sent(self.machines[from].id, to, envelope, &mut self.triggers) {
             self.safety(violation);
+        }
+        for _ in 0..std::mem::take(&mut self.watch.succeeded) {
+            self.counters.mattered(Kind::Crash);
         }
         self.judge_calm(from, envelope);
         let bytes = Bytes::from(codec::encode(envelope));
@@ -375,7 +382,7 @@ impl World {
             // A machine that is up resets what it does not know: a client may hear of a loss of power only now.
             let client = self.workload.clients.iter().position(|client| client.connection == Some((number, connection)));
             if let Some(client) = client.filter(|_| self.machines[number].node.is_some()) {
-                self.after(MS, Happening::Broken { client, connection });
+                self.after(MS, Happening::Broken { client, connection, by: None });
             }
             return;
         }
@@ -547,12 +554,11 @@ impl World {
         }
         let down_ms = self.schedule.between(20, 300);
         let power = self.schedule.chance(400).then_some(LossStyle::Sectors);
-        self.crash(number, power, down_ms);
+        self.crash(number, power, down_ms, None);
     }
 
-    /// The process ends, or (`power`) the machine. It starts again after `down_ms`. Returns whether anything was in progress or
-    /// lost.
-    pub fn crash(&mut self, number: usize, power: Option<LossStyle>, down_ms: u64) -> bool {
+    /// The process ends, or (`power`) the machine. It starts again after `down_ms`. `by`: the kind of fault for which the end counts.
+    pub fn crash(&mut self, number: usize, power: Option<LossStyle>, down_ms: u64, by: Option<Kind>) {
         if power.is_some() {
             self.machines[number].up_since = None;
         }
@@ -561,32 +567,47 @@ impl World {
             machine.boot_at = machine.boot_at.map(|at| at.max(self.now + down_ms * MS));
             let (at, boot) = (machine.boot_at.unwrap_or(self.now), machine.boot);
             self.at(at, Happening::Boot(number, boot));
-            return power.is_some_and(|style| self.machines[number].disk.lose_power(style, &mut self.counters));
+            return self.lose_power(number, power, by);
         }
+        self.note_interrupted(number, by);
         let machine = &mut self.machines[number];
-        let mut mattered = machine.is_busy();
         if machine.disk_busy
             && let Some((_, op)) = machine.queue.front()
         {
             machine.disk.interrupt(op, &mut self.counters);
         }
-        if let Some(style) = power {
-            mattered = machine.disk.lose_power(style, &mut self.counters);
-        }
         machine.end_life();
+        self.lose_power(number, power, by);
+        let machine = &mut self.machines[number];
         let boot = machine.boot;
         let at = self.now + down_ms * MS;
         machine.boot_at = Some(at);
         // After the end of a process its connections are reset at once; after a power loss its peers are told nothing.
         if power.is_none() || self.schedule.chance(500) {
-            self.break_connections(number, MS);
+            self.break_connections(number, MS, by);
         } else {
             self.machines[number].connections.clear();
         }
         self.links(number, LinkState::Down);
         self.at(at, Happening::Boot(number, boot));
         self.trace.event(self.now, 8, number, &boot.to_le_bytes(), || format!("n{} is down", number + 1));
-        mattered
+    }
+
+    /// What the node's next epoch reads otherwise counts for `by`, too.
+    fn lose_power(&mut self, number: usize, power: Option<LossStyle>, by: Option<Kind>) {
+        let disk = &mut self.machines[number].disk;
+        if power.is_some_and(|style| disk.lose_power(style, &mut self.counters)) {
+            disk.scars.extend(by);
+        }
+    }
+
+    /// A crash takes what the node leads, and entries that are on their way to its disk. Whether they are missed is seen later.
+    fn note_interrupted(&mut self, number: usize, by: Option<Kind>) {
+        let machine = &mut self.machines[number];
+        let Some(node) = machine.node.as_mut().filter(|_| by == Some(Kind::Crash)) else { return };
+        let replicas = node.replicas(machine.clock.read(self.now));
+        machine.had = replicas.iter().map(|replica| (replica.group, replica.last)).collect();
+        self.watch.interrupted.extend(replicas.iter().filter(|replica| replica.leads).map(|replica| replica.group));
     }
 
     /// The other nodes are told that the link to this one changed. A hint: it may not come.

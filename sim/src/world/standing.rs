@@ -57,7 +57,7 @@ impl World {
         self.end_all_faults(Some(self.standing_fault()));
         for number in 0..self.machines.len() {
             if self.machines[number].stays_down && self.machines[number].node.is_some() {
-                self.crash(number, None, FOR_MS);
+                self.crash(number, None, FOR_MS, None);
             }
         }
         self.start_what_is_down();

@@ -41,6 +41,9 @@ pub struct Watch {
     states: BTreeMap<(GroupId, Index, u64), (u64, NodeId)>,
     /// The latest leader of each group.
     latest: BTreeMap<GroupId, (Term, NodeId)>,
+    /// Groups whose leader crashed; and how many of them have been led again since that was last asked.
+    pub interrupted: BTreeSet<GroupId>,
+    pub succeeded: u64,
 }
 
 /// The last entry known to be committed in one group.
@@ -77,6 +80,8 @@ impl Watch {
             members: BTreeMap::new(),
             states: BTreeMap::new(),
             latest: BTreeMap::new(),
+            interrupted: BTreeSet::new(),
+            succeeded: 0,
         }
     }
 
@@ -97,6 +102,7 @@ impl Watch {
                         }
                     } else {
                         self.leaders.insert((*group, append.term), from);
+                        self.succeeded += u64::from(self.interrupted.remove(group));
                         triggers.push(Trigger::Leads);
                         let latest = self.latest.entry(*group).or_insert((append.term, from));
                         if latest.0 < append.term {
