@@ -137,6 +137,6 @@ pub fn check_history(history: &[Record], options: &Options) -> Result<Report, Vi
     if let Some(partitions) = options.partitions {
         scan::check(history, partitions)?;
     }
-    serializable::check(history, options.partitions, options.list_prefix)?;
+    serializable::check(history, options)?;
     Ok(report)
 }

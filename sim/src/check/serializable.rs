@@ -16,7 +16,7 @@
 //! time.
 //!
 //! An unknown transaction of which one write was seen took effect as a whole. So its conditions held, and each of its other
-//! writes, though no operation saw it, has a place between two versions of its key.
+//! writes, though no operation saw it, has a place between two versions of its key: see [`places`].
 //!
 //! Each key by itself is judged by [`super::linear`]; that a state was seen which a transaction wrote that was not committed,
 //! there too.
@@ -24,22 +24,40 @@
 //! The same graph is made a second time with the lengths of lists ([`super::lists`]) for versions, which the store does not make
 //! up.
 
-use super::{Violation, lists, render, scan};
+use super::{Initial, Options, Violation, lists, render, scan};
 use ringseed::base::Key;
 use ringseed::history::{Action, Condition, Data, Failure, FailureReason, ItemAction, Outcome, Record, TransactionItem};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+mod places;
+
+use places::{Open, Search};
 
 /// Judges a history whose tokens are merged.
 ///
 /// # Errors
 /// A shortest cycle that was found.
-pub fn check(history: &[Record], partitions: Option<u32>, list_prefix: Option<&[u8]>) -> Result<(), Violation> {
-    Graph::new(history, &Judge { partitions, list_prefix: None })?.acyclic()?;
+pub fn check(history: &[Record], options: &Options) -> Result<(), Violation> {
+    let Options { partitions, list_prefix, initial, .. } = *options;
+    judge(history, &Judge { partitions, list_prefix: None, initial })?;
     match list_prefix {
         Some(prefix) if history.iter().any(|record| accesses(record).iter().any(|a| a.key.bytes().starts_with(prefix))) => {
-            Graph::new(history, &Judge { partitions, list_prefix })?.acyclic()
+            judge(history, &Judge { partitions, list_prefix, initial })
         }
         _ => Ok(()),
+    }
+}
+
+fn judge(history: &[Record], judge: &Judge<'_>) -> Result<(), Violation> {
+    let (graph, slots, effective) = Graph::new(history, judge)?;
+    graph.acyclic()?;
+    if judge.list_prefix.is_some() || judge.initial == Initial::Anything {
+        return Ok(());
+    }
+    let mut search = Search::new(&graph, judge, &slots, effective);
+    match (search.succeeds(), search.stuck) {
+        (true, _) => Ok(()),
+        (false, stuck) => Err(graph.has_no_place(stuck)),
     }
 }
 
@@ -47,6 +65,7 @@ struct Judge<'a> {
     partitions: Option<u32>,
     /// Keys that begin so are judged by their lengths.
     list_prefix: Option<&'a [u8]>,
+    initial: Initial,
 }
 
 impl Judge<'_> {
@@ -107,26 +126,29 @@ struct Slot {
 struct Graph<'a> {
     nodes: Vec<Node<'a>>,
     edges: Vec<Vec<(usize, Why<'a>)>>,
-    /// Unknown transactions that took effect, since a write of theirs was seen, each with a key that it must have written too,
-    /// unseen.
-    unplaced: Vec<(usize, &'a Key)>,
-    /// Per such key the writers and readers of its versions, in order.
-    places: BTreeMap<&'a Key, Vec<(usize, Vec<usize>)>>,
+    /// Unknown operations that write something.
+    unknown: Vec<usize>,
+    /// Keys that some operation deletes, or may have.
+    deleted: BTreeSet<&'a Key>,
+    seen: Seen<'a>,
 }
 
 type Slots<'a> = BTreeMap<&'a Key, BTreeMap<u64, Slot>>;
+/// The values that were seen at versions; `None`: absent.
+type Seen<'a> = BTreeMap<(&'a Key, u64), Option<&'a Data>>;
 
 impl<'a> Graph<'a> {
-    fn new(history: &'a [Record], judge: &Judge<'_>) -> Result<Graph<'a>, Violation> {
-        let mut graph = Graph { nodes: Vec::new(), edges: Vec::new(), unplaced: Vec::new(), places: BTreeMap::new() };
+    /// Of the versions of keys, and of the unknown operations that are known to have taken effect.
+    fn new(history: &'a [Record], judge: &Judge<'_>) -> Result<(Graph<'a>, Slots<'a>, BTreeSet<usize>), Violation> {
+        let deleted = history.iter().flat_map(deletes).collect();
+        let mut graph = Graph { nodes: Vec::new(), edges: Vec::new(), unknown: Vec::new(), deleted, seen: Seen::new() };
         let mut slots = Slots::new();
-        let mut seen: BTreeMap<(&Key, u64), &Data> = BTreeMap::new();
         for record in history {
             let mut parts: BTreeMap<u64, usize> = BTreeMap::new();
             for access in accesses(record) {
                 let Some(version) = judge.version(&access) else { continue };
-                if let State::Value(Some(value)) = access.state {
-                    seen.insert((access.key, version), value);
+                if let State::Value(value) = access.state {
+                    graph.seen.insert((access.key, version), value);
                 }
                 if is_eventual(&record.action) {
                     continue;
@@ -145,16 +167,18 @@ impl<'a> Graph<'a> {
                     return Err(twice(access.key, version, [graph.nodes[other].record, Some(record)]));
                 }
             }
+            // What a transaction that was committed asked of a key, and wrote the key.
+            let told = matches!(record.outcome, Outcome::Written { .. } | Outcome::Transacted { .. });
+            if let Some(&node) = parts.get(&0).filter(|_| told && judge.list_prefix.is_none()) {
+                for (key, version) in versions_before(record, &graph.deleted) {
+                    slots.entry(key).or_default().entry(version).or_default().readers.push(node);
+                }
+            }
         }
-        graph.recover(history, judge, &mut slots, &seen);
+        let effective = graph.recover(history, judge, &mut slots);
         graph.connect(&mut slots);
-        for &(_, key) in &graph.unplaced {
-            let slots = slots.get(key).into_iter().flatten();
-            let places = slots.map(|(_, slot)| (slot.writer.unwrap_or(usize::MAX), slot.readers.clone())).collect();
-            graph.places.insert(key, places);
-        }
         graph.keep_time();
-        Ok(graph)
+        Ok((graph, slots, effective))
     }
 
     fn add(&mut self, record: Option<&'a Record>, start: u64, end: Option<u64>) -> usize {
@@ -164,24 +188,25 @@ impl<'a> Graph<'a> {
     }
 
     /// Finds the unknown operations that took effect, by the values that were seen.
-    fn recover(
-        &mut self,
-        history: &'a [Record],
-        judge: &Judge<'_>,
-        slots: &mut Slots<'a>,
-        seen: &BTreeMap<(&'a Key, u64), &'a Data>,
-    ) {
+    fn recover(&mut self, history: &'a [Record], judge: &Judge<'_>, slots: &mut Slots<'a>) -> BTreeSet<usize> {
         let mut writers: BTreeMap<(&Key, &Data), Vec<usize>> = BTreeMap::new();
         // What an increment would leave is not known: any number may be of it.
         let mut incremented: BTreeMap<&Key, Vec<usize>> = BTreeMap::new();
+        let mut nodes: BTreeMap<usize, usize> = BTreeMap::new();
         for (at, record) in history.iter().enumerate().filter(|(_, record)| matches!(record.outcome, Outcome::Unknown { .. })) {
+            if record.action.is_write() && !written(record).is_empty() {
+                let node = self.add(Some(record), record.start, None);
+                nodes.insert(at, node);
+                self.unknown.push(node);
+            }
             for put in puts(record) {
                 writers.entry(put).or_default().push(at);
             }
             increments(record).into_iter().for_each(|key| incremented.entry(key).or_default().push(at));
         }
-        let mut nodes: BTreeMap<usize, usize> = BTreeMap::new();
-        for (&(key, version), &value) in seen {
+        let mut effective = BTreeSet::new();
+        for (&(key, version), &value) in &self.seen {
+            let Some(value) = value else { continue };
             let put = writers.get(&(key, value)).into_iter().flatten();
             let added = incremented.get(key).into_iter().flatten().filter(|_| value.number().is_some());
             let mut may_be = put.chain(added).copied();
@@ -193,39 +218,23 @@ impl<'a> Graph<'a> {
                 continue;
             }
             let record = &history[writer];
-            let node = *nodes.entry(writer).or_insert_with(|| self.add(Some(record), record.start, None));
+            let node = nodes[&writer];
+            effective.insert(node);
             slots.entry(key).or_default().entry(version).or_default().writer = Some(node);
             let (Some(partitions), None) = (judge.partitions, judge.list_prefix) else { continue };
             // What one transaction writes in one group has one version.
             let group = scan::group_of(key, partitions);
-            for other in written(record).filter(|other| *other != key && scan::group_of(other, partitions) == group) {
+            for other in written(record).into_iter().filter(|other| *other != key && scan::group_of(other, partitions) == group) {
                 if free(slots, other) {
                     slots.entry(other).or_default().entry(version).or_default().writer = Some(node);
                 }
             }
         }
-        // It committed, so its conditions held, and all that it writes was written.
-        if judge.list_prefix.is_none() {
-            let deleted: BTreeSet<&Key> = history.iter().flat_map(deletes).collect();
-            for (&writer, &node) in &nodes {
-                let Action::Transact { items, .. } = &history[writer].action else { continue };
-                for item in items {
-                    let version = match &item.condition {
-                        Condition::Version(version) => Some(*version),
-                        Condition::Absent if !deleted.contains(&item.key) => Some(0),
-                        _ => None,
-                    };
-                    if let Some(version) = version {
-                        slots.entry(&item.key).or_default().entry(version).or_default().readers.push(node);
-                    }
-                }
-                for key in written(&history[writer]) {
-                    let placed = slots.get(key).is_some_and(|slots| slots.values().any(|slot| slot.writer == Some(node)));
-                    if !placed {
-                        slots.entry(key).or_default();
-                        self.unplaced.push((node, key));
-                    }
-                }
+        // They took effect, so their conditions held.
+        for &node in effective.iter().filter(|_| judge.list_prefix.is_none()) {
+            let record = self.nodes[node].record.expect("it has one");
+            for (key, version) in versions_before(record, &self.deleted) {
+                slots.entry(key).or_default().entry(version).or_default().readers.push(node);
             }
         }
         // Everything else that was seen was written by some operation, some time.
@@ -236,6 +245,7 @@ impl<'a> Graph<'a> {
                 slot.writer = Some(node);
             }
         }
+        effective
     }
 
     /// The edges of each key.
@@ -296,57 +306,26 @@ impl<'a> Graph<'a> {
 
     fn acyclic(&self) -> Result<(), Violation> {
         match self.component() {
-            None => self.unplaced.iter().try_for_each(|&(node, key)| self.has_a_place(node, key)),
+            None => Ok(()),
             Some(component) => Err(self.explain(&self.shortest(&component))),
         }
     }
 
-    /// A transaction that took effect wrote this key too, though no operation saw that: there must be two versions between which
-    /// the write may have been.
-    fn has_a_place(&self, node: usize, key: &Key) -> Result<(), Violation> {
-        let places = &self.places[key];
-        let after = self.reachable([node]);
-        // Before the first version; or behind each.
-        let fits = (0..=places.len()).any(|at| {
-            let before: Vec<usize> = match at.checked_sub(1).map(|last| &places[last]) {
-                Some((writer, readers)) => {
-                    readers.iter().copied().chain([*writer]).filter(|&n| n != usize::MAX && n != node).collect()
-                }
-                None => Vec::new(),
-            };
-            if before.iter().any(|n| after.contains(n)) {
-                return false;
+    /// What the search for places tried in vain.
+    fn has_no_place(&self, stuck: Option<Open<'a>>) -> Violation {
+        let what = match stuck {
+            Some(Open::Write(node, key)) => {
+                let record = self.nodes[node].record.map(render::record).unwrap_or_default();
+                format!("a write of this transaction was seen, and its write of {key} is nowhere\n  {record}")
             }
-            match places.get(at).map(|(writer, _)| *writer).filter(|&writer| writer != usize::MAX) {
-                // Version 0 is before all.
-                None => at > 0 || places.is_empty(),
-                Some(next) => {
-                    next == node || {
-                        let later = self.reachable([next]);
-                        !later.contains(&node) && !before.iter().any(|n| later.contains(n))
-                    }
-                }
+            Some(Open::Writer(key, version)) => {
+                format!(
+                    "{key} v{version} was written by an operation of unknown outcome, and none can have done all else that it does"
+                )
             }
-        });
-        if fits {
-            return Ok(());
-        }
-        let record = self.nodes[node].record.map(render::record).unwrap_or_default();
-        let what = format!("a write of this transaction was seen, and its write of {} is nowhere\n  {record}", key);
-        Err(Violation { promise: "P2", checker: "serializable", what })
-    }
-
-    fn reachable(&self, from: impl IntoIterator<Item = usize>) -> BTreeSet<usize> {
-        let mut found: BTreeSet<usize> = BTreeSet::new();
-        let mut stack: Vec<usize> = from.into_iter().collect();
-        while let Some(node) = stack.pop() {
-            for &(to, _) in &self.edges[node] {
-                if found.insert(to) {
-                    stack.push(to);
-                }
-            }
-        }
-        found
+            None => "unknown operations have no places".into(),
+        };
+        Violation { promise: "P2", checker: "serializable", what }
     }
 
     /// Nodes that can all reach each other, more than one: Tarjan's algorithm (1972), with a stack of its own.
@@ -468,10 +447,32 @@ fn is_eventual(action: &Action) -> bool {
     matches!(action, Action::Get { eventual: true, .. } | Action::Scan { eventual: true, .. })
 }
 
-/// The keys that a transaction writes.
-fn written(record: &Record) -> impl Iterator<Item = &Key> {
-    let items = if let Action::Transact { items, .. } = &record.action { &items[..] } else { &[] };
-    items.iter().filter(|item| !matches!(item.action, ItemAction::Check | ItemAction::Read)).map(|item| &item.key)
+/// The keys that an operation writes.
+fn written(record: &Record) -> Vec<&Key> {
+    match &record.action {
+        Action::Put { key, .. } | Action::Delete { key, .. } | Action::Increment { key, .. } => vec![key],
+        Action::Transact { items, .. } => {
+            let writes = items.iter().filter(|item| !matches!(item.action, ItemAction::Check | ItemAction::Read));
+            writes.map(|item| &item.key).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The versions that an operation that took effect found, by its conditions.
+fn versions_before<'a>(record: &'a Record, deleted: &BTreeSet<&'a Key>) -> Vec<(&'a Key, u64)> {
+    let version = |key: &'a Key, condition: &Condition| match condition {
+        Condition::Version(version) => Some((key, *version)),
+        Condition::Absent if !deleted.contains(key) => Some((key, 0)),
+        _ => None,
+    };
+    match &record.action {
+        Action::Put { key, condition, .. } | Action::Delete { key, condition, .. } => {
+            version(key, condition).into_iter().collect()
+        }
+        Action::Transact { items, .. } => items.iter().filter_map(|item| version(&item.key, &item.condition)).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// The keys that an operation deletes, or may have.

@@ -171,7 +171,7 @@ fn long_histories_are_decided() {
         history.push(transact(start, end, vec![(write("x", &n.to_string()), version), (write("y", &n.to_string()), version)]));
         history.push(read(start, end, &[("x", &n.to_string(), version), ("y", &n.to_string(), version)]));
     }
-    check(&history, Some(4), Some(b"l")).unwrap();
+    check(&history, &Options { partitions: Some(4), list_prefix: Some(b"l"), ..Options::default() }).unwrap();
     history[20_001] = read(100_000, 100_095, &[("x", "10000", 10_001), ("y", "9999", 10_000)]);
-    check(&history, Some(4), Some(b"l")).unwrap_err();
+    check(&history, &Options { partitions: Some(4), list_prefix: Some(b"l"), ..Options::default() }).unwrap_err();
 }
