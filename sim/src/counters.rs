@@ -1,10 +1,10 @@
 //! Evidence that the faults bite: how often each kind *fired*, and how often it *mattered*.
 //!
-//! A fault *matters* when it changed what a node or a client received or could do. So that is not counted where the fault is done,
-//! but where its effect is seen: when a message arrives or never will, a timer fires, the disk answers, a node boots. A fault that
-//! fires and changes nothing (a partition over which nothing but heartbeats is sent, a power loss with nothing unsynced) tests
-//! nothing. A batch of seeds in which a kind never fired, or never mattered, fails. So does a batch that never reached one of the
-//! states that the core names ([`Sometimes`]).
+//! A fault *matters* when it changed what a node or a client received or could do. So that is not counted where the fault is
+//! done, but where its effect is seen: when a message arrives or never will, a timer fires, the disk answers, a node boots. A
+//! fault that fires and changes nothing (a partition over which nothing but heartbeats is sent, a power loss with nothing
+//! unsynced) tests nothing. A batch of seeds in which a kind never fired, or never mattered, fails. So does a batch that never
+//! reached one of the states that the core names ([`Sometimes`]).
 
 use crate::points::Point;
 use ringseed::base::Sometimes;
@@ -66,8 +66,8 @@ kinds! {
     ReorderedWrite = "disk: writes persisted out of order",
     /// A file whose name was not synced was gone when the node's next epoch looked.
     LostName = "disk: unsynced name lost",
-    /// A file that was being made, or space of a file that was first written to and not synced, showed another file's bytes to the
-    /// node's next epoch.
+    /// A file that was being made, or space of a file that was first written to and not synced, showed another file's bytes to
+    /// the node's next epoch.
     OldBytes = "disk: old bytes in new space",
     Wipe = "wiped directory",
     OldDirectory = "old directory",

@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The exit code when every seed was clean but something never happened that should have ([`Counters::lacks`]): some kind of fault
-/// never fired or mattered, some point of a protocol was never passed or struck, some state was never reached.
+/// The exit code when every seed was clean but something never happened that should have ([`Counters::lacks`]): some kind of
+/// fault never fired or mattered, some point of a protocol was never passed or struck, some state was never reached.
 pub const FAULT_NEVER_FIRED: u8 = 14;
 
 /// What many runs came to.

@@ -1,13 +1,13 @@
 //! From a plan that fails to a smaller one that fails in the same way.
 //!
-//! First what the clients asked is noted, so that operations can be taken out like faults: all after some time, all on a key, all of
-//! a client, then halves, quarters, one by one (delta debugging: Zeller and Hildebrandt, 2002). Then nodes, partitions, options,
-//! targets and times become as few, as plain and as early as they can. "The same way" is the same promise, noticed by the same
-//! checker.
+//! First what the clients asked is noted, so that operations can be taken out like faults: all after some time, all on a key, all
+//! of a client, then halves, quarters, one by one (delta debugging: Zeller and Hildebrandt, 2002). Then nodes, partitions,
+//! options, targets and times become as few, as plain and as early as they can. "The same way" is the same promise, noticed by
+//! the same checker.
 //!
 //! What is taken is always smaller by one measure, [`Size`]: no part of a plan grows so that another can fall. What is taken out
-//! also shifts what chance does to all that is left. So a candidate is run with several seeds: with its own alone at first, and with
-//! more and more others when nothing else helps. A candidate must keep the promises keepable, as every generated plan does
+//! also shifts what chance does to all that is left. So a candidate is run with several seeds: with its own alone at first, and
+//! with more and more others when nothing else helps. A candidate must keep the promises keepable, as every generated plan does
 //! ([`Plan::is_keepable`]): else it would fail for a reason of its own.
 
 use crate::counters::Void;
@@ -68,8 +68,8 @@ impl Size {
     }
 }
 
-/// Shrinks `plan`, which fails with a verdict of this `name` ([`crate::Verdict::name`]) while faults that are `void` do nothing, for
-/// about as long as `budget`.
+/// Shrinks `plan`, which fails with a verdict of this `name` ([`crate::Verdict::name`]) while faults that are `void` do nothing,
+/// for about as long as `budget`.
 pub fn shrink(plan: &Plan, name: &str, void: Void, budget: Duration) -> Shrunk {
     let began = Instant::now();
     let options = RunOptions { twice: name == "P7", void, ..RunOptions::default() };

@@ -1,8 +1,8 @@
-//! A run that failed, told in a few lines: the cluster, what is unusual, what happened in order of time, what is wrong, and how to see
-//! it again.
+//! A run that failed, told in a few lines: the cluster, what is unusual, what happened in order of time, what is wrong, and how
+//! to see it again.
 //!
-//! A run of few events is told in whole. Of a longer one the lines go first that matter least: errands after the faults, what nodes
-//! said about themselves, then operations on keys that the verdict does not name, then what came early.
+//! A run of few events is told in whole. Of a longer one the lines go first that matter least: errands after the faults, what
+//! nodes said about themselves, then operations on keys that the verdict does not name, then what came early.
 
 use crate::counters::Void;
 use crate::faults::words::fast;

@@ -1,9 +1,9 @@
 //! Void faults: a kind of fault is drawn as ever, and does nothing. Its counter must notice.
 //!
-//! A counter that counts a fault as one that mattered could be satisfied by the fault's being done, or by what others do. So for each
-//! kind some seeds are found in which it mattered, and are run again with the kind made void ([`Void`]). In none of these it may
-//! matter: so a batch of as many seeds as are asked for every kind fails, and says which kind never mattered. A void kind is noticed, too,
-//! if a run fails for want of it. A kind that matters in too few seeds is not judged, and that is an error as well.
+//! A counter that counts a fault as one that mattered could be satisfied by the fault's being done, or by what others do. So for
+//! each kind some seeds are found in which it mattered, and are run again with the kind made void ([`Void`]). In none of these it
+//! may matter: so a batch of as many seeds as are asked for every kind fails, and says which kind never mattered. A void kind is
+//! noticed, too, if a run fails for want of it. A kind that matters in too few seeds is not judged, and that is an error as well.
 
 use crate::counters::{Kind, Void};
 use crate::mutants;
@@ -167,7 +167,9 @@ fn may_draw(kind: Kind, plan: &Plan) -> bool {
         | Kind::StandingSlow
         | Kind::StandingAllSlow
         | Kind::StandingCut
-        | Kind::StandingOneWay => stands(kind),
+        | Kind::StandingOneWay
+        | Kind::StandingBadlyConnected => stands(kind),
+        Kind::Flood => any(|kind| matches!(kind, FaultKind::Flood { .. })),
         _ => true,
     }
 }

@@ -267,8 +267,8 @@ impl Workload {
         }
     }
 
-    /// The next request of a client that has none in progress, to this machine, to which it may have made a new connection; `None`
-    /// when it has nothing left to ask, or when what it should ask makes no sense any more.
+    /// The next request of a client that has none in progress, to this machine, to which it may have made a new connection;
+    /// `None` when it has nothing left to ask, or when what it should ask makes no sense any more.
     pub fn next_request(&mut self, client: usize, now: WorldTime, machine: usize, reconnects: bool) -> Option<Request> {
         let body = if self.auditing {
             self.clients[client].errands.front()?.body.clone()

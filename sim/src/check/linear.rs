@@ -10,8 +10,8 @@
 //!
 //! - A rejected operation never takes effect. An unknown write takes effect at any time after its start, or never. An unknown
 //!   read says nothing.
-//! - A failed condition is a read of version and presence. "Not a number" is a read, too, of which no version is told: it is judged
-//!   by values alone.
+//! - A failed condition is a read of version and presence. "Not a number" is a read, too, of which no version is told: it is
+//!   judged by values alone.
 //! - An item of a strong scan is a strong read of its key (that a scan is atomic is judged by [`super::scan`]).
 //! - What a transaction, or a read of several items, does to one key is an operation on that key ([`super::several`]; that all of
 //!   it happens at one instant is judged by [`super::serializable`]).

@@ -110,8 +110,8 @@ pub(super) fn change_one(random: &mut impl Rng, history: &mut [Record], states: 
     items[one] = others[random.random_range(0..others.len())].clone();
 }
 
-/// Whether some order explains the history: of all operations whose outcome was told, and any of the others. `apply` gives the state
-/// that an operation leaves, if it may take effect.
+/// Whether some order explains the history: of all operations whose outcome was told, and any of the others. `apply` gives the
+/// state that an operation leaves, if it may take effect.
 pub(super) fn every_order<S>(history: &[Record], taken: &mut Vec<bool>, state: &S, apply: fn(&Record, &S) -> Option<S>) -> bool {
     let left: Vec<usize> = (0..history.len()).filter(|at| !taken[*at]).collect();
     let told = left.iter().map(|&at| &history[at]).filter(|record| !matches!(record.outcome, Outcome::Unknown { .. }));

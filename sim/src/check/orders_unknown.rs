@@ -1,6 +1,6 @@
 //! As [`super::orders`], with transactions whose outcome no client was told: each took effect at some time after its start, or
-//! never. The judge of strict serializability is held against one that tries every order. It fails no good history, and passes no bad
-//! one; where keys are deleted, too, it passes a few ([`super::serializable`] says which).
+//! never. The judge of strict serializability is held against one that tries every order. It fails no good history, and passes no
+//! bad one; where keys are deleted, too, it passes a few ([`super::serializable`] says which).
 
 use super::compare::Number;
 use super::linear::tests::{data, key, op, unknown};

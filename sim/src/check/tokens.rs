@@ -7,7 +7,8 @@
 //! A token is kept for a time only. Where that is shorter than the run, a request that may have come after the end may have been
 //! done anew: answers may differ then, and what is unknown may have taken effect by itself as well.
 //!
-//! A conflict is no answer: the same request may succeed later, from the start of its retry on. A rejected request never takes effect, whatever its fellows do.
+//! A conflict is no answer: the same request may succeed later, from the start of its retry on. A rejected request never takes
+//! effect, whatever its fellows do.
 
 use super::{Violation, render};
 use bytes::Bytes;

@@ -18,7 +18,8 @@ use super::{Initial, Options, Violation};
 use ringseed::base::Key;
 use ringseed::history::Data;
 
-/// The search goes one deeper for each unknown write that took effect. With more unknown writes than this it gets a stack to match.
+/// The search goes one deeper for each unknown write that took effect. With more unknown writes than this it gets a stack to
+/// match.
 const SHALLOW: usize = 500;
 /// Bytes of stack for each of them; rather too many than too few. What is not used costs nothing.
 const STACK_PER_WRITE: usize = 4 * 1024;
@@ -326,7 +327,8 @@ fn condition(change: Change, result: Value, table: &Table) -> Need {
     }
 }
 
-/// The item has this number, absent counting as 0, and the condition holds; `None` if that cannot be. (A version is looked at elsewhere.)
+/// The item has this number, absent counting as 0, and the condition holds; `None` if that cannot be. (A version is looked at
+/// elsewhere.)
 fn number_when(number: i64, when: When, table: &Table) -> Option<Need> {
     match when {
         When::Always | When::Version(_) => Some(Need::Number(number)),

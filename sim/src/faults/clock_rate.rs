@@ -1,7 +1,7 @@
 //! The clock runs at another rate.
 //!
-//! Within the bound it matters when a timer of the node fires more than a millisecond from when it would by the node's own rate. Beyond
-//! the bound, when an answer that rested on a lease is stale.
+//! Within the bound it matters when a timer of the node fires more than a millisecond from when it would by the node's own rate.
+//! Beyond the bound, when an answer that rested on a lease is stale.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;

@@ -1,7 +1,7 @@
 //! The process ends; the page cache lives.
 //!
-//! Matters when a client learns that its connection broke, and had a request in progress; when a group that the node led has another
-//! leadership; or when the node's next epoch lacks entries that were on their way to the disk.
+//! Matters when a client learns that its connection broke, and had a request in progress; when a group that the node led has
+//! another leadership; or when the node's next epoch lacks entries that were on their way to the disk.
 
 use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;

@@ -1,7 +1,7 @@
 //! Messages come twice.
 //!
-//! Matters when the copy arrives and is handled: it holds a message of a group, or reaches a later epoch. In the same epoch a forward is
-//! refused as a repeat.
+//! Matters when the copy arrives and is handled: it holds a message of a group, or reaches a later epoch. In the same epoch a
+//! forward is refused as a repeat.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::world::World;

@@ -1,12 +1,12 @@
 //! The kinds of fault: each is one file, which says how it is drawn, aimed, done and counted; and one line of the table here.
 //!
-//! The table gives a kind its parameters, as they stand in a plan. What there is to a kind beside them is its [`Behaviour`]. A fault
-//! with a target strikes one node. A fault that lasts is *active* until it ends: what active faults do to the network and to a disk is
-//! computed anew whenever one begins or ends (`world/faults.rs`).
+//! The table gives a kind its parameters, as they stand in a plan. What there is to a kind beside them is its [`Behaviour`]. A
+//! fault with a target strikes one node. A fault that lasts is *active* until it ends: what active faults do to the network and
+//! to a disk is computed anew whenever one begins or ends (`world/faults.rs`).
 //!
-//! A new kind is drawn by [`Behaviour::add`], from a stream of its own: one draw more in the swarm ([`Behaviour::draw`]) would change
-//! every seed. What it counts as is a line in [`crate::counters::Kind`], since the network and the disk count, too. A kind that may
-//! outlast the others is in [`STANDING`].
+//! A new kind is drawn by [`Behaviour::add`], from a stream of its own: one draw more in the swarm ([`Behaviour::draw`]) would
+//! change every seed. What it counts as is a line in [`crate::counters::Kind`], since the network and the disk count, too. A kind
+//! that may outlast the others is in [`STANDING`].
 
 pub mod words;
 
@@ -140,7 +140,8 @@ faults! {
     wipe: Wipe { target: Target },
     /// A copy of the directory is taken when the fault begins and put back, under a crash, when it ends.
     old_directory: OldDirectory { target: Target },
-    /// The target is isolated, so that its log falls idle. When the fault ends it crashes, and the log's end rots; unless the log is not idle.
+    /// The target is isolated, so that its log falls idle. When the fault ends it crashes, and the log's end rots; unless the log
+    /// is not idle.
     rot_tail: RotTail { target: Target, rot: Rot },
     /// The clock runs at another rate.
     clock_rate: ClockRate { target: Target, ppm: i64 },

@@ -1,6 +1,8 @@
-//! The target is isolated, so that its log falls idle. When the fault ends it crashes, and the log's end rots; unless the log is not idle.
+//! The target is isolated, so that its log falls idle. When the fault ends it crashes, and the log's end rots; unless the log is
+//! not idle.
 //!
-//! Rot of the log matters when the node says at its next boot that the log is damaged; of the witness, when it boots all the same.
+//! Rot of the log matters when the node says at its next boot that the log is damaged; of the witness, when it boots all the
+//! same.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;

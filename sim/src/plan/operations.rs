@@ -1,11 +1,11 @@
 //! What the clients ask, as data: the operations of a run, one by one.
 //!
-//! A seed's clients draw what they ask while the run goes on, and every run notes what they asked. A plan that holds such notes is
-//! performed as it says: each operation at its time, of its node, whatever became of the others. So any of them can be taken out,
-//! and the rest stay what they were.
+//! A seed's clients draw what they ask while the run goes on, and every run notes what they asked. A plan that holds such notes
+//! is performed as it says: each operation at its time, of its node, whatever became of the others. So any of them can be taken
+//! out, and the rest stay what they were.
 //!
-//! What depends on what a client has seen is noted as what the client *means*: to write unless the item has changed, to append, to
-//! ask again. With all operations in place that comes to the same request as in the run that was noted, byte by byte.
+//! What depends on what a client has seen is noted as what the client *means*: to write unless the item has changed, to append,
+//! to ask again. With all operations in place that comes to the same request as in the run that was noted, byte by byte.
 
 use bytes::Bytes;
 use ringseed::base::Key;

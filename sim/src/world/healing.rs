@@ -1,10 +1,10 @@
 //! Looking at all nodes, and the second phase of a run: everything must finish, converge and be readable (promise P5).
 //!
 //! When the faults are over, every node runs again (but for one, in some plans), and the clients go on until every group that has
-//! a live majority is led. Then they are quiet for a second, or three heartbeats. Whatever waited must have come to its end by then: a waiter that only
-//! its deadline would end is seen by what comes next. Now the clients do errands: each partition must take a write and a strong
-//! read, and every key must be read. Each errand must be done *the first time*. At last all replicas must have the same log,
-//! applied to the end, and be idle; and hold the same items, key by key, version by version.
+//! a live majority is led. Then they are quiet for a second, or three heartbeats. Whatever waited must have come to its end by
+//! then: a waiter that only its deadline would end is seen by what comes next. Now the clients do errands: each partition must
+//! take a write and a strong read, and every key must be read. Each errand must be done *the first time*. At last all replicas
+//! must have the same log, applied to the end, and be idle; and hold the same items, key by key, version by version.
 //!
 //! How long each of these steps may take follows from the plan ([`budget`](super::budget)).
 

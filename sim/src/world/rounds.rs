@@ -557,7 +557,8 @@ impl World {
         self.crash(number, power, down_ms, None);
     }
 
-    /// The process ends, or (`power`) the machine. It starts again after `down_ms`. `by`: the kind of fault for which the end counts.
+    /// The process ends, or (`power`) the machine. It starts again after `down_ms`. `by`: the kind of fault for which the end
+    /// counts.
     pub fn crash(&mut self, number: usize, power: Option<LossStyle>, down_ms: u64, by: Option<Kind>) {
         if power.is_some() {
             self.machines[number].up_since = None;

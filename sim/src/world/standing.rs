@@ -1,11 +1,11 @@
-//! Living with a fault that lasts: a dead node, a cut link, a node that lives and is badly connected, a sick disk, or disks that are
-//! slow everywhere.
+//! Living with a fault that lasts: a dead node, a cut link, a node that lives and is badly connected, a sick disk, or disks that
+//! are slow everywhere.
 //!
 //! When the other faults are over, the standing one stays. First everything that a majority can serve must be done within bounded
 //! time, as in the healing. Then, once leaderships have settled, every partition is asked for a write, a read and a part in a
-//! transaction *through every living node* that can reach the others. Each request must succeed the first time: a deadline would hide a request that waits
-//! for what never comes. Where every sync is slow, the time that all of this may take follows from how long a sync takes, and
-//! from nothing else. After that the fault ends, and all heals.
+//! transaction *through every living node* that can reach the others. Each request must succeed the first time: a deadline would
+//! hide a request that waits for what never comes. Where every sync is slow, the time that all of this may take follows from how
+//! long a sync takes, and from nothing else. After that the fault ends, and all heals.
 
 use super::budget::Budget;
 use super::machine::Machine;
@@ -154,8 +154,8 @@ impl World {
         ERRAND_SYNCS * self.machines.len() as u64
     }
 
-    /// How long it may take until all errands are done, each repeated: an election, an errand or two that no node answers, and one
-    /// errand after the other. With slow syncs all of that waits for them.
+    /// How long it may take until all errands are done, each repeated: an election, an errand or two that no node answers, and
+    /// one errand after the other. With slow syncs all of that waits for them.
     fn standing_span(&self, budget: Budget) -> u64 {
         let errands = self.workload.errands_in_a_row() as u64;
         let in_vain = 2 * self.workload.patience();

@@ -1,14 +1,14 @@
 //! Unknown operations that took effect have a place for each of their writes: a search for all of these places at once.
 //!
-//! The graph of what is known has no cycle when the search begins. It lacks writes that no client was told of. A version whose writer
-//! was not told is of one of the unknown operations that may have written it: that one took effect, so its conditions held. And each
-//! of its other writes is between two versions of its key, though no operation saw it. Each choice adds edges. Where a choice would
-//! close a cycle the next is tried; where none is left, the choice before is taken back. The history is bad if that ends without a
-//! place for all.
+//! The graph of what is known has no cycle when the search begins. It lacks writes that no client was told of. A version whose
+//! writer was not told is of one of the unknown operations that may have written it: that one took effect, so its conditions
+//! held. And each of its other writes is between two versions of its key, though no operation saw it. Each choice adds edges.
+//! Where a choice would close a cycle the next is tried; where none is left, the choice before is taken back. The history is bad
+//! if that ends without a place for all.
 //!
-//! Three things may pass here. Conditions on a value or on presence, and for absence where the key is deleted some time, are judged by
-//! [`linear`](super::super::linear) alone, key by key; so are unknown operations on one key, where no unknown transaction writes that.
-//! And after [`STEPS_MAX`] choices the search gives up.
+//! Three things may pass here. Conditions on a value or on presence, and for absence where the key is deleted some time, are
+//! judged by [`linear`](super::super::linear) alone, key by key; so are unknown operations on one key, where no unknown
+//! transaction writes that. And after [`STEPS_MAX`] choices the search gives up.
 
 use super::{Graph, Judge, Node, Seen, Slot, Slots, deletes, increments, puts, scan, versions_before, written};
 use ringseed::base::Key;
