@@ -134,6 +134,15 @@ impl Operator {
         &mut self.nodes[number - 1]
     }
 
+    fn ends(mut self) {
+        for number in [3, 2, 1] {
+            self.node(number).stop(Signal::INT);
+        }
+        self.chapter("all is stopped", [4, 4, 4]);
+        assert!(!self.story.contains('\x1b'), "no colours in a file");
+        println!("{}", self.story);
+    }
+
     /// Ends a chapter: each node has said at most so many lines in it.
     #[track_caller]
     fn chapter(&mut self, title: &str, lines_max: [usize; 3]) {
@@ -168,6 +177,7 @@ fn flip(directory: &Path, value: &[u8]) -> usize {
     flipped
 }
 
+/// The two halves of the hour run side by side, each with a cluster of its own.
 #[test]
 fn an_operators_hour_reads_as_a_story() {
     let home = Home::new("hour");
@@ -233,6 +243,22 @@ fn an_operators_hour_reads_as_a_story() {
     assert_eq!(datas.iter().map(|data| flip(data, &back)).sum::<usize>(), 3);
     op.does(&["get", "rotten"]);
     op.chapter("a byte rots, and is read five times", [2, 2, 2]);
+    op.ends();
+}
+
+#[test]
+fn the_second_half_of_an_operators_hour() {
+    let home = Home::new("half");
+    let datas = vec![home.path("one"), home.path("two"), home.path("three")];
+    let mut op = Operator::new(datas, home);
+    for number in 1..=3 {
+        op.start(number, &["--partitions", "8"]);
+    }
+    for number in 1..=3 {
+        op.node(number).says("the cluster has formed: nodes 1, 2, 3, 8 partitions");
+    }
+    op.does(&["put", "greeting", "hello"]);
+    op.chapter("three nodes are started, and the cluster forms", [5, 5, 5]);
 
     op.node(2).stop(Signal::KILL);
     let away = op.home.path("away");
@@ -271,12 +297,7 @@ fn an_operators_hour_reads_as_a_story() {
     op.node(1).says("a connection of a client at 127.0.0.1:");
     op.chapter("a client of another cluster knocks two hundred times", [1, 0, 0]);
 
-    for number in [3, 2, 1] {
-        op.node(number).stop(Signal::INT);
-    }
-    op.chapter("all is stopped", [4, 4, 4]);
-    assert!(!op.story.contains('\x1b'), "no colours in a file");
-    println!("{}", op.story);
+    op.ends();
 }
 
 #[test]
