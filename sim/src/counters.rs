@@ -84,6 +84,12 @@ kinds! {
     RotTail = "disk: the end of an idle log rots",
     /// The node booted from its log all the same.
     RotWitness = "disk: the witness of a log's end rots",
+    /// The node said at its next boot that its log is damaged.
+    RotSynced = "disk: synced bytes rot",
+    /// The node booted from its log all the same.
+    RotHeader = "disk: one copy of a segment's header rots",
+    /// A read of the running node met it, and the node reported it.
+    RotRead = "disk: what is read back rots",
     /// The node had acknowledged something that no sync had covered, and was believed to have it still.
     SameBoot = "relaxed syncing: the process ended, the machine did not",
     ConnectionBreak = "client connection broken",
@@ -203,6 +209,11 @@ impl Counters {
 
     pub fn get(&self, kind: Kind) -> Count {
         self.counts.get(&kind).copied().unwrap_or_default()
+    }
+
+    /// Whether a fault may have kept a node from reading a value.
+    pub fn spoils_values(&self) -> bool {
+        [Kind::ReadError, Kind::RotSynced, Kind::RotRead].iter().any(|kind| self.get(*kind).fired > 0)
     }
 
     pub fn passed(&mut self, point: Point) {

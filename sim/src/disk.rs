@@ -1,6 +1,6 @@
 //! A simulated disk: what reads show, what the medium holds, and what a crash makes of the difference.
 //!
-//! What it may do is the list of DESIGN, section 6; of rot, that of a log's end. A file is bytes in two states: *cached*, which
+//! What it may do is the list of DESIGN, section 6; of rot, that of a log's end and of what was synced before it. A file is bytes in two states: *cached*, which
 //! reads show and the end of a process leaves alone, and *durable*, which is all that a power loss leaves for certain. In
 //! between, sector by sector of 512 bytes, a write that was not synced may be there, or not, or in an earlier form; the sectors
 //! of one write do not stick together, and a later write may survive an earlier one. A file's name is durable apart from its
@@ -13,16 +13,22 @@
 
 use crate::counters::{Counters, Kind};
 use crate::dice::Dice;
-use crate::plan::{LossStyle, Rot};
+use crate::plan::{Decay, LossStyle, Rot, Synced};
 use bytes::Bytes;
-use ringseed::base::SegmentId;
+use ringseed::base::{Place, SegmentId};
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What survives of a write, if anything does, survives in whole sectors.
 pub const SECTOR: usize = 512;
 /// What a file is given space in.
 const BLOCK: usize = 4096;
+/// Where a segment's batches begin: behind two copies of its header, a sector each.
+const HEADER: usize = 2 * SECTOR;
+/// Bytes of a copy that are used, at least.
+const HEADER_USED: usize = 64;
+/// How many of the last reads are remembered.
+const READS_REMEMBERED: usize = 8;
 
 #[derive(Debug, Clone, Default)]
 struct File {
@@ -35,11 +41,17 @@ struct File {
     used: bool,
     /// Where the space begins that nothing was written to before the last sync, or the last loss of power.
     fresh_from: usize,
+    /// Something durable, written later, tells that all before here was durable.
+    vouched: usize,
+    /// Its size when it was made.
+    made: usize,
+    /// What stood where bytes have rotted.
+    sound: BTreeMap<usize, u8>,
 }
 
 impl File {
     fn zeros(size: usize) -> File {
-        File { durable: vec![0; size], cached: vec![0; size], ..File::default() }
+        File { durable: vec![0; size], cached: vec![0; size], made: size, ..File::default() }
     }
 
     fn write(&mut self, offset: usize, data: &[u8]) {
@@ -48,6 +60,9 @@ impl File {
             self.cached.resize(end, 0);
         }
         self.cached[offset..end].copy_from_slice(data);
+        if !self.sound.is_empty() {
+            self.sound.retain(|at, _| !(offset..end).contains(at));
+        }
         self.unsynced.push((offset, data.to_vec()));
     }
 
@@ -55,10 +70,32 @@ impl File {
         if self.durable.len() < self.cached.len() {
             self.durable.resize(self.cached.len(), 0);
         }
+        let first = self.unsynced.iter().map(|(offset, _)| *offset).min();
+        self.vouched = self.vouched.max(first.unwrap_or(0));
         for (offset, data) in self.unsynced.drain(..) {
             self.durable[offset..offset + data.len()].copy_from_slice(&data);
             self.fresh_from = self.fresh_from.max(offset + data.len());
             self.used = true;
+        }
+    }
+
+    /// Bytes of `range`, which was synced, become others, or are gone.
+    fn rot(&mut self, range: std::ops::Range<usize>, decay: Decay, dice: &mut Dice) {
+        let decay = if self.unsynced.is_empty() || decay != Decay::End { decay } else { Decay::Zeros };
+        let (at, bit) = (range.start + dice.below(range.len() as u64) as usize, 1 << dice.below(8));
+        let end = if decay == Decay::End { self.cached.len() } else { range.end };
+        let before = self.cached[range.start..end].to_vec();
+        for bytes in [&mut self.durable, &mut self.cached] {
+            match decay {
+                Decay::Bit => bytes[at] ^= bit,
+                Decay::Zeros => bytes[range.clone()].fill(0),
+                Decay::End => bytes.truncate(range.start),
+            }
+        }
+        for (at, byte) in (range.start..).zip(before) {
+            if self.cached.get(at).copied().unwrap_or(0) != byte {
+                self.sound.entry(at).or_insert(byte);
+            }
         }
     }
 
@@ -214,20 +251,32 @@ pub struct DiskTrouble {
 #[derive(Debug, Clone)]
 pub struct DirectoryCopy(BTreeMap<SegmentId, File>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Disk {
     files: BTreeMap<SegmentId, File>,
     /// Bytes that once were in some file of this disk.
     old_bytes: Vec<u8>,
     /// What crashes have done to the files since a node last read them.
     pub scars: BTreeSet<Kind>,
+    /// Kinds of rot that are in the files.
+    pub rotten: BTreeSet<Kind>,
+    /// What was read last while a node ran.
+    read_back: VecDeque<Place>,
     pub trouble: DiskTrouble,
     dice: Dice,
 }
 
 impl Disk {
     pub fn new(dice: Dice) -> Disk {
-        Disk { files: BTreeMap::new(), old_bytes: Vec::new(), scars: BTreeSet::new(), trouble: DiskTrouble::default(), dice }
+        Disk {
+            files: BTreeMap::new(),
+            old_bytes: Vec::new(),
+            scars: BTreeSet::new(),
+            rotten: BTreeSet::new(),
+            read_back: VecDeque::new(),
+            trouble: DiskTrouble::default(),
+            dice,
+        }
     }
 
     /// The operation completes.
@@ -273,6 +322,10 @@ impl Disk {
                     return DiskResult::Failed(DiskError::Io("the simulated disk failed a read".into()));
                 }
                 let Some(file) = self.files.get(&place.segment) else { return no_such_file(place.segment) };
+                self.read_back.push_back(*place);
+                if self.read_back.len() > READS_REMEMBERED {
+                    self.read_back.pop_front();
+                }
                 let start = (place.offset as usize).min(file.cached.len());
                 let end = (start + place.length as usize).min(file.cached.len());
                 DiskResult::Data(Bytes::copy_from_slice(&file.cached[start..end]))
@@ -338,6 +391,54 @@ impl Disk {
     pub fn put_back(&mut self, copy: DirectoryCopy) {
         self.files = copy.0;
         self.scars.clear();
+        self.note_what_is_sound();
+    }
+
+    fn note_what_is_sound(&mut self) {
+        if self.files.values().all(|file| file.sound.is_empty() && file.cached.len() >= file.made) {
+            self.rotten.clear();
+        }
+    }
+
+    /// What was synced rots, and something synced later tells that it was. Returns whether any byte changed.
+    pub fn rot_synced(&mut self, place: Synced, decay: Decay, kind: Kind) -> bool {
+        let vouched = self.vouched();
+        if vouched.is_empty() {
+            return false;
+        }
+        let in_header = matches!(place, Synced::Header | Synced::HeaderCopy);
+        let decay = if in_header && decay == Decay::End { Decay::Zeros } else { decay };
+        let places: Vec<(SegmentId, std::ops::Range<usize>)> = match place {
+            Synced::Anywhere => {
+                let (segment, end) = *self.dice.pick(&vouched);
+                let at = HEADER + self.dice.below((end - HEADER) as u64) as usize;
+                vec![(segment, at..(at / SECTOR * SECTOR + SECTOR).min(end))]
+            }
+            Synced::Header | Synced::HeaderCopy => {
+                let (segment, _) = *self.dice.pick(&vouched);
+                let copies = if place == Synced::Header { 2 } else { 1 };
+                let length = if decay == Decay::Bit { HEADER_USED } else { SECTOR };
+                (0..copies).map(|copy| (segment, copy * SECTOR..copy * SECTOR + length)).collect()
+            }
+            Synced::ReadBack => {
+                let read: BTreeSet<Place> = self.read_back.iter().copied().collect();
+                let whole =
+                    |read: &Place| vouched.iter().any(|&(segment, end)| segment == read.segment && bytes_of(read).end <= end);
+                read.iter().filter(|read| whole(read)).map(|read| (read.segment, bytes_of(read))).collect()
+            }
+        };
+        let mut changed = false;
+        for (segment, range) in places {
+            let file = self.files.get_mut(&segment).expect("it is vouched for");
+            if range.end <= file.durable.len() {
+                file.rot(range, decay, &mut self.dice);
+                changed |= !file.sound.is_empty();
+            }
+        }
+        if changed {
+            self.rotten.insert(kind);
+        }
+        changed
     }
 
     /// What was synced rots. Returns whether any byte changed.
@@ -360,11 +461,44 @@ impl Disk {
         changed
     }
 
+    /// Segments with batches of which something synced later says that they were durable, and how far they do.
+    fn vouched(&self) -> Vec<(SegmentId, usize)> {
+        let mut later = false;
+        let mut vouched = Vec::new();
+        for (&segment, file) in self.files.iter().rev().filter(|(segment, file)| **segment != SegmentId::ZERO && file.used) {
+            // A segment's header vouches for all of the segment before.
+            vouched.push((segment, if later { file.fresh_from } else { file.vouched }.min(file.durable.len())));
+            later = true;
+        }
+        vouched.retain(|&(_, end)| end > HEADER);
+        vouched
+    }
+
+    /// Whether bytes that are read there have rotted.
+    pub fn is_rotten_at(&self, place: Place) -> bool {
+        let range = bytes_of(&place);
+        let file = self.files.get(&place.segment);
+        file.is_some_and(|file| range.end > file.cached.len() || file.sound.range(range).next().is_some())
+    }
+
+    /// The same disk, if nothing had rotted.
+    pub fn sound(&self) -> Disk {
+        let mut sound = Disk { trouble: DiskTrouble::default(), ..self.clone() };
+        for file in sound.files.values_mut() {
+            for bytes in [&mut file.durable, &mut file.cached] {
+                bytes.resize(bytes.len().max(file.made), 0);
+                file.sound.iter().for_each(|(&at, &byte)| bytes[at] = byte);
+            }
+        }
+        sound
+    }
+
     /// Returns whether there was anything in it.
     pub fn wipe(&mut self) -> bool {
         let any = !self.files.is_empty();
         self.files.clear();
         self.scars.clear();
+        self.rotten.clear();
         any
     }
 
@@ -426,6 +560,11 @@ impl Disk {
             file.write(offset + from, &data[from..to]);
         }
     }
+}
+
+fn bytes_of(place: &Place) -> std::ops::Range<usize> {
+    let start = place.offset as usize;
+    start..start + place.length as usize
 }
 
 fn concatenate(parts: &[Bytes]) -> Vec<u8> {
@@ -570,6 +709,38 @@ mod tests {
             let shown = shown(&mut disk);
             assert!(shown[..whole].iter().all(|byte| *byte == 1) && shown[1000..].iter().all(|byte| *byte == 0));
             assert!(shown[whole..1000].iter().any(|byte| *byte != 1), "{rot:?}");
+        }
+    }
+
+    #[test]
+    fn what_rots_before_the_log_s_end_is_vouched_for_and_known() {
+        for (place, decay) in [
+            (Synced::Anywhere, Decay::Bit),
+            (Synced::Anywhere, Decay::End),
+            (Synced::Header, Decay::Zeros),
+            (Synced::HeaderCopy, Decay::Bit),
+            (Synced::ReadBack, Decay::Zeros),
+        ] {
+            let (mut disk, mut counters) = made();
+            for (offset, fill) in [(0, 1), (2_000, 2), (3_000, 3)] {
+                assert!(offset == 3_000 || !disk.rot_synced(place, decay, Kind::RotSynced), "nothing behind says so");
+                write(&mut disk, offset, &[fill; 1_000]);
+                disk.execute(&DiskOp::Sync { segment: SEGMENT }, &mut counters);
+            }
+            let read = Place { segment: SEGMENT, offset: 2_500, length: 100 };
+            let before = shown(&mut disk);
+            disk.execute(&DiskOp::Read { place: read }, &mut counters);
+            assert!(disk.rot_synced(place, decay, Kind::RotSynced));
+            let after = shown(&mut disk);
+            let changed: Vec<usize> = (0..3_000).filter(|&at| after.get(at) != before.get(at)).collect();
+            let spared = if decay == Decay::End { 4_096 } else { 3_000 };
+            assert!(
+                !changed.is_empty()
+                    && after.get(3_000..spared).unwrap_or_default() == &before[3_000..spared.min(after.len().max(3_000))]
+            );
+            assert_eq!(disk.is_rotten_at(read), changed.iter().any(|at| (2_500..2_600).contains(at)), "{place:?} {decay:?}");
+            assert_eq!(shown(&mut disk.sound()), before, "{place:?} {decay:?}");
+            assert!(disk.rotten.contains(&Kind::RotSynced));
         }
     }
 

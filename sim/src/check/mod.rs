@@ -37,6 +37,7 @@ mod orders_unknown;
 pub mod prefix;
 pub mod recovery;
 pub(crate) mod render;
+pub mod rot;
 pub mod scan;
 mod search;
 pub mod serializable;

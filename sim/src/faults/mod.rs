@@ -13,7 +13,7 @@ pub mod words;
 use crate::WorldTime;
 use crate::counters::Kind;
 use crate::dice::Dice;
-use crate::plan::{LossStyle, MessageKind, Plan, Rot, Target};
+use crate::plan::{Decay, LossStyle, MessageKind, Plan, Rot, Synced, Target};
 use crate::world::{DiskTrouble, World};
 use serde::{Deserialize, Serialize};
 
@@ -143,6 +143,8 @@ faults! {
     /// The target is isolated, so that its log falls idle. When the fault ends it crashes, and the log's end rots; unless the log
     /// is not idle.
     rot_tail: RotTail { target: Target, rot: Rot },
+    /// What was synced rots, before the log's end, under a node that runs. When the fault ends the process does, too.
+    rot_synced: RotSynced { target: Target, place: Synced, decay: Decay },
     /// The clock runs at another rate.
     clock_rate: ClockRate { target: Target, ppm: i64 },
     /// The clock jumps forward.

@@ -1,7 +1,7 @@
 //! Faults in plain words, for the story of a run: one line for each kind.
 
 use super::FaultKind;
-use crate::plan::{Fault, LossStyle, MessageKind, Rot, Target, Trigger};
+use crate::plan::{Decay, Fault, LossStyle, MessageKind, Rot, Synced, Target, Trigger};
 
 impl Fault {
     /// What the fault does, and to which node (from 1), if that is known by now.
@@ -39,6 +39,9 @@ fn kind(kind: &FaultKind, node: &str) -> String {
         FaultKind::Wipe { .. } => format!("{node} is ended, and gets an empty directory"),
         FaultKind::OldDirectory { .. } => format!("{node}'s directory is copied, to be put back under a crash"),
         FaultKind::RotTail { rot, .. } => format!("{node} is cut off until it crashes, and {}", rotten(*rot)),
+        FaultKind::RotSynced { place, decay, .. } => {
+            format!("{} {} on {node}'s disk, which crashes then", synced(*place), decayed(*decay))
+        }
         FaultKind::ClockRate { ppm, .. } => format!("{node}'s clock runs {}", fast(*ppm)),
         FaultKind::ClockJump { by_ms, .. } => format!("{node}'s clock jumps forward by {by_ms} ms"),
         FaultKind::Isolate { .. } => format!("{node} is cut off from all nodes"),
@@ -97,6 +100,23 @@ fn rotten(rot: Rot) -> String {
         Rot::Zeros(bytes) => format!("the last {bytes} bytes of its log are zeros"),
         Rot::Bits(bytes) => format!("the last {bytes} bytes of its log are others"),
         Rot::Witness => "the witness of its log rots".into(),
+    }
+}
+
+fn synced(place: Synced) -> &'static str {
+    match place {
+        Synced::Anywhere => "somewhere in what was synced",
+        Synced::Header => "in both copies of a segment's header",
+        Synced::HeaderCopy => "in one copy of a segment's header",
+        Synced::ReadBack => "in each value that was read back last",
+    }
+}
+
+fn decayed(decay: Decay) -> &'static str {
+    match decay {
+        Decay::Bit => "a bit becomes another",
+        Decay::Zeros => "bytes become zeros",
+        Decay::End => "the file ends",
     }
 }
 

@@ -5,8 +5,8 @@
 
 use super::draws::{CATCHES_UP_WITHIN_MS, YEAR_MS, aimed_there, settled};
 use super::{
-    ClusterPlan, DiskPlan, Ending, Fault, FaultKind, MessageKind, NetworkPlan, NodePlan, Plan, Rot, Target, TransactionPlan,
-    Trigger, WorkloadPlan, scenarios, standing, transactions,
+    ClusterPlan, DiskPlan, Ending, Fault, FaultKind, MessageKind, NetworkPlan, NodePlan, Plan, Rot, Synced, Target,
+    TransactionPlan, Trigger, WorkloadPlan, scenarios, standing, transactions,
 };
 use crate::dice::Dice;
 use ringseed::base::limits::TRANSACTION_ITEMS_MAX;
@@ -343,9 +343,13 @@ const TRIGGERS: &[Trigger] = &[
 /// Takes out what no system could survive: the promises are about the loss of a minority, not of a majority.
 fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
     let relaxed = plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
+    // A majority of a group's replicas keeps what it had: of one or two copies none may be lost.
+    let losses_max = if relaxed { 0 } else { u32::from(plan.cluster.replication_factor).saturating_sub(1) / 2 };
     let mut lost_directories = 0;
-    // Of one or two copies none may be lost.
-    let may_lose = !relaxed && plan.cluster.replication_factor >= 3;
+    let mut may_lose = || {
+        lost_directories += 1;
+        lost_directories <= losses_max
+    };
     let mut powerless: Option<u16> = None;
     let nodes = plan.nodes.len() as u64;
     let slowest = plan.slowest_heartbeat_ms();
@@ -355,21 +359,15 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
         FaultKind::RotTail { rot, .. } => {
             // A leader goes on for D; and a slow disk's witness follows slowly.
             fault.for_ms = fault.for_ms.max(2_500 + support_ms + sync_us / 25);
-            let loses = *rot != Rot::Witness;
-            lost_directories += u32::from(loses && may_lose);
-            !relaxed && (!loses || may_lose && lost_directories == 1)
+            !relaxed && (*rot == Rot::Witness || may_lose())
         }
-        // A majority of a group's replicas may have lost its directory when two nodes did.
-        FaultKind::Wipe { .. } => {
-            lost_directories += u32::from(may_lose);
-            may_lose && lost_directories == 1
-        }
+        FaultKind::RotSynced { place: Synced::HeaderCopy, .. } => true,
+        FaultKind::RotSynced { .. } | FaultKind::Wipe { .. } => may_lose(),
         FaultKind::OldDirectory { .. } => {
-            lost_directories += u32::from(may_lose);
             // An old copy is told by what peers have heard since: they must have heard something.
             fault.for_ms = fault.for_ms.max(2_000 + 4 * slowest);
             fault.when = None;
-            may_lose && lost_directories == 1
+            may_lose()
         }
         // With relaxed syncing a power loss of a majority loses the last interval, by design. What that may take, and what it may
         // not, is played by a test of nodes (`src/node/tests/transactions.rs`): here every checker may rely on everything that
@@ -394,7 +392,7 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
     if relaxed && plan.faults.iter().any(lasts) && plan.ending == Ending::HealMajority {
         plan.ending = Ending::HealAll;
     }
-    if lost_directories > 0 && plan.ending == Ending::HealAll {
+    if lost_directories.min(losses_max) > 0 && plan.ending == Ending::HealAll {
         plan.ending = Ending::HealMajority;
     }
 }

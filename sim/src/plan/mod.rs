@@ -258,6 +258,30 @@ pub enum Rot {
     Witness,
 }
 
+/// Where synced bytes rot, before the log's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Synced {
+    /// In any batch.
+    Anywhere,
+    /// In both copies of a segment's header.
+    Header,
+    /// In the first copy of a segment's header.
+    HeaderCopy,
+    /// In all that a running node has read back last.
+    ReadBack,
+}
+
+/// What becomes of bytes that rot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decay {
+    /// A bit becomes another.
+    Bit,
+    /// A sector becomes zeros.
+    Zeros,
+    /// The file ends there. (A header becomes zeros.)
+    End,
+}
+
 /// What nodes say to each other, as far as a plan can tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MessageKind {

@@ -8,7 +8,7 @@ use crate::dice::Dice;
 use crate::disk::{DirectoryCopy, Disk};
 use crate::plan::{NodePlan, Plan, Rot};
 use crate::points::Point;
-use ringseed::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, NodeId};
+use ringseed::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, NodeId, Place};
 use ringseed::msg::disk::DiskOp;
 use ringseed::node::{Event, Node, NodeOptions};
 use std::collections::{BTreeMap, VecDeque};
@@ -72,6 +72,8 @@ pub struct Machine {
     pub disowned: Option<Kind>,
     /// The end of its log, or what vouches for it, rotted since it last ran.
     pub rotten: Option<Rot>,
+    /// Reads of its node that have met rot, and are not reported.
+    pub met_rot: Vec<Place>,
     /// When an operation on a segment of its log was last under way.
     pub log_busy_at: WorldTime,
     /// The machine has had power since this epoch of its node, and its disk has failed nothing: what was written is what is read.
@@ -122,6 +124,7 @@ impl Machine {
             was_member: false,
             disowned: None,
             rotten: None,
+            met_rot: Vec::new(),
             log_busy_at: 0,
             up_since: None,
             refused: false,
@@ -170,7 +173,12 @@ impl Machine {
 
     /// Dead for good, or as good as dead.
     pub fn is_lost(&self) -> bool {
-        self.stays_down || self.disowned.is_some() || matches!(self.rotten, Some(Rot::Zeros(_) | Rot::Bits(_)))
+        self.stays_down || self.disowned.is_some() || self.has_lost_its_log()
+    }
+
+    /// Something rotted without which the log is not whole.
+    pub fn has_lost_its_log(&self) -> bool {
+        matches!(self.rotten, Some(Rot::Zeros(_) | Rot::Bits(_))) || self.disk.rotten.iter().any(|kind| *kind != Kind::RotHeader)
     }
 
     /// The node is gone, and all that was scheduled for it. The disk is left to the caller.
@@ -188,6 +196,7 @@ impl Machine {
         self.stopping = false;
         self.failed = None;
         self.may_halt = false;
+        self.met_rot.clear();
         self.unsynced.clear();
         self.unacknowledged.clear();
     }

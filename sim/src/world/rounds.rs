@@ -3,6 +3,7 @@
 use super::{Happening, MS, World};
 use crate::WorldTime;
 use crate::check::Violation;
+use crate::check::rot::{self, Taken};
 use crate::clock::Clock;
 use crate::counters::Kind;
 use crate::network::{Fate, Parcel, Transit};
@@ -16,7 +17,7 @@ use ringseed::msg::codec;
 use ringseed::msg::disk::{DiskOp, DiskResult};
 use ringseed::msg::peer::{Envelope, PeerMessage, ReplicaMessage};
 use ringseed::node::{Effect, Event, LinkState, Node};
-use ringseed::wal::{self, RecoverError};
+use ringseed::wal::{self, RecoverError, Recovered};
 use std::collections::BTreeMap;
 
 impl World {
@@ -31,7 +32,14 @@ impl World {
         if machine.boot_at.is_none_or(|at| at > self.now) {
             return;
         }
-        let mut recovered = match wal::recover(&mut machine.disk, machine.id) {
+        let found = wal::recover(&mut machine.disk, machine.id);
+        if !machine.disk.rotten.is_empty()
+            && let Err(violation) = self.boot_from_rot(number, &found)
+        {
+            return self.safety(violation);
+        }
+        let machine = &mut self.machines[number];
+        let mut recovered = match found {
             Ok(recovered) => recovered,
             Err(error) => return self.boot_failed(number, &error),
         };
@@ -90,13 +98,30 @@ impl World {
         self.links(number, LinkState::Up);
     }
 
+    /// A log of which something rotted was read.
+    fn boot_from_rot(&mut self, number: usize, found: &Result<Recovered, RecoverError>) -> Result<(), Violation> {
+        let machine = &self.machines[number];
+        let sound = wal::recover(&mut machine.disk.sound(), machine.id);
+        let kind = match rot::check_boot(machine.id, found, &sound)? {
+            Taken::Refused => Kind::RotSynced,
+            Taken::Whole => Kind::RotHeader,
+            Taken::Unknown => return Ok(()),
+        };
+        if machine.disk.rotten.contains(&kind) {
+            self.counters.mattered(kind);
+        }
+        Ok(())
+    }
+
     /// A directory that the simulator left intact must be read; where a read fails now, the boot is retried. A directory that
     /// rotted may be called damaged: that node is lost.
     fn boot_failed(&mut self, number: usize, error: &RecoverError) {
         self.timeline.note(self.now, || format!("n{} does not boot: {error}", number + 1));
         let machine = &mut self.machines[number];
-        if matches!(error, RecoverError::Damaged { .. }) && machine.rotten.is_some_and(|rot| rot != Rot::Witness) {
-            self.counters.mattered(Kind::RotTail);
+        if matches!(error, RecoverError::Damaged { .. }) && machine.has_lost_its_log() {
+            if machine.rotten.is_some_and(|rot| rot != Rot::Witness) {
+                self.counters.mattered(Kind::RotTail);
+            }
             machine.stays_down = true;
             return;
         }
@@ -156,6 +181,12 @@ impl World {
             self.effect(number, boot, effect);
         }
         self.effects = effects;
+        let machine = &self.machines[number];
+        if machine.inbox.is_empty()
+            && let Err(violation) = rot::check_reads(machine.id, &machine.met_rot)
+        {
+            self.safety(violation);
+        }
         self.pull_triggers(number);
         self.plan_wake(number);
     }
@@ -200,7 +231,16 @@ impl World {
             Effect::Send(to, envelope) => self.send(number, to, &envelope),
             Effect::Reply(connection, response) => self.reply(number, connection, response),
             Effect::Disk(io, op) => self.disk_op(number, io, op),
-            Effect::Rot(rot) => self.timeline.note(self.now, || format!("n{} finds rot: {rot:?}", number + 1)),
+            Effect::Rot(rot) => {
+                self.timeline.note(self.now, || format!("n{} finds rot: {rot:?}", number + 1));
+                let machine = &mut self.machines[number];
+                if let Some(at) = machine.met_rot.iter().position(|place| *place == rot.place) {
+                    machine.met_rot.swap_remove(at);
+                    if machine.disk.rotten.contains(&Kind::RotRead) {
+                        self.counters.mattered(Kind::RotRead);
+                    }
+                }
+            }
             Effect::Stopped => {
                 self.timeline.note(self.now, || format!("n{} has stopped", number + 1));
                 self.floods_stop(number);
@@ -527,8 +567,12 @@ impl World {
         }
         let Some(op) = self.machines[number].reads.remove(&io) else { return };
         let result = self.machines[number].disk.execute(&op, &mut self.counters);
-        if matches!(result, DiskResult::Failed(_)) {
-            self.counters.mattered(Kind::ReadError);
+        match (&result, op) {
+            (DiskResult::Failed(_), _) => self.counters.mattered(Kind::ReadError),
+            (_, DiskOp::Read { place }) if self.machines[number].disk.is_rotten_at(place) => {
+                self.machines[number].met_rot.push(place);
+            }
+            _ => {}
         }
         self.put(number, Event::Disk(io, result));
     }

@@ -1,0 +1,94 @@
+//! What has rotted is reported or refused, never served (P4): by a read of a running node, and by the recovery of the whole log.
+
+use super::Violation;
+use ringseed::base::{NodeId, Place};
+use ringseed::wal::{RecoverError, Recovered};
+
+/// How a node took it that some of its log has rotted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It says that the log is damaged.
+    Refused,
+    /// It lacks nothing: what rotted stands elsewhere, too.
+    Whole,
+    /// The disk could not be read.
+    Unknown,
+}
+
+/// Judges what recovery made of a disk on which something rotted. `sound`: what it makes of the same disk without that.
+///
+/// # Errors
+/// It believes something else than what was written, or names another reason.
+pub fn check_boot(
+    node: NodeId,
+    found: &Result<Recovered, RecoverError>,
+    sound: &Result<Recovered, RecoverError>,
+) -> Result<Taken, Violation> {
+    match (found, sound) {
+        (Err(RecoverError::Damaged { .. }), _) => Ok(Taken::Refused),
+        (Err(RecoverError::Device(_)), _) => Ok(Taken::Unknown),
+        (Err(error), _) => Err(violation(format!("some of node {node}'s log has rotted, and it does not boot because {error}"))),
+        (Ok(found), Ok(sound)) if same(found, sound) => Ok(Taken::Whole),
+        (Ok(_), _) => Err(violation(format!("some of node {node}'s log has rotted, and it boots from what was never written"))),
+    }
+}
+
+fn same(one: &Recovered, other: &Recovered) -> bool {
+    (one.directory, one.epoch, one.lossless, one.last_lsn()) == (other.directory, other.epoch, other.lossless, other.last_lsn())
+        && one.formation == other.formation
+        && one.peer_marks == other.peer_marks
+        && one.groups == other.groups
+}
+
+/// Judges a node that has been given bytes that have rotted, and has handled all that it was given. `unreported`: where it has
+/// reported nothing.
+///
+/// # Errors
+/// It took them for right.
+pub fn check_reads(node: NodeId, unreported: &[Place]) -> Result<(), Violation> {
+    match unreported.first() {
+        None => Ok(()),
+        Some(place) => Err(violation(format!("node {node} read what has rotted at {place:?}, and reported nothing"))),
+    }
+}
+
+fn violation(what: String) -> Violation {
+    Violation { promise: "P4", checker: "rot", what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dice::Dice;
+    use crate::disk::Disk;
+    use ringseed::base::{Epoch, GroupId, SegmentId};
+    use ringseed::msg::disk::DiskError;
+    use ringseed::wal::{RecoveredGroup, recover};
+
+    const NODE: NodeId = NodeId(1);
+
+    fn empty() -> Recovered {
+        recover(&mut Disk::new(Dice::new(1, "disk")), NODE).unwrap()
+    }
+
+    #[test]
+    fn rot_is_refused_or_changes_nothing() {
+        let judge = |found| check_boot(NODE, &found, &Ok(empty()));
+        let damaged = RecoverError::Damaged { segment: SegmentId(1), offset: 0, what: "bad".into(), groups: None };
+        assert_eq!(judge(Err(damaged)), Ok(Taken::Refused));
+        assert_eq!(judge(Err(RecoverError::Device(DiskError::Io("no".into())))), Ok(Taken::Unknown));
+        assert_eq!(judge(Ok(empty())), Ok(Taken::Whole));
+        let other = RecoverError::WrongNode { segment: SegmentId(1), found: NodeId(7), expected: NODE };
+        assert_eq!(judge(Err(other)).unwrap_err().promise, "P4");
+        assert!(judge(Ok(Recovered { epoch: Epoch(3), ..empty() })).is_err());
+        let mut more = empty();
+        more.groups.insert(GroupId(1), RecoveredGroup::default());
+        assert!(judge(Ok(more)).is_err());
+    }
+
+    #[test]
+    fn rot_that_is_read_is_reported() {
+        check_reads(NODE, &[]).unwrap();
+        check_reads(NODE, &[Place::default()]).unwrap_err();
+    }
+}

@@ -1,0 +1,64 @@
+//! What was synced rots, before the log's end, under a node that runs. When the fault ends the process does, too.
+//!
+//! Rot of what the node has read back matters when a read meets it and is answered with an error; of one copy of a header, when
+//! the node boots all the same; of anything else, when the node says at its next boot that its log is damaged.
+
+use super::{Behaviour, FaultKind, Strike};
+use crate::counters::Kind;
+use crate::dice::Dice;
+use crate::plan::draws::{settled, target};
+use crate::plan::{Decay, Ending, Fault, Plan, Synced};
+use crate::world::World;
+
+pub const BEHAVIOUR: Behaviour = Behaviour { name: "rot of synced bytes", add: Some(add), begin, end, ..Behaviour::NOTHING };
+
+/// One plan of the swarm in seven. What is kept in memory is not read back: so caches are small, and values larger.
+fn add(plan: &mut Plan, dice: &mut Dice) {
+    if plan.scenario != "swarm" || plan.ending == Ending::HealFew || !dice.chance(140) {
+        return;
+    }
+    let place = *dice.pick(&[
+        Synced::Anywhere,
+        Synced::Anywhere,
+        Synced::Anywhere,
+        Synced::Header,
+        Synced::HeaderCopy,
+        Synced::ReadBack,
+        Synced::ReadBack,
+        Synced::ReadBack,
+    ]);
+    let decay = *dice.pick(&[Decay::Bit, Decay::Bit, Decay::Bit, Decay::Zeros, Decay::End]);
+    if place == Synced::ReadBack {
+        plan.nodes.iter_mut().for_each(|node| node.cache_kib = 1);
+        plan.workload.value_size_max = plan.workload.value_size_max.max(1_500);
+        plan.workload.get_permille = plan.workload.get_permille.max(400);
+    }
+    let kind = FaultKind::RotSynced { target: target(plan, dice), place, decay };
+    let at_ms = dice.between(settled(plan).max(plan.faults_ms / 3), plan.faults_ms * 9 / 10);
+    plan.faults.push(Fault { at_ms, for_ms: dice.spread(50, 2_000), when: None, nth: 0, kind });
+}
+
+fn counted(place: Synced) -> Kind {
+    match place {
+        Synced::Anywhere | Synced::Header => Kind::RotSynced,
+        Synced::HeaderCopy => Kind::RotHeader,
+        Synced::ReadBack => Kind::RotRead,
+    }
+}
+
+fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
+    let FaultKind::RotSynced { place, decay, .. } = *kind else { return };
+    let (number, kind) = (strike.node(), counted(place));
+    if world.has_formed(number) && world.counters.acts(kind) && world.machines[number].disk.rot_synced(place, decay, kind) {
+        world.counters.fired(kind);
+    }
+}
+
+/// The process ends, so that a node reads all of its log.
+fn end(world: &mut World, _: &FaultKind, strike: Strike) {
+    let number = strike.node();
+    if !world.machines[number].disk.rotten.is_empty() {
+        let down_ms = world.schedule.between(20, 300);
+        world.crash(number, None, down_ms);
+    }
+}
