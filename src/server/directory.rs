@@ -169,15 +169,7 @@ impl LogDevice for SegmentFiles {
         let size = file.metadata().map_err(failed)?.len();
         let length = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(length);
         let mut bytes = vec![0; length];
-        let mut filled = 0;
-        while filled < length {
-            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
+        let filled = read_up_to(&mut bytes, offset, |bytes, at| file.read_at(bytes, at)).map_err(failed)?;
         bytes.truncate(filled);
         self.progress.read(filled as u64);
         Ok(bytes)
@@ -190,6 +182,20 @@ impl LogDevice for SegmentFiles {
         }
         sync_directory(&self.log).map_err(|error| disk_error("sync", &self.log, &error))
     }
+}
+
+/// Fills `bytes` from an offset on, but for what is behind the file's end. `read` reads some. Answers how many there are.
+fn read_up_to(bytes: &mut [u8], offset: u64, mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match read(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// Random bytes of the operating system: for the id of a new directory and the seed of an epoch.
@@ -247,6 +253,43 @@ mod tests {
         fs::write(&path, b"x").expect("a file");
         let error = DataDirectory::open(&path.join("below")).expect_err("a file is in the way").to_string();
         assert!(error.contains("below"), "{error}");
+    }
+
+    #[test]
+    fn a_short_or_interrupted_read_goes_on_where_it_stopped() {
+        let file: Vec<u8> = (0..100).collect();
+        for (length, counts) in [(50, &[][..]), (50, &[1, 0, 20, 0, 0, 3]), (95, &[89, 0]), (200, &[0, 90])] {
+            let (mut bytes, mut counts) = (vec![0; length], counts.iter().copied());
+            let read = |into: &mut [u8], at: u64| match counts.next() {
+                Some(0) => Err(io::ErrorKind::Interrupted.into()),
+                most => {
+                    let rest = &file[(at as usize).min(file.len())..];
+                    let count = rest.len().min(into.len()).min(most.unwrap_or(usize::MAX));
+                    into[..count].copy_from_slice(&rest[..count]);
+                    Ok(count)
+                }
+            };
+            let filled = read_up_to(&mut bytes, 10, read).expect("readable");
+            assert_eq!(bytes[..filled], file[10..(10 + length).min(100)]);
+        }
+        let failing = read_up_to(&mut [0; 8], 0, |_, at| if at == 0 { Ok(3) } else { Err(io::ErrorKind::Other.into()) });
+        assert!(failing.is_err(), "a part is not all");
+    }
+
+    #[test]
+    fn what_cannot_be_listed_read_or_synced_is_named() {
+        let scratch = Scratch::new("boot-errors");
+        let missing = scratch.path().join("log");
+        let mut files = SegmentFiles::new(missing.clone(), NodeId(1));
+        for error in [files.list().expect_err("not there"), files.sync().expect_err("not there")] {
+            assert!(error.to_string().contains(&format!("cannot list {}", missing.display())), "{error}");
+        }
+        let error = files.read(SegmentId(3), 0, 1).expect_err("not there").to_string();
+        assert!(error.contains("cannot open") && error.contains("00000003.log"), "{error}");
+        // A directory in a segment's place is opened and synced, and cannot be read.
+        fs::create_dir_all(segment_path(&missing, SegmentId(4))).expect("ours");
+        let error = files.read(SegmentId(4), 0, 1).expect_err("no file").to_string();
+        assert!(error.contains("cannot read") && error.contains("00000004.log"), "{error}");
     }
 
     #[test]

@@ -168,7 +168,9 @@ impl Worker {
                 synced.map_err(|error| disk_error("sync", &self.files.log, &error))
             }
             DiskOp::Write { segment, offset, data } => {
-                self.files.with(segment, "write", |file| write_all_at(file, &data, u64::from(offset)))
+                let write =
+                    |file: &File| write_all_at(&data, u64::from(offset), |parts, at| rustix::io::pwritev(file, parts, at));
+                self.files.with(segment, "write", write)
             }
             DiskOp::Sync { segment } => self.files.with(segment, "sync", File::sync_data),
             DiskOp::Read { place } => return read_place(&mut self.files, place),
@@ -274,7 +276,12 @@ impl Files {
     }
 }
 
-fn write_all_at(file: &File, data: &[Bytes], offset: u64) -> io::Result<()> {
+/// `write` writes some of the parts at an offset, from the first on, and answers how many bytes: often all, sometimes fewer.
+fn write_all_at(
+    data: &[Bytes],
+    offset: u64,
+    mut write: impl FnMut(&[IoSlice<'_>], u64) -> rustix::io::Result<usize>,
+) -> io::Result<()> {
     let mut offset = offset;
     for parts in data.chunks(PARTS_MAX) {
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
@@ -282,7 +289,7 @@ fn write_all_at(file: &File, data: &[Bytes], offset: u64) -> io::Result<()> {
         // An empty part at the front would look like a full disk to the loop.
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
-            match rustix::io::pwritev(file, rest, offset) {
+            match write(rest, offset) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     offset += count as u64;
@@ -367,6 +374,50 @@ mod tests {
         wait_for(&inbox, 1);
         disk.read(IoId(4), Place { segment: S1, offset: 5, length: 6 });
         assert!(matches!(&wait_for(&inbox, 1)[0].1, DiskResult::Failed(_)), "a short read is no data");
+
+        let gone = scratch.path().join("gone");
+        let disk = Disk::start("test", gone.clone(), boot_note, 8, &inbox, &Arc::default()).expect("threads");
+        disk.allocate(IoId(5), DiskOp::Create { segment: S1, size: 10 });
+        disk.allocate(IoId(6), DiskOp::SyncDirectory);
+        let told: Vec<String> = wait_for(&inbox, 2).into_iter().map(|(_, result)| format!("{result:?}")).collect();
+        assert!(told[0].contains("cannot create") && told[0].contains("gone/00000001.log"), "{told:?}");
+        assert!(told[1].contains(&format!("cannot sync {}", gone.display())), "{told:?}");
+    }
+
+    /// Writes to a file that takes at most as many bytes at once as `counts` say, one after the other, and is interrupted where
+    /// they say 0. Then it fails, if `fails` says how.
+    fn written(data: &[Bytes], counts: &[usize], fails: Option<rustix::io::Result<usize>>) -> (Vec<u8>, io::Result<()>) {
+        let (mut file, mut calls) = (vec![0; 10], 0);
+        let result = write_all_at(data, 10, |parts, at| {
+            assert_eq!(at, file.len() as u64, "what was written is not written again, and nothing is left out");
+            calls += 1;
+            let count = match (counts.get(calls - 1), fails) {
+                (Some(0), _) => return Err(rustix::io::Errno::INTR),
+                (Some(count), _) => *count,
+                (None, Some(failure)) => return failure,
+                (None, None) => usize::MAX,
+            };
+            let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).take(count).collect();
+            file.extend_from_slice(&bytes);
+            Ok(bytes.len())
+        });
+        (file.split_off(10), result)
+    }
+
+    #[test]
+    fn a_short_or_interrupted_write_goes_on_where_it_stopped_and_one_that_cannot_is_an_error() {
+        use rustix::io::Errno;
+        let data: Vec<Bytes> = (0..3_000u32).map(|i| Bytes::from(vec![i as u8; (i % 7) as usize])).collect();
+        let flat = data.concat();
+        for counts in [&[][..], &[1], &[0, 0, 5, 0, 1, 1_000], &[2_999, 1, 0, 4_000, 3], &[flat.len() - 1], &[6_000, 6_000]] {
+            let (file, result) = written(&data, counts, None);
+            assert!(result.is_ok() && file == flat, "{counts:?}");
+        }
+        for (failure, kind) in [(Err(Errno::IO), Errno::IO.kind()), (Ok(0), io::ErrorKind::WriteZero)] {
+            let (file, result) = written(&data, &[7, 0, 100], Some(failure));
+            assert_eq!(result.expect_err("a part is not all").kind(), kind);
+            assert_eq!(file, flat[..107]);
+        }
     }
 
     #[test]
