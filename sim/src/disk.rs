@@ -13,7 +13,7 @@
 
 use crate::counters::{Counters, Kind};
 use crate::dice::Dice;
-use crate::plan::{Decay, LossStyle, Rot, Synced};
+use crate::plan::{BootStep, Decay, LossStyle, Rot, Synced};
 use bytes::Bytes;
 use ringseed::base::{Place, SegmentId};
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
@@ -241,6 +241,10 @@ pub struct DiskTrouble {
     pub read_errors_permille: u32,
     pub write_errors: bool,
     pub sync_errors: bool,
+    pub create_errors: bool,
+    pub directory_errors: bool,
+    /// What fails before a node runs.
+    pub boot: Option<BootStep>,
     pub stalled: bool,
     pub full: bool,
     /// Every sync takes this much longer.
@@ -262,6 +266,9 @@ pub struct Disk {
     pub rotten: BTreeSet<Kind>,
     /// What was read last while a node ran.
     read_back: VecDeque<Place>,
+    /// The kind of fault that the last error was told for; and what was told, if no node ran.
+    pub failed_by: Option<Kind>,
+    pub failed_at_boot: Option<DiskError>,
     pub trouble: DiskTrouble,
     dice: Dice,
 }
@@ -274,6 +281,8 @@ impl Disk {
             scars: BTreeSet::new(),
             rotten: BTreeSet::new(),
             read_back: VecDeque::new(),
+            failed_by: None,
+            failed_at_boot: None,
             trouble: DiskTrouble::default(),
             dice,
         }
@@ -286,7 +295,9 @@ impl Disk {
                 if self.trouble.full && counters.strikes(Kind::Full) {
                     return DiskResult::Failed(DiskError::Full { lacking: *size });
                 }
-                if let Some(error) = self.write_error(counters) {
+                let create = self.trouble.create_errors.then_some(Kind::CreateError);
+                let write = self.trouble.write_errors.then_some(Kind::WriteError);
+                if let Some(error) = self.fails(create.or(write), "create", *segment, counters) {
                     self.create_partly(*segment, *size as usize, counters);
                     return error;
                 }
@@ -296,11 +307,18 @@ impl Disk {
                 DiskResult::Done
             }
             DiskOp::SyncDirectory => {
+                if self.trouble.directory_errors && counters.strikes(Kind::DirectoryError) {
+                    let dice = &mut self.dice;
+                    self.files.values_mut().for_each(|file| file.name_durable |= dice.chance(500));
+                    self.failed_by = Some(Kind::DirectoryError);
+                    return DiskResult::Failed(error_of("sync", "the directory"));
+                }
                 self.files.values_mut().for_each(|file| file.name_durable = true);
                 DiskResult::Done
             }
             DiskOp::Write { segment, offset, data } => {
-                if let Some(error) = self.write_error(counters) {
+                let write = self.trouble.write_errors.then_some(Kind::WriteError);
+                if let Some(error) = self.fails(write, "write", *segment, counters) {
                     self.write_partly(op);
                     return error;
                 }
@@ -312,14 +330,15 @@ impl Disk {
                 let Some(file) = self.files.get_mut(segment) else { return no_such_file(*segment) };
                 if self.trouble.sync_errors && counters.strikes(Kind::SyncError) {
                     self.scars.extend(file.lose(LossStyle::Sectors, None, &mut self.dice, counters));
-                    return DiskResult::Failed(DiskError::Io("the simulated disk failed a sync".into()));
+                    self.failed_by = Some(Kind::SyncError);
+                    return DiskResult::Failed(error_of("sync", &name_of(*segment)));
                 }
                 file.sync();
                 DiskResult::Done
             }
             DiskOp::Read { place } => {
                 if self.dice.chance(self.trouble.read_errors_permille) && counters.strikes(Kind::ReadError) {
-                    return DiskResult::Failed(DiskError::Io("the simulated disk failed a read".into()));
+                    return DiskResult::Failed(error_of("read", &name_of(place.segment)));
                 }
                 let Some(file) = self.files.get(&place.segment) else { return no_such_file(place.segment) };
                 self.read_back.push_back(*place);
@@ -511,9 +530,21 @@ impl Disk {
         self.files.get(&segment).is_some_and(|file| file.used)
     }
 
-    fn write_error(&mut self, counters: &mut Counters) -> Option<DiskResult> {
-        (self.trouble.write_errors && counters.strikes(Kind::WriteError))
-            .then(|| DiskResult::Failed(DiskError::Io("the simulated disk failed a write".into())))
+    /// An operation on a segment fails, if a fault of this kind says so.
+    fn fails(&mut self, by: Option<Kind>, what: &str, segment: SegmentId, counters: &mut Counters) -> Option<DiskResult> {
+        let kind = by.filter(|kind| counters.strikes(*kind))?;
+        self.failed_by = Some(kind);
+        Some(DiskResult::Failed(error_of(what, &name_of(segment))))
+    }
+
+    /// A step of a boot fails, if a fault says so.
+    fn fails_at_boot(&mut self, step: BootStep, what: &str, file: &str) -> Result<(), DiskError> {
+        if self.trouble.boot != Some(step) {
+            return Ok(());
+        }
+        let error = error_of(what, file);
+        self.failed_at_boot = Some(error.clone());
+        Err(error)
     }
 
     /// The file is there, of some size; what it shows was never written to it.
@@ -562,6 +593,15 @@ impl Disk {
     }
 }
 
+/// As the real disk says it: what could not be done, and with which file.
+fn error_of(what: &str, file: &str) -> DiskError {
+    DiskError::Io(format!("cannot {what} {file}: the simulated disk failed"))
+}
+
+fn name_of(segment: SegmentId) -> String {
+    format!("{:08}.log", segment.0)
+}
+
 fn bytes_of(place: &Place) -> std::ops::Range<usize> {
     let start = place.offset as usize;
     start..start + place.length as usize
@@ -579,13 +619,17 @@ fn no_such_file(segment: SegmentId) -> DiskResult {
 
 impl LogDevice for Disk {
     fn list(&mut self) -> Result<Vec<(SegmentId, u64)>, DiskError> {
+        self.fails_at_boot(BootStep::List, "list", "the directory")?;
         Ok(self.files.iter().map(|(&segment, file)| (segment, file.cached.len() as u64)).collect())
     }
 
     fn read(&mut self, segment: SegmentId, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
         // A disk that fails one read in three is not one that a node boots from in a minute: a tenth as often, here.
         if self.dice.chance(self.trouble.read_errors_permille / 10) {
-            return Err(DiskError::Io("the simulated disk failed a read at boot".into()));
+            return Err(error_of("read", &name_of(segment)));
+        }
+        if self.trouble.boot == Some(BootStep::Read) && self.dice.chance(300) {
+            self.fails_at_boot(BootStep::Read, "read", &name_of(segment))?;
         }
         let file = self.files.get(&segment).ok_or_else(|| DiskError::Io(format!("there is no file of segment {segment}")))?;
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(file.cached.len());
@@ -594,6 +638,7 @@ impl LogDevice for Disk {
     }
 
     fn sync(&mut self) -> Result<(), DiskError> {
+        self.fails_at_boot(BootStep::Sync, "sync", "the directory")?;
         for file in self.files.values_mut() {
             file.sync();
             file.name_durable = true;

@@ -13,7 +13,7 @@ pub mod words;
 use crate::WorldTime;
 use crate::counters::Kind;
 use crate::dice::Dice;
-use crate::plan::{Decay, LossStyle, MessageKind, Plan, Rot, Synced, Target};
+use crate::plan::{BootStep, Decay, LossStyle, MessageKind, Plan, Rot, Synced, Target};
 use crate::world::{DiskTrouble, World};
 use serde::{Deserialize, Serialize};
 
@@ -179,6 +179,12 @@ faults! {
     write_errors: WriteErrors { target: Target },
     /// Syncs fail, after part was made durable.
     sync_errors: SyncErrors { target: Target },
+    /// Segments cannot be made, for another reason than want of room.
+    create_errors: CreateErrors { target: Target },
+    /// Syncs of the directory fail, after some names were made durable.
+    directory_errors: DirectoryErrors { target: Target },
+    /// The process ends, and a step of each boot fails.
+    boot_errors: BootErrors { target: Target, step: BootStep },
     /// No operation of the disk completes.
     stall: Stall { target: Target },
     /// No segment can be made.
@@ -219,5 +225,6 @@ pub const STANDING: &[&Behaviour] = &[
     &flapping::BEHAVIOUR,
 ];
 
+pub use boot_errors::counted as boot_error;
 pub use one_way_link::draw as one_way_link;
 pub use partial::cut_link;

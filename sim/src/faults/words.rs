@@ -1,7 +1,7 @@
 //! Faults in plain words, for the story of a run: one line for each kind.
 
 use super::FaultKind;
-use crate::plan::{Decay, Fault, LossStyle, MessageKind, Rot, Synced, Target, Trigger};
+use crate::plan::{BootStep, Decay, Fault, LossStyle, MessageKind, Rot, Synced, Target, Trigger};
 
 impl Fault {
     /// What the fault does, and to which node (from 1), if that is known by now.
@@ -66,6 +66,9 @@ fn kind(kind: &FaultKind, node: &str) -> String {
         FaultKind::ReadErrors { permille, .. } => format!("{permille} of 1,000 reads of {node}'s disk fail"),
         FaultKind::WriteErrors { .. } => format!("writes to {node}'s disk fail"),
         FaultKind::SyncErrors { .. } => format!("syncs of {node}'s disk fail"),
+        FaultKind::CreateErrors { .. } => format!("{node} cannot make segments"),
+        FaultKind::DirectoryErrors { .. } => format!("syncs of {node}'s directory fail"),
+        FaultKind::BootErrors { step, .. } => format!("the process of {node} ends, and {} at boot", failing(*step)),
         FaultKind::Stall { .. } => format!("{node}'s disk completes nothing"),
         FaultKind::Full { .. } => format!("{node}'s disk is full"),
         FaultKind::SlowDisk { sync_ms, .. } => format!("each sync of {node} takes {sync_ms} ms longer"),
@@ -100,6 +103,14 @@ fn rotten(rot: Rot) -> String {
         Rot::Zeros(bytes) => format!("the last {bytes} bytes of its log are zeros"),
         Rot::Bits(bytes) => format!("the last {bytes} bytes of its log are others"),
         Rot::Witness => "the witness of its log rots".into(),
+    }
+}
+
+fn failing(step: BootStep) -> &'static str {
+    match step {
+        BootStep::Sync => "the sync of its log fails",
+        BootStep::List => "its log cannot be listed",
+        BootStep::Read => "some reads of its log fail",
     }
 }
 

@@ -386,7 +386,14 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
     // A replica that may have lost something needs every voter to elect: with one dead for good there is no bound. The end of a
     // process loses nothing.
     let loses = |kind: &FaultKind| {
-        matches!(kind, FaultKind::PowerLoss { .. } | FaultKind::SyncErrors { .. } | FaultKind::WriteErrors { .. })
+        matches!(
+            kind,
+            FaultKind::PowerLoss { .. }
+                | FaultKind::SyncErrors { .. }
+                | FaultKind::WriteErrors { .. }
+                | FaultKind::CreateErrors { .. }
+                | FaultKind::DirectoryErrors { .. }
+        )
     };
     let lasts = |fault: &Fault| loses(&fault.kind) && !is_made_good(plan, fault);
     if relaxed && plan.faults.iter().any(lasts) && plan.ending == Ending::HealMajority {

@@ -258,6 +258,14 @@ pub enum Rot {
     Witness,
 }
 
+/// What is done with the log before a node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BootStep {
+    Sync,
+    List,
+    Read,
+}
+
 /// Where synced bytes rot, before the log's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Synced {

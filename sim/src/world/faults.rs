@@ -8,7 +8,7 @@ use super::{Happening, MS, World};
 use crate::WorldTime;
 use crate::counters::Kind;
 use crate::disk::DiskTrouble;
-use crate::faults::Strike;
+use crate::faults::{Strike, boot_error};
 use crate::plan::{FaultKind, LossStyle, Target, Trigger};
 use crate::points::Point;
 use ringseed::base::GroupId;
@@ -338,6 +338,7 @@ impl World {
             }
         }
         trouble.stalled &= self.counters.acts(Kind::Stall);
+        trouble.boot = trouble.boot.filter(|step| self.counters.acts(boot_error(*step)));
         if !self.counters.acts(if self.faults.all_slow { Kind::SlowDisks } else { Kind::SlowDisk }) {
             trouble.slow_ms = 0;
         }

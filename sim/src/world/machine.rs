@@ -62,8 +62,8 @@ pub struct Machine {
     pub had: Vec<(GroupId, Index)>,
     /// It led something when it was told to stop.
     pub stopping_led: bool,
-    /// The error of the disk that its node was told of last.
-    pub failed: Option<Kind>,
+    /// The error of the disk that its node was told of first, for which it must halt.
+    pub failed: Option<(Kind, String)>,
     /// A disk error was injected since this boot: the node may halt.
     pub may_halt: bool,
     /// It was a member once.

@@ -6,6 +6,7 @@ use crate::check::Violation;
 use crate::check::rot::{self, Taken};
 use crate::clock::Clock;
 use crate::counters::Kind;
+use crate::faults;
 use crate::network::{Fate, Parcel, Transit};
 use crate::plan::{FaultKind, LossStyle, MessageKind, Rot, Trigger};
 use crate::points::{self, Point};
@@ -32,7 +33,18 @@ impl World {
         if machine.boot_at.is_none_or(|at| at > self.now) {
             return;
         }
+        machine.disk.failed_at_boot = None;
         let found = wal::recover(&mut machine.disk, machine.id);
+        if let Some(error) = machine.disk.failed_at_boot.take() {
+            let step = machine.disk.trouble.boot.expect("it has failed");
+            self.counters.fired(faults::boot_error(step));
+            if found.as_ref().err() != Some(&RecoverError::Device(error.clone())) {
+                let what = format!("n{} was told \"{error}\" while it read its log, and does not say so", number + 1);
+                return self.safety(Violation { promise: "P8", checker: "boot", what });
+            }
+            self.counters.mattered(faults::boot_error(step));
+        }
+        let machine = &mut self.machines[number];
         if !machine.disk.rotten.is_empty()
             && let Err(violation) = self.boot_from_rot(number, &found)
         {
@@ -125,7 +137,8 @@ impl World {
             machine.stays_down = true;
             return;
         }
-        if self.machines[number].disk.trouble.read_errors_permille == 0 {
+        let trouble = self.machines[number].disk.trouble;
+        if trouble.read_errors_permille == 0 && trouble.boot.is_none() {
             let what = format!("n{} cannot read its own log, which only crashes have touched: {error}", number + 1);
             return self.safety(Violation { promise: "P3", checker: "recovery", what });
         }
@@ -182,10 +195,13 @@ impl World {
         }
         self.effects = effects;
         let machine = &self.machines[number];
-        if machine.inbox.is_empty()
-            && let Err(violation) = rot::check_reads(machine.id, &machine.met_rot)
-        {
-            self.safety(violation);
+        if machine.inbox.is_empty() {
+            if let Err(violation) = rot::check_reads(machine.id, &machine.met_rot) {
+                self.safety(violation);
+            } else if let Some((_, error)) = &machine.failed {
+                let what = format!("n{} was told \"{error}\", and goes on", number + 1);
+                self.safety(Violation { promise: "P8", checker: "halt", what });
+            }
         }
         self.pull_triggers(number);
         self.plan_wake(number);
@@ -248,8 +264,12 @@ impl World {
             }
             Effect::Halt(fatal) => {
                 self.timeline.note(self.now, || format!("n{} halts: {}", number + 1, fatal.0));
-                if let Some(kind) = self.machines[number].failed {
-                    self.counters.mattered(kind);
+                if let Some((kind, error)) = &self.machines[number].failed {
+                    self.counters.mattered(*kind);
+                    if !fatal.0.contains(error) {
+                        let what = format!("n{} halts and does not say that \"{error}\": {}", number + 1, fatal.0);
+                        return self.safety(Violation { promise: "P8", checker: "halt", what });
+                    }
                 }
                 if !self.machines[number].may_halt {
                     let what = format!("n{} halts, and its disk had failed nothing: {}", number + 1, fatal.0);
@@ -583,10 +603,12 @@ impl World {
             if matches!(error, ringseed::msg::disk::DiskError::Full { .. }) {
                 self.counters.mattered(Kind::Full);
             } else {
-                let sync = matches!(op, DiskOp::Sync { .. });
-                self.machines[number].failed = Some(if sync { Kind::SyncError } else { Kind::WriteError });
-                self.machines[number].may_halt = true;
-                self.machines[number].up_since = None;
+                let machine = &mut self.machines[number];
+                if let Some(kind) = machine.disk.failed_by.take() {
+                    machine.failed.get_or_insert_with(|| (kind, error.to_string()));
+                }
+                machine.may_halt = true;
+                machine.up_since = None;
             }
         }
     }
