@@ -7,7 +7,7 @@
 
 use crate::counters::{Kind, Void};
 use crate::mutants;
-use crate::plan::{FaultKind, Plan, Rot};
+use crate::plan::{BootStep, FaultKind, Plan, Rot, Synced};
 use crate::run::{Run, RunOptions, run_plan};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -162,6 +162,14 @@ fn may_draw(kind: Kind, plan: &Plan) -> bool {
         Kind::OldDirectory => any(|kind| matches!(kind, FaultKind::OldDirectory { .. })),
         Kind::RotTail => any(|kind| matches!(kind, FaultKind::RotTail { rot, .. } if *rot != Rot::Witness)),
         Kind::RotWitness => any(|kind| matches!(kind, FaultKind::RotTail { rot: Rot::Witness, .. })),
+        Kind::RotSynced => any(|kind| matches!(kind, FaultKind::RotSynced { place: Synced::Anywhere | Synced::Header, .. })),
+        Kind::RotHeader => any(|kind| matches!(kind, FaultKind::RotSynced { place: Synced::HeaderCopy, .. })),
+        Kind::RotRead => any(|kind| matches!(kind, FaultKind::RotSynced { place: Synced::ReadBack, .. })),
+        Kind::CreateError => any(|kind| matches!(kind, FaultKind::CreateErrors { .. })),
+        Kind::DirectoryError => any(|kind| matches!(kind, FaultKind::DirectoryErrors { .. })),
+        Kind::BootSyncError => any(|kind| matches!(kind, FaultKind::BootErrors { step: BootStep::Sync, .. })),
+        Kind::BootListError => any(|kind| matches!(kind, FaultKind::BootErrors { step: BootStep::List, .. })),
+        Kind::BootReadError => any(|kind| matches!(kind, FaultKind::BootErrors { step: BootStep::Read, .. })),
         Kind::StandingDead
         | Kind::StandingFull
         | Kind::StandingSlow

@@ -46,6 +46,6 @@ fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
     let FaultKind::BootErrors { step, .. } = *kind else { return };
     if world.counters.acts(counted(step)) {
         world.apply_disk_trouble(strike.node());
-        world.crash(strike.node(), None, 10);
+        world.crash(strike.node(), None, 10, None);
     }
 }

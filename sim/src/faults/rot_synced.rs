@@ -59,6 +59,6 @@ fn end(world: &mut World, _: &FaultKind, strike: Strike) {
     let number = strike.node();
     if !world.machines[number].disk.rotten.is_empty() {
         let down_ms = world.schedule.between(20, 300);
-        world.crash(number, None, down_ms);
+        world.crash(number, None, down_ms, None);
     }
 }
