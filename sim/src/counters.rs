@@ -76,6 +76,8 @@ kinds! {
     OldBytes = "disk: old bytes in new space",
     Wipe = "wiped directory",
     OldDirectory = "old directory",
+    /// The cluster healed, and did its errands, with two directories lost.
+    SecondLoss = "loss of a second directory",
     /// Everything was asked through every living node while the node was down.
     StandingDead = "standing: dead node",
     /// As above; the fault itself, which has a kind of its own, mattered meanwhile. So for those that follow.

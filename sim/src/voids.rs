@@ -159,6 +159,10 @@ fn may_draw(kind: Kind, plan: &Plan) -> bool {
         Kind::SyncError => any(|kind| matches!(kind, FaultKind::SyncErrors { .. })),
         Kind::Full => any(|kind| matches!(kind, FaultKind::Full { .. })) || stands(Kind::StandingFull),
         Kind::Wipe => any(|kind| matches!(kind, FaultKind::Wipe { .. })),
+        Kind::SecondLoss => {
+            plan.cluster.replication_factor == 5
+                && any(|kind| matches!(kind, FaultKind::Wipe { .. } | FaultKind::OldDirectory { .. }))
+        }
         Kind::OldDirectory => any(|kind| matches!(kind, FaultKind::OldDirectory { .. })),
         Kind::RotTail => any(|kind| matches!(kind, FaultKind::RotTail { rot, .. } if *rot != Rot::Witness)),
         Kind::RotWitness => any(|kind| matches!(kind, FaultKind::RotTail { rot: Rot::Witness, .. })),

@@ -27,7 +27,7 @@ fn end(world: &mut World, _: &FaultKind, strike: Strike) {
     let number = strike.node();
     let Some(copy) = world.machines[number].copy.take() else { return };
     world.timeline.note(world.now, || format!("n{} gets its old directory back", number + 1));
-    if !world.counters.strikes(Kind::OldDirectory) {
+    if !world.may_lose_directory(number) || !world.counters.strikes(Kind::OldDirectory) {
         return;
     }
     world.crash(number, Some(LossStyle::Everything), 100, None);

@@ -49,7 +49,12 @@ fn counted(place: Synced) -> Kind {
 fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
     let FaultKind::RotSynced { place, decay, .. } = *kind else { return };
     let (number, kind) = (strike.node(), counted(place));
-    if world.has_formed(number) && world.counters.acts(kind) && world.machines[number].disk.rot_synced(place, decay, kind) {
+    let may = kind == Kind::RotHeader || world.may_lose_directory(number);
+    if may
+        && world.has_formed(number)
+        && world.counters.acts(kind)
+        && world.machines[number].disk.rot_synced(place, decay, kind)
+    {
         world.counters.fired(kind);
     }
 }

@@ -27,7 +27,7 @@ fn end(world: &mut World, kind: &FaultKind, strike: Strike) {
     }
     world.timeline.note(world.now, || format!("n{}'s log rots: {rot:?}", number + 1));
     let kind = if rot == Rot::Witness { Kind::RotWitness } else { Kind::RotTail };
-    if !world.counters.acts(kind) {
+    if !world.counters.acts(kind) || (kind == Kind::RotTail && !world.may_lose_directory(number)) {
         return;
     }
     let power = world.schedule.chance(500).then_some(LossStyle::Sectors);

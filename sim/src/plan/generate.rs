@@ -417,8 +417,10 @@ fn is_made_good(plan: &Plan, fault: &Fault) -> bool {
 /// An old copy of a directory is told by a peer that has heard of more. With every such peer away there is none (and no system of
 /// this kind could know): from the copy until a while after it came back, the others hear and talk.
 fn hear_of_the_old_directory(plan: &mut Plan) {
-    let Some(old) = plan.faults.iter().find(|fault| matches!(fault.kind, FaultKind::OldDirectory { .. })) else { return };
-    let (from, to) = (old.at_ms, old.at_ms + old.for_ms + 1_500);
+    let old = plan.faults.iter().filter(|fault| matches!(fault.kind, FaultKind::OldDirectory { .. }));
+    let spans: Vec<(u64, u64)> = old.map(|old| (old.at_ms, old.at_ms + old.for_ms + 1_500)).collect();
+    // Of five nodes two may lose their directories, and others hear.
+    let many = plan.nodes.len() >= 5;
     plan.faults.retain(|fault| {
         let harmless = matches!(
             fault.kind,
@@ -429,7 +431,8 @@ fn hear_of_the_old_directory(plan: &mut Plan) {
                 | FaultKind::Reordering { .. }
                 | FaultKind::SlowMessages { what: MessageKind::Append, .. }
         );
-        let before = fault.when.is_none() && fault.at_ms + fault.for_ms < from;
-        harmless || before || fault.at_ms > to
+        let loses = many && matches!(fault.kind, FaultKind::Wipe { .. } | FaultKind::RotSynced { .. });
+        let before = |from| fault.when.is_none() && fault.at_ms + fault.for_ms < from;
+        harmless || loses || spans.iter().all(|&(from, to)| before(from) || fault.at_ms > to)
     });
 }

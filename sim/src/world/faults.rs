@@ -218,6 +218,12 @@ impl World {
         machine.queue.is_empty() && !machine.disk.trouble.stalled && self.now - machine.log_busy_at > wait
     }
 
+    /// Whether this node's directory may be lost, beside those that are.
+    pub fn may_lose_directory(&mut self, number: usize) -> bool {
+        let others = self.machines.iter().enumerate().filter(|(other, machine)| *other != number && machine.has_lost_directory());
+        others.count() == 0 || self.counters.acts(Kind::SecondLoss)
+    }
+
     /// Before the cluster has formed a directory may be exchanged: nothing is bound to it.
     pub fn has_formed(&self, number: usize) -> bool {
         let members = self.machines.iter().filter(|m| m.was_member).count();

@@ -126,10 +126,17 @@ impl World {
         if self.plan.ending == Ending::HealFew {
             self.few_return();
         }
+        if self.has_lost_two() {
+            self.counters.fired(Kind::SecondLoss);
+        }
         self.start_what_is_down();
         self.break_dead_connections();
         let live = self.live_partitions().into_iter().map(|p| PartitionId(p).group()).collect();
         self.healing = Some(Healing { since: self.now, step: Waiting::ForLeaders, budget, live });
+    }
+
+    fn has_lost_two(&self) -> bool {
+        self.machines.iter().filter(|machine| machine.has_lost_directory()).count() > 1
     }
 
     /// Every process ends, and none starts again but on the first nodes of some partition that are a majority of its replicas.
@@ -277,6 +284,9 @@ impl World {
             ));
         }
         if self.workload.errands_left().0 == 0 {
+            if self.has_lost_two() {
+                self.counters.mattered(Kind::SecondLoss);
+            }
             let slowest = self.workload.slowest_errand;
             self.step_is_done(Step::Errand, self.now - slowest, budget, Waiting::ForRest);
         }

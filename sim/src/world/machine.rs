@@ -173,7 +173,12 @@ impl Machine {
 
     /// Dead for good, or as good as dead.
     pub fn is_lost(&self) -> bool {
-        self.stays_down || self.disowned.is_some() || self.has_lost_its_log()
+        self.stays_down || self.has_lost_directory()
+    }
+
+    /// It has another directory than it had, or something rotted without which its log is not whole.
+    pub fn has_lost_directory(&self) -> bool {
+        self.disowned.is_some() || self.has_lost_its_log()
     }
 
     /// Something rotted without which the log is not whole.
