@@ -40,15 +40,17 @@ fn same(one: &Recovered, other: &Recovered) -> bool {
         && one.groups == other.groups
 }
 
-/// Judges a node that has been given bytes that have rotted, and has handled all that it was given. `unreported`: where it has
-/// reported nothing.
+/// Judges a node whose reads were answered with bytes that have rotted, or with an error, and that has handled all that it was
+/// given. `unreported`: where it has reported nothing.
 ///
 /// # Errors
-/// It took them for right.
+/// It took that for right.
 pub fn check_reads(node: NodeId, unreported: &[Place]) -> Result<(), Violation> {
     match unreported.first() {
         None => Ok(()),
-        Some(place) => Err(violation(format!("node {node} read what has rotted at {place:?}, and reported nothing"))),
+        Some(place) => {
+            Err(violation(format!("node {node} was given rot or an error for what it read at {place:?}, and reported nothing")))
+        }
     }
 }
 

@@ -7,12 +7,12 @@ use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
 use crate::dice::Dice;
 use crate::plan::draws::{settled, target};
-use crate::plan::{Decay, Ending, Fault, Plan, Synced};
+use crate::plan::{Decay, Ending, Fault, Plan, Synced, Target};
 use crate::world::World;
 
 pub const BEHAVIOUR: Behaviour = Behaviour { name: "rot of synced bytes", add: Some(add), begin, end, ..Behaviour::NOTHING };
 
-/// One plan of the swarm in seven. What is kept in memory is not read back: so caches are small, and values larger.
+/// One plan of the swarm in seven. What is kept in memory is not read back: so caches are small, and values many and large.
 fn add(plan: &mut Plan, dice: &mut Dice) {
     if plan.scenario != "swarm" || plan.ending == Ending::HealFew || !dice.chance(140) {
         return;
@@ -28,14 +28,19 @@ fn add(plan: &mut Plan, dice: &mut Dice) {
         Synced::ReadBack,
     ]);
     let decay = *dice.pick(&[Decay::Bit, Decay::Bit, Decay::Bit, Decay::Zeros, Decay::End]);
+    let mut struck = target(plan, dice);
+    let (mut at_ms, mut for_ms) = (dice.between(settled(plan).max(plan.faults_ms / 3), plan.faults_ms * 9 / 10), dice.spread(50, 2_000));
     if place == Synced::ReadBack {
         plan.nodes.iter_mut().for_each(|node| node.cache_kib = 1);
         plan.workload.value_size_max = plan.workload.value_size_max.max(1_500);
+        plan.workload.keys = plan.workload.keys.max(8);
         plan.workload.get_permille = plan.workload.get_permille.max(400);
+        // Leaders read, and need time to read again.
+        struck = Target::LeaderOf(1 + dice.below(u64::from(plan.cluster.partitions)) as u32);
+        (at_ms, for_ms) = (at_ms * 2 / 3, for_ms + 1_000);
     }
-    let kind = FaultKind::RotSynced { target: target(plan, dice), place, decay };
-    let at_ms = dice.between(settled(plan).max(plan.faults_ms / 3), plan.faults_ms * 9 / 10);
-    plan.faults.push(Fault { at_ms, for_ms: dice.spread(50, 2_000), when: None, nth: 0, kind });
+    let kind = FaultKind::RotSynced { target: struck, place, decay };
+    plan.faults.push(Fault { at_ms, for_ms, when: None, nth: 0, kind });
 }
 
 fn counted(place: Synced) -> Kind {

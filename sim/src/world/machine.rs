@@ -72,7 +72,7 @@ pub struct Machine {
     pub disowned: Option<Kind>,
     /// The end of its log, or what vouches for it, rotted since it last ran.
     pub rotten: Option<Rot>,
-    /// Reads of its node that have met rot, and are not reported.
+    /// Reads of its node that have failed or met rot, and are not reported.
     pub met_rot: Vec<Place>,
     /// When an operation on a segment of its log was last under way.
     pub log_busy_at: WorldTime,

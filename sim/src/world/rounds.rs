@@ -252,7 +252,7 @@ impl World {
                 let machine = &mut self.machines[number];
                 if let Some(at) = machine.met_rot.iter().position(|place| *place == rot.place) {
                     machine.met_rot.swap_remove(at);
-                    if machine.disk.rotten.contains(&Kind::RotRead) {
+                    if machine.disk.rotten.contains(&Kind::RotRead) && machine.disk.is_rotten_at(rot.place) {
                         self.counters.mattered(Kind::RotRead);
                     }
                 }
@@ -587,12 +587,15 @@ impl World {
         }
         let Some(op) = self.machines[number].reads.remove(&io) else { return };
         let result = self.machines[number].disk.execute(&op, &mut self.counters);
-        match (&result, op) {
-            (DiskResult::Failed(_), _) => self.counters.mattered(Kind::ReadError),
-            (_, DiskOp::Read { place }) if self.machines[number].disk.is_rotten_at(place) => {
-                self.machines[number].met_rot.push(place);
-            }
-            _ => {}
+        let failed = matches!(result, DiskResult::Failed(_));
+        if failed {
+            self.counters.mattered(Kind::ReadError);
+        }
+        let machine = &mut self.machines[number];
+        if let DiskOp::Read { place } = op
+            && (failed || machine.disk.is_rotten_at(place))
+        {
+            machine.met_rot.push(place);
         }
         self.put(number, Event::Disk(io, result));
     }
