@@ -18,10 +18,10 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
     ..Behaviour::NOTHING
 };
 
-/// Of five copies two may be lost, at once or one after the other: in one plan of six of those with five nodes.
+/// Of five copies two may be lost, at once or one after the other: in one plan of five of those with five nodes that bear much.
 fn two_of_five(plan: &mut Plan, dice: &mut Dice) {
     let syncs_all = plan.nodes.iter().all(|node| node.wal_sync_ms == 0);
-    if plan.scenario != "swarm" || plan.nodes.len() < 5 || !syncs_all || plan.calm_from_ms.is_some() || !dice.chance(170) {
+    if plan.scenario != "swarm" || plan.nodes.len() < 5 || !syncs_all || plan.calm_from_ms.is_some() || plan.bears_little() || !dice.chance(200) {
         return;
     }
     plan.cluster.replication_factor = 5;
