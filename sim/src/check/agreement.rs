@@ -5,33 +5,34 @@ use super::Violation;
 use ringseed::base::{GroupId, Index, Key, NodeId};
 use std::collections::BTreeMap;
 
-/// One replica's log, as fingerprints (term included) by index.
+/// A part of one replica's log, as fingerprints (term included) by index.
 #[derive(Debug, Clone, Copy)]
 pub struct LogView<'a> {
     pub node: NodeId,
-    pub last: Index,
-    /// From index 1; `None` where the entry is not held.
+    /// Of the first fingerprint.
+    pub from: Index,
+    /// `None` where the entry is not held.
     pub fingerprints: &'a [Option<u64>],
 }
 
-/// Whether two replicas' logs match.
+/// Whether two replicas' logs match, in parts that begin at the same index.
 ///
 /// # Errors
 /// They hold the same entry at one index and different ones at a lower.
 pub fn logs_match(group: GroupId, one: &LogView<'_>, other: &LogView<'_>) -> Result<(), Violation> {
-    let pairs = one.fingerprints.iter().zip(other.fingerprints).enumerate();
+    assert_eq!(one.from, other.from, "the parts begin at the same index");
+    let pairs = (one.from.0..).zip(one.fingerprints.iter().zip(other.fingerprints));
     let mut differ = None;
-    for (at, (a, b)) in pairs {
+    for (index, (a, b)) in pairs {
         match (a, b) {
-            (Some(a), Some(b)) if a != b => differ = differ.or(Some(at + 1)),
+            (Some(a), Some(b)) if a != b => differ = differ.or(Some(index)),
             (Some(_), Some(_)) => {
                 if let Some(differ) = differ {
-                    return Err(violation(format!(
-                        "group {group}: the logs of nodes {} and {} are the same at {} and differ at {differ}",
-                        one.node,
-                        other.node,
-                        at + 1
-                    )));
+                    let what = format!(
+                        "group {group}: the logs of nodes {} and {} are the same at {index} and differ at {differ}",
+                        one.node, other.node
+                    );
+                    return Err(Violation { checker: "log matching", ..violation(what) });
                 }
             }
             _ => {}
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn logs_that_share_an_entry_share_all_before() {
-        let view = |node, fingerprints| LogView { node: NodeId(node), last: Index(3), fingerprints };
+        let view = |node, fingerprints| LogView { node: NodeId(node), from: Index(7), fingerprints };
         let one = [Some(1), Some(2), Some(3)];
         logs_match(GroupId(1), &view(1, &one), &view(2, &[Some(1), Some(2)])).unwrap();
         logs_match(GroupId(1), &view(1, &one), &view(2, &[Some(1), Some(8), Some(9)])).unwrap();

@@ -8,7 +8,7 @@ use super::Violation;
 use ringseed::base::hash::value_checksum;
 use ringseed::base::{GroupId, Index, Lsn, NodeId};
 use ringseed::msg::disk::LogDevice;
-use ringseed::msg::log::FactSummary;
+use ringseed::msg::log::{FactSummary, ValuePlace};
 use ringseed::wal::Recovered;
 use std::collections::BTreeMap;
 
@@ -71,17 +71,29 @@ impl Recovery {
     pub fn values_are_right(node: NodeId, recovered: &Recovered, disk: &mut dyn LogDevice) -> Result<(), Violation> {
         for (group, entries) in &recovered.groups {
             for entry in &entries.entries {
-                let FactSummary::Write { value: Some(value), .. } = &entry.fact else { continue };
-                let place = value.place;
-                let Ok(bytes) = disk.read(place.segment, u64::from(place.offset), place.length as usize) else { continue };
-                if value_checksum(&bytes) != value.checksum {
-                    let what =
-                        format!("node {node} recovers entry {} of group {group}, whose value fails its checksum", entry.index);
-                    return Err(Violation { promise: "P4", checker: "recovery", what });
+                for value in values(&entry.fact) {
+                    let place = value.place;
+                    let Ok(bytes) = disk.read(place.segment, u64::from(place.offset), place.length as usize) else { continue };
+                    if value_checksum(&bytes) != value.checksum {
+                        let what = format!(
+                            "node {node} recovers entry {} of group {group}, and a value fails its checksum",
+                            entry.index
+                        );
+                        return Err(Violation { promise: "P4", checker: "recovery", what });
+                    }
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// The values that an entry holds: of a transaction's prepare or decision those of all its writes.
+fn values(fact: &FactSummary) -> Vec<ValuePlace> {
+    match fact {
+        FactSummary::Write { value, .. } => value.iter().copied().collect(),
+        FactSummary::Transaction(step) => step.writes().iter().filter_map(|write| write.value).collect(),
+        FactSummary::Noop | FactSummary::Configuration(_) => Vec::new(),
     }
 }
 
@@ -94,7 +106,8 @@ mod tests {
     use bytes::Bytes;
     use ringseed::base::{Place, SegmentId, Term};
     use ringseed::msg::disk::DiskOp;
-    use ringseed::msg::log::{EntrySummary, ValuePlace};
+    use ringseed::msg::log::EntrySummary;
+    use ringseed::msg::transaction::{Attempt, TransactionFact, TransactionId, Write, Writes};
     use ringseed::wal::RecoveredGroup;
 
     const NODE: NodeId = NodeId(1);
@@ -142,6 +155,19 @@ mod tests {
         let (recovered, mut disk) = one_entry(value_checksum(b"value"));
         Recovery::values_are_right(NODE, &recovered, &mut disk).unwrap();
         let (recovered, mut disk) = one_entry(1);
+        assert_eq!(Recovery::values_are_right(NODE, &recovered, &mut disk).unwrap_err().promise, "P4");
+        let (mut recovered, mut disk) = one_entry(1);
+        let entry = &mut recovered.groups.get_mut(&GroupId(3)).unwrap().entries[0];
+        let FactSummary::Write { key, value } = entry.fact.clone() else { panic!("it is a write") };
+        let attempt = Attempt { term: Term(1), number: 1 };
+        entry.fact = FactSummary::Transaction(Box::new(TransactionFact::Decide {
+            id: TransactionId { home: GroupId(3), attempt },
+            commit: true,
+            parties: Vec::new(),
+            writes: Writes(vec![Write { key, value }]),
+            ended: Vec::new(),
+            token: None,
+        }));
         assert_eq!(Recovery::values_are_right(NODE, &recovered, &mut disk).unwrap_err().promise, "P4");
     }
 }
