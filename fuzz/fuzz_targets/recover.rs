@@ -2,7 +2,9 @@
 //! the bytes.
 //!
 //! Checksums stop most inputs at the first header, so half of the runs begin with a log written by the real log actor, and damage
-//! it.
+//! it. Of such a log nothing is recovered that was not written: no record behind its end, no entry or hard state of another
+//! content, and no value that passes its checksum and is another. If nothing was damaged, all of it is recovered. And whatever was
+//! recovered is recovered once more.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,11 +12,12 @@ use ringseed::actor::{Actor, Context, LivenessView, Outbox};
 use ringseed::base::limits::Limits;
 use ringseed::base::cache::ValueCache;
 use ringseed::base::random;
-use ringseed::base::{DirectoryId, Duration, Epoch, GroupId, Index, NodeId, SegmentId, Term, Time};
+use ringseed::base::hash::value_checksum;
+use ringseed::base::{DirectoryId, Duration, Epoch, GroupId, Index, Key, Lsn, NodeId, SegmentId, Term, Time};
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
-use ringseed::msg::log::{Entry, Fact, HardState};
-use ringseed::wal::{In, Log, LogOptions, Out, Record, recover};
-use std::collections::BTreeMap;
+use ringseed::msg::log::{Entry, Fact, FactSummary, HardState};
+use ringseed::wal::{In, Log, LogOptions, Out, Record, Recovered, recover};
+use std::collections::{BTreeMap, BTreeSet};
 
 const ME: NodeId = NodeId(1);
 
@@ -101,17 +104,52 @@ fn drive(log: &mut Log, disk: &mut Disk, input: In) {
     }
 }
 
+/// What was written to a log.
+struct Written {
+    disk: Disk,
+    last: Lsn,
+    values: BTreeSet<Vec<u8>>,
+    terms: BTreeSet<Term>,
+}
+
+impl Written {
+    /// Recovery found nothing else.
+    fn judge(&self, disk: &mut Disk, recovered: &Recovered) {
+        assert!(recovered.last_lsn() <= self.last, "it ends where the log ended, at the latest");
+        assert!(recovered.epoch <= Epoch(1));
+        for (group, found) in &recovered.groups {
+            assert!(found.state.term == Term(0) || self.terms.contains(&found.state.term), "{group} has a term that was written");
+            for entry in &found.entries {
+                assert!(entry.index == Index(1) && entry.term == Term(1) && *group == GroupId(0), "{entry:?}");
+                let FactSummary::Write { key, value: Some(value) } = &entry.fact else { panic!("{entry:?}") };
+                assert_eq!(*key, Key::from("key"));
+                let place = value.place;
+                let bytes = disk.read(place.segment, u64::from(place.offset), place.length as usize).expect("it is read");
+                assert!(value_checksum(&bytes) != value.checksum || self.values.contains(&bytes), "a value that was not written");
+            }
+        }
+        if disk.0 == self.disk.0 {
+            assert_eq!(recovered.last_lsn(), self.last, "nothing was damaged");
+        }
+    }
+}
+
 /// A small log whose shape the first bytes of the input choose.
-fn written(shape: &[u8]) -> Disk {
+fn written(shape: &[u8]) -> Written {
+    let (mut values, mut terms) = (BTreeSet::new(), BTreeSet::new());
     let mut disk = Disk::default();
     let mut log = Log::new(options(), Default::default());
     drive(&mut log, &mut disk, In::Append(Record::Epoch(Epoch(1))));
     for (at, byte) in shape.iter().enumerate() {
         let group = GroupId(0);
         let record = match byte % 4 {
-            0 => Record::HardState(GroupId(1), HardState { term: Term(at as u64), vote: None, commit: Index(0) }),
+            0 => {
+                terms.insert(Term(at as u64));
+                Record::HardState(GroupId(1), HardState { term: Term(at as u64), vote: None, commit: Index(0) })
+            }
             choice => {
                 let value = vec![*byte; usize::from(*byte) * usize::from(choice)];
+                values.insert(value.clone());
                 let fact = Fact::Write { key: "key".into(), value: Some(value.into()) };
                 Record::Entry(group, Entry { index: Index(1), term: Term(1), fact }, Index(0))
             }
@@ -122,7 +160,7 @@ fn written(shape: &[u8]) -> Disk {
         }
     }
     drive(&mut log, &mut disk, In::Flush);
-    disk
+    Written { disk, last: log.last_lsn(), values, terms }
 }
 
 /// Changes bytes of the log: each three bytes of the input say where and to what.
@@ -142,17 +180,27 @@ fn change(disk: &mut Disk, changes: &[u8]) {
 
 fuzz_target!(|input: &[u8]| {
     let Some((&kind, rest)) = input.split_first() else { return };
-    let mut disk = if kind & 1 == 0 {
+    let (mut disk, written) = if kind & 1 == 0 {
         let third = rest.len() / 3;
         let parts = [&rest[..third], &rest[third..]];
-        Disk((1u32..).map(SegmentId).zip(parts.map(<[u8]>::to_vec)).collect())
+        (Disk((1u32..).map(SegmentId).zip(parts.map(<[u8]>::to_vec)).collect()), None)
     } else {
         let (shape, changes) = rest.split_at(rest.len().min(usize::from(kind >> 1)));
-        let mut disk = written(shape);
+        let written = written(shape);
+        let mut disk = Disk(written.disk.0.clone());
         change(&mut disk, changes);
-        disk
+        (disk, Some(written))
     };
-    if let Ok(recovered) = recover(&mut disk, ME) {
+    let found = recover(&mut disk, ME);
+    if let Some(written) = &written {
+        match &found {
+            Ok(recovered) => written.judge(&mut disk, recovered),
+            Err(error) => assert!(disk.0 != written.disk.0, "nothing was damaged: {error}"),
+        }
+    }
+    if let Ok(recovered) = found {
+        let again = recover(&mut disk, ME).expect("what was recovered is recovered again");
+        assert_eq!((again.last_lsn(), again.epoch, &again.groups), (recovered.last_lsn(), recovered.epoch, &recovered.groups));
         let mut log = Log::new(options(), recovered.tail);
         drive(&mut log, &mut disk, In::Append(Record::Epoch(recovered.epoch.following(1))));
         drive(&mut log, &mut disk, In::Flush);

@@ -1,8 +1,9 @@
 //! A sequence of events into one node, its invariants checked after each: messages of peers (well-formed in type, arbitrary in
-//! content), requests, time, disk completions, stops. However it ends, the node boots again from the log that it left.
+//! content), requests, time, disk completions and failures, stops, ends of the process. However an epoch ends, the node boots again
+//! from the log that it left, and has all that it told its peers to be durable.
 //!
-//! The disk keeps what is written and answers in order; a byte of the input says how much of it is answered when. Used by
-//! `tests/hostile.rs` with random input, and by the fuzz target `node`.
+//! The disk keeps what is written and answers in order; a byte of the input says how much of it is answered when. A node whose write
+//! or sync failed halts at once, and no other does. Used by `tests/hostile.rs` with random input, and by the fuzz target `node`.
 
 use bytes::Bytes;
 use ringseed::base::limits::{COUNTER_MAX, Limits};
@@ -74,11 +75,36 @@ impl Dice<'_> {
 struct Disk {
     segments: BTreeMap<SegmentId, Vec<u8>>,
     queue: VecDeque<(IoId, DiskOp)>,
+    trouble: Trouble,
+}
+
+/// What goes wrong with the disk.
+#[derive(Default, Clone, Copy, PartialEq)]
+enum Trouble {
+    #[default]
+    None,
+    /// The next operation fails; of a write, half was done.
+    Fails,
+    /// There is no room for another segment.
+    Full,
 }
 
 impl Disk {
     fn execute(&mut self, operation: DiskOp) -> DiskResult {
+        if self.trouble == Trouble::Fails {
+            self.trouble = Trouble::None;
+            if let DiskOp::Write { segment, offset, data } = operation {
+                let data = data.concat();
+                let offset = offset as usize;
+                let file = self.segments.get_mut(&segment).expect("segments are created before they are written");
+                file[offset..offset + data.len() / 2].copy_from_slice(&data[..data.len() / 2]);
+            }
+            return DiskResult::Failed(DiskError::Io("it fails".into()));
+        }
         match operation {
+            DiskOp::Create { size, .. } if self.trouble == Trouble::Full => {
+                return DiskResult::Failed(DiskError::Full { lacking: size });
+            }
             DiskOp::Create { segment, size } => {
                 self.segments.insert(segment, vec![0; size as usize]);
             }
@@ -437,16 +463,28 @@ struct Machine {
     node: Node,
     disk: Disk,
     now: Time,
+    /// What it told its peers to be durable.
+    durable: Lsn,
+    /// A write or a sync failed.
+    failed: bool,
     /// It has stopped, or halts.
     over: bool,
 }
 
 impl Machine {
     /// Boots from what the disk holds. Nothing that the node itself wrote may keep it from that.
-    fn boot(mut disk: Disk, now: Time) -> Machine {
+    fn boot(mut disk: Disk, now: Time, durable: Lsn) -> Machine {
         disk.queue.clear();
+        disk.trouble = Trouble::None;
         let recovered = ringseed::wal::recover(&mut disk, NodeId(1)).expect("a node boots from the log that it wrote");
-        Machine { node: Node::boot(options(), recovered, now), disk, now, over: false }
+        let last = recovered.last_lsn();
+        assert!(last >= durable, "it has its log up to {last}, and said that {durable} is durable");
+        Machine { node: Node::boot(options(), recovered, now), disk, now, durable, failed: false, over: false }
+    }
+
+    /// The process ends, and another begins.
+    fn restart(&mut self) {
+        *self = Machine::boot(std::mem::take(&mut self.disk), self.now, self.durable);
     }
 
     fn is_member(&self) -> bool {
@@ -464,14 +502,34 @@ impl Machine {
         for effect in effects {
             match effect {
                 Effect::Disk(io, operation) => self.disk.queue.push_back((io, operation)),
-                Effect::Halt(_) | Effect::Stopped => self.over = true,
-                Effect::Send(..) | Effect::Reply(..) | Effect::Rot(_) => {}
+                Effect::Halt(why) => {
+                    assert!(self.failed, "it halts, and no write or sync failed: {}", why.0);
+                    self.over = true;
+                }
+                Effect::Stopped => self.over = true,
+                Effect::Send(_, envelope) => {
+                    for message in envelope.messages {
+                        if let PeerMessage::Heartbeat(heartbeat) = message {
+                            self.durable = self.durable.max(heartbeat.durable);
+                        }
+                    }
+                }
+                Effect::Reply(..) | Effect::Rot(_) => {}
             }
+        }
+        assert!(!self.failed || self.over, "a write or a sync failed, and it goes on");
+        if self.over {
+            return;
         }
         for _ in 0..operations {
             let Some((io, operation)) = self.disk.queue.pop_front() else { break };
+            let is_read = matches!(operation, DiskOp::Read { .. });
             let result = self.disk.execute(operation);
+            self.failed = !is_read && matches!(result, DiskResult::Failed(DiskError::Io(_)));
             self.step(Event::Disk(io, result));
+            if self.failed {
+                break;
+            }
         }
         self.node.check();
     }
@@ -485,8 +543,14 @@ impl Machine {
                 let body = request(dice);
                 self.step(Event::Client(ConnId(1), Request { id: number, timeout_ms: 500, body }));
             }
-            3 if dice.byte() == 77 => self.step(Event::Stop),
-            3 => {}
+            3 => match dice.byte() {
+                77 => self.step(Event::Stop),
+                78..=80 => self.disk.trouble = Trouble::Fails,
+                81 => self.disk.trouble = Trouble::Full,
+                82..=84 => self.disk.trouble = Trouble::None,
+                85..=87 => self.restart(),
+                _ => {}
+            },
             _ => {
                 let envelope = envelope(dice, self.is_member(), self.node.epoch(), self.now);
                 self.step(Event::Net(envelope.from, envelope));
@@ -496,26 +560,29 @@ impl Machine {
     }
 }
 
-/// Plays the sequence that `input` stands for; then the process dies, and boots again, several times.
+/// Plays the sequence that `input` stands for; then the process ends, and boots again, several times.
 ///
 /// # Panics
 /// An invariant breaks, or the node does not boot from what it wrote.
 pub fn play(input: &[u8]) {
     let mut dice = Dice(input);
-    let mut machine = Machine::boot(Disk::default(), Time::ZERO);
+    let mut machine = Machine::boot(Disk::default(), Time::ZERO, Lsn::ZERO);
     if dice.flag() {
         let (from, directory) = (NodeId(2), DirectoryId(2));
         let messages = vec![PeerMessage::Formed(claimed(&mut dice))];
         machine.step(Event::Net(from, Envelope { cluster: None, from, directory, epoch: Epoch(1 << 24), messages }));
     }
     for number in 1..=400 {
-        if dice.0.is_empty() || machine.over {
+        if dice.0.is_empty() {
             break;
+        }
+        if machine.over {
+            machine.restart();
         }
         machine.happen(&mut dice, number);
     }
     for _ in 0..4 {
-        machine = Machine::boot(machine.disk, machine.now);
+        machine.restart();
         for _ in 0..50 {
             machine.now = machine.now + Duration::from_millis(1);
             machine.step(Event::Timer);
