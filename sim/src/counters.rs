@@ -114,6 +114,8 @@ pub enum Void {
 
 /// A batch of fewer seeds is too small to say that a kind never fires, or a point is never passed.
 pub const SEEDS_FOR_EVERY_KIND: u64 = 1_000;
+/// When a kind was left out so often, half of the histories must have changed: else its rule says too easily that it mattered.
+const LEFT_OUT_MIN: u64 = 20;
 /// The same for states of the core, of which the rarest are reached in one seed of two hundred ...
 pub const SEEDS_FOR_EVERY_STATE: u64 = 2_000;
 /// ... but for these, in one seed of a thousand.
@@ -163,6 +165,8 @@ pub struct Counters {
     /// How often points of the protocol were passed, and how often a fault was placed there.
     points: BTreeMap<Point, Count>,
     pub void: Void,
+    /// Kinds that were left out of a run in which they mattered: how often (fired), and how often that changed the history.
+    left_out: BTreeMap<Kind, Count>,
     /// How often states of the core were reached.
     states: BTreeMap<Sometimes, Reached>,
 }
@@ -231,6 +235,24 @@ impl Counters {
         self.points.get(&point).copied().unwrap_or_default()
     }
 
+    /// The kinds that mattered.
+    pub fn all_that_mattered(&self) -> Vec<Kind> {
+        self.counts.iter().filter(|(_, count)| count.mattered > 0).map(|(kind, _)| *kind).collect()
+    }
+
+    /// The run was repeated without a kind that mattered. `changed`: clients asked or were told something else, or at another
+    /// time.
+    pub fn leave_out(&mut self, kind: Kind, changed: bool) {
+        let count = self.left_out.entry(kind).or_default();
+        count.fired += 1;
+        count.mattered += u64::from(changed);
+    }
+
+    /// Fired: how often the kind was left out; mattered: how often that changed the history.
+    pub fn left_out(&self, kind: Kind) -> Count {
+        self.left_out.get(&kind).copied().unwrap_or_default()
+    }
+
     /// The run reached the state so often.
     pub fn reached(&mut self, state: Sometimes, times: u64) {
         self.states.insert(state, Reached { times, runs: 1 });
@@ -258,6 +280,11 @@ impl Counters {
             sum.fired += count.fired;
             sum.mattered += count.mattered;
         }
+        for (&kind, count) in &other.left_out {
+            let sum = self.left_out.entry(kind).or_default();
+            sum.fired += count.fired;
+            sum.mattered += count.mattered;
+        }
         for (&kind, count) in &other.counts {
             let sum = self.counts.entry(kind).or_default();
             sum.fired += count.fired;
@@ -268,6 +295,16 @@ impl Counters {
     /// What should have happened in a batch of so many seeds and never did, each as a line.
     pub fn lacks(&self, seeds: u64) -> Vec<String> {
         let mut lacks = Vec::new();
+        for (kind, count) in &self.left_out {
+            if count.fired >= LEFT_OUT_MIN && 2 * count.mattered < count.fired {
+                let same = count.fired - count.mattered;
+                lacks.push(format!(
+                    "without fault \"{}\", which mattered, {same} of {} histories are the same",
+                    kind.name(),
+                    count.fired
+                ));
+            }
+        }
         if seeds >= SEEDS_FOR_EVERY_KIND {
             let never = |count: Count| if count.fired == 0 { 0 } else { 1 + usize::from(count.mattered > 0) };
             let kinds = Kind::ALL.iter().map(|&kind| (never(self.get(kind)), kind.name()));

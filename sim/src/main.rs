@@ -267,11 +267,14 @@ fn print_summary(summary: &Summary, states_max: usize) {
 /// A table of how often each kind of fault fired and mattered; `all`: also those that never did.
 fn print_counters(counters: &Counters, all: bool) {
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(["fault", "fired", "mattered"]);
+    table.load_style(comfy_table::presets::NOTHING).set_header(["fault", "fired", "mattered", "left out: history changed"]);
     for &kind in Kind::ALL {
         let count = counters.get(kind);
         if all || count.fired > 0 {
-            table.add_row([kind.name().to_owned(), count.fired.to_string(), count.mattered.to_string()]);
+            let left_out = counters.left_out(kind);
+            let changed =
+                if left_out.fired == 0 { String::new() } else { format!("{} of {}", left_out.mattered, left_out.fired) };
+            table.add_row([kind.name().to_owned(), count.fired.to_string(), count.mattered.to_string(), changed]);
         }
     }
     println!("{table}");

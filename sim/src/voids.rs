@@ -9,6 +9,7 @@ use crate::counters::{Kind, Void};
 use crate::mutants;
 use crate::plan::{BootStep, FaultKind, Plan, Rot, Synced};
 use crate::run::{Run, RunOptions, run_plan};
+use ringseed::base::hash;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -68,10 +69,11 @@ pub fn run(arguments: &Arguments) -> u8 {
         }
     });
     let mut table = comfy_table::Table::new();
-    table.set_header(["void fault", "mattered in", "of seeds", "void in these: noticed by"]);
+    table.set_header(["void fault", "mattered in", "of seeds", "void in these: noticed by", "history is another in"]);
     let findings = findings.into_inner().expect("no thread panics while it holds this");
     for (kind, finding) in &findings {
-        table.add_row([kind.name(), &finding.mattered.to_string(), &finding.ran.to_string(), &finding.by]);
+        let (mattered, ran, changed) = (finding.mattered.to_string(), finding.ran.to_string(), finding.changed.to_string());
+        table.add_row([kind.name(), &mattered, &ran, &finding.by, &changed]);
     }
     println!("{table}");
     if findings.values().all(|finding| finding.noticed) { 0 } else { 1 }
@@ -83,12 +85,14 @@ struct Finding {
     /// In so many seeds, of those that were run.
     mattered: usize,
     ran: usize,
+    /// Without the kind, clients asked or were told something else, or at another time, in so many of those in which it mattered.
+    changed: usize,
     noticed: bool,
     by: String,
 }
 
 fn judge(kind: Kind, seeds: usize, whole: &Whole) -> Finding {
-    let mut finding = Finding { mattered: 0, ran: 0, noticed: true, by: "never mattered".into() };
+    let mut finding = Finding { mattered: 0, ran: 0, changed: 0, noticed: true, by: "never mattered".into() };
     for seed in 0..PLANS_MAX {
         if finding.mattered == seeds || finding.ran == RUNS_MAX {
             break;
@@ -98,11 +102,10 @@ fn judge(kind: Kind, seeds: usize, whole: &Whole) -> Finding {
             continue;
         }
         finding.ran += 1;
-        if !whole.mattered(&plan, kind) {
-            continue;
-        }
+        let Some(history) = whole.mattered(&plan, kind) else { continue };
         finding.mattered += 1;
-        let void = run_plan(&plan, RunOptions { void: Void::One(kind), ..RunOptions::default() });
+        let void = run_plan(&plan, RunOptions { void: Void::One(kind), history: true, ..RunOptions::default() });
+        finding.changed += usize::from(digest(&void) != history);
         if !void.verdict.is_clean() {
             finding.by = format!("seed {seed}: {}", void.verdict.name());
             return finding;
@@ -119,25 +122,27 @@ fn judge(kind: Kind, seeds: usize, whole: &Whole) -> Finding {
     finding
 }
 
-/// Which kinds mattered in seeds that were run with all of their faults: most kinds find theirs among the same.
+/// Which kinds mattered in seeds that were run with all of their faults, and a digest of the history: most kinds find theirs
+/// among the same seeds.
 #[derive(Default)]
-struct Whole(Mutex<BTreeMap<u64, Vec<Kind>>>);
+struct Whole(Mutex<BTreeMap<u64, (Vec<Kind>, u64)>>);
 
 impl Whole {
-    fn mattered(&self, plan: &Plan, kind: Kind) -> bool {
+    /// The digest of the history, if the kind mattered.
+    fn mattered(&self, plan: &Plan, kind: Kind) -> Option<u64> {
         let known = self.0.lock().expect("no thread panics while it holds this").get(&plan.seed).cloned();
-        let kinds = known.unwrap_or_else(|| {
-            let run = run_plan(plan, RunOptions::default());
-            let kinds = kinds_that_mattered(&run);
-            self.0.lock().expect("no thread panics while it holds this").insert(plan.seed, kinds.clone());
-            kinds
+        let (kinds, history) = known.unwrap_or_else(|| {
+            let run = run_plan(plan, RunOptions { history: true, ..RunOptions::default() });
+            let found = (run.counters.all_that_mattered(), digest(&run));
+            self.0.lock().expect("no thread panics while it holds this").insert(plan.seed, found.clone());
+            found
         });
-        kinds.contains(&kind)
+        kinds.contains(&kind).then_some(history)
     }
 }
 
-fn kinds_that_mattered(run: &Run) -> Vec<Kind> {
-    Kind::ALL.iter().copied().filter(|kind| run.counters.get(*kind).mattered > 0).collect()
+fn digest(run: &Run) -> u64 {
+    hash::checksum(0, format!("{:?}", run.history).as_bytes())
 }
 
 /// Whether the kind may come up in the plan's run. Those that are not named here come up in many.
