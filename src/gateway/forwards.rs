@@ -160,10 +160,12 @@ impl Gateway {
     }
 
     /// The peer was not heard for a while, and may be dead: what may be asked again does not wait for its answer. The next leader
-    /// may be known already.
+    /// may be known already. If not, the peer is asked once more, and soon afterwards the next leader: that a dead peer was slow to
+    /// answer says nothing of another.
     pub(super) fn on_away(&mut self, cx: &Context<'_>, peer: NodeId) {
         for id in self.with_peer(peer) {
-            if self.calls.get(&id).is_some_and(Call::is_repeatable) {
+            if let Some(call) = self.calls.get_mut(&id).filter(|call| call.is_repeatable()) {
+                call.asked = 0;
                 self.recall(id);
                 self.wait(cx, id);
             }

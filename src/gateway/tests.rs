@@ -184,6 +184,23 @@ fn a_read_that_was_with_a_peer_that_is_away_goes_to_the_next_leader() {
     assert!(matches!(&out[..], [Out::Task { task, .. }] if !task.writes()), "the write may have been begun: {out:?}");
 }
 
+/// No next leader is known when the peer is away: it is soon looked for again.
+#[test]
+fn a_read_that_was_slow_at_a_peer_that_is_away_is_as_soon_asked_for_again_as_a_new_one() {
+    let mut gateway = led_by(PEER);
+    let mut now = Time::from_millis(1);
+    let read = RequestBody::Operation(get(Consistency::Strong));
+    handle(&mut gateway, now, In::Request(ConnId(1), Request { id: 1, timeout_ms: 9_000, body: read }));
+    for pause in [1, 2] {
+        now = now + READ_RETRY_INTERVAL * pause;
+        assert_eq!(forwarded(&handle(&mut gateway, now, In::Timer)), [1], "a copy");
+    }
+    handle(&mut gateway, now, In::Away(PEER));
+    now = now + RETRY_INTERVAL;
+    assert_eq!(forwarded(&handle(&mut gateway, now, In::Timer)), [2], "the peer is the only leader that is known");
+    assert_eq!(forwarded(&handle(&mut gateway, now + READ_RETRY_INTERVAL, In::Timer)), [2], "a copy");
+}
+
 /// The peer may be dead, and its answer was all that the call waited for.
 #[test]
 fn a_call_that_asks_a_peer_which_node_leads_goes_on_when_this_node_knows() {
