@@ -138,23 +138,36 @@ const RARE: &[Sometimes] = &[
     Sometimes::WriteAnsweredByLaterEpoch,
 ];
 const SEEDS_FOR_RARE_STATES: u64 = 20_000;
-/// Blind spots: no plan leads there but by chance, and no batch has to. A plan that does takes its state out of this list.
+/// Blind spots: no plan leads there but by chance, and no batch has to. Each with what it takes. A plan that leads there takes
+/// its state out of this list.
 const BLIND: &[Sometimes] = &[
+    // A leader campaigns for a later term within D, and the release of its earlier term has not come.
     Sometimes::AcceptanceUnbound,
+    // A header that is whole, at the very end of the log, and is not the next: only old bytes of this place show that.
     Sometimes::BatchContinuesNothing,
+    // A prepare that was acknowledged is gone. No plan may take that from a majority; a test of nodes does.
     Sometimes::CommitOfWhatIsNotPrepared,
+    // An answer to a heartbeat is overtaken by one that came after support had lapsed: late by D, and not too late.
     Sometimes::EarlierPromiseArrives,
+    // A copy that was refused restarts, and has logged more meanwhile than peers had heard of what it is a copy of.
     Sometimes::FollowerOfCopyRefused,
+    // The replica here loses its leader, and a peer has just told of one in a term that has not come here.
     Sometimes::HintOfLaterTermStands,
+    // A late reply to a campaign, when the replica has accepted a leader of an earlier term than the reply's.
     Sometimes::LaterTermInReplyIgnored,
-    Sometimes::NodeTooCrowdedToWrite,
+    // A home asks again, in another forward, while the first prepare still waits for its locks.
     Sometimes::PrepareRepeatedInQueue,
+    // A read of several meets prepared transactions on its keys eight times in a row.
     Sometimes::ReadOfManyWaitedTooOften,
+    // A node that the cluster refuses says something by a detour, to a node that knows of the refusal.
     Sometimes::RelayedOriginNotAdmitted,
+    // The releases of two leaderships of one node arrive the wrong way round.
     Sometimes::ReleaseOfEarlierTermArrives,
+    // Where a segment is made after a wipe, the same segment of the wiped directory shows.
     Sometimes::SegmentOfEarlierDirectory,
-    Sometimes::StopWhileLossy,
+    // Behind the end of the log, at its very place, the header of an earlier epoch's batch shows.
     Sometimes::TornTailOfEarlierEpoch,
+    // A waiter at the front of its queue read a value, and another value has come before its turn.
     Sometimes::WaiterReadsAgain,
 ];
 

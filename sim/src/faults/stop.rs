@@ -25,8 +25,13 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
 
 /// One plan in twenty stops a node that hears no other, or that no other hears.
 fn add(plan: &mut Plan, dice: &mut Dice) {
-    let relaxed = plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
-    if plan.calm_from_ms.is_some() || relaxed || !dice.chance(50) {
+    if plan.calm_from_ms.is_some() {
+        return;
+    }
+    if plan.nodes.iter().any(|node| node.wal_sync_ms > 0) {
+        return stop_while_lossy(plan, dice);
+    }
+    if !dice.chance(50) {
         return;
     }
     let target = Target::Node(node(plan, dice));
@@ -41,6 +46,19 @@ fn add(plan: &mut Plan, dice: &mut Dice) {
     draws::add(plan, at_ms + dice.between(100, 3_000), 5_500, FaultKind::Stop { target });
     plan.workload.timeout_ms = plan.workload.timeout_ms.max(dice.between(4_000, 9_000) as u32);
     plan.faults_ms = plan.faults_ms.max(at_ms + 14_000);
+}
+
+/// Where syncing is relaxed, a node that lost power has not heard of what it lacks when it is stopped.
+fn stop_while_lossy(plan: &mut Plan, dice: &mut Dice) {
+    if !dice.chance(200) {
+        return;
+    }
+    let target = Target::Node(node(plan, dice));
+    let at_ms = dice.between(settled(plan), plan.faults_ms);
+    draws::add(plan, at_ms, 2_000, FaultKind::Isolate { target });
+    draws::add(plan, at_ms + 1, 20, FaultKind::PowerLoss { target, style: draws::style(dice) });
+    draws::add(plan, at_ms + dice.between(100, 1_000), 5_500, FaultKind::Stop { target });
+    plan.faults_ms = plan.faults_ms.max(at_ms + 3_000);
 }
 
 fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
