@@ -19,7 +19,7 @@
 //!    one it says that the earlier is over: the write is *unknown*.
 
 use super::routes::begin_within;
-use super::{Call, Gateway, Out, Whereabouts};
+use super::{Gateway, Out, Whereabouts};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::limits::{OPEN_NAMED_MAX, SCAN_ITEMS_MAX, TIMEOUT_MAX, TRANSACTION_ITEMS_MAX};
 use crate::base::{Duration, Epoch, GroupId, Key, NodeId, Sometimes};

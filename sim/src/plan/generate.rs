@@ -154,9 +154,10 @@ fn set_limits(plan: &mut Plan, seed: u64) {
         let tick_ms = plan.workload.timeout_ms / 5 + dice.spread(1, 50) as u32;
         plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("token_tick_ms".into(), tick_ms));
     }
-    // While some of its log waits to be written, a node takes nothing else that is to be logged.
+    // While so much of its log waits to be written, a node takes nothing else that is to be logged: but both parts of a small
+    // transaction.
     if dice.chance(150) {
-        let bytes = *dice.pick(&[1, 4_000]);
+        let bytes = *dice.pick(&[4_000, 10_000]);
         plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("log_queue_bytes".into(), bytes));
     }
 }
