@@ -312,7 +312,7 @@ impl World {
         if let Some(machine) = self.machines.iter().find(|m| m.node.is_none() && !m.stays_down) {
             return Some(format!("{:?} is not up", machine.id));
         }
-        let wiped = |m: &&Machine| m.disowned == Some(Kind::Wipe) && !m.refused;
+        let wiped = |m: &&Machine| m.disowned == Some(Kind::Wipe) && !m.refused && !m.stays_down;
         if let Some(machine) = self.machines.iter().find(wiped) {
             return Some(format!("{:?}, whose directory was wiped, is not refused", machine.id));
         }
