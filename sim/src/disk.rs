@@ -1,15 +1,15 @@
 //! A simulated disk: what reads show, what the medium holds, and what a crash makes of the difference.
 //!
-//! What it may do is the list of DESIGN, section 6; of rot, that of a log's end and of what was synced before it. A file is bytes in two states: *cached*, which
-//! reads show and the end of a process leaves alone, and *durable*, which is all that a power loss leaves for certain. In
-//! between, sector by sector of 512 bytes, a write that was not synced may be there, or not, or in an earlier form; the sectors
-//! of one write do not stick together, and a later write may survive an earlier one. A file's name is durable apart from its
-//! bytes. A file that was being made when the power went may show another file's bytes; and so may a sector that was first
-//! written to, and not synced, when the power went: its block was given to the file, and what the block should hold never came.
-//! That is what makes a log's checksums say *where* a record belongs.
+//! What it may do is the list of DESIGN, section 6; of rot, that of a log's end and of what was synced before it. A file is
+//! bytes in two states: *cached*, which reads show and the end of a process leaves alone, and *durable*, which is all that a
+//! power loss leaves for certain. In between, sector by sector of 512 bytes, a write that was not synced may be there, or not,
+//! or in an earlier form; the sectors of one write do not stick together, and a later write may survive an earlier one. A
+//! file's name is durable apart from its bytes. A file that was being made when the power went may show another file's bytes;
+//! and so may a sector that was first written to, and not synced, when the power went: its block was given to the file, and
+//! what the block should hold never came. That is what makes a log's checksums say *where* a record belongs.
 //!
-//! The world executes the operations of a node one after the other; reads overtake. An operation takes effect when it completes;
-//! of one that a crash interrupts, part may have taken effect.
+//! The world executes the operations of a node one after the other; reads overtake. An operation takes effect when it
+//! completes; of one that a crash interrupts, part may have taken effect.
 
 use crate::counters::{Counters, Kind};
 use crate::dice::Dice;
@@ -216,8 +216,8 @@ fn persist_sectors(durable: &mut [u8], offset: usize, data: &[u8], kept: Kept, d
     (count, all)
 }
 
-/// Sectors of a write into fresh space that were lost show what stood at their place in `old`; with the last of them, so does the
-/// rest of its block. Returns whether any shows other than zeros.
+/// Sectors of a write into fresh space that were lost show what stood at their place in `old`; with the last of them, so does
+/// the rest of its block. Returns whether any shows other than zeros.
 fn show_old_sectors(durable: &mut [u8], fresh_from: usize, offset: usize, data: &[u8], old: &[u8]) -> bool {
     let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     let written_end = offset + data.len();

@@ -29,7 +29,8 @@ fn add(plan: &mut Plan, dice: &mut Dice) {
     ]);
     let decay = *dice.pick(&[Decay::Bit, Decay::Bit, Decay::Bit, Decay::Zeros, Decay::End]);
     let mut struck = target(plan, dice);
-    let (mut at_ms, mut for_ms) = (dice.between(settled(plan).max(plan.faults_ms / 3), plan.faults_ms * 9 / 10), dice.spread(50, 2_000));
+    let mut at_ms = dice.between(settled(plan).max(plan.faults_ms / 3), plan.faults_ms * 9 / 10);
+    let mut for_ms = dice.spread(50, 2_000);
     if place == Synced::ReadBack {
         plan.nodes.iter_mut().for_each(|node| node.cache_kib = 1);
         plan.workload.value_size_max = plan.workload.value_size_max.max(1_500);
