@@ -170,11 +170,6 @@ impl Liveness {
             .collect()
     }
 
-    /// Whether the peer was heard within D: for routing, never for safety.
-    pub fn is_up(&self, peer: NodeId) -> bool {
-        self.peers.get(&peer).is_some_and(|p| p.up)
-    }
-
     fn phi_hundredths(&self, peer: &Peer, now: Time) -> u32 {
         // phi = -log10(P(a heartbeat comes later than this)) = elapsed / (mean * ln 10)
         let Some(heard) = peer.heard else { return 0 };

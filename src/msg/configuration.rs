@@ -1,7 +1,7 @@
 //! The configuration of a group: whose votes and copies count. What follows from it is in [`crate::replica::quorum`].
 //!
 //! Each change of it is an entry of the group's log, and takes effect as soon as that is appended (Ongaro's dissertation, section
-//! 4.1).
+//! 4.1). Nothing proposes a change yet: unit tests and scripts play them, and no seed reaches what follows one.
 
 use super::codec::{self, Slices};
 use crate::base::NodeId;

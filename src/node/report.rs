@@ -19,8 +19,6 @@ pub struct Counters {
     pub corrupt_reads: u64,
     /// How often this node became unfit to lead, or fit again.
     pub fitness_changes: u64,
-    /// Why a peer last refused this node.
-    pub refusal: Option<String>,
 }
 
 impl Node {
@@ -32,11 +30,6 @@ impl Node {
     /// The cluster, once it has formed, durably here.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.membership.cluster()
-    }
-
-    /// Why a peer refused this node, if one did.
-    pub fn refusal(&self) -> Option<&str> {
-        self.counters.refusal.as_deref()
     }
 
     pub(super) fn watermarks(&self) -> Watermarks {
@@ -144,7 +137,8 @@ impl Node {
         .collect()
     }
 
-    pub(super) fn ring_report(&self) -> Option<RingReport> {
+    /// What a client is told of the ring; `None` until the cluster has formed.
+    pub fn ring_report(&self) -> Option<RingReport> {
         let formation = self.membership.formation()?.clone();
         let partitions = self
             .placement

@@ -278,7 +278,6 @@ impl Node {
                     });
                     self.work.extend(let_in.map(|(id, _)| Work::Replica(*id, replica::In::Start)));
                 }
-                membership::Out::Refused(why) => self.counters.refusal = Some(why),
             }
         }
         self.outboxes.membership = out;

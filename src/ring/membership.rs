@@ -75,8 +75,6 @@ pub enum Out {
     Joined(Formation),
     /// Another peer lets this node in: see [`Membership::is_welcomed_by`].
     Welcomed,
-    /// A peer refuses this node, for this reason.
-    Refused(String),
 }
 
 #[derive(Debug)]
@@ -396,9 +394,17 @@ impl Membership {
         }
     }
 
-    fn on_refused(&mut self, from: NodeId, refusal: &Refusal, out: &mut Outbox<Out>) {
+    fn on_refused(&mut self, from: NodeId, refusal: &Refusal) {
+        // Two nodes that disagree about options before there is a cluster may be restarted with better ones: said, not final.
+        if self.formation.is_none() && matches!(refusal, Refusal::OtherOptions) {
+            if self.options.initial.contains(&from) && !self.greeted.contains_key(&from) {
+                let unsaid = || "other initial members, partitions, replication factor, support duration or drift bound".into();
+                self.disagreeing.entry(from).or_insert_with(unsaid);
+            }
+            return;
+        }
         let ours = self.options.directory;
-        let why = match refusal {
+        let why = || match refusal {
             Refusal::OtherDirectory { bound } => format!(
                 "node {from} says that this node id is bound to data directory {bound}, but this one is {ours}: it was emptied or exchanged, or two nodes run with one id"
             ),
@@ -413,19 +419,7 @@ impl Membership {
                 )
             }
         };
-        // Two nodes that disagree about options before there is a cluster may be restarted with better ones: said, not final.
-        if self.formation.is_none() && matches!(refusal, Refusal::OtherOptions) {
-            if self.options.initial.contains(&from) && !self.greeted.contains_key(&from) {
-                let unsaid = || "other initial members, partitions, replication factor, support duration or drift bound".into();
-                self.disagreeing.entry(from).or_insert_with(unsaid);
-            }
-            out.push(Out::Refused(why));
-            return;
-        }
-        if self.refused.is_none() {
-            self.refused = Some(why.clone());
-            out.push(Out::Refused(why));
-        }
+        self.refused.get_or_insert_with(why);
     }
 }
 
@@ -480,7 +474,7 @@ impl Actor for Membership {
             In::Greeting(from, epoch, directory, greeting) => self.on_greeting(cx, (from, epoch, directory), greeting, out),
             In::Formed(formation) => self.on_formed(cx, formation, out),
             In::FormationDurable => self.on_durable(cx, out),
-            In::Refused(from, refusal) => self.on_refused(from, &refusal, out),
+            In::Refused(from, refusal) => self.on_refused(from, &refusal),
             In::Welcomed(from) => self.on_welcomed(from, out),
             In::Timer => {
                 if self.greet_at.is_some_and(|at| at <= cx.now) {

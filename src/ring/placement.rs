@@ -9,7 +9,6 @@
 use crate::actor::Placement;
 use crate::base::{NodeId, PartitionId, Token, hash};
 use crate::msg::cluster::Formation;
-use std::collections::BTreeMap;
 
 /// Virtual tokens per unit of weight.
 const TOKENS_PER_WEIGHT: u32 = 64;
@@ -90,20 +89,12 @@ fn order_by_leadership(formation: &Formation, mut chosen: Vec<usize>, first: &mu
     chosen.into_iter().map(|at| formation.members[at].node).collect()
 }
 
-/// In how many partitions each node has a replica.
-pub fn replicas_per_node(placement: &Placement) -> BTreeMap<NodeId, usize> {
-    let mut counts = BTreeMap::new();
-    for node in placement.groups().flat_map(|g| placement.replicas(g)) {
-        *counts.entry(*node).or_insert(0) += 1;
-    }
-    counts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::{ClusterId, DirectoryId};
     use crate::msg::cluster::{ClusterOptions, Member};
+    use std::collections::BTreeMap;
 
     fn formation(
         nodes: u16,
@@ -125,6 +116,15 @@ mod tests {
                 .collect(),
             options: ClusterOptions { partitions, replication_factor: replicas, ..ClusterOptions::default() },
         }
+    }
+
+    /// In how many partitions each node has a replica.
+    fn replicas_per_node(placement: &Placement) -> BTreeMap<NodeId, usize> {
+        let mut counts = BTreeMap::new();
+        for node in placement.groups().flat_map(|g| placement.replicas(g)) {
+            *counts.entry(*node).or_insert(0) += 1;
+        }
+        counts
     }
 
     #[test]

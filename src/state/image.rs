@@ -1,4 +1,6 @@
 //! All of a state as a row of parts: to be written and read in order and in pieces, and to be compared.
+//!
+//! Comparing needs the parts alone. Nothing but the unit tests goes on behind a part or installs one yet: no seed reaches that.
 
 use super::prepared::{Floor, Prepared};
 use super::{Item, State};

@@ -16,7 +16,7 @@ use super::witness::{End, Witness};
 use super::{In, LogOptions, Out, ReadError, ReadFor, Record};
 use crate::actor::{Actor, Context, Outbox, Room, TimerKind};
 use crate::base::limits::Limits;
-use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, Place, SegmentId, Sometimes, Term, Time};
+use crate::base::{Duration, Epoch, GroupId, Index, IoId, Lsn, Place, SegmentId, Sometimes, Term, Time};
 use crate::msg::disk::{DiskOp, DiskResult};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -270,11 +270,6 @@ impl Log {
 
     pub fn counters(&self) -> LogCounters {
         LogCounters { segments: self.segments.created(), ..self.counters }
-    }
-
-    /// The id in the segments' headers: the recovered one, or the options' in an empty directory.
-    pub fn directory(&self) -> DirectoryId {
-        self.options.directory
     }
 
     fn is_relaxed(&self) -> bool {

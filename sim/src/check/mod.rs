@@ -11,6 +11,7 @@
 //! - [`corruption`]: no value fails its checksum where no read failed (P4).
 //! - [`recovery`]: what a node held it has after a restart, and its values pass their checksums (P3, P4).
 //! - [`lost`]: no participant has lost its part of a commit (P2, P3).
+//! - [`reports`]: what a node says of itself is so (P6).
 //! - [`agreement`]: logs match; replicas hold the same at the end (P3).
 //!
 //! Two kinds of checker: those over a whole history ([`check_history`]), and those that are fed while the run goes on, by
@@ -37,6 +38,7 @@ mod orders_unknown;
 pub mod prefix;
 pub mod recovery;
 pub(crate) mod render;
+pub mod reports;
 pub mod rot;
 pub mod scan;
 mod search;

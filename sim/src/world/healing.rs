@@ -52,8 +52,9 @@ fn views(machines: &mut [Machine], now: WorldTime) -> Vec<View<'_>> {
     let mut views = Vec::new();
     for machine in machines {
         if let Some(node) = &mut machine.node {
-            let replicas = node.replicas(machine.clock.read(now));
-            views.push(View { id: machine.id, node, replicas, disowned: machine.disowned.is_some() });
+            let at = machine.clock.read(now);
+            let replicas = node.replicas(at);
+            views.push(View { id: machine.id, node, at, replicas, disowned: machine.disowned.is_some() });
         }
     }
     views

@@ -10,6 +10,7 @@
 //!   replica at that moment.
 //! - What a node held durably it still has after a restart, and believes no bytes that fail their checksum ([`Recovery`]).
 //! - No part of a committed transaction is lost ([`lost`]).
+//! - What a node says of itself is so ([`reports`]).
 
 use crate::WorldTime;
 use crate::check::Violation;
@@ -18,10 +19,11 @@ use crate::check::leaders::Leaders;
 use crate::check::lost;
 use crate::check::prefix::Prefix;
 use crate::check::recovery::Recovery;
+use crate::check::reports;
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::plan::Trigger;
-use ringseed::base::{GroupId, Index, NodeId, Term};
+use ringseed::base::{GroupId, Index, NodeId, Term, Time};
 use ringseed::msg::peer::{AppendOutcome, Envelope, PeerMessage, ReplicaMessage};
 use ringseed::node::{Node, ReplicaProbe};
 use ringseed::wal::Recovered;
@@ -63,6 +65,8 @@ struct Committed {
 pub struct View<'a> {
     pub id: NodeId,
     pub node: &'a Node,
+    /// The time on its clock.
+    pub at: Time,
     pub replicas: Vec<ReplicaProbe>,
     /// Its directory is an old copy, or was wiped: it lacks what it once had.
     pub disowned: bool,
@@ -186,6 +190,9 @@ impl Watch {
         }
         if dice.chance(100) {
             self.same_states(views)?;
+            for view in views {
+                reports::check(view.id, view.node, &view.replicas, view.at)?;
+            }
         }
         Ok(())
     }
