@@ -46,7 +46,7 @@ pub struct Client {
     pub connection: Option<(usize, ConnId)>,
     pub pending: Option<Pending>,
     hint: Option<NodeId>,
-    /// Machines that were not ready, or are refused by the cluster, and until when they are not asked again.
+    /// Machines that were not ready, or have not done an errand, and until when they are not asked again.
     avoids: BTreeMap<usize, WorldTime>,
     /// It was rejected, and goes to another node.
     pub leaves: bool,
@@ -137,15 +137,6 @@ impl Stats {
         self.committed += other.committed;
         self.conflicts += other.conflicts;
         self.released += other.released;
-    }
-}
-
-impl Client {
-    /// The node that the client is connected to has not served it.
-    fn avoid(&mut self, now: WorldTime) {
-        if let Some((machine, _)) = self.connection {
-            self.avoids.insert(machine, now + AVOIDED_FOR);
-        }
     }
 }
 
@@ -335,12 +326,14 @@ impl Workload {
         }
         self.clients[client].hint = response.leader;
         let Some(outcome) = Outcome::of(&response.body) else { return false };
-        if let ResponseBody::Rejected(rejection) = &response.body {
-            let asking = &mut self.clients[client];
-            let is_out = matches!(rejection, Rejection::NotReady);
-            if is_out || self.auditing {
-                asking.avoid(now);
-            }
+        let is_rejected = matches!(response.body, ResponseBody::Rejected(_));
+        let is_out = response.body == ResponseBody::Rejected(Rejection::NotReady);
+        let asking = &mut self.clients[client];
+        let is_unserved = is_rejected || matches!(response.body, ResponseBody::Unknown(_));
+        if let Some((machine, _)) = asking.connection.filter(|_| is_out || self.auditing && is_unserved) {
+            asking.avoids.insert(machine, now + AVOIDED_FOR);
+        }
+        if is_rejected {
             asking.leaves = self.auditing || is_out || asking.dice.chance(300);
         }
         self.stats.conflicts += u64::from(transactions::is_conflict(&response.body));
@@ -464,9 +457,6 @@ impl Workload {
             Outcome::Unknown { reason } => {
                 self.stats.unknown += 1;
                 client.last_answer = format!("unknown: {reason}");
-                if self.auditing {
-                    client.avoid(end.unwrap_or_default());
-                }
                 false
             }
         };

@@ -5,8 +5,8 @@
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
 use crate::dice::Dice;
-use crate::plan::draws::{settled, target};
-use crate::plan::{BootStep, Fault, Plan};
+use crate::plan::draws::{self, settled, target};
+use crate::plan::{BootStep, Plan};
 use crate::world::World;
 
 pub const BEHAVIOUR: Behaviour = Behaviour {
@@ -30,7 +30,7 @@ fn add(plan: &mut Plan, dice: &mut Dice) {
     let step = *dice.pick(&[BootStep::Sync, BootStep::List, BootStep::Read]);
     let kind = FaultKind::BootErrors { target: target(plan, dice), step };
     let at_ms = dice.between(settled(plan), plan.faults_ms);
-    plan.faults.push(Fault { at_ms, for_ms: dice.spread(50, 2_000), when: None, nth: 0, kind });
+    draws::add(plan, at_ms, dice.spread(50, 2_000), kind);
 }
 
 /// How an error of this step is counted.

@@ -6,11 +6,7 @@ use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
 use crate::world::World;
 
-pub const BEHAVIOUR: Behaviour = Behaviour {
-    name: "clock jump",
-    begin,
-    ..Behaviour::NOTHING
-};
+pub const BEHAVIOUR: Behaviour = Behaviour { name: "clock jump", begin, ..Behaviour::NOTHING };
 
 fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
     let FaultKind::ClockJump { by_ms, .. } = *kind else { return };

@@ -6,17 +6,11 @@
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
 use crate::dice::Dice;
-use crate::plan::draws::target;
 use crate::plan::Plan;
+use crate::plan::draws::target;
 use crate::world::World;
 
-pub const BEHAVIOUR: Behaviour = Behaviour {
-    name: "clock rate",
-    draw: Some(draw),
-    begin,
-    end,
-    ..Behaviour::NOTHING
-};
+pub const BEHAVIOUR: Behaviour = Behaviour { name: "clock rate", draw: Some(draw), begin, end, ..Behaviour::NOTHING };
 
 /// Mostly another rate within the bound; now and then one beyond it, or a jump.
 fn draw(plan: &Plan, dice: &mut Dice) -> FaultKind {

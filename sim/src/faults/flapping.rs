@@ -5,8 +5,8 @@
 use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;
 use crate::dice::Dice;
-use crate::plan::{Plan, Target};
 use crate::plan::draws::{node, target};
+use crate::plan::{Plan, Target};
 use crate::world::World;
 
 pub const BEHAVIOUR: Behaviour = Behaviour {
@@ -15,11 +15,7 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
     draw: Some(|plan, dice| FaultKind::Flapping { target: target(plan, dice), period_ms: dice.spread(5, 700) }),
     begin: |world, _, _| world.counters.fired(Kind::Flapping),
     network,
-    stands: Some(Stands {
-        draw: lasting,
-        counted: Kind::StandingBadlyConnected,
-        cause: Some(Kind::Flapping),
-    }),
+    stands: Some(Stands { draw: lasting, counted: Kind::StandingBadlyConnected, cause: Some(Kind::Flapping) }),
     ..Behaviour::NOTHING
 };
 

@@ -19,11 +19,8 @@ fn floods(plan: &mut Plan, dice: &mut Dice) {
     }
     for _ in 0..dice.between(1, 3) {
         let (at_ms, for_ms) = (dice.between(settled(plan), plan.faults_ms), dice.spread(100, 3_000));
-        let kind = FaultKind::Flood {
-            target: target(plan, dice),
-            requests: dice.spread(10, 500) as u32,
-            leaves: dice.chance(300),
-        };
+        let kind =
+            FaultKind::Flood { target: target(plan, dice), requests: dice.spread(10, 500) as u32, leaves: dice.chance(300) };
         add(plan, at_ms, for_ms, kind);
     }
 }

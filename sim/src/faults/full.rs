@@ -4,8 +4,8 @@
 
 use super::{Behaviour, FaultKind, Stands};
 use crate::counters::Kind;
-use crate::plan::draws::{node, target};
 use crate::plan::Target;
+use crate::plan::draws::{node, target};
 
 pub const BEHAVIOUR: Behaviour = Behaviour {
     name: "full disk",

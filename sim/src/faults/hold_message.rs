@@ -2,8 +2,4 @@
 
 use super::Behaviour;
 
-pub const BEHAVIOUR: Behaviour = Behaviour {
-    name: "a message held back",
-    on_message: true,
-    ..Behaviour::NOTHING
-};
+pub const BEHAVIOUR: Behaviour = Behaviour { name: "a message held back", on_message: true, ..Behaviour::NOTHING };

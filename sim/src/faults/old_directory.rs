@@ -4,8 +4,8 @@
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
-use crate::plan::draws::target;
 use crate::plan::LossStyle;
+use crate::plan::draws::target;
 use crate::world::World;
 
 pub const BEHAVIOUR: Behaviour = Behaviour {

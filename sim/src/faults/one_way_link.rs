@@ -5,8 +5,8 @@
 use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;
 use crate::dice::Dice;
-use crate::plan::draws::pair;
 use crate::plan::Plan;
+use crate::plan::draws::pair;
 use crate::world::World;
 
 pub const BEHAVIOUR: Behaviour = Behaviour {

@@ -4,8 +4,8 @@
 
 use super::{Behaviour, FaultKind};
 use crate::dice::Dice;
-use crate::plan::draws::{settled, target};
-use crate::plan::{Fault, Plan};
+use crate::plan::Plan;
+use crate::plan::draws::{self, settled, target};
 
 pub const BEHAVIOUR: Behaviour = Behaviour {
     name: "read errors",
@@ -26,7 +26,7 @@ fn add(plan: &mut Plan, dice: &mut Dice) {
     if plan.calm_from_ms.is_none() && dice.chance(80) {
         let kind = FaultKind::ReadErrors { target: target(plan, dice), permille: dice.spread(100, 600) as u32 };
         let at_ms = dice.between(settled(plan), plan.faults_ms);
-        plan.faults.push(Fault { at_ms, for_ms: dice.spread(100, 3_000), when: None, nth: 0, kind });
+        draws::add(plan, at_ms, dice.spread(100, 3_000), kind);
     }
     if plan.faults.iter().any(|fault| matches!(fault.kind, FaultKind::ReadErrors { .. })) {
         plan.nodes.iter_mut().for_each(|node| node.cache_kib = 1);

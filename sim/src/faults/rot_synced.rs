@@ -6,8 +6,8 @@
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
 use crate::dice::Dice;
-use crate::plan::draws::{settled, target};
-use crate::plan::{Decay, Ending, Fault, Plan, Synced, Target};
+use crate::plan::draws::{self, settled, target};
+use crate::plan::{Decay, Ending, Plan, Synced, Target};
 use crate::world::World;
 
 pub const BEHAVIOUR: Behaviour = Behaviour { name: "rot of synced bytes", add: Some(add), begin, end, ..Behaviour::NOTHING };
@@ -41,7 +41,7 @@ fn add(plan: &mut Plan, dice: &mut Dice) {
         (at_ms, for_ms) = (at_ms * 2 / 3, for_ms + 1_000);
     }
     let kind = FaultKind::RotSynced { target: struck, place, decay };
-    plan.faults.push(Fault { at_ms, for_ms, when: None, nth: 0, kind });
+    draws::add(plan, at_ms, for_ms, kind);
 }
 
 fn counted(place: Synced) -> Kind {
@@ -56,10 +56,7 @@ fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
     let FaultKind::RotSynced { place, decay, .. } = *kind else { return };
     let (number, kind) = (strike.node(), counted(place));
     let may = kind == Kind::RotHeader || world.may_lose_directory(number);
-    if may
-        && world.has_formed(number)
-        && world.counters.acts(kind)
-        && world.machines[number].disk.rot_synced(place, decay, kind)
+    if may && world.has_formed(number) && world.counters.acts(kind) && world.machines[number].disk.rot_synced(place, decay, kind)
     {
         world.counters.fired(kind);
     }

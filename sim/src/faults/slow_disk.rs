@@ -4,8 +4,8 @@
 
 use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;
-use crate::plan::draws::{node, target};
 use crate::plan::Target;
+use crate::plan::draws::{node, target};
 use crate::world::World;
 
 pub const BEHAVIOUR: Behaviour = Behaviour {

@@ -5,8 +5,8 @@
 use super::{Behaviour, FaultKind, Stands, Strike};
 use crate::counters::Kind;
 use crate::dice::Dice;
-use crate::plan::draws::settled;
-use crate::plan::{Fault, Plan};
+use crate::plan::Plan;
+use crate::plan::draws::{self, settled};
 use crate::world::World;
 
 pub const BEHAVIOUR: Behaviour = Behaviour {
@@ -46,7 +46,8 @@ fn add(plan: &mut Plan, dice: &mut Dice) {
     let at_ms = if dice.chance(300) { 0 } else { settled(plan) };
     plan.faults_ms += 10 * sync_ms;
     plan.workload.timeout_ms = plan.workload.timeout_ms.max(6 * sync_ms as u32);
-    plan.faults.push(Fault { at_ms, for_ms: plan.faults_ms - at_ms, when: None, nth: 0, kind: FaultKind::SlowDisks { sync_ms } });
+    let for_ms = plan.faults_ms - at_ms;
+    draws::add(plan, at_ms, for_ms, FaultKind::SlowDisks { sync_ms });
 }
 
 fn begin(world: &mut World, _: &FaultKind, _: Strike) {

@@ -6,8 +6,8 @@
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;
 use crate::dice::Dice;
-use crate::plan::draws::{settled, target};
-use crate::plan::{Decay, Ending, Fault, LossStyle, Plan, Synced, Target};
+use crate::plan::draws::{self, settled, target};
+use crate::plan::{Decay, Ending, LossStyle, Plan, Synced, Target};
 use crate::world::World;
 
 pub const BEHAVIOUR: Behaviour = Behaviour {
@@ -21,7 +21,13 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
 /// Of five copies two may be lost, at once or one after the other: in one plan of five of those with five nodes that bear much.
 fn two_of_five(plan: &mut Plan, dice: &mut Dice) {
     let syncs_all = plan.nodes.iter().all(|node| node.wal_sync_ms == 0);
-    if plan.scenario != "swarm" || plan.nodes.len() < 5 || !syncs_all || plan.calm_from_ms.is_some() || plan.bears_little() || !dice.chance(200) {
+    if plan.scenario != "swarm"
+        || plan.nodes.len() < 5
+        || !syncs_all
+        || plan.calm_from_ms.is_some()
+        || plan.bears_little()
+        || !dice.chance(200)
+    {
         return;
     }
     plan.cluster.replication_factor = 5;
@@ -37,7 +43,7 @@ fn two_of_five(plan: &mut Plan, dice: &mut Dice) {
             1 => FaultKind::RotSynced { target, place: Synced::Anywhere, decay: Decay::Bit },
             _ => FaultKind::Wipe { target },
         };
-        plan.faults.push(Fault { at_ms, for_ms: dice.spread(20, 1_000), when: None, nth: 0, kind });
+        draws::add(plan, at_ms, dice.spread(20, 1_000), kind);
         at_ms = if at_once { at_ms + dice.below(50) } else { dice.between(from, plan.faults_ms.max(from + 1)) };
     }
 }

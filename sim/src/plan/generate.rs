@@ -18,7 +18,7 @@ impl Plan {
     pub fn generate(seed: u64) -> Plan {
         let mut dice = Dice::new(seed, "plan");
         let mut plan = surroundings(seed, &mut dice);
-        set_weights(&mut plan);
+        set_nodes_apart(&mut plan);
         // Streams of their own: what transactions add leaves the rest of the plan as it was.
         let mut others = Dice::new(seed, "transactions");
         if others.chance(180) {
@@ -32,7 +32,7 @@ impl Plan {
             (scenario.draw)(&mut plan, &mut dice);
         } else {
             set_sizes(&mut plan, &mut Dice::new(seed, "sizes"));
-            set_weights(&mut plan);
+            set_nodes_apart(&mut plan);
             // Some runs last for a minute or so: what ends with time, or comes seldom, is met many times.
             let mut lengths = Dice::new(seed, "length");
             if lengths.chance(12) {
@@ -102,7 +102,7 @@ fn set_walls(plan: &mut Plan, seed: u64) {
 }
 
 /// In one plan of seven some nodes hold more than others; in one of ten some are started again with other settings.
-fn set_weights(plan: &mut Plan) {
+fn set_nodes_apart(plan: &mut Plan) {
     let mut dice = Dice::new(plan.seed, "weights");
     if dice.chance(150) {
         plan.nodes.iter_mut().for_each(|node| node.weight = *dice.pick(&[1, 1, 2, 5]));

@@ -1,6 +1,6 @@
 //! Transactions in plans: what clients ask of several keys, and faults at points of the protocol.
 
-use super::draws::{Scenario, settled, style};
+use super::draws::{self, Scenario, settled, style};
 use super::{Fault, FaultKind, Plan, Target, Trigger};
 use crate::dice::Dice;
 use crate::points::Point;
@@ -214,7 +214,7 @@ fn no_majority(plan: &mut Plan, dice: &mut Dice) {
                 1 => FaultKind::Pause { target },
                 _ => FaultKind::Isolate { target },
             };
-            plan.faults.push(Fault { at_ms: at + place as u64, for_ms: span, when: None, nth: 0, kind });
+            draws::add(plan, at + place as u64, span, kind);
         }
     }
 }
