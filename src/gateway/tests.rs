@@ -210,6 +210,7 @@ fn a_call_that_asks_a_peer_which_node_leads_goes_on_when_this_node_knows() {
     let mut out = handle(&mut gateway, now, In::Request(ConnId(1), Request { id: 1, timeout_ms: 9_000, body: put() }));
     while forwarded(&out).is_empty() {
         now = now + RETRY_INTERVAL;
+        assert!(now < Time::from_millis(9_000), "no peer is asked");
         out = handle(&mut gateway, now, In::Timer);
     }
     let out = handle(&mut gateway, now, In::Leader(group, Some(NodeId(1)), Term(4)));

@@ -407,7 +407,8 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
         )
     };
     let lasts = |fault: &Fault| loses(&fault.kind) && !is_made_good(plan, fault);
-    if relaxed && plan.faults.iter().any(lasts) && plan.ending == Ending::HealMajority {
+    let some_stay_dead = matches!(plan.ending, Ending::HealMajority | Ending::HealFew);
+    if relaxed && some_stay_dead && plan.faults.iter().any(lasts) {
         plan.ending = Ending::HealAll;
     }
     if lost_directories.min(losses_max) > 0 && plan.ending == Ending::HealAll {

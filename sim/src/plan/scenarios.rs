@@ -383,7 +383,7 @@ fn relaxed_processes(plan: &mut Plan, dice: &mut Dice) {
     plan.nodes.iter_mut().for_each(|node| node.wal_sync_ms = interval);
     plan.ending = Ending::HealMajority;
     let mut from = 0;
-    if dice.chance(500) {
+    if dice.chance(700) {
         let target = Target::Node(1 + dice.below(plan.nodes.len() as u64) as u16);
         let (at, span) = (settled(plan) + dice.between(500, 2_000), dice.between(20, 500));
         add(
@@ -394,6 +394,8 @@ fn relaxed_processes(plan: &mut Plan, dice: &mut Dice) {
         );
         from = at + span + CATCHES_UP_WITHIN_MS;
         plan.faults_ms = plan.faults_ms.max(from + 3_000);
+        // Whether it has everything back shows where it is one of just enough.
+        plan.ending = *dice.pick(&[Ending::HealMajority, Ending::HealFew, Ending::HealFew]);
     }
     for at in times(plan, dice, 2_500).into_iter().filter(|at| *at >= from) {
         for node in 1..=plan.nodes.len() as u16 {
