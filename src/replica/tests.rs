@@ -7,7 +7,7 @@ use crate::base::cache::ValueCache;
 use crate::base::random;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Place, Term, Time};
 use crate::msg::configuration::Configuration;
-use crate::msg::log::{Entry, Fact, HardState, LogBase, Placed};
+use crate::msg::log::{Entry, EntrySummary, Fact, FactSummary, HardState, LogBase, Placed};
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage, VoteReply, VoteRequest};
 
 const VOTERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
@@ -299,4 +299,30 @@ fn a_leader_has_no_entries_for_a_follower_that_lacks_its_base() {
     assert_eq!(leader.commit(), Index(11));
     let again = step_at(&mut leader, 1, Time::from_millis(9_000), In::Timer);
     assert!(appends(&again).iter().all(|(_, previous, _)| *previous >= 10), "{again:?}");
+}
+
+/// One bad entry in a leader's log keeps nothing from a follower but itself and what is behind it.
+#[test]
+fn what_stands_before_an_entry_that_cannot_be_read_back_is_sent() {
+    let summary = |index| EntrySummary {
+        index: Index(index),
+        term: Term(1),
+        fact: FactSummary::Noop,
+        record: Place { offset: index as u32, length: 1, ..Place::default() },
+    };
+    let log =
+        GroupLog::recovered(LogBase::default(), configuration(&[1, 2, 3], &[], &[]), (1..=6).map(summary).collect(), Index(6));
+    let mut leader = leader_of(log);
+    let outcome = AppendOutcome::Conflict { index: Index(1), term: Term::ZERO, previous: leader.log().last_index() };
+    let reply = AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO };
+    let asked = outputs(&mut leader, 1, Time::ZERO, from(2, ReplicaMessage::AppendReply(reply)));
+    let reads: Vec<(u64, Place)> =
+        asked.iter().filter_map(|out| if let Out::ReadEntry(tag, place) = out { Some((*tag, *place)) } else { None }).collect();
+    assert_eq!(reads.iter().map(|(_, place)| place.offset).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    let mut sent = Vec::new();
+    for (tag, place) in reads {
+        let entry = Entry { index: Index(place.offset.into()), term: Term(1), fact: Fact::Noop };
+        sent.extend(step(&mut leader, 1, In::Entry(tag, (place.offset != 4).then_some(entry))));
+    }
+    assert!(appends(&sent).contains(&(2, 0, 3)), "{sent:?}");
 }
