@@ -1,10 +1,11 @@
 //! `cargo bench`: what the core's hot paths cost, one thread, nothing but memory.
 
 use bytes::Bytes;
-use ringseed::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, NodeId, Term, hash};
+use ringseed::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Key, NodeId, Place, SegmentId, Term, hash};
 use ringseed::msg::codec;
-use ringseed::msg::log::{Entry, Fact};
+use ringseed::msg::log::{Entry, Fact, FactSummary, ValuePlace};
 use ringseed::msg::peer::{Append, Envelope, PeerMessage, ReplicaMessage};
+use ringseed::state::State;
 use ringseed_sim::run_seed;
 
 fn main() {
@@ -48,6 +49,50 @@ fn decode_append(bencher: divan::Bencher<'_, '_>, entries: u64) {
 fn checksum(bencher: divan::Bencher<'_, '_>, size: usize) {
     let bytes = vec![7u8; size];
     bencher.counter(divan::counter::BytesCount::new(size)).bench(|| hash::checksum(1, divan::black_box(&bytes)));
+}
+
+/// The key at a place in an order that is none.
+fn key(number: u64) -> Key {
+    Key::from(format!("user{:016x}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+}
+
+fn write(number: u64) -> FactSummary {
+    let place = Place { segment: SegmentId(1), offset: number as u32, length: 256 };
+    FactSummary::Write { key: key(number), value: Some(ValuePlace { place, checksum: 7 }) }
+}
+
+/// A state of so many keys.
+fn state(keys: u64) -> State {
+    let mut state = State::new();
+    (0..keys).for_each(|number| state.apply(Index(number + 1), &write(number), &mut |_| {}));
+    state
+}
+
+#[divan::bench(args = [10_000, 1_000_000], sample_count = 5)]
+fn apply_new_keys(bencher: divan::Bencher<'_, '_>, keys: u64) {
+    bencher.counter(divan::counter::ItemsCount::new(keys)).bench_local(|| state(keys));
+}
+
+/// As many writes of keys that are there as there are keys.
+#[divan::bench(args = [10_000, 1_000_000], sample_count = 5)]
+fn apply_known_keys(bencher: divan::Bencher<'_, '_>, keys: u64) {
+    let (mut state, mut applied) = (state(keys), keys);
+    bencher.counter(divan::counter::ItemsCount::new(keys)).bench_local(|| {
+        for number in 0..keys {
+            applied += 1;
+            state.apply(Index(applied), &write(number * 7 % keys), &mut |_| {});
+        }
+    });
+}
+
+#[divan::bench(args = [10_000, 1_000_000], sample_count = 5)]
+fn look_keys_up(bencher: divan::Bencher<'_, '_>, keys: u64) {
+    let state = state(keys);
+    bencher.counter(divan::counter::ItemsCount::new(keys)).bench_local(|| {
+        for number in 0..keys {
+            assert!(divan::black_box(state.items().get(&key(number * 7 % keys))).is_some());
+        }
+    });
 }
 
 /// Whole simulated runs: how fast the swarm is.

@@ -111,6 +111,8 @@ limits! {
     uncommitted_entries = 16 * 1024,
     /// Bytes of one group that are proposed and not committed. At the limit: rejected, `Overloaded`.
     uncommitted_bytes = 64 * 1024 * 1024,
+    /// Bytes of a leaf, a page of the index of a group's keys, unless fewer than four keys fit into it.
+    leaf_bytes = 8 * 1024,
     /// Entries in one append message; at most [`APPEND_ENTRIES_MAX`].
     append_entries = APPEND_ENTRIES_MAX,
     /// Bytes of entries in one append message (one entry may be larger). Small: what comes behind one waits for it.

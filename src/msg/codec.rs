@@ -10,7 +10,7 @@
 //! another, the decoder remembers each.
 
 use crate::base::Key;
-use crate::base::limits::{APPEND_ENTRIES_MAX, SCAN_ITEMS_MAX, TRANSACTION_ITEMS_MAX};
+use crate::base::limits::{APPEND_ENTRIES_MAX, KEY_SIZE_MAX, SCAN_ITEMS_MAX, TRANSACTION_ITEMS_MAX};
 use bytes::Bytes;
 use core::fmt;
 
@@ -235,6 +235,15 @@ impl<'b, C: Slices> minicbor::Decode<'b, C> for Key {
     }
 }
 
+/// For `#[cbor(decode_with = "codec::item_key")]`: the key of an item, which has the size that such a key may have.
+pub fn item_key<'b, C: Slices>(d: &mut minicbor::Decoder<'b>, context: &mut C) -> Result<Key, minicbor::decode::Error> {
+    let key: Key = d.decode_with(context)?;
+    if key.size() > KEY_SIZE_MAX {
+        return Err(minicbor::decode::Error::message("an item's key is longer than a key may be"));
+    }
+    Ok(key)
+}
+
 /// For `#[cbor(with = "codec::blob")]` on a field of type [`Bytes`].
 pub mod blob {
     use super::{Bytes, Slices};
@@ -313,6 +322,21 @@ mod tests {
         for (bytes, why) in wrong {
             let CodecError(error) = decode::<Key>(&Bytes::from_static(bytes)).expect_err(why);
             assert!(error.contains(why), "{error}");
+        }
+    }
+
+    /// A scan may name any key; what is logged is the key of an item.
+    #[test]
+    fn a_key_that_no_item_may_have_is_no_key_of_an_entry() {
+        use crate::msg::log::Fact;
+        use crate::msg::transaction::Write;
+        let key = |size: usize| Key::from(vec![b'k'; size]);
+        for (size, may) in [(KEY_SIZE_MAX, true), (KEY_SIZE_MAX + 1, false)] {
+            assert!(decode::<Key>(&encode(&key(size)).into()).is_ok());
+            let fact = encode(&Fact::Write { key: key(size), value: None });
+            assert_eq!(decode::<Fact>(&fact.into()).is_ok(), may);
+            let write = encode(&Write { key: key(size), value: Some(Blob(Bytes::new())) });
+            assert_eq!(decode::<Write<Blob>>(&write.into()).is_ok(), may);
         }
     }
 }

@@ -34,6 +34,7 @@ pub enum Fact {
     #[n(1)]
     Write {
         #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::item_key")]
         key: Key,
         #[n(1)]
         #[cbor(with = "crate::msg::codec::maybe_blob", has_nil)]

@@ -446,6 +446,7 @@ impl<'b, C: Slices, V: Decode<'b, C>> Decode<'b, C> for Writes<V> {
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub struct Write<V> {
     #[n(0)]
+    #[cbor(decode_with = "crate::msg::codec::item_key")]
     pub key: Key,
     /// `None`: deleted.
     #[n(1)]

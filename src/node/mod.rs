@@ -439,7 +439,7 @@ impl Node {
                 continue;
             }
             let found = recovered.remove(&id).unwrap_or_default();
-            let mut state = State::new();
+            let mut state = State::in_leaves_of(self.options.limits.leaf_bytes);
             for entry in found.committed() {
                 state.apply(entry.index, &entry.fact, &mut |_| {});
             }

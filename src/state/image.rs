@@ -20,6 +20,7 @@ pub enum Part<V> {
     #[n(0)]
     Item {
         #[n(0)]
+        #[cbor(decode_with = "crate::msg::codec::item_key")]
         key: Key,
         #[n(1)]
         version: Version,
@@ -137,7 +138,7 @@ impl State {
                 Some(Part::Item { key, .. }) if within => Bound::Excluded(key),
                 _ => Bound::Unbounded,
             };
-            self.items.range(from).map(|(key, item)| Part::Item { key: key.owned(), version: item.version, value: item.value })
+            self.items.range(from).map(|(key, item)| Part::Item { key, version: item.version, value: item.value })
         });
         let id = match last {
             Some(Part::Prepared { id, .. } | Part::Resolved { id, .. }) => Some(*id),

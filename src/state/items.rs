@@ -3,10 +3,10 @@
 //! Left out for now: the delete floor that will let tombstones go: until then a deleted key keeps its version for ever, so that
 //! no version is used twice.
 
+use super::leaves::Leaves;
 use crate::base::{Index, Key, Version};
 use crate::msg::log::ValuePlace;
 use crate::msg::transaction::Measure;
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// An item, or what is left of it.
@@ -31,14 +31,15 @@ pub type Visit<'a> = dyn FnMut(&Key, u64, Option<u32>) + 'a;
 
 #[derive(Debug)]
 pub struct Items {
-    index: BTreeMap<Key, Item>,
+    index: Leaves,
     /// Items that are present.
     present: u64,
 }
 
 impl Items {
-    pub(super) const fn new() -> Items {
-        Items { index: BTreeMap::new(), present: 0 }
+    /// None, in leaves of at most so many bytes.
+    pub(super) const fn new(leaf_bytes: usize) -> Items {
+        Items { index: Leaves::new(leaf_bytes), present: 0 }
     }
 
     /// Items that are present.
@@ -47,37 +48,35 @@ impl Items {
     }
 
     /// The item, or what is left of it.
-    pub fn get(&self, key: &Key) -> Option<&Item> {
+    pub fn get(&self, key: &Key) -> Option<Item> {
         self.index.get(key)
     }
 
     /// All items, deleted ones too, from this bound on, in key order.
-    pub fn range(&self, from: Bound<&Key>) -> impl Iterator<Item = (&Key, &Item)> {
-        self.index.range((from, Bound::Unbounded))
+    pub fn range(&self, from: Bound<&Key>) -> impl Iterator<Item = (Key, Item)> {
+        self.index.range(from)
     }
 
     /// Calls `visit` with every item, in key order.
     pub fn visit(&self, visit: &mut Visit<'_>) {
-        for (key, item) in &self.index {
-            visit(key, item.version.0, item.value.map(|value| value.checksum));
+        for (key, item) in self.index.range(Bound::Unbounded) {
+            visit(&key, item.version.0, item.value.map(|value| value.checksum));
         }
     }
 
     pub(super) fn put(&mut self, key: &Key, item: Item, replaced: &mut dyn FnMut(ValuePlace)) {
         self.present += u64::from(item.value.is_some());
-        let old = match self.index.get_mut(key) {
-            Some(slot) => Some(std::mem::replace(slot, item)),
-            None => self.index.insert(key.owned(), item),
-        };
-        if let Some(value) = old.and_then(|old| old.value) {
+        if let Some(value) = self.index.put(key, item).and_then(|old| old.value) {
             self.present -= 1;
             replaced(value);
         }
     }
 
     pub(super) fn check(&self, applied: Index) {
-        let present = self.index.values().filter(|item| item.value.is_some()).count() as u64;
+        self.index.check();
+        let items = || self.index.range(Bound::Unbounded).map(|(_, item)| item);
+        let present = items().filter(|item| item.value.is_some()).count() as u64;
         assert_eq!(self.present, present, "present items are counted");
-        assert!(self.index.values().all(|item| item.version.0 <= applied.0), "no version is later than what is applied");
+        assert!(items().all(|item| item.version.0 <= applied.0), "no version is later than what is applied");
     }
 }

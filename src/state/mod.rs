@@ -15,11 +15,12 @@
 //! image is all of it, in order and in pieces ([`State::parts`]); the digest is made of the same parts, so that what an image
 //! forgets, a digest does not see, and a test compares both.
 //!
-//! `items.rs`: keys, versions, places. `prepared.rs`: what participants hold until the decision, and what became of it.
+//! `items.rs`: keys, versions, places; `leaves.rs`: the sorted pages that they are in. `prepared.rs`: what participants hold until the decision, and what became of it.
 //! `locks.rs`: the locks that go with it. `tokens.rs`: idempotency tokens. `image.rs`: parts and digest.
 
 mod image;
 mod items;
+mod leaves;
 mod locks;
 mod prepared;
 mod tokens;
@@ -30,6 +31,7 @@ pub use locks::{LockMode, Locks, Rank};
 pub use prepared::{Outcomes, Prepared};
 pub use tokens::Tokens;
 
+use crate::base::limits::Limits;
 use crate::base::{GroupId, Index, Version};
 use crate::msg::codec::Blob;
 use crate::msg::configuration::Configuration;
@@ -58,9 +60,14 @@ impl Default for State {
 impl State {
     /// Of an empty log.
     pub const fn new() -> State {
+        State::in_leaves_of(Limits::DEFAULT.leaf_bytes)
+    }
+
+    /// Of an empty log, with an index in leaves of at most so many bytes.
+    pub const fn in_leaves_of(leaf_bytes: usize) -> State {
         State {
             applied: Index::ZERO,
-            items: Items::new(),
+            items: Items::new(leaf_bytes),
             outcomes: Outcomes::new(),
             decisions: BTreeMap::new(),
             tokens: Tokens::new(),

@@ -357,7 +357,7 @@ impl Store {
                 Index(head.version.0),
             ),
             None => {
-                let item = self.state.items().get(key).copied().unwrap_or(Item::ABSENT);
+                let item = self.state.items().get(key).unwrap_or(Item::ABSENT);
                 let known = item.value.and_then(|place| pins.get(&place.place).cloned().or_else(|| cx.cache.get(place.place)));
                 (Current { version: item.version, present: item.value.is_some(), value: known }, Index::ZERO)
             }

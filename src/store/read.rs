@@ -102,7 +102,7 @@ impl Store {
             }
             Task::ReadMany(keys) => self.read_many(cx, origin, keys.iter(), out),
             Task::Measure(keys) => {
-                let measure = |key: &Key| self.state.items().get(key).map_or(Measure::default(), Item::measure);
+                let measure = |key: &Key| self.state.items().get(key).map_or(Measure::default(), |item| item.measure());
                 out.push(Out::Answer(origin, Outcome::Measured(keys.iter().map(measure).collect())));
             }
             Task::ReadSeen(seen) => self.read_seen(cx, origin, seen, true, out),
@@ -213,7 +213,7 @@ impl Store {
         keys: impl Iterator<Item = &'a Key>,
         out: &mut Outbox<Out>,
     ) {
-        let found: Vec<Option<Item>> = keys.map(|key| self.state.items().get(key).copied()).collect();
+        let found: Vec<Option<Item>> = keys.map(|key| self.state.items().get(key)).collect();
         let places: Vec<Option<ValuePlace>> = found.iter().map(|item| item.and_then(|item| item.value)).collect();
         let size: usize = places.iter().flatten().map(|value| value.place.length as usize).sum();
         if size > TRANSACTION_SIZE_MAX {
@@ -284,11 +284,11 @@ impl Store {
     /// The key whose value lies at this place. Walks the whole index: for what is rare.
     pub fn key_at(&self, place: Place) -> Option<Key> {
         let lies_there = |item: &Item| item.value.is_some_and(|value| value.place == place);
-        self.state.items().range(Bound::Unbounded).find(|(_, item)| lies_there(item)).map(|(key, _)| key.owned())
+        self.state.items().range(Bound::Unbounded).find(|(_, item)| lies_there(item)).map(|(key, _)| key)
     }
 
     fn get(&mut self, cx: &mut Context<'_>, origin: Origin, key: &Key, out: &mut Outbox<Out>) {
-        let item = self.state.items().get(key).copied();
+        let item = self.state.items().get(key);
         let version = item.map_or(Version::ZERO, |item| item.version);
         let Some(place) = item.and_then(|item| item.value) else {
             answer(origin, ResponseBody::Value { value: None, version }, out);
@@ -316,18 +316,18 @@ impl Store {
         let limit = scan.items_max();
         let range = self.state.items().range(Bound::Included(first));
         for (visited, (key, item)) in range.take_while(|(key, _)| key.starts_with(&scan.prefix)).enumerate() {
-            if lock.is_some_and(|lock| key >= lock) {
+            if lock.is_some_and(|lock| key >= *lock) {
                 break;
             }
             let full = item.value.is_some()
                 && (walk.found.len() == limit || (size > limits.scan_bytes / PART_OF_PAGE && !walk.found.is_empty()));
             if full || visited == limits.scan_visits {
-                walk.next = Some(key.owned());
+                walk.next = Some(key);
                 return walk;
             }
             let Some(place) = item.value else { continue };
             size += key.size() + place.place.length as usize;
-            walk.found.push((key.owned(), *item));
+            walk.found.push((key, item));
         }
         walk.at_lock = lock.is_some();
         walk.next = lock.cloned();

@@ -20,7 +20,7 @@ use super::window::Window;
 use super::witness::{self, End, WITNESS};
 use super::{Recovered, RecoveredGroup};
 use crate::base::hash::checksum;
-use crate::base::limits::COUNTER_MAX;
+use crate::base::limits::{COUNTER_MAX, KEY_SIZE_MAX};
 use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Place, SegmentId, Sometimes, Term};
 use crate::msg::cluster::PeerMark;
 use crate::msg::codec;
@@ -557,8 +557,9 @@ impl Replay {
                 place: Place { segment, offset: offset + value_at as u32, length: record.length - value_at as u32 },
                 checksum: record.value_checksum,
             });
-            let Some(key) = record.written_key(Bytes::copy_from_slice(&bytes[RECORD_HEADER_SIZE..value_at])) else {
-                let what = format!("entry {} of group {} has no key", record.index, record.group);
+            let key = record.written_key(Bytes::copy_from_slice(&bytes[RECORD_HEADER_SIZE..value_at]));
+            let Some(key) = key.filter(|key| key.size() <= KEY_SIZE_MAX) else {
+                let what = format!("entry {} of group {} has no key that an item may have", record.index, record.group);
                 return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
             };
             FactSummary::Write { key, value }

@@ -53,6 +53,7 @@ impl Plan {
             plan.network.bandwidth_kib = bandwidth_kib(&plan, &mut widths);
         }
         set_limits(&mut plan, seed);
+        set_leaves(&mut plan, &mut Dice::new(seed, "leaves"));
         plan.workload.tables = Dice::new(seed, "tables").chance(300);
         for behaviour in FaultKind::ALL {
             if let Some(add) = behaviour.add {
@@ -159,6 +160,14 @@ fn set_limits(plan: &mut Plan, seed: u64) {
     if dice.chance(150) {
         let bytes = *dice.pick(&[4_000, 10_000]);
         plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("log_queue_bytes".into(), bytes));
+    }
+}
+
+/// Few keys make one leaf of the usual size.
+fn set_leaves(plan: &mut Plan, dice: &mut Dice) {
+    if dice.chance(500) {
+        let bytes = *dice.pick(&[1, 300, 1_000]);
+        plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("leaf_bytes".into(), bytes));
     }
 }
 

@@ -425,7 +425,7 @@ impl Plan {
 
     /// Whether some limits of nodes are smaller than a server's.
     pub fn bears_little(&self) -> bool {
-        self.nodes.iter().any(|node| !node.limits.is_empty())
+        self.nodes.iter().flat_map(|node| node.limits.keys()).any(|name| name != "leaf_bytes")
     }
 
     /// The longest pause between a node's heartbeats.

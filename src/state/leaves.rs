@@ -1,0 +1,455 @@
+//! A sorted index in pages: [`Leaf`]s of at most [`leaf_bytes`](crate::base::limits::Limits::leaf_bytes), each a row of cells in
+//! the order of their keys.
+//!
+//! ```text
+//! | cells 2 | cells from 2 | prefix 2 | prefix | slots, 2 each | free ... | cells |
+//! cell: | suffix's length, and whether there is a value 2 | version 8 | segment 4 | offset 4 | length 4 | checksum 4 | suffix |
+//! ```
+//!
+//! All keys of a leaf begin with its prefix, since all between its *fence* and that of the next leaf do. A slot says where a cell
+//! lies; slots are in the order of keys, cells in the order in which they came. So a lookup is a search by halves, a new key moves
+//! slots alone, and a key that is written again changes its cell in place. A page is as large as what is in it, and an eighth: a
+//! key costs 28 bytes and that eighth beyond its own, where a tree of items takes 160.
+//!
+//! Fences, prefixes and suffixes are pieces of *encoded* keys, whose order as bytes is that of the keys: the table (4 bytes, the
+//! highest first), the partition key, each of its zero bytes followed by `ff`, and, if there is a sort key, `00 01` and that.
+
+use super::Item;
+use crate::base::{Key, Place, SegmentId, Version};
+use crate::msg::log::ValuePlace;
+use core::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// A leaf with fewer cells is not split, however large they are.
+const CELLS_MIN: usize = 4;
+/// What a page begins with, before its prefix.
+const HEADER: usize = 6;
+const SLOT: usize = 2;
+/// What a cell begins with, before its suffix.
+const CELL: usize = 26;
+/// Of a cell's first two bytes: there is a value.
+const PRESENT: u16 = 1 << 15;
+/// Encoded keys that are not longer are made without an allocation.
+const SHORT: usize = 256;
+const SORT_KEY: [u8; 2] = [0, 1];
+
+#[derive(Debug)]
+pub(super) struct Leaves {
+    /// By their fences. The first fence is empty.
+    leaves: BTreeMap<Box<[u8]>, Leaf>,
+    /// The size that a leaf is split beyond, in bytes.
+    size_max: usize,
+}
+
+impl Leaves {
+    /// None, to be of at most so many bytes each.
+    pub(super) const fn new(size_max: usize) -> Leaves {
+        Leaves { leaves: BTreeMap::new(), size_max }
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Item> {
+        encoded(key, |key| {
+            let (_, leaf) = self.leaves.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+            leaf.find(key).ok().map(|at| leaf.item(at))
+        })
+    }
+
+    /// Sets a key's item. Returns the one before.
+    pub(super) fn put(&mut self, key: &Key, item: Item) -> Option<Item> {
+        encoded(key, |key| {
+            loop {
+                let Some((fence, leaf)) = self.leaves.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
+                else {
+                    self.leaves.insert(Box::default(), Leaf::new(&[], &[]));
+                    continue;
+                };
+                match leaf.find(key) {
+                    Ok(at) => return Some(leaf.replace(at, item)),
+                    Err(at) if leaf.has_room(key, self.size_max) => {
+                        leaf.insert(at, key, item);
+                        return None;
+                    }
+                    Err(at) => {
+                        let fence = fence.clone();
+                        self.split(&fence, at, key);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Splits a leaf that is full, so that there is room for a key at this position.
+    fn split(&mut self, fence: &[u8], at: usize, key: &[u8]) {
+        let after = self.leaves.range::<[u8], _>((Bound::Excluded(fence), Bound::Unbounded)).next();
+        let after: Option<Box<[u8]>> = after.map(|(fence, _)| fence.clone());
+        let leaf = &self.leaves[fence];
+        // Where keys come in order, leaves stay full.
+        let middle = if at == leaf.count() { at } else { leaf.middle() };
+        let first = if middle == leaf.count() { key.to_vec() } else { leaf.encoded(middle) };
+        let between = &first[..common(&leaf.encoded(middle - 1), &first) + 1];
+        let low = leaf.part(0..middle, &between[..common(fence, between)]);
+        let prefix = after.as_deref().map_or(&[][..], |after| &after[..common(after, between)]);
+        let high = leaf.part(middle..leaf.count(), prefix);
+        *self.leaves.get_mut(fence).expect("it was read above") = low;
+        self.leaves.insert(between.into(), high);
+    }
+
+    /// All from this bound on, in the order of keys.
+    pub(super) fn range(&self, from: Bound<&Key>) -> impl Iterator<Item = (Key, Item)> {
+        let first = match from {
+            Bound::Unbounded => None,
+            Bound::Included(key) => Some((key, 0)),
+            Bound::Excluded(key) => Some((key, 1)),
+        };
+        let (fence, mut start) = first.map_or((&[][..], 0), |(key, beyond)| {
+            encoded(key, |key| {
+                let found = self.leaves.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back();
+                found.map_or((&[][..], 0), |(fence, leaf)| (&fence[..], leaf.find(key).map_or_else(|at| at, |at| at + beyond)))
+            })
+        });
+        let leaves = self.leaves.range::<[u8], _>((Bound::Included(fence), Bound::Unbounded));
+        leaves.flat_map(move |(_, leaf)| (std::mem::take(&mut start)..leaf.count()).map(|at| (leaf.key(at), leaf.item(at))))
+    }
+
+    /// Asserts its invariants. Walks everything.
+    pub(super) fn check(&self) {
+        let mut last: Option<Vec<u8>> = None;
+        let mut fences = self.leaves.keys().skip(1);
+        for (fence, leaf) in &self.leaves {
+            let next = fences.next();
+            for at in 0..leaf.count() {
+                let key = leaf.encoded(at);
+                assert!(last.as_ref().is_none_or(|last| *last < key), "keys are in order");
+                assert!(key[..] >= fence[..] && next.is_none_or(|next| key[..] < next[..]), "a key is between its leaf's fences");
+                last = Some(key);
+            }
+        }
+    }
+
+    /// Bytes of memory that it takes, but for what the allocator adds.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        self.leaves.iter().map(|(fence, leaf)| size_of::<(Box<[u8]>, Leaf)>() + fence.len() + leaf.0.capacity()).sum()
+    }
+}
+
+/// A page.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Leaf(Vec<u8>);
+
+impl Leaf {
+    /// An empty one, with room for a key.
+    fn new(prefix: &[u8], key: &[u8]) -> Leaf {
+        let size = HEADER + prefix.len() + SLOT + CELL + key.len();
+        let mut leaf = Leaf(vec![0; size]);
+        leaf.set(2, size as u16);
+        leaf.set(4, prefix.len() as u16);
+        leaf.0[HEADER..HEADER + prefix.len()].copy_from_slice(prefix);
+        leaf
+    }
+
+    #[inline]
+    fn number(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+    }
+
+    fn set(&mut self, at: usize, number: u16) {
+        self.0[at..at + 2].copy_from_slice(&number.to_le_bytes());
+    }
+
+    #[inline]
+    fn count(&self) -> usize {
+        usize::from(self.number(0))
+    }
+
+    fn cells_from(&self) -> usize {
+        usize::from(self.number(2))
+    }
+
+    #[inline]
+    fn prefix(&self) -> &[u8] {
+        &self.0[HEADER..HEADER + usize::from(self.number(4))]
+    }
+
+    #[inline]
+    fn slot(&self, at: usize) -> usize {
+        HEADER + usize::from(self.number(4)) + at * SLOT
+    }
+
+    #[inline]
+    fn cell(&self, at: usize) -> usize {
+        usize::from(self.number(self.slot(at)))
+    }
+
+    #[inline]
+    fn suffix(&self, at: usize) -> &[u8] {
+        let cell = self.cell(at);
+        &self.0[cell + CELL..cell + CELL + usize::from(self.number(cell) & !PRESENT)]
+    }
+
+    fn encoded(&self, at: usize) -> Vec<u8> {
+        [self.prefix(), self.suffix(at)].concat()
+    }
+
+    fn key(&self, at: usize) -> Key {
+        let encoded = self.encoded(at);
+        let (table, rest) = encoded.split_first_chunk().expect("an encoded key begins with its table");
+        decoded(u32::from_be_bytes(*table), rest)
+    }
+
+    /// Where a key is, or else belongs.
+    fn find(&self, key: &[u8]) -> Result<usize, usize> {
+        let suffix = &key[self.prefix().len()..];
+        let (mut low, mut high) = (0, self.count());
+        while low < high {
+            let middle = (low + high) / 2;
+            match self.suffix(middle).cmp(suffix) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return Ok(middle),
+            }
+        }
+        Err(low)
+    }
+
+    fn item(&self, at: usize) -> Item {
+        let cell = self.cell(at);
+        let u32_at = |at: usize| u32::from_le_bytes(self.0[cell + at..cell + at + 4].try_into().expect("four bytes"));
+        let version = u64::from_le_bytes(self.0[cell + 2..cell + 10].try_into().expect("eight bytes"));
+        let place = Place { segment: SegmentId(u32_at(10)), offset: u32_at(14), length: u32_at(18) };
+        let value = (self.number(cell) & PRESENT != 0).then(|| ValuePlace { place, checksum: u32_at(22) });
+        Item { version: Version(version), value }
+    }
+
+    fn write(&mut self, cell: usize, suffix: usize, item: Item) {
+        let present = if item.value.is_some() { PRESENT } else { 0 };
+        self.set(cell, suffix as u16 | present);
+        self.0[cell + 2..cell + 10].copy_from_slice(&item.version.0.to_le_bytes());
+        let (place, checksum) = item.value.map_or((Place::default(), 0), |value| (value.place, value.checksum));
+        for (nth, number) in [place.segment.0, place.offset, place.length, checksum].into_iter().enumerate() {
+            self.0[cell + 10 + 4 * nth..cell + 14 + 4 * nth].copy_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    fn replace(&mut self, at: usize, item: Item) -> Item {
+        let old = self.item(at);
+        let cell = self.cell(at);
+        self.write(cell, usize::from(self.number(cell) & !PRESENT), item);
+        old
+    }
+
+    /// Bytes that one key more takes.
+    fn cost(&self, key: &[u8]) -> usize {
+        SLOT + CELL + key.len() - self.prefix().len()
+    }
+
+    fn used(&self) -> usize {
+        self.slot(self.count()) + self.0.len() - self.cells_from()
+    }
+
+    fn has_room(&self, key: &[u8], size_max: usize) -> bool {
+        self.used() + self.cost(key) <= size_max || self.count() < CELLS_MIN
+    }
+
+    /// Puts a key that is not there at its position.
+    fn insert(&mut self, at: usize, key: &[u8], item: Item) {
+        let (count, cost) = (self.count(), self.cost(key));
+        if self.slot(count) + cost > self.cells_from() {
+            self.grow(cost);
+        }
+        let suffix = key.len() - self.prefix().len();
+        assert!(suffix < usize::from(PRESENT), "keys of items are short");
+        let cell = self.cells_from() - CELL - suffix;
+        self.set(2, cell as u16);
+        let (slot, end) = (self.slot(at), self.slot(count));
+        self.0.copy_within(slot..end, slot + SLOT);
+        self.set(slot, cell as u16);
+        self.set(0, count as u16 + 1);
+        self.0[cell + CELL..cell + CELL + suffix].copy_from_slice(&key[key.len() - suffix..]);
+        self.write(cell, suffix, item);
+    }
+
+    /// Makes room for so many bytes, and an eighth of what is there.
+    fn grow(&mut self, cost: usize) {
+        let (count, from, size) = (self.count(), self.cells_from(), self.0.len());
+        let more = self.slot(count) + cost - from;
+        let more = more.max(size / 8);
+        let mut page = Vec::with_capacity(size + more);
+        page.extend_from_slice(&self.0[..self.slot(count)]);
+        page.resize(from + more, 0);
+        page.extend_from_slice(&self.0[from..]);
+        self.0 = page;
+        self.set(2, (from + more) as u16);
+        for at in 0..count {
+            let cell = self.cell(at) + more;
+            self.set(self.slot(at), cell as u16);
+        }
+    }
+
+    /// The cell behind the first that half of the bytes lie before; never the first.
+    fn middle(&self) -> usize {
+        let half = (self.0.len() - self.cells_from()) / 2;
+        let mut before = 0;
+        let full = |at: &usize| {
+            before += CELL + self.suffix(*at).len();
+            before >= half
+        };
+        (0..self.count()).find(full).map_or(1, |at| (at + 1).clamp(1, self.count() - 1))
+    }
+
+    /// These cells as a leaf whose keys begin with this prefix, which is not shorter than before.
+    fn part(&self, cells: std::ops::Range<usize>, prefix: &[u8]) -> Leaf {
+        let more = prefix.len() - self.prefix().len();
+        let size: usize = cells.clone().map(|at| SLOT + CELL + self.suffix(at).len() - more).sum();
+        let mut part = Leaf(vec![0; HEADER + prefix.len() + size]);
+        part.set(2, part.0.len() as u16);
+        part.set(4, prefix.len() as u16);
+        part.0[HEADER..HEADER + prefix.len()].copy_from_slice(prefix);
+        for (nth, at) in cells.enumerate() {
+            part.insert(nth, &self.encoded(at), self.item(at));
+        }
+        part
+    }
+}
+
+impl core::fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_map().entries((0..self.count()).map(|at| (self.key(at), self.item(at)))).finish()
+    }
+}
+
+/// Bytes that both begin with.
+fn common(one: &[u8], other: &[u8]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
+}
+
+/// Calls `then` with the encoded key.
+fn encoded<R>(key: &Key, then: impl FnOnce(&[u8]) -> R) -> R {
+    let plain = !key.partition_key().contains(&0) && key.sort_key().is_none();
+    let size = 4 + key.size();
+    if plain && size <= SHORT {
+        let mut short = [0; SHORT];
+        short[..4].copy_from_slice(&key.table().to_be_bytes());
+        short[4..size].copy_from_slice(key.partition_key());
+        return then(&short[..size]);
+    }
+    let mut long = Vec::with_capacity(size + SORT_KEY.len());
+    long.extend_from_slice(&key.table().to_be_bytes());
+    for byte in key.partition_key() {
+        long.push(*byte);
+        if *byte == 0 {
+            long.push(0xff);
+        }
+    }
+    if let Some(sort_key) = key.sort_key() {
+        long.extend_from_slice(&SORT_KEY);
+        long.extend_from_slice(sort_key);
+    }
+    then(&long)
+}
+
+/// The key of a table that is encoded as this behind its table.
+fn decoded(table: u32, rest: &[u8]) -> Key {
+    if !rest.contains(&0) {
+        return Key::new(table, rest, None);
+    }
+    let mut partition_key = Vec::with_capacity(rest.len());
+    let mut at = 0;
+    while at < rest.len() && !rest[at..].starts_with(&SORT_KEY) {
+        partition_key.push(rest[at]);
+        at += if rest[at] == 0 { 2 } else { 1 };
+    }
+    Key::new(table, &partition_key, rest.get(at + SORT_KEY.len()..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random;
+    use rand::RngExt;
+
+    fn item(number: u64) -> Item {
+        let place = Place { segment: SegmentId(number as u32 ^ 7), offset: number as u32, length: 3 };
+        let value = (!number.is_multiple_of(5)).then_some(ValuePlace { place, checksum: !number as u32 });
+        Item { version: Version(number), value }
+    }
+
+    fn all(leaves: &Leaves, from: Bound<&Key>) -> Vec<(Key, Item)> {
+        leaves.range(from).collect()
+    }
+
+    #[test]
+    fn the_encoded_order_is_that_of_keys() {
+        let parts: [&[u8]; 9] = [b"", b"\0", b"\0\0", b"\0\x01", b"\0\xff", b"a", b"a\0", b"a\0b", b"ab"];
+        let mut keys = Vec::new();
+        for table in [0, 1, 255, 256] {
+            for part in parts {
+                keys.push(Key::new(table, part, None));
+                keys.extend(parts.map(|sort_key| Key::new(table, part, Some(sort_key))));
+            }
+        }
+        for one in &keys {
+            assert_eq!(encoded(one, |key| decoded(one.table(), &key[4..])), *one);
+            for other in &keys {
+                let order = encoded(one, |one| encoded(other, |other| one.cmp(other)));
+                assert_eq!(order, one.cmp(other), "{one} and {other}");
+            }
+        }
+    }
+
+    /// Against a map of items, with keys of all kinds, in every order.
+    #[test]
+    fn it_holds_what_a_map_holds() {
+        for seed in 0..40 {
+            let mut random = random::stream(seed, "leaves");
+            let (mut leaves, mut map) = (Leaves::new([1, 300, 8 * 1024][seed as usize % 3]), BTreeMap::new());
+            let wide = 1 + random.random_range(0..3_000_u64);
+            for number in 0..3_000 {
+                let drawn = if seed % 4 == 0 { number } else { random.random_range(0..wide) };
+                let mut part = match seed / 4 % 3 {
+                    0 => drawn.to_be_bytes().to_vec(),
+                    1 => format!("user/{drawn}").into_bytes(),
+                    _ => vec![b'x'; drawn as usize % 2_000],
+                };
+                if random.random_range(0..10) == 0 {
+                    part.clear();
+                }
+                let sort_key = (random.random_range(0..4) == 0).then(|| drawn.to_le_bytes());
+                let key = Key::new(random.random_range(0..2), &part, sort_key.as_ref().map(|key| &key[..]));
+                assert_eq!(leaves.get(&key), map.get(&key).copied());
+                assert_eq!(leaves.put(&key, item(number)), map.insert(key.clone(), item(number)));
+                assert_eq!(leaves.get(&key), Some(item(number)));
+                if number % 500 == 0 {
+                    let equal = |from: Bound<&Key>| {
+                        let expected: Vec<(Key, Item)> =
+                            map.range::<Key, _>((from, Bound::Unbounded)).map(|(key, item)| (key.clone(), *item)).collect();
+                        assert_eq!(all(&leaves, from), expected);
+                    };
+                    let absent = Key::new(key.table(), &[key.partition_key(), b"!"].concat(), None);
+                    let froms = [Bound::Unbounded, Bound::Included(&key), Bound::Excluded(&key), Bound::Included(&absent)];
+                    froms.into_iter().for_each(equal);
+                    leaves.check();
+                }
+            }
+            assert_eq!(all(&leaves, Bound::Unbounded).len(), map.len());
+        }
+    }
+
+    /// What a key may cost is a promise: 60 bytes beyond its own.
+    #[test]
+    fn a_key_costs_little_more_than_its_bytes() {
+        for (ordered, padding) in [(false, 0), (true, 0), (false, 84), (true, 84)] {
+            let mut leaves = Leaves::new(8 * 1024);
+            let (count, mut keys) = (50_000_u64, 0);
+            for number in 0..count {
+                let drawn = if ordered { number } else { number.wrapping_mul(0x9E37_79B9_7F4A_7C15) };
+                let key = Key::from(format!("{drawn:016x}{:padding$}", ""));
+                keys += key.size();
+                leaves.put(&key, item(number));
+            }
+            let beyond = (leaves.size() as u64 - keys as u64) / count;
+            assert!(beyond < 40, "{beyond} bytes a key, ordered: {ordered}, {padding} bytes behind what is drawn");
+        }
+    }
+}
