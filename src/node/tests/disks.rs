@@ -148,3 +148,32 @@ fn where_all_disks_are_slow_nobody_moves() {
     assert_eq!((1..=3).map(|n| cluster.counter(n, "unfit")).sum::<u64>(), 0);
     assert_eq!(cluster.elections(), elections);
 }
+
+/// Nodes that log marks of each other's logs would keep each other writing.
+#[test]
+fn an_idle_cluster_writes_nothing() {
+    let mut cluster = Cluster::new(3);
+    cluster.put(1, "a", "1");
+    cluster.run(10_000);
+    let written = |cluster: &Cluster| [1, 2, 3].map(|n| cluster.status(n).log_bytes_written);
+    let before = written(&cluster);
+    cluster.run(120_000);
+    assert_eq!(written(&cluster), before);
+}
+
+#[test]
+fn the_status_tells_how_much_of_the_log_is_used() {
+    let mut cluster = Cluster::new(3);
+    let used = |cluster: &Cluster| cluster.status(1).log_bytes_used;
+    let (mut last, size) = (used(&cluster), 300 * 1024);
+    for n in 0..20 {
+        cluster.put(1, &format!("k{n}"), &"v".repeat(size));
+        cluster.run(1_000);
+        // A segment that cannot take the next value ends early.
+        let more = used(&cluster) - last;
+        assert!((size as u64..3 * size as u64).contains(&more), "{more} bytes for a value of {size}");
+        last += more;
+        assert!(last <= cluster.status(1).log_bytes_allocated);
+    }
+    assert!(cluster.disks[&NodeId(1)].0.len() > 2, "the log has some segments");
+}
