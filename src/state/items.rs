@@ -74,9 +74,8 @@ impl Items {
 
     pub(super) fn check(&self, applied: Index) {
         self.index.check();
-        let items = || self.index.range(Bound::Unbounded).map(|(_, item)| item);
-        let present = items().filter(|item| item.value.is_some()).count() as u64;
+        let present = self.index.items().filter(|item| item.value.is_some()).count() as u64;
         assert_eq!(self.present, present, "present items are counted");
-        assert!(items().all(|item| item.version.0 <= applied.0), "no version is later than what is applied");
+        assert!(self.index.items().all(|item| item.version.0 <= applied.0), "no version is later than what is applied");
     }
 }

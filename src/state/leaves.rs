@@ -112,17 +112,20 @@ impl Leaves {
         leaves.flat_map(move |(_, leaf)| (std::mem::take(&mut start)..leaf.count()).map(|at| (leaf.key(at), leaf.item(at))))
     }
 
+    /// All items, in the order of their keys.
+    pub(super) fn items(&self) -> impl Iterator<Item = Item> {
+        self.leaves.values().flat_map(|leaf| (0..leaf.count()).map(|at| leaf.item(at)))
+    }
+
     /// Asserts its invariants. Walks everything.
     pub(super) fn check(&self) {
-        let mut last: Option<Vec<u8>> = None;
         let mut fences = self.leaves.keys().skip(1);
         for (fence, leaf) in &self.leaves {
-            let next = fences.next();
-            for at in 0..leaf.count() {
-                let key = leaf.encoded(at);
-                assert!(last.as_ref().is_none_or(|last| *last < key), "keys are in order");
-                assert!(key[..] >= fence[..] && next.is_none_or(|next| key[..] < next[..]), "a key is between its leaf's fences");
-                last = Some(key);
+            let (next, count) = (fences.next(), leaf.count());
+            assert!((1..count).all(|at| leaf.suffix(at - 1) < leaf.suffix(at)), "keys are in order");
+            if count > 0 {
+                let within = leaf.encoded(0)[..] >= fence[..] && next.is_none_or(|next| leaf.encoded(count - 1)[..] < next[..]);
+                assert!(within, "a key is between its leaf's fences");
             }
         }
     }
