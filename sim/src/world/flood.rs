@@ -93,14 +93,16 @@ impl World {
         }
     }
 
-    /// All was answered, unless the process stands still, or has just begun to go on, or all faults end early.
+    /// All was answered, unless the process stands still, or stood still a moment ago, since when what had come meanwhile is in
+    /// its time; or all faults end early.
     pub fn flood_ends(&mut self, strike: Strike) {
         let number = strike.node();
         let at = self.machines[number].floods.iter().position(|flood| flood.since == strike.since);
         let Some(flood) = at.map(|at| self.machines[number].floods.remove(at)) else { return };
         let machine = &self.machines[number];
         let unanswered: Vec<_> = flood.asked.difference(&flood.answered).collect();
-        let over = self.now >= strike.since + strike.for_ms * MS;
+        let longest = 2 * strike.for_ms * MS / SENDS_FOR;
+        let over = self.now >= (strike.since + strike.for_ms * MS).max(machine.resumed_at + longest);
         let goes_on = over && machine.pauses == 0 && machine.inbox.is_empty();
         self.put(number, Event::ClientClosed(flood.connection));
         if let Some(id) = unanswered.first().filter(|_| goes_on) {

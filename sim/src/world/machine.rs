@@ -28,6 +28,8 @@ pub struct Machine {
     pub running: bool,
     /// How many faults pause it.
     pub pauses: u32,
+    /// When it last went on after a pause.
+    pub resumed_at: WorldTime,
     /// Events that arrived while it was paused, heartbeats aside.
     pub kept_waiting: u64,
     /// When an event last reached the node; and the latest envelope from each other machine, by number.
@@ -100,6 +102,7 @@ impl Machine {
             inbox: VecDeque::new(),
             running: false,
             pauses: 0,
+            resumed_at: 0,
             kept_waiting: 0,
             heard_at: 0,
             heard: BTreeMap::new(),
