@@ -305,6 +305,13 @@ impl Workload {
         (u64::from(self.errand_ms) + PATIENCE_MS) * MS
     }
 
+    /// How much longer clients may wait for what they have asked.
+    pub fn still_waits_for(&self, now: WorldTime) -> WorldTime {
+        let end = |pending: &Pending| pending.start + (u64::from(pending.request.timeout_ms) + PATIENCE_MS) * MS;
+        let waiting = self.clients.iter().filter_map(|client| client.pending.as_ref());
+        waiting.map(|pending| end(pending).saturating_sub(now)).max().unwrap_or(0)
+    }
+
     /// What is asked from then on is asked for long: a waiter that nothing wakes is still there when the faults are over.
     pub fn waits_long_from(&mut self, from: WorldTime) {
         self.waits_long_from = from;

@@ -43,7 +43,10 @@ impl World {
         // A follower that was away takes one entry after the other, and the groups wait for each other.
         let one_by_one = if bears_little { 20_000 * MS } else { 0 };
         let led = on_its_way + turns * (2 * campaign + 2 * support + beat + 12 * trip + 8 * sync);
-        let work = turns * (20 * trip + 10 * sync);
+        // An acknowledgement that finds a gate full is asked for after a quarter of D, and then each group's in turn (seed 23339).
+        let gates_are_small = self.plan.nodes.iter().any(|node| node.limits.contains_key("gated_messages"));
+        let turned_away = if gates_are_small { u64::from(self.plan.cluster.partitions) * support / 3 } else { 0 };
+        let work = turns * (20 * trip + 10 * sync) + turned_away;
         let bulk = self.bulk();
         Budget { led, errand: 1_000 * MS + work + bulk, work, rest: led + 1_000 * MS + bulk + one_by_one }
     }

@@ -62,10 +62,12 @@ impl World {
         }
         self.start_what_is_down();
         self.workload.allow_for(self.errand_syncs() * self.standing_sync_ms());
+        // What was asked before, and lost, keeps its client from errands until its deadline (seed 22493).
+        let under_way = self.workload.still_waits_for(self.now);
         let errands = self.errands(&self.served_partitions());
         self.workload.audit(errands);
         self.clients_go_on();
-        let (began, deadline) = (self.now, self.now + self.standing_span(budget));
+        let (began, deadline) = (self.now, self.now + under_way + self.standing_span(budget));
         let mattered = self.standing_kind().map_or(0, |(_, cause)| cause.map_or(0, |cause| self.counters.get(cause).mattered));
         self.standing = Some(Phase { began, deadline, budget, strict: false, mattered, served: false });
     }
