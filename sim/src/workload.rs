@@ -297,17 +297,17 @@ impl Workload {
 
     /// When the client stops waiting for what it asks now.
     pub fn patience_end(&self, now: WorldTime) -> WorldTime {
-        now + (u64::from(self.timeout_ms(now)) + PATIENCE_MS) * MS
+        now + longest_wait(self.timeout_ms(now))
     }
 
     /// How long an errand is waited for.
     pub fn patience(&self) -> u64 {
-        (u64::from(self.errand_ms) + PATIENCE_MS) * MS
+        longest_wait(self.errand_ms)
     }
 
     /// How much longer clients may wait for what they have asked.
     pub fn still_waits_for(&self, now: WorldTime) -> WorldTime {
-        let end = |pending: &Pending| pending.start + (u64::from(pending.request.timeout_ms) + PATIENCE_MS) * MS;
+        let end = |pending: &Pending| pending.start + longest_wait(pending.request.timeout_ms);
         let waiting = self.clients.iter().filter_map(|client| client.pending.as_ref());
         waiting.map(|pending| end(pending).saturating_sub(now)).max().unwrap_or(0)
     }
@@ -651,6 +651,11 @@ fn draw_value(plan: &WorkloadPlan, number: usize, id: u64, dice: &mut Dice) -> V
     }
     let fill = char::from(b'a' + (id % 26) as u8);
     Value::long(format!("{text} {fill}"), size)
+}
+
+/// How long a client waits for the answer to a request with this timeout.
+fn longest_wait(timeout_ms: u32) -> WorldTime {
+    (u64::from(timeout_ms) + PATIENCE_MS) * MS
 }
 
 /// How long the messages of one operation are under way.

@@ -50,9 +50,15 @@ impl Leaves {
 
     pub(super) fn get(&self, key: &Key) -> Option<Item> {
         encoded(key, |key| {
-            let (_, leaf) = self.leaves.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+            let (_, leaf) = self.leaf_of(key)?;
             leaf.find(key).ok().map(|at| leaf.item(at))
         })
+    }
+
+    /// The leaf that a key is in, or belongs in, with its fence.
+    fn leaf_of(&self, key: &[u8]) -> Option<(&[u8], &Leaf)> {
+        let (fence, leaf) = self.leaves.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+        Some((fence, leaf))
     }
 
     /// Sets a key's item. Returns the one before.
@@ -61,7 +67,7 @@ impl Leaves {
             loop {
                 let Some((fence, leaf)) = self.leaves.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
                 else {
-                    self.leaves.insert(Box::default(), Leaf::new(&[], &[]));
+                    self.leaves.insert(Box::default(), Leaf::with_room_for(0, &[]));
                     continue;
                 };
                 match leaf.find(key) {
@@ -82,14 +88,13 @@ impl Leaves {
     /// Splits a leaf that is full, so that there is room for a key at this position.
     fn split(&mut self, fence: &[u8], at: usize, key: &[u8]) {
         let after = self.leaves.range::<[u8], _>((Bound::Excluded(fence), Bound::Unbounded)).next();
-        let after: Option<Box<[u8]>> = after.map(|(fence, _)| fence.clone());
         let leaf = &self.leaves[fence];
         // Where keys come in order, leaves stay full.
         let middle = if at == leaf.count() { at } else { leaf.middle() };
         let first = if middle == leaf.count() { key.to_vec() } else { leaf.encoded(middle) };
         let between = &first[..common(&leaf.encoded(middle - 1), &first) + 1];
         let low = leaf.part(0..middle, &between[..common(fence, between)]);
-        let prefix = after.as_deref().map_or(&[][..], |after| &after[..common(after, between)]);
+        let prefix = after.map_or(&[][..], |(after, _)| &after[..common(after, between)]);
         let high = leaf.part(middle..leaf.count(), prefix);
         *self.leaves.get_mut(fence).expect("it was read above") = low;
         self.leaves.insert(between.into(), high);
@@ -104,8 +109,8 @@ impl Leaves {
         };
         let (fence, mut start) = first.map_or((&[][..], 0), |(key, beyond)| {
             encoded(key, |key| {
-                let found = self.leaves.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back();
-                found.map_or((&[][..], 0), |(fence, leaf)| (&fence[..], leaf.find(key).map_or_else(|at| at, |at| at + beyond)))
+                let found = self.leaf_of(key);
+                found.map_or((&[][..], 0), |(fence, leaf)| (fence, leaf.find(key).map_or_else(|at| at, |at| at + beyond)))
             })
         });
         let leaves = self.leaves.range::<[u8], _>((Bound::Included(fence), Bound::Unbounded));
@@ -138,13 +143,12 @@ impl Leaves {
 }
 
 /// A page.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Leaf(Vec<u8>);
+struct Leaf(Vec<u8>);
 
 impl Leaf {
-    /// An empty one, with room for a key.
-    fn new(prefix: &[u8], key: &[u8]) -> Leaf {
-        let size = HEADER + prefix.len() + SLOT + CELL + key.len();
+    /// An empty one of keys that begin with this, with so many bytes for slots and cells.
+    fn with_room_for(bytes: usize, prefix: &[u8]) -> Leaf {
+        let size = HEADER + prefix.len() + bytes;
         let mut leaf = Leaf(vec![0; size]);
         leaf.set(2, size as u16);
         leaf.set(4, prefix.len() as u16);
@@ -276,8 +280,7 @@ impl Leaf {
     /// Makes room for so many bytes, and an eighth of what is there.
     fn grow(&mut self, cost: usize) {
         let (count, from, size) = (self.count(), self.cells_from(), self.0.len());
-        let more = self.slot(count) + cost - from;
-        let more = more.max(size / 8);
+        let more = (self.slot(count) + cost - from).max(size / 8);
         let mut page = Vec::with_capacity(size + more);
         page.extend_from_slice(&self.0[..self.slot(count)]);
         page.resize(from + more, 0);
@@ -305,10 +308,7 @@ impl Leaf {
     fn part(&self, cells: std::ops::Range<usize>, prefix: &[u8]) -> Leaf {
         let more = prefix.len() - self.prefix().len();
         let size: usize = cells.clone().map(|at| SLOT + CELL + self.suffix(at).len() - more).sum();
-        let mut part = Leaf(vec![0; HEADER + prefix.len() + size]);
-        part.set(2, part.0.len() as u16);
-        part.set(4, prefix.len() as u16);
-        part.0[HEADER..HEADER + prefix.len()].copy_from_slice(prefix);
+        let mut part = Leaf::with_room_for(size, prefix);
         for (nth, at) in cells.enumerate() {
             part.insert(nth, &self.encoded(at), self.item(at));
         }

@@ -15,8 +15,9 @@
 //! image is all of it, in order and in pieces ([`State::parts`]); the digest is made of the same parts, so that what an image
 //! forgets, a digest does not see, and a test compares both.
 //!
-//! `items.rs`: keys, versions, places; `leaves.rs`: the sorted pages that they are in. `prepared.rs`: what participants hold until the decision, and what became of it.
-//! `locks.rs`: the locks that go with it. `tokens.rs`: idempotency tokens. `image.rs`: parts and digest.
+//! `items.rs`: keys, versions, places; `leaves.rs`: the sorted pages that they are in. `prepared.rs`: what participants hold until
+//! the decision, and what became of it. `locks.rs`: the locks that go with it. `tokens.rs`: idempotency tokens. `image.rs`: parts
+//! and digest.
 
 mod image;
 mod items;

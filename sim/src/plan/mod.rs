@@ -423,7 +423,7 @@ impl Plan {
         placement.replicas(GroupId(group)).iter().map(|node| node.0).collect()
     }
 
-    /// Whether some limits of nodes are smaller than a server's.
+    /// Whether some limits of nodes are smaller than a server's: of those at which a node turns something away.
     pub fn bears_little(&self) -> bool {
         self.nodes.iter().flat_map(|node| node.limits.keys()).any(|name| name != "leaf_bytes")
     }

@@ -246,10 +246,10 @@ impl World {
         let machine = &mut self.machines[number];
         let Some(pauses) = machine.pauses.checked_sub(1) else { return };
         machine.pauses = pauses;
-        machine.resumed_at = self.now;
         if pauses > 0 {
             return;
         }
+        machine.resumed_at = self.now;
         if machine.kept_waiting > 0 {
             self.counters.mattered(Kind::Pause);
         }
