@@ -337,11 +337,13 @@ impl Workload {
         let is_out = response.body == ResponseBody::Rejected(Rejection::NotReady);
         let asking = &mut self.clients[client];
         let is_unserved = is_rejected || matches!(response.body, ResponseBody::Unknown(_));
-        if let Some((machine, _)) = asking.connection.filter(|_| is_out || self.auditing && is_unserved) {
+        // One that stayed could ask a flapping node just while that is away, each time (seed 25655).
+        let shuns = is_out || self.auditing && is_unserved;
+        if let Some((machine, _)) = asking.connection.filter(|_| shuns) {
             asking.avoids.insert(machine, now + AVOIDED_FOR);
         }
-        if is_rejected {
-            asking.leaves = self.auditing || is_out || asking.dice.chance(300);
+        if shuns || is_rejected {
+            asking.leaves = shuns || asking.dice.chance(300);
         }
         self.stats.conflicts += u64::from(transactions::is_conflict(&response.body));
         self.remember(client, &response.body);
