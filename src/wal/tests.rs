@@ -1,5 +1,7 @@
 //! The log against a disk that does what a medium may do, and against a model that is a plain list of records.
 
+mod batches;
+mod damage;
 mod keys;
 mod witness;
 
@@ -662,8 +664,13 @@ fn a_torn_tail_is_told_with_its_place_and_size() {
     rig.disk.segment(segment)[begin..begin + 4].fill(0);
     let torn = recover(&mut rig.disk, ME).unwrap().torn;
     assert_eq!(torn, Some(Torn { segment, offset: end, bytes: 100, is_fresh: false }));
-    // A segment whose first write was cut off.
+    // One byte, with which no batch begins.
     rig.disk.segment(segment)[begin + 99] = 0;
+    rig.disk.segment(segment)[begin] = 7;
+    let torn = recover(&mut rig.disk, ME).unwrap().torn;
+    assert_eq!(torn, Some(Torn { segment, offset: end, bytes: 1, is_fresh: false }));
+    // A segment whose first write was cut off.
+    rig.disk.segment(segment)[begin] = 0;
     let next = *rig.disk.segments().last().unwrap();
     assert!(next > segment, "a segment is ready");
     rig.disk.segment(next)[10] = 7;

@@ -119,3 +119,21 @@ fn a_clean_end_is_witnessed_at_once() {
     rig.settle();
     assert!(rig.log.is_witnessed(rig.now, rig.log.last_lsn()));
 }
+
+#[test]
+fn a_record_is_vouched_for_once_the_witness_says_so_or_while_there_is_no_room_for_one() {
+    let mut rig = Rig::new(options(64 * 1024), 28);
+    rig.settle();
+    assert_eq!((rig.durable, rig.log.is_witnessed(rig.now, Lsn(1))), (Lsn(1), false));
+    rig.disk.full = true;
+    rig.pass(WITNESS_AFTER);
+    rig.settle();
+    assert!(rig.log.is_witnessed(rig.now, Lsn(1)), "there is no room to see to it");
+    rig.disk.full = false;
+    rig.now = rig.log.deadline().expect("it is tried again").0;
+    rig.handle(In::Timer);
+    assert!(!rig.log.is_witnessed(rig.now, Lsn(1)), "it is being made");
+    rig.settle();
+    assert!(rig.log.is_witnessed(rig.now, Lsn(1)) && !rig.log.is_witnessed(rig.now, Lsn(2)));
+    assert_eq!(recover(&mut rig.disk, ME).unwrap().tail.witness.end().map(|end| end.lsn), Some(Lsn(1)));
+}
