@@ -2,13 +2,16 @@
 
 use super::log::GroupLog;
 use super::{In, Out, Replica, ReplicaOptions, TERM_MAX, TERM_STEP_MAX};
-use crate::actor::{Actor, Context, LivenessView, Outbox};
+use crate::actor::{Actor, Context, LivenessView, Outbox, Room};
 use crate::base::cache::ValueCache;
 use crate::base::random;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Place, Term, Time};
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{Entry, EntrySummary, Fact, FactSummary, HardState, LogBase, Placed};
-use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage, VoteReply, VoteRequest};
+use crate::msg::peer::{Append, AppendOutcome, AppendReply, Promise, ReplicaMessage, VoteReply, VoteRequest};
+
+mod elections;
+mod leaders;
 
 const VOTERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 const EPOCH: Epoch = Epoch(1);
@@ -95,30 +98,65 @@ fn step(replica: &mut Replica, me: u16, input: In) -> Vec<(NodeId, ReplicaMessag
 }
 
 fn step_at(replica: &mut Replica, me: u16, now: Time, input: In) -> Vec<(NodeId, ReplicaMessage)> {
-    let sent = |output| if let Out::Send(to, message) = output { Some((to, message)) } else { None };
-    outputs(replica, me, now, input).into_iter().filter_map(sent).collect()
+    Around::nobody().sent(replica, me, now, input)
 }
 
 fn outputs(replica: &mut Replica, me: u16, now: Time, input: In) -> Vec<Out> {
-    let mut out = Outbox::default();
-    let mut cx = Context {
-        now,
-        me: NodeId(me),
-        epoch: EPOCH,
-        random: &mut random::stream(1, "replica"),
-        liveness: &LivenessView::EMPTY,
-        flow: crate::actor::FlowView::empty(),
-        cache: &mut ValueCache::new(0, &crate::base::limits::Limits::DEFAULT),
-        wall_clock_ms: 0,
-        room: crate::actor::Room::AMPLE,
-        quorum_has_room: true,
-        sync: Duration::ZERO,
-        limits: &crate::base::limits::Limits::DEFAULT,
-        state: crate::state::State::empty(),
-    };
-    replica.handle(&mut cx, input, &mut out);
-    replica.check();
-    std::iter::from_fn(|| out.pop()).collect()
+    Around::nobody().outputs(replica, me, now, input)
+}
+
+/// What a replica sees of its node.
+struct Around {
+    view: LivenessView,
+    room: Room,
+    sync: Duration,
+}
+
+/// By which nodes support one another.
+const PROMISE: Promise = Promise { leader: EPOCH, supporter: EPOCH, number: 0 };
+
+impl Around {
+    fn nobody() -> Around {
+        Around { view: LivenessView::EMPTY, room: Room::AMPLE, sync: Duration::ZERO }
+    }
+
+    /// These peers and this node support each other.
+    fn peers(nodes: &[u16]) -> Around {
+        let mut around = Around::nobody();
+        for node in nodes {
+            let entry = around.view.entry(NodeId(*node));
+            let promise = Some((PROMISE, Time::NEVER));
+            (entry.epoch, entry.given, entry.received) = (EPOCH, promise, promise);
+        }
+        around
+    }
+
+    fn sent(&self, replica: &mut Replica, me: u16, now: Time, input: In) -> Vec<(NodeId, ReplicaMessage)> {
+        let sent = |output| if let Out::Send(to, message) = output { Some((to, message)) } else { None };
+        self.outputs(replica, me, now, input).into_iter().filter_map(sent).collect()
+    }
+
+    fn outputs(&self, replica: &mut Replica, me: u16, now: Time, input: In) -> Vec<Out> {
+        let mut out = Outbox::default();
+        let mut cx = Context {
+            now,
+            me: NodeId(me),
+            epoch: EPOCH,
+            random: &mut random::stream(1, "replica"),
+            liveness: &self.view,
+            flow: crate::actor::FlowView::empty(),
+            cache: &mut ValueCache::new(0, &crate::base::limits::Limits::DEFAULT),
+            wall_clock_ms: 0,
+            room: self.room,
+            quorum_has_room: true,
+            sync: self.sync,
+            limits: &crate::base::limits::Limits::DEFAULT,
+            state: crate::state::State::empty(),
+        };
+        replica.handle(&mut cx, input, &mut out);
+        replica.check();
+        std::iter::from_fn(|| out.pop()).collect()
+    }
 }
 
 /// A stop may last, for requests that are being finished.
