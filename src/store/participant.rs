@@ -659,6 +659,7 @@ mod tests {
     use crate::actor::{Actor, Committed, LivenessView};
     use crate::base::cache::ValueCache;
     use crate::base::{GroupId, Term, random};
+    use crate::msg::client::ResponseBody;
     use crate::msg::log::FactSummary;
     use crate::msg::operation::Operation;
     use crate::msg::peer::Task;
@@ -711,6 +712,72 @@ mod tests {
         assert!(matches!(proposed[..], [Out::Propose { index: Index(2), .. }]), "{proposed:?}");
         assert!(!resolved(&ask(&mut store, 2, Task::Resolve { id: id(1), commit: true })), "nothing of it is committed here");
         assert!(resolved(&ask(&mut store, 3, Task::Resolve { id: id(1), commit: false })));
+    }
+
+    #[test]
+    fn a_store_is_idle_when_nothing_is_in_flight_and_nothing_is_in_doubt() {
+        let mut store = leader();
+        assert!(store.is_idle());
+        let ghost = proposed(&ask(&mut store, 1, prepare(id(1), &["a"])));
+        assert!(!store.is_idle(), "its prepare is in flight");
+        commit(&mut store, 2, ghost);
+        assert!(!store.is_idle(), "it is prepared");
+        let abort = proposed(&ask(&mut store, 2, Task::Resolve { id: id(1), commit: false }));
+        assert!(!store.is_idle(), "its end is in flight");
+        commit(&mut store, 3, abort);
+        assert!(store.is_idle());
+    }
+
+    #[test]
+    fn a_reader_that_waits_for_what_is_prepared_has_its_home_asked_sooner_but_not_at_once() {
+        let mut store = leader();
+        let ghost = proposed(&ask(&mut store, 1, prepare(id(1), &["a"])));
+        commit(&mut store, 2, ghost);
+        let now = Time::from_millis(1);
+        assert_eq!(store.deadline().expect("it asks some day").0, now + INQUIRE_AFTER);
+        let read = |store: &mut Store, key: &'static str| {
+            let asked = ask(store, 2, Task::Operation(Operation::read(key).alone()));
+            let confirm = asked.iter().find_map(|out| if let Out::Confirm(tag) = out { Some(*tag) } else { None });
+            handle(store, In::Confirmed(confirm.expect("a read is confirmed")))
+        };
+        assert!(!read(&mut store, "b").is_empty(), "another key");
+        assert_eq!(store.deadline().expect("as before").0, now + INQUIRE_AFTER);
+        assert!(read(&mut store, "a").is_empty(), "it waits");
+        assert_eq!(store.deadline().expect("sooner").0, now + INQUIRE_SOON);
+    }
+
+    #[test]
+    fn the_locks_of_what_is_prepared_and_of_what_is_held_for_its_home_are_reported() {
+        let mut store = leader();
+        let items = [Operation::read("a"), Operation::read("b"), Operation::put("c", "v"), Operation::delete("d")];
+        let items = (0..).zip(items.into_iter().chain([Operation::put("e", "v")]));
+        let items: Vec<ItemAt> = items.map(|(position, item)| ItemAt { position, item }).collect();
+        let Task::Prepare(preparation) = prepare(id(1), &[]) else { unreachable!() };
+        let ghost = proposed(&ask(&mut store, 1, Task::Prepare(Preparation { items, ..preparation })));
+        commit(&mut store, 2, ghost);
+        let reports: Vec<TransactionReport> = store.transactions(Time::from_millis(7)).collect();
+        assert_eq!(reports.len(), 1);
+        assert_eq!((reports[0].id, reports[0].locks, reports[0].age_ms), (id(1), 5, 6));
+        // And at a home, until it is given up.
+        let home = TransactionId { home: GroupId(1), attempt: Attempt { term: Term(3), number: 1 } };
+        let Task::Prepare(preparation) = prepare(home, &["x", "y", "z"]) else { unreachable!() };
+        handle(&mut store, In::Hold(preparation, Time::from_millis(1_000)));
+        assert_eq!((store.locks_held(home), store.locks_held(id(1))), (3, 0));
+        handle(&mut store, In::Release(home));
+        assert_eq!(store.locks_held(home), 0);
+    }
+
+    #[test]
+    fn a_leader_takes_no_more_writes_than_may_be_uncommitted() {
+        let mut store = leader();
+        let max = Limits::DEFAULT.uncommitted_entries as u64;
+        let put = |store: &mut Store, n: u64| ask(store, n, Task::Operation(Operation::put(format!("k{n}"), "v").alone()));
+        for n in 1..=max {
+            assert!(matches!(put(&mut store, n)[..], [Out::Propose { .. }]), "{n} of {max}");
+        }
+        let refused = put(&mut store, max + 1);
+        let overloaded = Outcome::Answer(ResponseBody::Rejected(Rejection::Overloaded));
+        assert!(matches!(&refused[..], [Out::Answer(_, outcome)] if *outcome == overloaded), "{refused:?}");
     }
 
     #[test]

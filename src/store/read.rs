@@ -468,6 +468,23 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_page_ends_when_it_is_large_but_holds_an_item_however_large_that_is() {
+        let part = Limits::DEFAULT.scan_bytes / PART_OF_PAGE;
+        for (length, expected) in [(part / 4, 4), (part, 1), (8 * part, 1)] {
+            let mut store = Store::new(GroupId(1), State::new(), Time::ZERO);
+            let place = Place { segment: SegmentId(0), offset: 0, length: length as u32 };
+            for n in 1..=9_u64 {
+                let value = Some(ValuePlace { place, checksum: 0 });
+                apply(&mut store, FactSummary::Write { key: Key::from(format!("k{n}")), value });
+            }
+            let scan = Scan { prefix: Key::default(), from: Key::default(), limit: 10, consistency: Consistency::Strong };
+            let walk = store.walk(&scan, None, &Limits::DEFAULT);
+            let next = Some(Key::from(format!("k{}", expected + 1)));
+            assert_eq!((walk.found.len(), walk.next), (expected, next), "values of {length} bytes");
+        }
+    }
+
+    #[test]
     fn one_step_looks_at_so_many_items_and_a_part_says_where_to_go_on() {
         let mut store = Store::new(GroupId(1), State::new(), Time::ZERO);
         let count = Limits::DEFAULT.scan_visits * 5 / 2;

@@ -126,9 +126,104 @@ fn the_floor_rises_past_what_is_stuck() {
     assert_eq!(coordinator.floor(), (attempt(2, 0), vec![attempt(1, 9)]));
     begun(&mut coordinator, 5_000);
     assert_eq!(coordinator.floor(), (attempt(2, 5_000 - FLOOR_SPAN), vec![attempt(1, 9), attempt(2, 5)]));
+    // As many as it may name.
+    (10..8 + OPEN_NAMED_MAX as u64).for_each(|number| stuck(&mut coordinator, attempt(2, number)));
+    let (floor, open) = coordinator.floor();
+    assert_eq!((floor, open.len()), (attempt(2, 5_000 - FLOOR_SPAN), OPEN_NAMED_MAX));
     // Of too many, the floor names as many as it may.
     (10..2_000).for_each(|number| stuck(&mut coordinator, attempt(2, number)));
     let (floor, open) = coordinator.floor();
     assert_eq!((floor, open.len()), (attempt(2, 10 + OPEN_NAMED_MAX as u64 - 3), OPEN_NAMED_MAX));
     assert!(open.is_sorted() && open.iter().all(|open| *open <= floor));
+}
+
+#[test]
+fn a_participant_in_doubt_is_answered_by_the_leader_of_its_transactions_home_alone() {
+    let mut coordinator = leading();
+    let mut cache = ValueCache::new(0, &Limits::DEFAULT);
+    handle(&mut coordinator, &mut cache, begin(vec![Operation::increment("k", 1)], None, true));
+    let of =
+        |home: u32, term: u64, number: u64| TransactionId { home: GroupId(home), attempt: Attempt { term: Term(term), number } };
+    coordinator.leading.as_mut().unwrap().commits.insert(of(1, 1, 9).attempt, Commit::new(Vec::new(), Time::ZERO));
+    let not_leader = Outcome::NotLeader { leader: None };
+    let cases = [
+        (of(1, 2, 1), Outcome::Decided(None), "it is open"),
+        (of(1, 1, 9), Outcome::Decided(Some(true)), "it is committed"),
+        (of(1, 2, 2), Outcome::Decided(Some(false)), "nothing is known of it"),
+        (of(1, 1, 1), Outcome::Decided(Some(false)), "nothing is known of it, of an earlier term"),
+        (of(2, 2, 1), not_leader.clone(), "it has another home"),
+        (of(1, 3, 1), not_leader.clone(), "its home has another leader"),
+    ];
+    let mut ask = |coordinator: &mut Coordinator, id| {
+        let out = handle(coordinator, &mut cache, In::Inquire(Origin::Gateway(7), id));
+        match <[Out; 1]>::try_from(out) {
+            Ok([Out::Answer(Origin::Gateway(7), outcome)]) => outcome,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (id, expected, why) in cases {
+        assert_eq!(ask(&mut coordinator, id), expected, "{why}");
+    }
+    handle(&mut coordinator, &mut ValueCache::new(0, &Limits::DEFAULT), In::Deposed);
+    assert_eq!(ask(&mut coordinator, of(1, 1, 1)), not_leader);
+}
+
+#[test]
+fn participants_are_given_time_to_hear_that_a_transaction_is_given_up() {
+    let mut coordinator = Coordinator::new(GroupId(1), 8);
+    let mut cache = ValueCache::new(0, &Limits::DEFAULT);
+    handle(&mut coordinator, &mut cache, In::Ready(Term(2)));
+    let key_in = |group| (0..).map(|n| Key::from(format!("k{n}"))).find(|key| coordinator.group_of(key) == GroupId(group));
+    let items = (1..=8).map(|group| Operation::increment(key_in(group).expect("there is one"), 1)).collect();
+    handle(&mut coordinator, &mut cache, begin(items, None, true));
+    let id = coordinator.id(Attempt { term: Term(2), number: 1 });
+    let asked = handle(&mut coordinator, &mut cache, In::Held(id, Vote::Yes(Vec::new())));
+    let parties = asked.iter().filter(|out| matches!(out, Out::Ask { task: Task::Prepare(_), .. })).count();
+    let told = handle(&mut coordinator, &mut cache, In::NotDecided(id));
+    let now = Time::from_millis(1);
+    let in_time =
+        |out: &&Out| matches!(out, Out::Ask { task: Task::Resolve { commit: false, .. }, deadline, .. } if *deadline > now);
+    assert_eq!((parties, told.iter().filter(in_time).count()), (7, 7), "{told:?}");
+}
+
+#[test]
+fn a_home_with_tokens_counts_their_age_from_when_its_leader_is_ready() {
+    let mut state = State::new();
+    let token = Some(TokenRecord { token: "a".into(), contents: 0, answer: TransactionAnswer::Committed(Vec::new()) });
+    let id = TransactionId { home: GroupId(1), attempt: Attempt { term: Term(1), number: 1 } };
+    let (parties, writes, ended) = (Vec::new(), Writes(Vec::new()), Vec::new());
+    apply(&mut state, TransactionFact::Decide { id, commit: true, parties, writes, ended, token });
+    let mut coordinator = Coordinator::new(GroupId(1), 1);
+    let mut cache = ValueCache::new(0, &Limits::DEFAULT);
+    handle_in(&mut coordinator, &state, &mut cache, In::Ready(Term(2)));
+    let (at, _) = coordinator.deadline().expect("its age is counted");
+    assert_eq!(at, Time::from_millis(1) + Limits::DEFAULT.token_tick());
+    // What is released is known, or nothing has to be logged.
+    let mut release = |token| {
+        assert_eq!(
+            answer(handle_in(&mut coordinator, &state, &mut cache, begin(Vec::new(), Some(token), true))),
+            Some(ResponseBody::Transacted(Vec::new()))
+        );
+        coordinator.deadline().expect("as above").0
+    };
+    assert_eq!(release("unknown"), at);
+    assert!(release("a") < at);
+}
+
+#[test]
+fn of_many_tokens_that_are_released_an_entry_takes_as_many_as_it_may_and_the_next_comes_a_little_later() {
+    let mut coordinator = leading();
+    let max = Limits::DEFAULT.ended_per_entry;
+    let leading = coordinator.leading.as_mut().unwrap();
+    leading.released = (0..max as u32 + 5).map(|number| Bytes::copy_from_slice(&number.to_be_bytes())).collect();
+    leading.end_at = Some(Time::ZERO);
+    let mut cache = ValueCache::new(0, &Limits::DEFAULT);
+    let mut expired = |coordinator: &mut Coordinator| {
+        let out = handle(coordinator, &mut cache, In::Timer);
+        out.iter().map(|out| if let Out::End(ending) = out { ending.expired.len() } else { 0 }).sum::<usize>()
+    };
+    assert_eq!(expired(&mut coordinator), max);
+    assert!(coordinator.deadline().expect("more is to come").0 > Time::from_millis(1));
+    coordinator.leading.as_mut().unwrap().end_at = Some(Time::ZERO);
+    assert_eq!((expired(&mut coordinator), coordinator.deadline()), (5, None));
 }
