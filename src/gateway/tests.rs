@@ -7,10 +7,12 @@ use super::*;
 use crate::actor::LivenessView;
 use crate::base::cache::ValueCache;
 use crate::base::limits::Limits;
+use crate::base::limits::TRANSACTION_SIZE_MAX;
 use crate::base::random;
+use crate::base::{Key, Version};
 use crate::msg::operation::{Consistency, Operation, Single};
 use crate::msg::peer::Promise;
-use crate::msg::transaction::{Failure, FailureReason};
+use crate::msg::transaction::{Failure, FailureReason, Measure};
 
 const PEER: NodeId = NodeId(2);
 
@@ -236,4 +238,189 @@ fn a_copy_of_a_read_is_dropped_while_the_first_is_worked_on_and_asked_anew_after
     assert_eq!(tasks(&mut gateway, 2, Task::Operation(put.clone())), 1);
     gateway.served(PEER, Epoch(9), 2);
     assert_eq!(tasks(&mut gateway, 2, Task::Operation(put)), 0);
+}
+
+fn request(gateway: &mut Gateway, id: u64, body: RequestBody) -> Vec<Out> {
+    handle(gateway, Time::from_millis(1), In::Request(ConnId(1), Request { id, timeout_ms: 9_000, body }))
+}
+
+/// The peer answers so, in this epoch of it.
+fn answered_in(gateway: &mut Gateway, epoch: u64, sequence: u64, outcome: Outcome) -> Vec<Out> {
+    let reply = ForwardReply { sequence, outcome, epoch: Epoch(5) };
+    handle(gateway, Time::from_millis(1), In::ForwardReply(PEER, Epoch(epoch), reply))
+}
+
+fn answered(gateway: &mut Gateway, sequence: u64, outcome: Outcome) -> Vec<Out> {
+    answered_in(gateway, 9, sequence, outcome)
+}
+
+/// The clients' requests that are answered, and how.
+fn replies(out: &[Out]) -> Vec<(u64, &ResponseBody)> {
+    let reply = |out| if let &Out::Reply(_, Response { id, ref body, .. }) = out { Some((id, body)) } else { None };
+    out.iter().filter_map(reply).collect()
+}
+
+fn scan() -> RequestBody {
+    let (prefix, from) = (Key::default(), Key::default());
+    RequestBody::Scan(crate::msg::client::Scan { prefix, from, limit: 10, consistency: Consistency::Strong })
+}
+
+fn get_many() -> RequestBody {
+    RequestBody::GetMany(vec!["a".into(), "b".into()])
+}
+
+#[test]
+fn what_clients_ask_for_and_what_they_are_told_is_counted() {
+    let mut gateway = led_by(PEER);
+    let asked = [put(), RequestBody::Operation(get(Consistency::Strong)), transaction_without_token(), scan(), get_many(), put()];
+    for (id, body) in (1..).zip(asked) {
+        assert_eq!(forwarded(&request(&mut gateway, id, body)), [id]);
+    }
+    let counters = gateway.counters;
+    assert_eq!((counters.writes, counters.reads, counters.transactions, counters.scans), (2, 2, 1, 1));
+    assert_eq!((counters.forwards_sent, gateway.requests_in_progress()), (6, 6));
+    assert_eq!((counters.rejected, counters.unknown), (0, 0));
+    let refused = || Outcome::Answer(ResponseBody::Rejected(Rejection::Corrupt));
+    [2, 4, 5].into_iter().for_each(|sequence| _ = answered(&mut gateway, sequence, refused()));
+    // What a later epoch of the peer says of a write is not of the epoch that may have begun it.
+    [1, 6].into_iter().for_each(|sequence| _ = answered_in(&mut gateway, 10, sequence, refused()));
+    assert_eq!((gateway.counters.rejected, gateway.counters.unknown, gateway.requests_in_progress()), (3, 2, 1));
+}
+
+#[test]
+fn two_scans_of_one_client_are_both_answered() {
+    let mut gateway = led_by(PEER);
+    assert_eq!([1, 2].map(|id| forwarded(&request(&mut gateway, id, scan()))), [[1], [2]]);
+    let refused = ResponseBody::Rejected(Rejection::Corrupt);
+    for sequence in [1, 2] {
+        let told = answered(&mut gateway, sequence, Outcome::Answer(refused.clone()));
+        assert_eq!(replies(&told), [(sequence, &refused)]);
+    }
+    assert!(gateway.is_idle());
+}
+
+#[test]
+fn a_peer_that_answers_with_what_was_not_asked_for_ends_the_request() {
+    // A scan lists before it reads, and only what was read can have changed since.
+    let mut gateway = led_by(PEER);
+    request(&mut gateway, 1, scan());
+    let told = answered(&mut gateway, 1, Outcome::Valid(false));
+    assert!(matches!(replies(&told)[..], [(1, ResponseBody::Rejected(Rejection::Invalid(_)))]), "{told:?}");
+    // Items that were never free at one instant are read by a transaction, which takes them as they are.
+    let mut gateway = led_by(PEER);
+    let mut out = request(&mut gateway, 1, get_many());
+    let mut sequences = Vec::new();
+    while let [sequence] = forwarded(&out)[..] {
+        sequences.push(sequence);
+        out = answered(&mut gateway, sequence, Outcome::Valid(false));
+    }
+    assert!(sequences.len() > 1, "it is read again");
+    assert!(matches!(replies(&out)[..], [(1, ResponseBody::Rejected(_))]), "{out:?}");
+}
+
+#[test]
+fn a_client_that_is_turned_away_is_told_which_other_node_leads() {
+    for (leader, told) in [(PEER, Some(PEER)), (NodeId(1), None)] {
+        let mut gateway = led_by(leader);
+        handle(&mut gateway, Time::from_millis(1), In::Stop);
+        for body in [put(), transaction_without_token()] {
+            let out = request(&mut gateway, 1, body);
+            let [Out::Reply(_, response)] = &out[..] else { panic!("{out:?}") };
+            assert_eq!((response.leader, &response.body), (told, &ResponseBody::Rejected(Rejection::Stopping)));
+        }
+        let out = request(&mut gateway, 1, scan());
+        assert!(matches!(&out[..], [Out::Reply(_, Response { leader: None, .. })]), "no node leads all of it: {out:?}");
+    }
+}
+
+#[test]
+fn a_hint_is_believed_if_it_is_newer_and_names_a_replica() {
+    let hint = |node, term| LeaderHint { node: NodeId(node), epoch: Epoch(5), term: Term(term) };
+    for (hint, here) in [(hint(1, 4), true), (hint(1, 2), false), (hint(7, 9), false)] {
+        let mut gateway = led_by(PEER);
+        request(&mut gateway, 1, put());
+        let mut out = answered(&mut gateway, 1, Outcome::NotLeader { leader: Some(hint) });
+        for pause in 1..20 {
+            if out.is_empty() {
+                out = handle(&mut gateway, Time::from_millis(1) + RETRY_INTERVAL * pause, In::Timer);
+            }
+        }
+        let tasks = out.iter().filter(|out| matches!(out, Out::Task { .. })).count();
+        assert_eq!((tasks, forwards(&out)), if here { (1, 0) } else { (0, 1) }, "{hint:?}: {out:?}");
+    }
+}
+
+#[test]
+fn an_eventual_read_goes_to_the_nearest_replica_whichever_leads() {
+    let (mut gateway, now) = (Gateway::default(), Time::from_millis(1));
+    handle(&mut gateway, now, In::Joined(Placement::new(vec![vec![PEER, NodeId(3)]])));
+    handle(&mut gateway, now, In::Leader(crate::base::PartitionId(0).group(), Some(NodeId(3)), Term(3)));
+    let out = request(&mut gateway, 1, RequestBody::Operation(get(Consistency::Eventual)));
+    assert!(matches!(&out[..], [Out::Send(PEER, PeerMessage::Forward(Forward { leader: None, .. }))]), "{out:?}");
+}
+
+#[test]
+fn a_node_with_a_replica_waits_a_little_for_that_to_know_the_leader_before_it_asks_others() {
+    let (mut gateway, now) = (Gateway::default(), Time::from_millis(1));
+    handle(&mut gateway, now, In::Joined(Placement::new(vec![vec![PEER, NodeId(1)]])));
+    assert_eq!(forwards(&request(&mut gateway, 1, put())), 0);
+    assert_eq!(forwards(&handle(&mut gateway, now + RETRY_INTERVAL, In::Timer)), 0);
+    let out = handle(&mut gateway, now + RETRY_INTERVAL, In::Leader(crate::base::PartitionId(0).group(), Some(PEER), Term(3)));
+    assert_eq!(forwards(&out), 1);
+}
+
+#[test]
+fn a_forward_is_taken_from_the_peers_latest_epoch_and_names_the_leader_that_it_needs() {
+    let mut gateway = led_by(NodeId(1));
+    let group = crate::base::PartitionId(0).group();
+    let mut taken = |epoch, sequence, consistency, leader| {
+        let task = Task::Operation(get(consistency));
+        let forward = Forward { sequence, group, leader, remaining_ms: 5_000, task };
+        let out = handle(&mut gateway, Time::from_millis(2), In::Forward(PEER, Epoch(epoch), forward));
+        let turned_away = |out: &Out| {
+            let reply = if let Out::Send(_, PeerMessage::ForwardReply(reply)) = out { Some(&reply.outcome) } else { None };
+            matches!(reply, Some(Outcome::NotLeader { .. }))
+        };
+        match &out[..] {
+            [] => None,
+            [Out::Task { .. }] => Some(true),
+            [out] if turned_away(out) => Some(false),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (strong, eventual, leader) = (Consistency::Strong, Consistency::Eventual, Some((Epoch(5), Term(3))));
+    assert_eq!(taken(9, 1, strong, leader), Some(true));
+    assert_eq!(taken(9, 2, strong, None), Some(false), "no leader is named");
+    assert_eq!(taken(9, 3, eventual, None), Some(true), "it needs none");
+    assert_eq!(taken(10, 1, strong, leader), Some(true));
+    assert_eq!(taken(9, 4, strong, leader), None, "the peer has restarted");
+}
+
+#[test]
+fn a_read_of_many_that_waits_for_room_is_refused_at_its_deadline_and_not_before() {
+    let mut gateway = Gateway::default();
+    let start = Time::from_millis(1);
+    handle(&mut gateway, start, In::Joined(Placement::new(vec![vec![PEER]; 8])));
+    for group in gateway.placement.groups().collect::<Vec<_>>() {
+        handle(&mut gateway, start, In::Leader(group, Some(PEER), Term(3)));
+    }
+    let keys: Vec<Key> = (0..20).map(|n| format!("k{n}").into()).collect();
+    // As large as one may be, each; until the sum is too much, and one waits.
+    let mut id = 0;
+    while gateway.manys.deadline().is_none() {
+        id += 1;
+        assert!(id < 100, "none waits");
+        let sent = request(&mut gateway, id, RequestBody::GetMany(keys.clone()));
+        for out in sent {
+            let Out::Send(_, PeerMessage::Forward(Forward { sequence, task: Task::Measure(keys), .. })) = out else { continue };
+            let length = (TRANSACTION_SIZE_MAX / 20) as u32;
+            let measures = keys.iter().map(|_| Measure { version: Version(1), length }).collect();
+            answered(&mut gateway, sequence, Outcome::Measured(measures));
+        }
+    }
+    assert!(id > 1, "the first had room");
+    let late = start + Duration::from_millis(9_000);
+    assert_eq!(replies(&handle(&mut gateway, start + Duration::from_millis(1), In::Timer)), []);
+    let out = handle(&mut gateway, late, In::Timer);
+    assert!(replies(&out).contains(&(id, &ResponseBody::Rejected(Rejection::Overloaded))), "{out:?}");
 }
