@@ -570,6 +570,28 @@ mod tests {
     }
 
     #[test]
+    fn a_promise_that_is_overtaken_by_a_later_one_changes_nothing() {
+        let mut liveness = fresh();
+        let mut reply = |sent, number| {
+            let promise = Promise { leader: Epoch(7), supporter: Epoch(3), number };
+            run(&mut liveness, 300, In::Reply(NodeId(2), Epoch(3), HeartbeatReply { sent: Time::from_millis(sent).0, promise }));
+            liveness.view().supported_by(NodeId(2), Time::from_millis(300)).map(|(promise, _)| promise.number)
+        };
+        assert_eq!([reply(100, 0), reply(200, 1), reply(250, 0)], [Some(0), Some(1), Some(1)]);
+    }
+
+    #[test]
+    fn how_suspicious_a_peer_is_grows_with_its_silence_and_counts_from_its_usual_pace() {
+        let mut liveness = fresh();
+        let phi = |liveness: &Liveness, millis| liveness.report(Time::from_millis(millis))[0].phi_hundredths;
+        assert_eq!(phi(&liveness, 10), 0, "it was never heard");
+        (1..=20).for_each(|beat_number| _ = beat(&mut liveness, 50 * beat_number, 3));
+        // A tenth as likely with every ln 10 = 2.3 of its intervals of 50 ms.
+        let all = [1_000, 1_115, 1_230, 2_150].map(|millis| phi(&liveness, millis));
+        assert_eq!(all, [0, 99, 199, 998]);
+    }
+
+    #[test]
     fn an_echo_from_the_future_is_not_believed() {
         let mut liveness = fresh();
         let promise = Promise { leader: Epoch(7), supporter: Epoch(3), number: 0 };

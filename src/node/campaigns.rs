@@ -73,7 +73,8 @@ mod tests {
     fn a_few_campaign_at_a_time_and_all_in_the_end() {
         let mut campaigns = Campaigns::default();
         (0..10_000).for_each(|n| campaigns.ask(GroupId(n), 0));
-        assert_eq!(granted(&mut campaigns, Time::ZERO), CAMPAIGNS_MAX);
+        assert_eq!((campaigns.waiting(), granted(&mut campaigns, Time::ZERO)), (10_000, CAMPAIGNS_MAX));
+        assert_eq!(campaigns.waiting(), 10_000 - CAMPAIGNS_MAX);
         assert!(campaigns.ended(GroupId(7)));
         assert_eq!(granted(&mut campaigns, Time::ZERO), 1, "the turn that ended is another's");
         // None of the rest ever ends by itself.
@@ -81,7 +82,7 @@ mod tests {
         while let Some(at) = campaigns.deadline() {
             total += granted(&mut campaigns, at);
         }
-        assert_eq!(total, 10_000);
+        assert_eq!((total, campaigns.waiting()), (10_000, 0));
     }
 
     #[test]

@@ -187,6 +187,24 @@ mod tests {
         assert_eq!(gate.dropped, 0);
     }
 
+    #[test]
+    fn of_too_many_acknowledgements_that_wait_the_last_are_dropped_and_counted() {
+        use crate::base::Index;
+        use crate::msg::peer::{AppendOutcome, AppendReply};
+        let acknowledgement = |index| {
+            let outcome = AppendOutcome::Matched(Index(index));
+            let reply = AppendReply { term: Term(1), outcome, round: 0, acceptance: None, commit: Index::ZERO };
+            (NodeId(2), PeerMessage::Replica(GroupId(1), ReplicaMessage::AppendReply(reply)))
+        };
+        let mut gate = Gate::default();
+        for index in 0..WAITING_MAX as u64 + 3 {
+            let (to, message) = acknowledgement(index);
+            assert_eq!(gate.pass(to, message, marks(5, 4), WAITING_MAX), None);
+        }
+        assert_eq!(gate.dropped, 3);
+        assert_eq!(gate.release(marks(5, 5)), (0..WAITING_MAX as u64).map(acknowledgement).collect::<Vec<_>>());
+    }
+
     /// Pre-votes change nothing, and wait for nothing but the epoch.
     #[test]
     fn a_pre_vote_does_not_wait_for_the_disk() {

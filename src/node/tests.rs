@@ -435,6 +435,23 @@ fn what_a_stopping_node_has_not_taken_is_done_by_others() {
 }
 
 #[test]
+fn a_stopping_node_waits_for_the_answers_to_what_its_own_clients_have_asked() {
+    let mut cluster = Cluster::new(3);
+    (0..20).for_each(|n| _ = cluster.put(1, &format!("k{n}"), "v"));
+    cluster.loses = Some(|message| matches!(message, PeerMessage::ForwardReply(_)));
+    let asked: Vec<u64> = (0..20).map(|n| cluster.ask(1, alone(Operation::read(format!("k{n}"))))).collect();
+    cluster.run(20);
+    assert!(cluster.answers.len() < asked.len(), "others lead something");
+    cluster.step(NodeId(1), Event::Stop);
+    cluster.run(500);
+    assert_eq!(cluster.stopped, []);
+    cluster.loses = None;
+    cluster.run(1_000);
+    assert_eq!(cluster.stopped, [NodeId(1)]);
+    assert!(asked.iter().all(|id| matches!(cluster.answers.get(id), Some(ResponseBody::Value { .. }))), "{:?}", cluster.answers);
+}
+
+#[test]
 fn with_a_link_lost_a_write_is_unknown_at_once_and_a_read_is_asked_again() {
     let mut cluster = Cluster::new(3);
     (0..20).for_each(|n| _ = cluster.put(1, &format!("k{n}"), "v"));

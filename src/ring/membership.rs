@@ -555,6 +555,7 @@ mod tests {
         assert_eq!(node.take_grown_marks(), []);
         assert_eq!(node.admit(&beat(1, 0, 5)), Ok(()));
         assert_eq!(node.take_grown_marks(), [(NodeId(2), PeerMark { epoch: Epoch(1), durable: Lsn(5) })]);
+        assert_eq!(node.take_grown_marks(), [], "it has not grown since");
     }
 
     #[test]
@@ -591,6 +592,45 @@ mod tests {
         );
         assert_eq!(node.admit(&beat(8, 101, 102)), Ok(()), "the original restarts");
         assert_eq!(node.admit(&beat(5, 90, 101)), Err(Some(Refusal::OldDirectory { seen: Lsn(102) })), "and does not live twice");
+    }
+
+    #[test]
+    fn the_lowest_member_forms_the_cluster_once_when_all_others_have_greeted_it() {
+        let mut random = random::stream(1, "test");
+        let mut cache = crate::base::cache::ValueCache::new(0, &crate::base::limits::Limits::DEFAULT);
+        let view = crate::actor::LivenessView::EMPTY;
+        let initial = vec![NodeId(1), NodeId(2), NodeId(3)];
+        // Who hears greetings of whom, in this order; and after which of them it forms the cluster, counted from 1.
+        let other = Refusal::OtherDirectory { bound: DirectoryId(9) };
+        let cases: [(u16, Option<Refusal>, &[u16], &[usize]); 5] = [
+            (1, None, &[2, 3], &[2]),
+            (1, None, &[3, 3, 2, 2], &[3]),
+            (1, Some(other), &[2, 3], &[]),
+            (2, None, &[1, 3], &[]),
+            (3, None, &[1, 2], &[]),
+        ];
+        for (me, refusal, greeted, expected) in cases {
+            let mut node = node(None);
+            node.options.initial.clone_from(&initial);
+            let mut forms = |input| {
+                let mut out = Outbox::default();
+                let base = Context::of_test(&mut random, &view, &mut cache);
+                node.handle(&mut Context { me: NodeId(me), ..base }, input, &mut out);
+                node.check();
+                std::iter::from_fn(|| out.pop()).any(|out| matches!(out, Out::LogFormation(_)))
+            };
+            assert!(!forms(In::Start));
+            assert!(!refusal.is_some_and(|refusal| forms(In::Refused(NodeId(2), refusal))));
+            let mut formed = Vec::new();
+            for (number, from) in (1..).zip(greeted) {
+                let Member { directory, address, zone, weight, .. } = member(*from);
+                let greeting = Greeting { address, zone, weight, initial: initial.clone(), options: ClusterOptions::default() };
+                if forms(In::Greeting(NodeId(*from), Epoch(1), directory, greeting)) {
+                    formed.push(number);
+                }
+            }
+            assert_eq!(formed, expected, "node {me} is greeted by {greeted:?}");
+        }
     }
 
     #[test]

@@ -95,6 +95,34 @@ fn a_disk_that_is_full_says_how_much_it_needs_until_it_has_room() {
     assert_eq!(cluster.health(1).disk_bytes_needed, 0);
 }
 
+/// It may have promised, and acknowledged, what it does not know of.
+#[test]
+fn a_node_with_an_old_copy_of_its_directory_is_refused_and_then_supports_nobody() {
+    let mut cluster = Cluster::new(3);
+    let copy = cluster.disks[&NodeId(2)].0.clone();
+    (0..50).for_each(|n| _ = cluster.put(1, &format!("k{n}"), "v"));
+    cluster.run(2_000);
+    cluster.kill(2);
+    cluster.disks.get_mut(&NodeId(2)).expect("there").0 = copy;
+    cluster.boot(2, 3);
+    cluster.run(2_000);
+    assert!(matches!(cluster.health(2).standing, Standing::Refused(_)));
+    let mut heard = 0;
+    for _ in 0..500 {
+        cluster.tick();
+        while let Some((to, arrival)) = cluster.queue.pop_front() {
+            if let Arrival::Net(from, envelope) = &arrival {
+                let replies = |message: &PeerMessage| matches!(message, PeerMessage::HeartbeatReply(_));
+                assert!(*from != NodeId(2) || !envelope.messages.iter().any(replies), "{envelope:?}");
+                let beats = envelope.messages.iter().filter(|message| matches!(message, PeerMessage::Heartbeat(_))).count();
+                heard += if to == NodeId(2) { beats } else { 0 };
+            }
+            cluster.arrive(to, arrival);
+        }
+    }
+    assert!(heard > 0, "it is asked for its support");
+}
+
 #[test]
 fn rot_is_told_with_its_key_and_place_and_many_keys_are_not_all_looked_up() {
     let mut cluster = Cluster::new(1);
@@ -129,6 +157,8 @@ fn rot_is_told_with_its_key_and_place_and_many_keys_are_not_all_looked_up() {
     let scan = Scan { prefix: "k03".into(), from: Key::default(), limit: 1, consistency: Consistency::Strong };
     assert_eq!(cluster.call(1, RequestBody::Scan(scan)), ResponseBody::Rejected(Rejection::Corrupt));
     assert_eq!(cluster.rot[0].place.offset, places[3]);
+    let counters = cluster.nodes[&NodeId(1)].status(cluster.now).counters;
+    assert!(counters.contains(&("corrupt_reads".to_owned(), 2 * keys as u64 + 1)), "{counters:?}");
 }
 
 #[test]

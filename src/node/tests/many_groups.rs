@@ -16,6 +16,8 @@ struct Busy {
     /// What waits for each node, and from when on; in order.
     inboxes: BTreeMap<NodeId, VecDeque<(Time, Arrival)>>,
     disks: BTreeMap<NodeId, VecDeque<(Time, Arrival)>>,
+    /// The most groups that campaigned on a node at once.
+    campaigns_max: usize,
 }
 
 impl Busy {
@@ -23,7 +25,8 @@ impl Busy {
         let mut cluster = Cluster::empty();
         cluster.partitions = partitions;
         (1..=nodes).for_each(|n| cluster.boot(n, nodes));
-        Busy { sync, cluster, until: BTreeMap::new(), inboxes: BTreeMap::new(), disks: BTreeMap::new() }
+        let (until, inboxes, disks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Busy { sync, cluster, until, inboxes, disks, campaigns_max: 0 }
     }
 
     /// Runs until every group has a leader, for at most so many milliseconds. How many it took.
@@ -62,6 +65,9 @@ impl Busy {
             }
             self.until.insert(id, at);
         }
+        let campaigning = |node: &Node| node.groups.values().filter(|group| group.replica.campaigns()).count();
+        let most = self.cluster.nodes.values().map(campaigning).max();
+        self.campaigns_max = self.campaigns_max.max(most.unwrap_or_default());
     }
 
     /// When the node is done with it.
@@ -100,6 +106,7 @@ fn thousands_of_groups_soon_have_leaders() {
     busy.until_all_are_led(3_000).expect("all groups have leaders 3 s after the start");
     busy.cluster.kill(3);
     busy.until_all_are_led(2_000).expect("all groups have leaders 2 s after a node's death");
+    assert_eq!(busy.campaigns_max, Limits::DEFAULT.campaigns, "at once, on a node");
 }
 
 /// A candidate does not give up while its own vote, or its voters', is being synced.

@@ -115,37 +115,60 @@ fn over_several_links_but_not_for_ever() {
     }
 }
 
+/// Node 2 passes a forward on to node 1. Whether that does something with it, and passes it on itself.
+fn passed_to_1(cluster: &mut Cluster, relayed: Relayed) -> (bool, bool) {
+    let counted = |cluster: &Cluster| {
+        let counters = &cluster.nodes[&NodeId(1)].counters;
+        (counters.envelopes_dropped, counters.relayed)
+    };
+    let before = counted(cluster);
+    let node = &cluster.nodes[&NodeId(2)];
+    let envelope = Envelope {
+        cluster: node.membership.cluster(),
+        from: NodeId(2),
+        directory: node.membership.directory(),
+        epoch: node.epoch(),
+        messages: vec![PeerMessage::Relayed(Box::new(relayed))],
+    };
+    cluster.step(NodeId(1), Event::Net(NodeId(2), envelope));
+    let after = counted(cluster);
+    (after.0 == before.0, after.1 > before.1)
+}
+
+fn forward(sequence: u64) -> Carried {
+    let (group, leader) = (GroupId(1), Some((Epoch(1), Term(1))));
+    Carried::Forward(Forward { sequence, group, leader, remaining_ms: 100, task: Task::ReadMany(Vec::new()) })
+}
+
+#[test]
+fn nothing_is_passed_back_to_where_it_came_from_nor_over_more_links_than_it_may() {
+    // What is for node 4 comes to node 1, which reaches node 4 itself; through node 3 alone; through node 2 alone.
+    for (cut, links, passed_on) in [
+        (&[][..], 1, true),
+        (&[(1, 4), (2, 4)][..], 2, true),
+        (&[(1, 4), (2, 4)][..], 1, false),
+        (&[(1, 4), (3, 4)][..], 2, false),
+    ] {
+        let mut cluster = Cluster::empty();
+        (1..=4).for_each(|n| cluster.boot(n, 4));
+        cluster.run(5_000);
+        cut.iter().for_each(|(one, other)| cluster.cut(*one, *other));
+        cluster.run(SETTLED);
+        let (origin, directory, destination) = (NodeId(2), DirectoryId(2), NodeId(4));
+        let epoch = cluster.nodes[&origin].epoch();
+        let relayed = Relayed { origin, directory, epoch, destination, links, carried: forward(1_000) };
+        assert_eq!(passed_to_1(&mut cluster, relayed), (passed_on, passed_on), "{cut:?} are cut, {links} links are left");
+    }
+}
+
 #[test]
 fn what_is_passed_on_is_checked_as_what_comes_directly() {
     let mut cluster = Cluster::new(3);
     let own = cluster.nodes[&NodeId(3)].epoch();
     let taken = |cluster: &mut Cluster, directory: u128, epoch: Epoch, sequence: u64| {
-        let before = cluster.nodes[&NodeId(1)].counters.envelopes_dropped;
-        let node = &cluster.nodes[&NodeId(2)];
-        let forward = Forward {
-            sequence,
-            group: GroupId(1),
-            leader: Some((Epoch(1), Term(1))),
-            remaining_ms: 100,
-            task: Task::ReadMany(Vec::new()),
-        };
-        let relayed = Relayed {
-            origin: NodeId(3),
-            directory: DirectoryId(directory),
-            epoch,
-            destination: NodeId(1),
-            links: 1,
-            carried: Carried::Forward(forward),
-        };
-        let envelope = Envelope {
-            cluster: node.membership.cluster(),
-            from: NodeId(2),
-            directory: node.membership.directory(),
-            epoch: node.epoch(),
-            messages: vec![PeerMessage::Relayed(Box::new(relayed))],
-        };
-        cluster.step(NodeId(1), Event::Net(NodeId(2), envelope));
-        cluster.nodes[&NodeId(1)].counters.envelopes_dropped == before
+        let (origin, destination) = (NodeId(3), NodeId(1));
+        let directory = DirectoryId(directory);
+        passed_to_1(cluster, Relayed { origin, directory, epoch, destination, links: 1, carried: forward(sequence) }).0
     };
     assert!(taken(&mut cluster, 3, own, 1_000));
     assert!(!taken(&mut cluster, 4, own, 1_001), "another directory than the bound one");
