@@ -207,3 +207,19 @@ fn a_leader_that_has_handed_over_waits_for_its_heir_longer_while_disks_are_slow(
         assert!(!leader.leads(), "syncs of {sync_ms} ms");
     }
 }
+
+#[test]
+fn recoveries_of_the_preferred_leaders_disk_do_not_put_off_that_it_gets_the_leadership() {
+    let around = Around::peers(&[2, 3]);
+    let mut leader = accepted(&around, GroupLog::new(LogBase::default(), configuration(&[2, 1, 3], &[], &[])));
+    let timeout_now = (NodeId(2), ReplicaMessage::TimeoutNow { term: leader.term() });
+    let handed_over = (50..8_000).step_by(50).find(|millis| {
+        let now = NOW + Duration::from_millis(*millis);
+        if millis % 1_000 == 0 {
+            around.outputs(&mut leader, 1, now, In::Recovered(NodeId(2)));
+        }
+        around.sent(&mut leader, 1, now, In::Timer).contains(&timeout_now)
+    });
+    // Eight spans of support, and up to one more.
+    assert!(handed_over.is_some_and(|millis| (3_200..=3_650).contains(&millis)), "{handed_over:?}");
+}
