@@ -602,12 +602,12 @@ mod tests {
         let initial = vec![NodeId(1), NodeId(2), NodeId(3)];
         // Who hears greetings of whom, in this order; and after which of them it forms the cluster, counted from 1.
         let other = Refusal::OtherDirectory { bound: DirectoryId(9) };
-        let cases: [(u16, Option<Refusal>, &[u16], &[usize]); 5] = [
-            (1, None, &[2, 3], &[2]),
-            (1, None, &[3, 3, 2, 2], &[3]),
-            (1, Some(other), &[2, 3], &[]),
-            (2, None, &[1, 3], &[]),
-            (3, None, &[1, 2], &[]),
+        let cases = [
+            (1, None, vec![2, 3], vec![2]),
+            (1, None, vec![3, 3, 2, 2], vec![3]),
+            (1, Some(other), vec![2, 3], vec![]),
+            (2, None, vec![1, 3], vec![]),
+            (3, None, vec![1, 2], vec![]),
         ];
         for (me, refusal, greeted, expected) in cases {
             let mut node = node(None);
@@ -622,10 +622,10 @@ mod tests {
             assert!(!forms(In::Start));
             assert!(!refusal.is_some_and(|refusal| forms(In::Refused(NodeId(2), refusal))));
             let mut formed = Vec::new();
-            for (number, from) in (1..).zip(greeted) {
-                let Member { directory, address, zone, weight, .. } = member(*from);
+            for (number, from) in (1..).zip(&greeted) {
+                let Member { node, directory, address, zone, weight } = member(*from);
                 let greeting = Greeting { address, zone, weight, initial: initial.clone(), options: ClusterOptions::default() };
-                if forms(In::Greeting(NodeId(*from), Epoch(1), directory, greeting)) {
+                if forms(In::Greeting(node, Epoch(1), directory, greeting)) {
                     formed.push(number);
                 }
             }

@@ -71,7 +71,7 @@ fn a_follower_is_told_once_how_much_is_committed_while_its_answer_is_under_way()
     let around = Around::peers(&[2, 3]);
     let mut leader = accepted(&around, empty_log());
     propose(&around, &mut leader, NOW, 1);
-    [2, 3].map(|node| matches(&around, &mut leader, node, NOW, 2));
+    [2, 3].into_iter().for_each(|node| _ = matches(&around, &mut leader, node, NOW, 2));
     assert_eq!(leader.commit(), Index(2));
     let soon = NOW + Duration::from_millis(10);
     assert_eq!(timer(&around, &mut leader, soon), [(2, 2, 0), (3, 2, 0)]);
