@@ -148,6 +148,7 @@ fn status(membership: Membership) -> StatusReport {
         log_bytes_allocated: 0,
         log_bytes_written: 0,
         log_bytes_used: 0,
+        log_bytes_to_replay: 0,
         disk_full: false,
         entries_unapplied: 0,
         cpu_us: 0,
@@ -276,7 +277,7 @@ fn consensus() -> Vec<ReplicaMessage> {
     assert_has_each!(outcomes, AppendOutcome: Matched Conflict StaleTerm Full);
     all.extend(outcomes.map(|outcome| {
         let acceptance = Some(Promise::default());
-        ReplicaMessage::AppendReply(AppendReply { term, outcome, round: 1, acceptance, commit: index })
+        ReplicaMessage::AppendReply(AppendReply { term, outcome, round: 1, acceptance, commit: index, synced: true })
     }));
     all.extend([vec![Fact::Noop], facts()].map(|facts| ReplicaMessage::Append(append(facts))));
     assert_has_each!(

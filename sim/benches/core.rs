@@ -23,6 +23,7 @@ fn envelope(entries: u64) -> Envelope {
         commit: Index(100),
         round: 1,
         follower: Epoch(1 << 24),
+        everywhere: Index(100),
     };
     Envelope {
         cluster: Some(ClusterId(1)),

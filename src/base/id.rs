@@ -189,12 +189,15 @@ wide!(
 );
 
 /// Where bytes lie in this node's log: `length` bytes of `segment` from `offset`. Order: by position.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, minicbor::Encode, minicbor::Decode)]
 pub struct Place {
+    #[n(0)]
     pub segment: SegmentId,
     /// In bytes from the start of the segment.
+    #[n(1)]
     pub offset: u32,
     /// In bytes.
+    #[n(2)]
     pub length: u32,
 }
 

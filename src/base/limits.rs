@@ -113,6 +113,10 @@ limits! {
     uncommitted_bytes = 64 * 1024 * 1024,
     /// Bytes of a leaf, a page of the index of a group's keys, unless fewer than four keys fit into it.
     leaf_bytes = 8 * 1024,
+    /// Bytes of log after which a checkpoint is begun, unless the index of the node's keys is larger: then as many as that has.
+    checkpoint_bytes = 128 * 1024 * 1024,
+    /// Bytes of a checkpoint that are written for each hundred bytes of other records.
+    checkpoint_percent = 200,
     /// Entries in one append message; at most [`APPEND_ENTRIES_MAX`].
     append_entries = APPEND_ENTRIES_MAX,
     /// Bytes of entries in one append message (one entry may be larger). Small: what comes behind one waits for it.

@@ -97,6 +97,7 @@ sometimes! {
         LeadershipRebalanced,
     }
     wal {
+        BootFromCheckpoint,
         LogHalts,
         UnsealedTailWrittenAgain,
         BatchWaitsForSegment,
@@ -131,6 +132,7 @@ sometimes! {
         NoRoomForWitness,
     }
     store {
+        LaterVersionStands,
         TaskWhileHandedOver,
         TaskForEarlierTerm,
         WriteBeforeFirstCommit,
@@ -266,6 +268,12 @@ sometimes! {
         FormationToldAgain,
     }
     node {
+        CheckpointCompleted,
+        CheckpointHeldBack,
+        CheckpointWaitsForRoom,
+        UnchangedGroupNotCopied,
+        UnchangedLeafNotCopied,
+        WritesWhileCopied,
         MessageWaitsForEpoch,
         VoteReplacesWaitingVote,
         VoteWaitsAlready,

@@ -210,6 +210,7 @@ fn node_json(node: NodeId, answer: &Result<StatusReport, Error>, answers: &Answe
             "entries_behind": behind,
             "entries_unapplied": report.entries_unapplied,
             "log_bytes_used": report.log_bytes_used,
+            "log_bytes_to_replay": report.log_bytes_to_replay,
             "log_bytes_written": report.log_bytes_written,
             "log_bytes_allocated": report.log_bytes_allocated,
             "disk_full": report.disk_full,

@@ -334,6 +334,10 @@ pub struct StatusReport {
     #[n(21)]
     #[cbor(default)]
     pub log_bytes_used: u64,
+    /// Bytes of these that a start would replay, about.
+    #[n(22)]
+    #[cbor(default)]
+    pub log_bytes_to_replay: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -61,8 +61,10 @@ impl Default for ClusterOptions {
 
 /// How far a peer's log was seen to be durable, and in which epoch of the peer. The epoch matters: a message of the same epoch
 /// which arrives late says less and means nothing; a later epoch that begins below is an old copy of the disk. Both only grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Encode, Decode)]
 pub struct PeerMark {
+    #[n(0)]
     pub epoch: Epoch,
+    #[n(1)]
     pub durable: Lsn,
 }

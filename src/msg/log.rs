@@ -4,10 +4,11 @@
 //! of its log, and what is replicated is the outcome. Followers apply facts blindly, so evaluation may change between
 //! versions of the program without replicas drifting apart.
 
+use super::cluster::{Formation, PeerMark};
 use super::codec::Blob;
 use super::configuration::Configuration;
 use super::transaction::TransactionFact;
-use crate::base::{GroupId, Index, Key, Lsn, Place, Term};
+use crate::base::{Epoch, GroupId, Index, Key, Lsn, NodeId, Place, SegmentId, Term};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
@@ -120,11 +121,61 @@ pub enum FactSummary {
 pub type RecordPlace = Place;
 
 /// Where a value lies, and the checksum it must have. Values are read from here and verified before use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct ValuePlace {
+    #[n(0)]
     pub place: Place,
     /// [`crate::base::hash::value_checksum`] of the value.
+    #[n(1)]
     pub checksum: u32,
+}
+
+/// A copy of a group's state, as its replica had it: where the pieces are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// What had been applied when the copy was begun. The state is whole once the entries behind are applied to it.
+    pub begin: Index,
+    /// Up to here the group's log is not replayed: every member has it.
+    pub base: LogBase,
+    /// The configuration at the base; `None`: the group's first.
+    pub configuration: Option<Box<Configuration>>,
+    /// Leaves first, in the order of their keys; then the other parts, in their order.
+    pub pieces: Vec<Place>,
+}
+
+/// What a boot needs to know of the log before where it begins to replay.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct Manifest {
+    /// The replay begins with this segment.
+    #[n(0)]
+    pub start: SegmentId,
+    #[n(1)]
+    pub epoch: Epoch,
+    #[n(2)]
+    pub formation: Option<Formation>,
+    #[n(3)]
+    #[cbor(decode_with = "crate::msg::codec::long_list")]
+    pub marks: Vec<(NodeId, PeerMark)>,
+    #[n(4)]
+    #[cbor(decode_with = "crate::msg::codec::long_list")]
+    pub groups: Vec<Rooted>,
+}
+
+/// A group's hard state, and where its root is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Rooted {
+    #[n(0)]
+    pub group: GroupId,
+    #[n(1)]
+    pub term: Term,
+    #[n(2)]
+    pub vote: Option<NodeId>,
+    #[n(3)]
+    pub commit: Index,
+    /// `None`: there is none yet; the group's log is replayed from its first entry.
+    #[n(4)]
+    pub root: Option<Place>,
 }
 
 /// The position of an entry in one node's log.

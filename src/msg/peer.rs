@@ -446,6 +446,10 @@ pub struct Append {
     #[n(6)]
     #[cbor(default)]
     pub follower: Epoch,
+    /// Up to here every member's copy is known to be durable: no replica needs to keep the entries for another.
+    #[n(7)]
+    #[cbor(default)]
+    pub everywhere: Index,
 }
 
 impl Append {
@@ -470,6 +474,10 @@ pub struct AppendReply {
     /// The commit index the follower knows.
     #[n(4)]
     pub commit: Index,
+    /// What it acknowledges was synced: it is not lost with the machine's power.
+    #[n(5)]
+    #[cbor(default)]
+    pub synced: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

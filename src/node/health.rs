@@ -38,6 +38,9 @@ pub struct Health {
     pub disk: DiskHealth,
     /// Bytes that the disk lacks for the next segment of the log; 0: there is room.
     pub disk_bytes_needed: u64,
+    /// No checkpoint can stand for entries that some member may lack, and a start would replay far more of the log than it should:
+    /// so many bytes. 0: it is not so.
+    pub replay_held_back: u64,
     /// How far this node's wall clock is behind the cluster's, and which node was the last to tell it a much later time. Zero: it
     /// is ahead of all others.
     pub clock_behind: Duration,
@@ -200,6 +203,11 @@ impl Node {
             turned_away: turned_away.collect(),
             disk: self.liveness.view().own_disk,
             disk_bytes_needed: self.log.bytes_needed(),
+            replay_held_back: if self.checkpoints.is_held_back() {
+                self.log.bytes_used_from(self.checkpoints.start())
+            } else {
+                0
+            },
             clock_behind: vitals.clock_behind(now, shown),
             clock_told_by: vitals.clock_told_by,
         }

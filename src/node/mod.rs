@@ -8,6 +8,7 @@
 //! - [`gate`]: the one place that says what an outgoing message waits for;
 //! - `relay.rs`: what goes through other nodes where a link is cut;
 //! - [`campaigns`](self): `campaigns.rs`: which groups campaign at a time; `syncs.rs`: how long a sync takes;
+//! - `checkpoints.rs`: when and how the groups' states are copied into the log, so that a boot replays little of it;
 //! - `flow.rs`: what all groups together have on their way to each peer;
 //! - `report.rs`: what the node says of itself; [`health`]: what its operator is told.
 //!
@@ -15,6 +16,7 @@
 //! never changes what is correct.
 
 mod campaigns;
+mod checkpoints;
 mod flow;
 pub mod gate;
 pub mod health;
@@ -42,11 +44,11 @@ use crate::replica::log::GroupLog;
 use crate::replica::{self, Replica, ReplicaOptions};
 use crate::ring::membership::{self, Membership, MembershipOptions};
 use crate::ring::placement;
-use crate::state::State;
 use crate::store::Store;
 use crate::txn::Coordinator;
 use crate::wal::{self, Log, LogOptions, Record, Recovered, RecoveredGroup};
 use campaigns::Campaigns;
+use checkpoints::Checkpoints;
 use flow::{Flow, Noted};
 use gate::Gate;
 use health::{Leads, Rot, Vitals};
@@ -70,6 +72,8 @@ pub struct NodeOptions {
     pub heartbeat_interval: Duration,
     /// Zero: acknowledge only what is synced.
     pub wal_sync_interval: Duration,
+    /// How often a checkpoint is begun at least, if there is enough to copy; zero: for the bytes logged alone.
+    pub snapshot_interval: Duration,
     /// Bytes of one log segment.
     pub segment_size: u32,
     /// Bytes of values kept in memory.
@@ -131,6 +135,8 @@ pub struct ReplicaProbe {
     /// This node leads and may serve reads by its lease now.
     pub has_lease: bool,
     pub last: Index,
+    /// Up to here the group's log is empty.
+    pub base: Index,
     /// This node's own copy may be acknowledged up to here.
     pub durable: Index,
     pub commit: Index,
@@ -194,6 +200,7 @@ pub struct Node {
     outboxes: Outboxes,
     gate: Gate,
     campaigns: Campaigns,
+    checkpoints: Checkpoints,
     syncs: Syncs,
     /// The last group whose leadership each peer was told of, or could have been.
     told: BTreeMap<NodeId, GroupId>,
@@ -289,6 +296,7 @@ impl Node {
             outboxes: Outboxes::default(),
             gate: Gate::default(),
             campaigns: Campaigns::default(),
+            checkpoints: Checkpoints::after_replay_of(recovered.start, recovered.replayed),
             syncs: Syncs::default(),
             told: BTreeMap::new(),
             outgoing: BTreeMap::new(),
@@ -345,6 +353,7 @@ impl Node {
         self.drain(now);
         self.give_turns(now);
         self.log_marks(now);
+        self.advance_checkpoint(now);
         let stopped = self.advance_stop(now);
         self.work.push_back(Work::Log(wal::In::Flush));
         self.drain(now);
@@ -438,17 +447,16 @@ impl Node {
             if !voters.contains(&self.options.me) {
                 continue;
             }
-            let found = recovered.remove(&id).unwrap_or_default();
-            let mut state = State::in_leaves_of(self.options.limits.leaf_bytes);
-            for entry in found.committed() {
-                state.apply(entry.index, &entry.fact, &mut |_| {});
-            }
+            let mut found = recovered.remove(&id).unwrap_or_default();
+            self.checkpoints.adopt(id, &found);
+            let state = found.fold(self.options.limits.leaf_bytes);
             self.token_bytes += state.tokens().size();
-            let first = Configuration::of(voters);
+            let first = found.configuration.map_or_else(|| Configuration::of(voters), |configuration| *configuration);
             let log = GroupLog::recovered(found.base, first, found.entries, state.applied());
             let store = Store::new(id, state, self.booted);
             let coordinator = Coordinator::new(id, self.placement.partition_count());
-            let options = ReplicaOptions { group: id, support, no_vote_until, lossy: self.lossy };
+            let synced = self.options.wal_sync_interval.is_zero();
+            let options = ReplicaOptions { group: id, support, no_vote_until, lossy: self.lossy, synced };
             let replica = Replica::new(options, found.state, log);
             let group = Group { replica, store, coordinator, timer: None, noted: Noted::default(), leads: Leads::default() };
             self.groups.insert(id, group);

@@ -4,7 +4,7 @@ use super::gate::Watermarks;
 use super::{Node, ReplicaProbe, Stop};
 use crate::actor::{Actor, Context, Origin};
 use crate::base::limits::TRANSACTIONS_REPORTED_MAX;
-use crate::base::{ClusterId, Duration, Epoch, GroupId, Index, NodeId, Time};
+use crate::base::{ClusterId, Duration, Epoch, GroupId, Index, NodeId, Term, Time};
 use crate::msg::client::{PartitionReport, RingReport, StatusReport};
 use crate::msg::transaction::TransactionReport;
 use crate::state::{State, Visit};
@@ -64,6 +64,7 @@ impl Node {
             cpu_us: 0,
             disk_bytes_needed: self.log.bytes_needed(),
             log_bytes_used: self.log.bytes_used(),
+            log_bytes_to_replay: self.log.bytes_used_from(self.checkpoints.start()),
         }
     }
 
@@ -107,6 +108,7 @@ impl Node {
         [
             ("cache_bytes", self.cache.size() as u64),
             ("campaigns_waiting", self.campaigns.waiting() as u64),
+            ("checkpoints", self.checkpoints.completed),
             ("corrupt_reads", self.counters.corrupt_reads),
             ("elections_won", elections),
             ("entry_bytes_in_memory", self.flow.view().entry_bytes as u64),
@@ -174,12 +176,18 @@ impl Node {
                 leads: group.replica.leads(),
                 has_lease: group.replica.has_lease(&cx),
                 last: group.replica.log().last_index(),
+                base: group.replica.log().base().index,
                 durable: group.replica.durable(),
                 commit: group.replica.commit(),
                 applied: group.replica.applied(),
                 idle: group.replica.is_idle() && group.store.is_idle() && group.coordinator.is_idle(),
             })
             .collect()
+    }
+
+    /// The term of the entry of `group` at `index`, also of that at the base of its log.
+    pub fn entry_term(&self, group: GroupId, index: Index) -> Option<Term> {
+        self.groups.get(&group)?.replica.log().term_at(index)
     }
 
     /// A checksum over the entry of `group` at `index`, its term included; `None` if this node has none there.

@@ -211,6 +211,7 @@ impl Node {
         while let Some(output) = out.pop() {
             match output {
                 wal::Out::Placed(placed) => self.work.push_back(Work::Replica(placed.group, replica::In::Placed(placed))),
+                wal::Out::Copied(place) => self.checkpoints.copied(place),
                 wal::Out::Progress { entries, durable, .. } => {
                     for (group, index, term) in entries {
                         self.work.push_back(Work::Replica(group, replica::In::Durable(index, term)));

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
+mod checkpoints;
 mod disks;
 mod flow;
 mod health;
@@ -116,6 +117,8 @@ struct Cluster {
     disk_reads: usize,
     partitions: u32,
     wal_sync_interval: Duration,
+    segment_size: u32,
+    limits: Limits,
 }
 
 impl Cluster {
@@ -151,6 +154,8 @@ impl Cluster {
             disk_reads: 0,
             partitions: 4,
             wal_sync_interval: Duration::ZERO,
+            segment_size: 1 << 20,
+            limits: Limits::DEFAULT,
         }
     }
 
@@ -168,9 +173,10 @@ impl Cluster {
             cluster: ClusterOptions { partitions: self.partitions, ..ClusterOptions::default() },
             heartbeat_interval: Duration::from_millis(50),
             wal_sync_interval: self.wal_sync_interval,
-            segment_size: 1 << 20,
+            snapshot_interval: Duration::ZERO,
+            segment_size: self.segment_size,
             cache_size: self.cache_size,
-            limits: Limits::DEFAULT,
+            limits: self.limits.clone(),
             seed: u64::from(n),
         };
         self.nodes.insert(me, Node::boot(options, recovered, self.now));

@@ -32,6 +32,7 @@ impl Replica {
         let to_this_epoch = append.follower == cx.epoch;
         Sometimes::AppendToEarlierEpoch.when(!to_this_epoch);
         self.accept(cx, from, epoch, to_this_epoch, out);
+        self.everywhere = self.everywhere.max(append.everywhere);
         let round = append.round;
         let commit = append.commit;
         let outcome = match self.conflict(&append) {
@@ -127,7 +128,14 @@ impl Replica {
 
     fn reply(&self, to: NodeId, outcome: AppendOutcome, round: u64, out: &mut Outbox<Out>) {
         let acceptance = self.accepted.filter(|a| a.leader == to && a.term == self.state.term).map(|a| a.promise);
-        let reply = AppendReply { term: self.state.term, outcome, round, acceptance, commit: self.state.commit };
+        let reply = AppendReply {
+            term: self.state.term,
+            outcome,
+            round,
+            acceptance,
+            commit: self.state.commit,
+            synced: self.options.synced,
+        };
         out.push(Out::Send(to, ReplicaMessage::AppendReply(reply)));
     }
 }

@@ -127,7 +127,8 @@ impl Leader {
         assert!(followed + 1 >= log.configuration().members().count(), "every other member has a progress");
         self.progress.iter().for_each(|p| p.check(log));
         assert!(log.last_index() >= self.term_start, "a leader's log holds the first entry of its term");
-        assert_eq!(log.term_at(self.term_start), Some(log.last_term()), "a leader appends in its own term alone");
+        let term_start = self.term_start.max(log.base().index);
+        assert_eq!(log.term_at(term_start), Some(log.last_term()), "a leader appends in its own term alone");
         assert!(self.confirms.iter().is_sorted_by_key(|(_, round)| round), "rounds are waited for in order");
         let begins = |round: u64| round <= self.round || (round == self.round + 1 && self.round_wanted);
         assert!(
@@ -235,7 +236,7 @@ impl Replica {
         if std::mem::take(&mut leader.round_wanted) {
             leader.round += 1;
         }
-        let mut sender = Sender::new(cx, &self.log, self.options.group, self.state, leader.round, retry);
+        let mut sender = Sender::new(cx, &self.log, self.options.group, self.state, self.everywhere, leader.round, retry);
         let mut look_at = if leader.confirms.is_empty() { Time::NEVER } else { retry };
         for progress in &mut leader.progress {
             progress.careful = cx.liveness.disk_of(progress.node).full;
@@ -289,7 +290,28 @@ impl Replica {
                 self.step_down(cx, out);
             }
         }
+        self.note_everywhere();
         self.report_all_matched(out);
+    }
+
+    /// Notes how far every member's copy is known to be synced.
+    fn note_everywhere(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        if self.options.synced {
+            let members = leader.progress.iter().map(|p| p.synced).chain([self.durable, self.state.commit]);
+            self.everywhere = self.everywhere.max(members.min().unwrap_or_default());
+        }
+    }
+
+    /// The log needs no entries up to this any more.
+    pub(super) fn on_compact(&mut self, cx: &Context<'_>, to: Index) {
+        assert!(to <= self.applied && to <= self.everywhere, "what a replica may ask for is not forgotten");
+        self.log.compact(to);
+        let first = self.log.base().index.next();
+        if let Role::Leader(leader) = &mut self.role {
+            leader.progress.iter_mut().for_each(|progress| progress.begin_at(first, cx.now));
+            leader.nudge_by(cx.now);
+        }
     }
 
     fn report_all_matched(&mut self, out: &mut Outbox<Out>) {
@@ -348,6 +370,9 @@ impl Replica {
                     progress.answered(cx.now, patience);
                 }
                 progress.match_up_to(index);
+                if reply.synced {
+                    progress.synced = progress.synced.max(index);
+                }
                 progress.time(cx.now);
             }
             AppendOutcome::Conflict { index, term, previous } => {
@@ -584,7 +609,8 @@ impl Replica {
         let last = self.log.last_index();
         let commit = self.state.commit;
         let Role::Leader(leader) = &mut self.role else { return };
-        let mut sender = Sender::new(cx, &self.log, self.options.group, self.state, leader.round, cx.now + retry);
+        let mut sender =
+            Sender::new(cx, &self.log, self.options.group, self.state, self.everywhere, leader.round, cx.now + retry);
         let mut pending = last > commit;
         let mut look_at = if pending || !leader.confirms.is_empty() { cx.now + retry } else { Time::NEVER };
         for progress in &mut leader.progress {
@@ -636,7 +662,7 @@ impl Replica {
         let retry = cx.now + self.retry_interval();
         let Role::Leader(leader) = &mut self.role else { return };
         let (number, position) = (tag / FETCH_ENTRIES_MAX as u64, (tag % FETCH_ENTRIES_MAX as u64) as usize);
-        let mut sender = Sender::new(cx, &self.log, self.options.group, self.state, leader.round, retry);
+        let mut sender = Sender::new(cx, &self.log, self.options.group, self.state, self.everywhere, leader.round, retry);
         let Some(progress) = leader.progress.iter_mut().find(|p| p.fetch.as_ref().is_some_and(|f| f.number == number)) else {
             return;
         };
@@ -681,6 +707,7 @@ struct Sender<'a> {
     group: GroupId,
     term: Term,
     commit: Index,
+    everywhere: Index,
     round: u64,
     now: Time,
     /// When to ask after what is sent now.
@@ -688,7 +715,15 @@ struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    fn new(cx: &Context<'a>, log: &'a GroupLog, group: GroupId, state: HardState, round: u64, ask_at: Time) -> Sender<'a> {
+    fn new(
+        cx: &Context<'a>,
+        log: &'a GroupLog,
+        group: GroupId,
+        state: HardState,
+        everywhere: Index,
+        round: u64,
+        ask_at: Time,
+    ) -> Sender<'a> {
         assert_eq!(log.last_term(), state.term, "what a leader sends ends in its own term");
         Sender {
             log,
@@ -697,6 +732,7 @@ impl<'a> Sender<'a> {
             group,
             term: state.term,
             commit: state.commit,
+            everywhere,
             round,
             now: cx.now,
             ask_at,
@@ -810,6 +846,7 @@ impl<'a> Sender<'a> {
             commit: self.commit,
             round: self.round,
             follower: progress.epoch,
+            everywhere: self.everywhere,
         };
         out.push(Out::Send(progress.node, ReplicaMessage::Append(append)));
     }

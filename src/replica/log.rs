@@ -164,6 +164,30 @@ impl GroupLog {
         self.tail.push_back(Tail::Whole(entry.fact, None));
     }
 
+    /// Forgets the entries up to this, which is applied, and which every member has.
+    pub fn compact(&mut self, to: Index) {
+        let Some(term) = self.term_at(to).filter(|_| to > self.base.index) else { return };
+        let gone = (to.0 - self.base.index.0) as usize;
+        while self.metas.len() - self.tail.len() < gone {
+            if let Some(Tail::Whole(fact, _)) = self.tail.pop_front() {
+                self.tail_size -= fact.size();
+            }
+        }
+        self.metas.drain(..gone);
+        self.metas.shrink_to(self.metas.len() * 2);
+        self.base = LogBase { index: to, term };
+        let before = self.configurations.partition_point(|(index, _)| *index <= to);
+        self.configurations.drain(..before - 1);
+        self.configurations[0].0 = to;
+    }
+
+    /// The configuration that was in force at this entry, or at the base; `None`: the group's first.
+    pub fn configuration_at(&self, index: Index) -> Option<&Configuration> {
+        let at = self.configurations.partition_point(|(from, _)| *from <= index).checked_sub(1)?;
+        let (from, configuration) = &self.configurations[at];
+        (*from > Index::ZERO).then_some(configuration)
+    }
+
     /// Removes the entries from `from` on.
     pub fn truncate(&mut self, from: Index) {
         assert!(from > self.base.index, "what is committed stays");
@@ -292,7 +316,7 @@ fn fingerprint_salt(term: Term, value_checksum: Option<u32>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::NodeId;
+    use crate::base::{GroupId, Lsn, NodeId};
 
     fn entry(index: u64, term: u64) -> Entry {
         Entry { index: Index(index), term: Term(term), fact: Fact::Noop }
@@ -322,6 +346,34 @@ mod tests {
         assert_eq!(log.last_at_or_before_term(Term(0)), Index(0));
         assert_eq!(log.term_at(Index(0)), Some(Term(0)));
         assert_eq!(log.term_at(Index(7)), None);
+    }
+
+    fn placed(index: u64, term: Term) -> Placed {
+        let record = Place { length: 1, ..Place::default() };
+        Placed { group: GroupId(1), index: Index(index), term, lsn: Lsn(index), record, value: None }
+    }
+
+    #[test]
+    fn what_is_compacted_is_gone_and_nothing_else_is() {
+        let mut log = log(&[1, 1, 2, 2, 2, 5]);
+        (1..=6).for_each(|index| log.placed(&placed(index, log.term_at(Index(index)).expect("there"))));
+        log.compact(Index(0));
+        log.compact(Index(9));
+        assert_eq!(log.base(), LogBase::default(), "there is no such entry");
+        log.compact(Index(4));
+        assert_eq!(log.base(), LogBase { index: Index(4), term: Term(2) });
+        assert_eq!((log.last_index(), log.term_at(Index(4)), log.term_at(Index(3))), (Index(6), Some(Term(2)), None));
+        assert_eq!((log.entry(Index(4)), log.entry(Index(5)).map(|entry| entry.term)), (None, Some(Term(2))));
+        assert_eq!(log.configuration(), &configuration(&[1, 2, 3]));
+        log.check();
+        log.append(Entry { fact: Fact::Configuration(Box::new(configuration(&[1, 2]))), ..entry(7, 5) });
+        log.append(entry(8, 5));
+        log.placed(&placed(7, Term(5)));
+        assert_eq!(log.configuration_at(Index(6)), Some(&configuration(&[1, 2, 3])), "as at the base");
+        assert_eq!(log.configuration_at(Index(8)), Some(&configuration(&[1, 2])));
+        log.compact(Index(8));
+        assert_eq!((log.configuration(), log.configured_at()), (&configuration(&[1, 2]), Index(8)));
+        log.check();
     }
 
     #[test]

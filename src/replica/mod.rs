@@ -107,8 +107,9 @@
 //! # Left out on purpose, for now
 //!
 //! What proposes a configuration, and the transfer of a group's state: nothing changes a group's members yet. The log has a
-//! *base*, up to which it is empty ([`log`]), but nothing compacts it yet: a follower that lags is fed from the leader's log. To
-//! a follower that lacks the base nothing is sent that could join on.
+//! *base*, up to which it is empty ([`log`]). It rises with checkpoints, and never above what every member has durably: a
+//! follower that lags is fed from the leader's log, however far it lags. To a follower that lacks the base nothing is sent that
+//! could join on. There is none, unless a disk lost what it had synced.
 
 mod election;
 mod follower;
@@ -144,6 +145,8 @@ pub struct ReplicaOptions {
     pub no_vote_until: Time,
     /// Acknowledged entries may be missing (relaxed syncing and an unclean start).
     pub lossy: bool,
+    /// What this node acknowledges in this epoch is synced.
+    pub synced: bool,
 }
 
 #[derive(Debug)]
@@ -175,6 +178,8 @@ pub enum In {
     Recovered(NodeId),
     /// An entry that was asked for by `Out::ReadEntry`; `None` if it cannot be read.
     Entry(u64, Option<Entry>),
+    /// Entries up to this, which every member has, are needed no more: a checkpoint stands for them.
+    Compact(Index),
     /// Its turn has come to campaign, if it still wants to.
     Turn,
     /// The node stops: hand the leadership over, to one after the other until one takes it, and do not stand any more.
@@ -218,6 +223,8 @@ pub struct Replica {
     applied: Index,
     /// This node's own copy is durable up to here, in the term that was durable with it.
     durable: Index,
+    /// Every member's copy is durable up to here, as far as this replica knows. Never decreases: what was synced is not lost.
+    everywhere: Index,
     /// The leader that this follower accepted, and under which promise.
     accepted: Option<Acceptance>,
     /// When to campaign; `None` while a leader is accepted.
@@ -285,6 +292,7 @@ impl Replica {
         let commit = state.commit.min(log.last_index()).max(log.base().index);
         let durable = log.last_index();
         let lossy = options.lossy;
+        let everywhere = log.base().index;
         Replica {
             options,
             started: false,
@@ -293,6 +301,7 @@ impl Replica {
             log,
             applied: commit,
             durable,
+            everywhere,
             accepted: None,
             election_at: None,
             asked_turn: false,
@@ -324,6 +333,16 @@ impl Replica {
     /// This node's own copy may be acknowledged up to here: it is durable, unless syncing is relaxed.
     pub fn durable(&self) -> Index {
         self.durable
+    }
+
+    /// Every member's copy is durable up to here, as far as this replica knows.
+    pub fn everywhere(&self) -> Index {
+        self.everywhere
+    }
+
+    /// What it must not forget.
+    pub fn hard_state(&self) -> HardState {
+        self.state
     }
 
     /// Whether it takes part: the group's voters have let its node in.
@@ -448,6 +467,7 @@ impl Actor for Replica {
             In::Fitness => self.on_fitness(cx),
             In::Recovered(peer) => self.on_recovered(cx, peer),
             In::Entry(tag, entry) => self.on_entry_read(cx, tag, entry, out),
+            In::Compact(to) => self.on_compact(cx, to),
             In::Turn => self.on_turn(cx, out),
             In::Stop => self.on_stop(cx, out),
             In::Flush => self.send_appends(cx, out),

@@ -31,6 +31,8 @@ pub struct Progress {
     pub next: Index,
     /// The first entry that the leader's log holds: no other can be sent.
     first: Index,
+    /// Its copy is synced up to here, by what it has said in this epoch.
+    pub synced: Index,
     pub pace: Pace,
     /// Appends with entries that were not answered yet.
     in_flight: VecDeque<Sent>,
@@ -115,6 +117,7 @@ impl Progress {
             matched: Index::ZERO,
             next: log.last_index().next(),
             first: log.base().index.next(),
+            synced: Index::ZERO,
             pace: Pace::Probe { waiting: false },
             in_flight: VecDeque::new(),
             in_flight_size: 0,
@@ -229,6 +232,15 @@ impl Progress {
         self.next = next.max(self.matched.next()).max(self.first);
         self.nothing_in_flight();
         self.fetch = None;
+    }
+
+    /// Entries before `first` are not sent any more: the follower has them.
+    pub fn begin_at(&mut self, first: Index, now: Time) {
+        self.first = first;
+        if self.next < first {
+            self.probe_from(first, now);
+        }
+        self.fetch.take_if(|fetch| fetch.first < first);
     }
 
     fn nothing_in_flight(&mut self) {

@@ -18,7 +18,7 @@ const EPOCH: Epoch = Epoch(1);
 const SUPPORT: Duration = Duration::from_millis(400);
 
 fn replica() -> Replica {
-    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false };
+    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
     let mut replica =
         Replica::new(options, HardState::default(), GroupLog::new(LogBase::default(), Configuration::of(VOTERS.to_vec())));
     step(&mut replica, 1, In::Start);
@@ -27,7 +27,7 @@ fn replica() -> Replica {
 
 /// Node 1, elected by node 2 in term 1.
 fn leader_of(log: GroupLog) -> Replica {
-    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false };
+    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
     let mut replica = Replica::new(options, HardState { term: log.last_term(), ..HardState::default() }, log);
     step(&mut replica, 1, In::Start);
     let now = Time::from_millis(2_000);
@@ -80,7 +80,14 @@ fn hold(leader: &mut Replica, node: u16, index: Index) {
 
 fn matched(leader: &Replica, index: Index) -> ReplicaMessage {
     let outcome = AppendOutcome::Matched(index);
-    ReplicaMessage::AppendReply(AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO })
+    ReplicaMessage::AppendReply(AppendReply {
+        term: leader.term(),
+        outcome,
+        round: 0,
+        acceptance: None,
+        commit: Index::ZERO,
+        synced: true,
+    })
 }
 
 /// The nodes to which appends go, each with the index that the entries follow and their number.
@@ -181,7 +188,7 @@ fn messages_of(term: Term) -> Vec<ReplicaMessage> {
         ReplicaMessage::PreVoteReply(reply),
         ReplicaMessage::VoteReply(reply),
         ReplicaMessage::Vote(VoteRequest { term, last_index: Index::ZERO, last_term: Term::ZERO, released: None }),
-        ReplicaMessage::AppendReply(AppendReply { term, outcome, round: 0, acceptance: None, commit: Index::ZERO }),
+        ReplicaMessage::AppendReply(AppendReply { term, outcome, round: 0, acceptance: None, commit: Index::ZERO, synced: true }),
         ReplicaMessage::Append(Append {
             term,
             previous_index: Index::ZERO,
@@ -190,6 +197,7 @@ fn messages_of(term: Term) -> Vec<ReplicaMessage> {
             commit: Index::ZERO,
             round: 0,
             follower: EPOCH,
+            everywhere: Index::ZERO,
         }),
         ReplicaMessage::Released { term },
         ReplicaMessage::TimeoutNow { term },
@@ -256,6 +264,7 @@ fn append(leader: &Replica, previous: Index, entries: Vec<Entry>) -> ReplicaMess
         commit: leader.commit(),
         round: 0,
         follower: EPOCH,
+        everywhere: leader.everywhere(),
     })
 }
 
@@ -295,7 +304,7 @@ fn a_configuration_that_is_replaced_is_in_force_no_more() {
 fn a_follower_takes_an_append_that_begins_before_its_base() {
     let base = LogBase { index: Index(10), term: Term(1) };
     let log = GroupLog::new(base, configuration(&[1, 2, 3], &[], &[]));
-    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false };
+    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
     let mut follower = Replica::new(options, HardState { term: Term(1), ..HardState::default() }, log);
     assert_eq!((follower.commit(), follower.applied()), (Index(10), Index(10)), "what is gone is committed and applied");
     step(&mut follower, 2, In::Start);
@@ -305,7 +314,19 @@ fn a_follower_takes_an_append_that_begins_before_its_base() {
     let append = |previous: u64, previous_term: u64, entries| {
         let (previous_index, previous_term) = (Index(previous), Term(previous_term));
         let (term, commit, round, follower) = (Term(1), Index(10), 0, EPOCH);
-        from(1, ReplicaMessage::Append(Append { term, previous_index, previous_term, entries, commit, round, follower }))
+        from(
+            1,
+            ReplicaMessage::Append(Append {
+                term,
+                previous_index,
+                previous_term,
+                entries,
+                commit,
+                round,
+                follower,
+                everywhere: Index::ZERO,
+            }),
+        )
     };
     let outcome = |sent: Vec<(NodeId, ReplicaMessage)>| match &sent[..] {
         [(_, ReplicaMessage::AppendReply(reply))] => reply.outcome,
@@ -326,7 +347,7 @@ fn a_leader_has_no_entries_for_a_follower_that_lacks_its_base() {
     hold(&mut leader, 1, Index(11));
     let conflict = |leader: &Replica, index: u64, previous: u64| {
         let outcome = AppendOutcome::Conflict { index: Index(index), term: Term::ZERO, previous: Index(previous) };
-        let reply = AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO };
+        let reply = AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO, synced: true };
         from(2, ReplicaMessage::AppendReply(reply))
     };
     let input = conflict(&leader, 4, 10);
@@ -352,7 +373,7 @@ fn what_stands_before_an_entry_that_cannot_be_read_back_is_sent() {
         GroupLog::recovered(LogBase::default(), configuration(&[1, 2, 3], &[], &[]), (1..=6).map(summary).collect(), Index(6));
     let mut leader = leader_of(log);
     let outcome = AppendOutcome::Conflict { index: Index(1), term: Term::ZERO, previous: leader.log().last_index() };
-    let reply = AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO };
+    let reply = AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO, synced: true };
     let asked = outputs(&mut leader, 1, Time::ZERO, from(2, ReplicaMessage::AppendReply(reply)));
     let reads: Vec<(u64, Place)> =
         asked.iter().filter_map(|out| if let Out::ReadEntry(tag, place) = out { Some((*tag, *place)) } else { None }).collect();

@@ -273,6 +273,12 @@ impl Membership {
         grown
     }
 
+    /// The marks of all peers, of which each is to be logged again.
+    pub fn marks(&self) -> impl Iterator<Item = (NodeId, PeerMark)> + '_ {
+        let seen = self.marks.iter().filter(|(_, mark)| mark.highest > Lsn::ZERO);
+        seen.map(|(node, mark)| (*node, PeerMark { epoch: mark.epoch, durable: mark.highest }))
+    }
+
     fn greeting(&self) -> PeerMessage {
         PeerMessage::Greeting(Greeting {
             address: self.options.address.clone(),
@@ -600,7 +606,9 @@ mod tests {
         let mut cache = crate::base::cache::ValueCache::new(0, &crate::base::limits::Limits::DEFAULT);
         let view = crate::actor::LivenessView::EMPTY;
         let initial = vec![NodeId(1), NodeId(2), NodeId(3)];
-        // Who hears greetings of whom, in this order; and after which of them it forms the cluster, counted from 1.
+        // The node, what it was refused for, the peers whose greetings it hears in this order, and after which of these it forms
+        // the cluster, counted from 1.
+        type Case<'a> = (u16, Option<Refusal>, &'a [u16], &'a [usize]);
         let other = Refusal::OtherDirectory { bound: DirectoryId(9) };
         let cases = [
             (1, None, vec![2, 3], vec![2]),

@@ -21,8 +21,6 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub struct ProcessSettings {
     pub server: ServerSettings,
-    /// Zero: never.
-    pub snapshot_interval: Duration,
     /// A filter as of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// `text` or `json`.
@@ -31,12 +29,7 @@ pub struct ProcessSettings {
 
 impl Default for ProcessSettings {
     fn default() -> Self {
-        ProcessSettings {
-            server: ServerSettings::default(),
-            snapshot_interval: Duration::from_secs(60),
-            log: "info".into(),
-            log_format: "text".into(),
-        }
+        ProcessSettings { server: ServerSettings::default(), log: "info".into(), log_format: "text".into() }
     }
 }
 

@@ -280,6 +280,7 @@ fn node_options(
         cluster: settings.cluster,
         heartbeat_interval: settings.heartbeat_interval,
         wal_sync_interval: settings.wal_sync_interval,
+        snapshot_interval: settings.snapshot_interval,
         segment_size: settings.segment_size,
         cache_size: settings.cache_size,
         limits: Limits::DEFAULT,

@@ -29,6 +29,8 @@ pub struct ServerSettings {
     pub heartbeat_interval: Duration,
     /// Zero: acknowledge only what is synced. Above: a power loss of a majority may lose this much.
     pub wal_sync_interval: Duration,
+    /// How often a checkpoint is begun at least, if there is enough to copy. Zero: for the bytes logged alone.
+    pub snapshot_interval: Duration,
     /// Bytes of one log segment.
     pub segment_size: u32,
     /// Bytes of values kept in memory.
@@ -54,6 +56,7 @@ impl Default for ServerSettings {
             cluster: ClusterOptions::default(),
             heartbeat_interval: Duration::from_millis(50),
             wal_sync_interval: Duration::ZERO,
+            snapshot_interval: Duration::from_secs(60),
             segment_size: 64 * 1024 * 1024,
             cache_size: 256 * 1024 * 1024,
             connections_max: 4096,

@@ -1,14 +1,16 @@
 //! All of a state as a row of parts: to be written and read in order and in pieces, and to be compared.
 //!
-//! Comparing needs the parts alone. Nothing but the unit tests goes on behind a part or installs one yet: no seed reaches that.
+//! A checkpoint has the items as the pages that they are in ([`State::page`]), and all other parts. Nothing but the unit tests goes
+//! on behind a part yet: no seed reaches that.
 
 use super::prepared::{Floor, Prepared};
-use super::{Item, State};
-use crate::base::{GroupId, Index, Key, Version, hash};
+use super::{Item, Page, State};
+use crate::base::{GroupId, Index, Key, Place, Version, hash};
 use crate::msg::codec;
 use crate::msg::configuration::Configuration;
 use crate::msg::log::ValuePlace;
 use crate::msg::transaction::{Age, Attempt, Stored, TokenRecord, TransactionId, Write, Writes};
+use bytes::Bytes;
 use core::ops::Bound;
 use minicbor::{Decode, Encode};
 use std::collections::BTreeMap;
@@ -130,6 +132,45 @@ impl<V> Part<V> {
 }
 
 impl State {
+    /// All parts but items, each behind its length.
+    pub fn encoded_parts(&self) -> Vec<Bytes> {
+        self.others(None).map(|part| codec::encode(&part).into()).collect()
+    }
+
+    /// Takes parts that are encoded one behind the other, each behind its length. `false`: they are none, or an item.
+    pub fn install_parts(&mut self, encoded: &[u8]) -> bool {
+        let mut rest = encoded;
+        while let Some((length, behind)) = rest.split_first_chunk() {
+            let Some((part, behind)) = behind.split_at_checked(u32::from_le_bytes(*length) as usize) else { return false };
+            match codec::decode::<Part<ValuePlace>>(&Bytes::copy_from_slice(part)) {
+                Ok(Part::Item { .. }) | Err(_) => return false,
+                Ok(part) => self.install(part),
+            }
+            rest = behind;
+        }
+        rest.is_empty()
+    }
+
+    /// Takes the copy of a leaf, behind those of all leaves before it. `false`: it is none, or belongs elsewhere.
+    pub fn install_leaf(&mut self, fence: &[u8], page: &[u8], place: Place) -> bool {
+        self.items.install_leaf(fence, page, place)
+    }
+
+    /// Whether what was installed is all of the copy of a state that was begun here.
+    pub fn is_whole(&self, begin: Index) -> bool {
+        self.applied == begin && self.items.leaves().is_whole()
+    }
+
+    /// The leaf of the index with this fence, for a copy. The first has the empty fence.
+    pub fn page(&self, fence: &[u8]) -> Option<Page<'_>> {
+        self.items.leaves().page(fence)
+    }
+
+    /// There is a copy of that leaf, as it is now.
+    pub fn copied(&mut self, fence: &[u8], place: Place) {
+        self.items.leaves_mut().copied(fence, place);
+    }
+
     /// All parts behind `last`, in order; from the first if there is none. What is applied in between moves nothing that comes
     /// behind `last` before it.
     pub fn parts<'a>(&'a self, last: Option<&'a Part<ValuePlace>>) -> impl Iterator<Item = Part<ValuePlace>> + 'a {
@@ -140,6 +181,11 @@ impl State {
             };
             self.items.range(from).map(|(key, item)| Part::Item { key, version: item.version, value: item.value })
         });
+        items.chain(self.others(last))
+    }
+
+    /// All parts behind `last` but items.
+    fn others<'a>(&'a self, last: Option<&'a Part<ValuePlace>>) -> impl Iterator<Item = Part<ValuePlace>> + 'a {
         let id = match last {
             Some(Part::Prepared { id, .. } | Part::Resolved { id, .. }) => Some(*id),
             _ => None,
@@ -170,7 +216,7 @@ impl State {
             starts(last, 6).filter(|within| !within).and_then(|_| self.configuration.clone()).map(Part::Configuration);
         let end =
             starts(last, 7).filter(|within| !within).map(|_| Part::End { applied: self.applied, ticks: self.tokens.ticks() });
-        items.chain(prepared).chain(resolved).chain(floors).chain(decisions).chain(tokens).chain(configuration).chain(end)
+        prepared.chain(resolved).chain(floors).chain(decisions).chain(tokens).chain(configuration).chain(end)
     }
 
     /// Takes the next part of an image into a state that holds the parts before it.

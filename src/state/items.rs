@@ -4,7 +4,7 @@
 //! no version is used twice.
 
 use super::leaves::Leaves;
-use crate::base::{Index, Key, Version};
+use crate::base::{Index, Key, Place, Sometimes, Version};
 use crate::msg::log::ValuePlace;
 use crate::msg::transaction::Measure;
 use std::ops::Bound;
@@ -64,11 +64,35 @@ impl Items {
         }
     }
 
+    pub(super) fn leaves(&self) -> &Leaves {
+        &self.index
+    }
+
+    pub(super) fn leaves_mut(&mut self) -> &mut Leaves {
+        &mut self.index
+    }
+
+    /// Takes the copy of a leaf. `false`: it is none, or belongs elsewhere.
+    pub(super) fn install_leaf(&mut self, fence: &[u8], page: &[u8], place: Place) -> bool {
+        let present = self.index.install(fence, page, place);
+        self.present += present.unwrap_or_default();
+        present.is_some()
+    }
+
+    /// Sets the item, unless a later version of it is there: leaves are copied while writes go on, so that a copy may hold what
+    /// entries behind its beginning have brought.
     pub(super) fn put(&mut self, key: &Key, item: Item, replaced: &mut dyn FnMut(ValuePlace)) {
+        let old = self.index.put(key, item);
+        if old.is_some_and(|old| old.version > item.version) {
+            return Sometimes::LaterVersionStands.reached();
+        }
         self.present += u64::from(item.value.is_some());
-        if let Some(value) = self.index.put(key, item).and_then(|old| old.value) {
+        if let Some(value) = old.and_then(|old| old.value) {
             self.present -= 1;
-            replaced(value);
+            // The entry that brought it may be replayed.
+            if old.is_some_and(|old| old.version < item.version) {
+                replaced(value);
+            }
         }
     }
 

@@ -40,12 +40,14 @@ pub(super) struct Leaves {
     leaves: BTreeMap<Box<[u8]>, Leaf>,
     /// The size that a leaf is split beyond, in bytes.
     size_max: usize,
+    /// Of all pages.
+    bytes: u64,
 }
 
 impl Leaves {
     /// None, to be of at most so many bytes each.
     pub(super) const fn new(size_max: usize) -> Leaves {
-        Leaves { leaves: BTreeMap::new(), size_max }
+        Leaves { leaves: BTreeMap::new(), size_max, bytes: 0 }
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Item> {
@@ -61,19 +63,22 @@ impl Leaves {
         Some((fence, leaf))
     }
 
-    /// Sets a key's item. Returns the one before.
+    /// Sets a key's item, if that is not of an earlier version than the one there. Returns the one before.
     pub(super) fn put(&mut self, key: &Key, item: Item) -> Option<Item> {
         encoded(key, |key| {
             loop {
                 let Some((fence, leaf)) = self.leaves.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
                 else {
                     self.leaves.insert(Box::default(), Leaf::with_room_for(0, &[]));
+                    self.bytes += HEADER as u64;
                     continue;
                 };
                 match leaf.find(key) {
                     Ok(at) => return Some(leaf.replace(at, item)),
                     Err(at) if leaf.has_room(key, self.size_max) => {
+                        let before = leaf.page.len();
                         leaf.insert(at, key, item);
+                        self.bytes += (leaf.page.len() - before) as u64;
                         return None;
                     }
                     Err(at) => {
@@ -96,6 +101,7 @@ impl Leaves {
         let low = leaf.part(0..middle, &between[..common(fence, between)]);
         let prefix = after.map_or(&[][..], |(after, _)| &after[..common(after, between)]);
         let high = leaf.part(middle..leaf.count(), prefix);
+        self.bytes = self.bytes - leaf.page.len() as u64 + (low.page.len() + high.page.len()) as u64;
         *self.leaves.get_mut(fence).expect("it was read above") = low;
         self.leaves.insert(between.into(), high);
     }
@@ -117,6 +123,50 @@ impl Leaves {
         leaves.flat_map(move |(_, leaf)| (std::mem::take(&mut start)..leaf.count()).map(|at| (leaf.key(at), leaf.item(at))))
     }
 
+    /// The leaf with this fence, for a copy.
+    pub(super) fn page(&self, fence: &[u8]) -> Option<Page<'_>> {
+        let leaf = self.leaves.get(fence)?;
+        let next = self.leaves.range::<[u8], _>((Bound::Excluded(fence), Bound::Unbounded)).next();
+        Some(Page { bytes: &leaf.page, copied: leaf.copied, next: next.map(|(next, _)| &next[..]) })
+    }
+
+    /// There is a copy of the leaf with this fence, as it is now.
+    pub(super) fn copied(&mut self, fence: &[u8], place: Place) {
+        if let Some(leaf) = self.leaves.get_mut(fence) {
+            leaf.copied = Some(place);
+        }
+    }
+
+    /// Takes the copy of a leaf behind all that there are. Returns how many of its items are present; `None`: it is no leaf, or
+    /// belongs elsewhere.
+    pub(super) fn install(&mut self, fence: &[u8], page: &[u8], place: Place) -> Option<u64> {
+        let leaf = Leaf::decode(fence, page, place)?;
+        match self.leaves.last_key_value() {
+            None if !fence.is_empty() => return None,
+            Some((last, before)) if last[..] >= *fence || !before.ends_before(fence) => return None,
+            _ => {}
+        }
+        let present = (0..leaf.count()).filter(|at| leaf.item(*at).value.is_some()).count();
+        self.bytes += page.len() as u64;
+        self.leaves.insert(fence.into(), leaf);
+        Some(present as u64)
+    }
+
+    /// Whether what was installed is all of an index: the last leaf is for all keys behind its fence.
+    pub(super) fn is_whole(&self) -> bool {
+        self.leaves.last_key_value().is_none_or(|(_, leaf)| leaf.prefix().is_empty())
+    }
+
+    /// Leaves are split beyond this size from now on, in bytes.
+    pub(super) fn set_size_max(&mut self, size_max: usize) {
+        self.size_max = size_max;
+    }
+
+    /// Bytes of all pages.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// All items, in the order of their keys.
     pub(super) fn items(&self) -> impl Iterator<Item = Item> {
         self.leaves.values().flat_map(|leaf| (0..leaf.count()).map(|at| leaf.item(at)))
@@ -124,6 +174,7 @@ impl Leaves {
 
     /// Asserts its invariants. Walks everything.
     pub(super) fn check(&self) {
+        assert_eq!(self.bytes, self.leaves.values().map(|leaf| leaf.page.len() as u64).sum::<u64>(), "bytes are counted");
         let mut fences = self.leaves.keys().skip(1);
         for (fence, leaf) in &self.leaves {
             let (next, count) = (fences.next(), leaf.count());
@@ -138,31 +189,78 @@ impl Leaves {
     /// Bytes of memory that it takes, but for what the allocator adds.
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
-        self.leaves.iter().map(|(fence, leaf)| size_of::<(Box<[u8]>, Leaf)>() + fence.len() + leaf.0.capacity()).sum()
+        self.leaves.iter().map(|(fence, leaf)| size_of::<(Box<[u8]>, Leaf)>() + fence.len() + leaf.page.capacity()).sum()
     }
 }
 
+/// What is copied of a leaf.
+#[derive(Debug)]
+pub struct Page<'a> {
+    pub bytes: &'a [u8],
+    /// Where there is a copy of it already, as it is.
+    pub copied: Option<Place>,
+    /// The fence of the next leaf. Leaves are split, and never joined: so that leaf is there later, too, whatever is written.
+    pub next: Option<&'a [u8]>,
+}
+
 /// A page.
-struct Leaf(Vec<u8>);
+struct Leaf {
+    page: Vec<u8>,
+    /// Where there is a copy of it in the log, as it is.
+    copied: Option<Place>,
+}
 
 impl Leaf {
     /// An empty one of keys that begin with this, with so many bytes for slots and cells.
     fn with_room_for(bytes: usize, prefix: &[u8]) -> Leaf {
         let size = HEADER + prefix.len() + bytes;
-        let mut leaf = Leaf(vec![0; size]);
+        let mut leaf = Leaf { page: vec![0; size], copied: None };
         leaf.set(2, size as u16);
         leaf.set(4, prefix.len() as u16);
-        leaf.0[HEADER..HEADER + prefix.len()].copy_from_slice(prefix);
+        leaf.page[HEADER..HEADER + prefix.len()].copy_from_slice(prefix);
         leaf
+    }
+
+    /// The leaf of this page. `None`: these bytes are no page of keys from this fence on.
+    fn decode(fence: &[u8], page: &[u8], place: Place) -> Option<Leaf> {
+        let leaf = Leaf { page: page.to_vec(), copied: Some(place) };
+        let size = page.len();
+        if size < HEADER || size > usize::from(u16::MAX) {
+            return None;
+        }
+        let (count, prefix) = (leaf.count(), usize::from(leaf.number(4)));
+        if !(HEADER + prefix + count * SLOT..=size).contains(&leaf.cells_from()) || !fence.starts_with(leaf.prefix()) {
+            return None;
+        }
+        let mut cells: Vec<usize> = (0..count).map(|at| leaf.cell(at)).collect();
+        cells.sort_unstable();
+        // Cells stand one behind the other up to the page's end.
+        let mut end = leaf.cells_from();
+        let is_packed = cells.into_iter().all(|cell| {
+            let is_next = cell == end && cell + CELL <= size;
+            end = if is_next { cell + CELL + usize::from(leaf.number(cell) & !PRESENT) } else { size + 1 };
+            end <= size
+        });
+        let right = is_packed
+            && end == size
+            && (0..count).all(|at| prefix + leaf.suffix(at).len() >= 4)
+            && (1..count).all(|at| leaf.suffix(at - 1) < leaf.suffix(at))
+            && (count == 0 || leaf.encoded(0)[..] >= *fence);
+        right.then_some(leaf)
+    }
+
+    /// Whether it can be the leaf before the one with this fence.
+    fn ends_before(&self, next: &[u8]) -> bool {
+        next.starts_with(self.prefix()) && self.count().checked_sub(1).is_none_or(|last| self.encoded(last)[..] < *next)
     }
 
     #[inline]
     fn number(&self, at: usize) -> u16 {
-        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+        u16::from_le_bytes([self.page[at], self.page[at + 1]])
     }
 
     fn set(&mut self, at: usize, number: u16) {
-        self.0[at..at + 2].copy_from_slice(&number.to_le_bytes());
+        self.page[at..at + 2].copy_from_slice(&number.to_le_bytes());
     }
 
     #[inline]
@@ -176,7 +274,7 @@ impl Leaf {
 
     #[inline]
     fn prefix(&self) -> &[u8] {
-        &self.0[HEADER..HEADER + usize::from(self.number(4))]
+        &self.page[HEADER..HEADER + usize::from(self.number(4))]
     }
 
     #[inline]
@@ -192,7 +290,7 @@ impl Leaf {
     #[inline]
     fn suffix(&self, at: usize) -> &[u8] {
         let cell = self.cell(at);
-        &self.0[cell + CELL..cell + CELL + usize::from(self.number(cell) & !PRESENT)]
+        &self.page[cell + CELL..cell + CELL + usize::from(self.number(cell) & !PRESENT)]
     }
 
     fn encoded(&self, at: usize) -> Vec<u8> {
@@ -222,27 +320,30 @@ impl Leaf {
 
     fn item(&self, at: usize) -> Item {
         let cell = self.cell(at);
-        let u32_at = |at: usize| u32::from_le_bytes(self.0[cell + at..cell + at + 4].try_into().expect("four bytes"));
-        let version = u64::from_le_bytes(self.0[cell + 2..cell + 10].try_into().expect("eight bytes"));
+        let u32_at = |at: usize| u32::from_le_bytes(self.page[cell + at..cell + at + 4].try_into().expect("four bytes"));
+        let version = u64::from_le_bytes(self.page[cell + 2..cell + 10].try_into().expect("eight bytes"));
         let place = Place { segment: SegmentId(u32_at(10)), offset: u32_at(14), length: u32_at(18) };
         let value = (self.number(cell) & PRESENT != 0).then(|| ValuePlace { place, checksum: u32_at(22) });
         Item { version: Version(version), value }
     }
 
     fn write(&mut self, cell: usize, suffix: usize, item: Item) {
+        self.copied = None;
         let present = if item.value.is_some() { PRESENT } else { 0 };
         self.set(cell, suffix as u16 | present);
-        self.0[cell + 2..cell + 10].copy_from_slice(&item.version.0.to_le_bytes());
+        self.page[cell + 2..cell + 10].copy_from_slice(&item.version.0.to_le_bytes());
         let (place, checksum) = item.value.map_or((Place::default(), 0), |value| (value.place, value.checksum));
         for (nth, number) in [place.segment.0, place.offset, place.length, checksum].into_iter().enumerate() {
-            self.0[cell + 10 + 4 * nth..cell + 14 + 4 * nth].copy_from_slice(&number.to_le_bytes());
+            self.page[cell + 10 + 4 * nth..cell + 14 + 4 * nth].copy_from_slice(&number.to_le_bytes());
         }
     }
 
     fn replace(&mut self, at: usize, item: Item) -> Item {
         let old = self.item(at);
-        let cell = self.cell(at);
-        self.write(cell, usize::from(self.number(cell) & !PRESENT), item);
+        if old.version <= item.version {
+            let cell = self.cell(at);
+            self.write(cell, usize::from(self.number(cell) & !PRESENT), item);
+        }
         old
     }
 
@@ -252,7 +353,7 @@ impl Leaf {
     }
 
     fn used(&self) -> usize {
-        self.slot(self.count()) + self.0.len() - self.cells_from()
+        self.slot(self.count()) + self.page.len() - self.cells_from()
     }
 
     fn has_room(&self, key: &[u8], size_max: usize) -> bool {
@@ -270,22 +371,22 @@ impl Leaf {
         let cell = self.cells_from() - CELL - suffix;
         self.set(2, cell as u16);
         let (slot, end) = (self.slot(at), self.slot(count));
-        self.0.copy_within(slot..end, slot + SLOT);
+        self.page.copy_within(slot..end, slot + SLOT);
         self.set(slot, cell as u16);
         self.set(0, count as u16 + 1);
-        self.0[cell + CELL..cell + CELL + suffix].copy_from_slice(&key[key.len() - suffix..]);
+        self.page[cell + CELL..cell + CELL + suffix].copy_from_slice(&key[key.len() - suffix..]);
         self.write(cell, suffix, item);
     }
 
     /// Makes room for so many bytes, and an eighth of what is there.
     fn grow(&mut self, cost: usize) {
-        let (count, from, size) = (self.count(), self.cells_from(), self.0.len());
+        let (count, from, size) = (self.count(), self.cells_from(), self.page.len());
         let more = (self.slot(count) + cost - from).max(size / 8);
         let mut page = Vec::with_capacity(size + more);
-        page.extend_from_slice(&self.0[..self.slot(count)]);
+        page.extend_from_slice(&self.page[..self.slot(count)]);
         page.resize(from + more, 0);
-        page.extend_from_slice(&self.0[from..]);
-        self.0 = page;
+        page.extend_from_slice(&self.page[from..]);
+        self.page = page;
         self.set(2, (from + more) as u16);
         for at in 0..count {
             let cell = self.cell(at) + more;
@@ -295,7 +396,7 @@ impl Leaf {
 
     /// The cell behind the first that half of the bytes lie before; never the first.
     fn middle(&self) -> usize {
-        let half = (self.0.len() - self.cells_from()) / 2;
+        let half = (self.page.len() - self.cells_from()) / 2;
         let mut before = 0;
         let full = |at: &usize| {
             before += CELL + self.suffix(*at).len();

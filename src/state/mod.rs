@@ -28,6 +28,7 @@ mod tokens;
 
 pub use image::Part;
 pub use items::{Item, Items, Visit};
+pub use leaves::Page;
 pub use locks::{LockMode, Locks, Rank};
 pub use prepared::{Outcomes, Prepared};
 pub use tokens::Tokens;
@@ -74,6 +75,16 @@ impl State {
             tokens: Tokens::new(),
             configuration: None,
         }
+    }
+
+    /// Leaves are of at most so many bytes from now on.
+    pub fn set_leaf_bytes(&mut self, leaf_bytes: usize) {
+        self.items.leaves_mut().set_size_max(leaf_bytes);
+    }
+
+    /// Bytes that all leaves of the index take.
+    pub fn leaf_bytes(&self) -> u64 {
+        self.items.leaves().bytes()
     }
 
     /// The state of a group of which nothing is known.

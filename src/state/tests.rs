@@ -191,3 +191,72 @@ fn what_replaces_a_value_says_which() {
     assert_eq!(put(3, None), (vec![value(2, 1)], 0));
     assert_eq!(put(4, None), (vec![], 0));
 }
+
+/// A copy is made leaf by leaf while entries are applied, and gives with the entries behind its beginning what all entries give.
+#[test]
+fn a_copy_made_while_entries_are_applied_is_whole_with_the_entries_behind_its_beginning() {
+    let mut later = 0;
+    for seed in 0..200 {
+        let mut random = random::stream(seed, "copy");
+        let facts: Vec<FactSummary> = (0..600).map(|_| fact(&mut random, 1)).collect();
+        let mut state = State::in_leaves_of([1, 300, 8_192][seed as usize % 3]);
+        let apply = |state: &mut State, upto: u64| {
+            let from = state.applied().0;
+            (from..upto).for_each(|at| state.apply(Index(at + 1), &facts[at as usize], &mut |_| {}));
+        };
+        let begin = 100 + below(&mut random, 300);
+        apply(&mut state, begin);
+        let parts = state.encoded_parts();
+        let (mut pages, mut next) = (Vec::new(), Some(Vec::new()));
+        while let Some((fence, page)) = next.take().and_then(|fence| Some((fence.clone(), state.page(&fence)?))) {
+            next = page.next.map(<[u8]>::to_vec);
+            pages.push((fence, page.bytes.to_vec()));
+            let upto = (state.applied().0 + below(&mut random, 9)).min(500);
+            apply(&mut state, upto);
+        }
+        let reached = state.applied();
+        let mut copy = State::in_leaves_of(300);
+        for (fence, page) in &pages {
+            assert!(copy.install_leaf(fence, page, Place::default()), "seed {seed}");
+        }
+        for part in parts {
+            assert!(copy.install_parts(&[&(part.len() as u32).to_le_bytes()[..], &part].concat()), "seed {seed}");
+        }
+        assert!(copy.is_whole(Index(begin)), "seed {seed}");
+        later += u64::from(reached.0 > begin);
+        apply(&mut copy, reached.0);
+        copy.check();
+        assert_eq!(copy.digest(), state.digest(), "seed {seed}");
+        apply(&mut copy, 600);
+        apply(&mut state, 600);
+        assert_eq!(copy.digest(), state.digest(), "seed {seed}");
+    }
+    assert!(later > 100, "entries were applied meanwhile in {later} seeds");
+}
+
+#[test]
+fn a_leaf_that_has_changed_since_its_copy_is_copied_again_and_so_are_both_halves_of_one_that_was_split() {
+    let mut state = State::in_leaves_of(300);
+    let write = |state: &mut State, key: String| {
+        let fact = FactSummary::Write { key: key.into(), value: Some(value(1, 1)) };
+        state.apply(state.applied().next(), &fact, &mut |_| {});
+    };
+    let copy_all = |state: &mut State| {
+        let (mut made, mut next) = (0, Some(Vec::new()));
+        while let Some(fence) = next {
+            let page = state.page(&fence).expect("a leaf");
+            next = page.next.map(<[u8]>::to_vec);
+            made += u64::from(page.copied.is_none());
+            state.copied(&fence, Place { length: 1, ..Place::default() });
+        }
+        made
+    };
+    (0..100).for_each(|number| write(&mut state, format!("k{number:03}")));
+    assert!(copy_all(&mut state) > 5);
+    assert_eq!(copy_all(&mut state), 0, "nothing has changed");
+    write(&mut state, "k050".into());
+    assert_eq!(copy_all(&mut state), 1, "one leaf has");
+    (0..20).for_each(|number| write(&mut state, format!("k050{number:02}")));
+    assert!(copy_all(&mut state) > 1, "one leaf was split");
+    assert_eq!(copy_all(&mut state), 0);
+}

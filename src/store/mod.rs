@@ -39,7 +39,7 @@ mod queues;
 mod read;
 
 use crate::actor::{Actor, Committed, Context, Origin, Outbox, TimerKind};
-use crate::base::{GroupId, Index, Key, Sometimes, Term, Time, Version};
+use crate::base::{GroupId, Index, Key, Place, Sometimes, Term, Time, Version};
 use crate::msg::client::{Doubt, ResponseBody};
 use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::operation::{Acknowledge, Operation, Rejection, Single};
@@ -254,6 +254,11 @@ impl Store {
     /// What the log has come to.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// There is a copy of a leaf of the index in the log, as it is now.
+    pub fn copied(&mut self, fence: &[u8], place: Place) {
+        self.state.copied(fence, place);
     }
 
     /// Whether nothing is in progress, no lock is held and no transaction waits for its decision.

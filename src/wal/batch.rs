@@ -6,8 +6,8 @@
 
 use super::Record;
 use super::format::{
-    BATCH_HEADER_SIZE, BatchHeader, DIRECTORY_ENTRY_SIZE, Kind, RECORD_HEADER_SIZE, RECORD_KEY_FORM, RECORD_LENGTH_MAX,
-    RECORD_PRESENT, RecordHeader, TRAILER_SIZE, Trailer, fold_body, salt,
+    BATCH_HEADER_SIZE, BatchHeader, Copied, DIRECTORY_ENTRY_SIZE, Kind, RECORD_HEADER_SIZE, RECORD_KEY_FORM, RECORD_LENGTH_MAX,
+    RECORD_PRESENT, RecordHeader, TRAILER_SIZE, Trailer, encode_place, fold_body, salt,
 };
 use crate::base::hash::checksum;
 use crate::base::limits::COUNTER_MAX;
@@ -68,6 +68,23 @@ impl Parts {
             }
             Record::Clean => (Kind::Clean, empty, Bytes::new(), Bytes::new()),
             Record::CaughtUp => (Kind::CaughtUp, empty, Bytes::new(), Bytes::new()),
+            Record::Leaf { group, fence, page } => {
+                (Kind::Leaf, RecordHeader { group: group.0, ..empty }, head(&fence, &page), page)
+            }
+            Record::Parts(group, parts) => (Kind::Parts, RecordHeader { group: group.0, ..empty }, head(&[], &parts), parts),
+            Record::Root(group, root) => {
+                let header = RecordHeader {
+                    group: group.0,
+                    index: root.begin.0,
+                    term: root.base.term.0,
+                    commit: root.base.index.0,
+                    ..empty
+                };
+                let configuration = root.configuration.map_or_else(Vec::new, |configuration| codec::encode(&*configuration));
+                let places: Bytes = root.pieces.iter().flat_map(|place| encode_place(*place)).collect();
+                (Kind::Root, header, head(&configuration, &places), places)
+            }
+            Record::Manifest(manifest) => (Kind::Manifest, empty, head(&codec::encode(&manifest), &[]), Bytes::new()),
         };
         // Recovery does not believe larger ones. What comes from outside is bounded where it comes in.
         let numbers = header.index.max(header.term).max(header.commit);
@@ -103,6 +120,20 @@ impl Parts {
     fn is_entry(&self) -> bool {
         self.kind.is_entry()
     }
+
+    pub fn is_manifest(&self) -> bool {
+        self.kind == Kind::Manifest
+    }
+
+    /// Whether it is a part of a checkpoint.
+    pub fn is_copy(&self) -> bool {
+        self.kind.is_copy()
+    }
+}
+
+/// The key part of a copy.
+fn head(head: &[u8], body: &[u8]) -> Bytes {
+    [&Copied::sum(body)[..], head].concat().into()
 }
 
 /// Bytes of a batch of nothing but one record of this footprint.
@@ -207,8 +238,8 @@ impl Batch {
         self.has_caught_up
     }
 
-    /// Puts a record in. Says where it lies, when it is an entry.
-    pub fn push(&mut self, parts: Parts) -> Option<Placed> {
+    /// Puts a record in. Says where it lies, and more of it when it is an entry.
+    pub fn push(&mut self, parts: Parts) -> (Place, Option<Placed>) {
         let length = parts.record_length() as u32;
         let at = self.offset + self.records_end;
         let value_hash = checksum(0, &parts.value);
@@ -229,8 +260,9 @@ impl Batch {
         self.records_end += length;
         let lsn = Lsn(self.first_lsn.0 + u64::from(self.count));
         self.count += 1;
+        let record = Place { segment: self.segment, offset: at, length };
         if !parts.is_entry() {
-            return None;
+            return (record, None);
         }
         let (group, index, term) = (header.group(), header.index(), header.term());
         self.last_entries.insert(group, (index, term));
@@ -239,7 +271,7 @@ impl Batch {
             place: Place { segment: self.segment, offset: at + header.value_at() as u32, length: parts.value.len() as u32 },
             checksum: header.value_checksum,
         });
-        Some(Placed { group, index, term, lsn, record: Place { segment: self.segment, offset: at, length }, value })
+        (record, Some(Placed { group, index, term, lsn, record, value }))
     }
 
     /// Encodes the record behind what there is; returns its header's checksum.

@@ -5,12 +5,12 @@
 //! nothing.
 
 use crate::base::hash::checksum;
-use crate::base::{DirectoryId, Epoch, GroupId, Index, Key, Lsn, NodeId, SegmentId, Term};
+use crate::base::{DirectoryId, Epoch, GroupId, Index, Key, Lsn, NodeId, Place, SegmentId, Term};
 use crate::msg::codec;
 use bytes::Bytes;
 
 /// The version that this program writes, and the newest that it reads.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// Bytes of one copy of a segment's header: one sector, so that a copy is there or is not.
 pub const SEGMENT_HEADER_COPY_SIZE: usize = 512;
@@ -67,6 +67,21 @@ pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
+/// Bytes of an encoded place.
+pub const PLACE_SIZE: usize = 12;
+
+pub fn encode_place(place: Place) -> [u8; PLACE_SIZE] {
+    let mut out = [0; PLACE_SIZE];
+    out[..4].copy_from_slice(&place.segment.0.to_le_bytes());
+    out[4..8].copy_from_slice(&place.offset.to_le_bytes());
+    out[8..].copy_from_slice(&place.length.to_le_bytes());
+    out
+}
+
+pub fn place_at(bytes: &[u8], at: usize) -> Place {
+    Place { segment: SegmentId(u32_at(bytes, at)), offset: u32_at(bytes, at + 4), length: u32_at(bytes, at + 8) }
+}
+
 /// What a segment says of itself, and of the end of the segment before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentHeader {
@@ -86,6 +101,8 @@ pub struct SegmentHeader {
     pub previous_length: u32,
     /// The chain at the end of the segment before. 0 in the first segment.
     pub previous_chain: u64,
+    /// The record of the newest manifest that was durable.
+    pub manifest: Option<Place>,
 }
 
 impl SegmentHeader {
@@ -103,6 +120,7 @@ impl SegmentHeader {
         copy[56..60].copy_from_slice(&self.size.to_le_bytes());
         copy[60..64].copy_from_slice(&self.previous_length.to_le_bytes());
         copy[64..72].copy_from_slice(&self.previous_chain.to_le_bytes());
+        copy[72..72 + PLACE_SIZE].copy_from_slice(&encode_place(self.manifest.unwrap_or_default()));
         let sum = checksum(salt(0, self.segment, 0), &copy[..SEGMENT_CHECKSUM_AT]);
         copy[SEGMENT_CHECKSUM_AT..SEGMENT_CHECKSUM_AT + 8].copy_from_slice(&sum.to_le_bytes());
         [copy, copy].concat()
@@ -130,6 +148,7 @@ impl SegmentHeader {
             size: u32_at(copy, 56),
             previous_length: u32_at(copy, 60),
             previous_chain: u64_at(copy, 64),
+            manifest: Some(place_at(copy, 72)).filter(|place| place.length > 0),
         })
     }
 
@@ -212,8 +231,7 @@ impl BatchHeader {
     }
 }
 
-/// What kind of record. New kinds (checkpoint) take new numbers; an unknown number in a record
-/// whose checksum is right is a newer format.
+/// What kind of record. New kinds take new numbers; an unknown number in a record whose checksum is right is a newer format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Epoch,
@@ -228,6 +246,14 @@ pub enum Kind {
     CaughtUp,
     /// An entry with the group's configuration from there on: the key part is its CBOR.
     Configuration,
+    /// A copy of a leaf of a group's index.
+    Leaf,
+    /// A copy of what else is in a group's state, or of a part of it.
+    Parts,
+    /// Where the copies are that a group's state is made of.
+    Root,
+    /// Where the groups' roots are, and all else that a boot needs of the log before them.
+    Manifest,
 }
 
 impl Kind {
@@ -243,12 +269,21 @@ impl Kind {
             Kind::Transaction => 8,
             Kind::CaughtUp => 9,
             Kind::Configuration => 10,
+            Kind::Leaf => 11,
+            Kind::Parts => 12,
+            Kind::Root => 13,
+            Kind::Manifest => 14,
         }
     }
 
     /// Whether it is an entry of a group.
     pub fn is_entry(self) -> bool {
         matches!(self, Kind::Noop | Kind::Write | Kind::Transaction | Kind::Configuration)
+    }
+
+    /// Whether it is a part of a checkpoint.
+    pub fn is_copy(self) -> bool {
+        matches!(self, Kind::Leaf | Kind::Parts | Kind::Root | Kind::Manifest)
     }
 
     pub fn from_number(number: u8) -> Option<Kind> {
@@ -263,6 +298,10 @@ impl Kind {
             8 => Kind::Transaction,
             9 => Kind::CaughtUp,
             10 => Kind::Configuration,
+            11 => Kind::Leaf,
+            12 => Kind::Parts,
+            13 => Kind::Root,
+            14 => Kind::Manifest,
             _ => return None,
         })
     }
@@ -289,6 +328,34 @@ pub struct RecordHeader {
     pub commit: u64,
     /// [`crate::base::hash::value_checksum`] of all behind the key.
     pub value_checksum: u32,
+}
+
+/// What a record that is a copy holds: its key part begins with 64 bits of checksum of its value part, since a copy is read by
+/// its place alone.
+#[derive(Debug)]
+pub struct Copied<'a> {
+    pub header: RecordHeader,
+    /// The key part behind the checksum.
+    pub head: &'a [u8],
+    pub body: &'a [u8],
+}
+
+impl<'a> Copied<'a> {
+    /// What the key part of a copy begins with.
+    pub fn sum(body: &[u8]) -> [u8; 8] {
+        checksum(0, body).to_le_bytes()
+    }
+
+    /// The copy of this kind at `place`, if `bytes`, which were read there, hold it and are whole.
+    pub fn decode(nonce: u64, kind: Kind, place: Place, bytes: &'a [u8]) -> Option<Copied<'a>> {
+        let (header, _) = RecordHeader::decode(salt(nonce, place.segment, place.offset), bytes)?;
+        if header.kind != kind.number() || header.length as usize != bytes.len() || bytes.len() != place.length as usize {
+            return None;
+        }
+        let (key, body) = bytes[RECORD_HEADER_SIZE..].split_at(header.key_length as usize);
+        let (sum, head) = key.split_at_checked(8)?;
+        (sum == Copied::sum(body)).then_some(Copied { header, head, body })
+    }
 }
 
 impl RecordHeader {
@@ -384,7 +451,8 @@ impl RecordHeader {
 
 /// The group that an entry of the footer's directory is about; `None` for a record of no group.
 pub fn directory_entry_group(entry: &[u8]) -> Option<GroupId> {
-    let of_group = Kind::from_number(entry[0]).is_none_or(|kind| kind == Kind::HardState || kind.is_entry());
+    let of_node = [Kind::Epoch, Kind::Formation, Kind::PeerMark, Kind::Clean, Kind::CaughtUp, Kind::Manifest];
+    let of_group = Kind::from_number(entry[0]).is_none_or(|kind| !of_node.contains(&kind));
     of_group.then(|| GroupId(u32_at(entry, 4)))
 }
 

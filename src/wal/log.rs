@@ -137,6 +137,11 @@ pub struct Log {
     witness: Witness,
     reads: Reads,
     queue_bytes: u64,
+    /// Bytes of all records appended in this epoch.
+    appended_bytes: u64,
+    /// The newest manifest that is durable, which the next segment's header names; and that which is not yet.
+    manifest: Option<Place>,
+    next_manifest: Option<(Lsn, Place)>,
     /// Bytes of the last batch: the next is probably as large.
     batch_size_hint: usize,
     /// Mean time of a sync, in nanoseconds, and when the last was done.
@@ -185,6 +190,9 @@ impl Log {
             witness: Witness::new(nonce, tail.witness),
             reads: Reads::default(),
             queue_bytes: 0,
+            appended_bytes: 0,
+            manifest: tail.manifest,
+            next_manifest: None,
             batch_size_hint: 0,
             sync_mean: 0,
             synced_at: Time::ZERO,
@@ -219,6 +227,16 @@ impl Log {
     /// Bytes of records appended and not yet durable.
     pub fn queue_bytes(&self) -> u64 {
         self.queue_bytes
+    }
+
+    /// Bytes of all records appended in this epoch, written or not.
+    pub fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
+    }
+
+    /// Where the next record goes, or a later place.
+    pub fn end(&self) -> SegmentId {
+        self.cursor.segment
     }
 
     /// Records wait for the next flush, or for a later one.
@@ -263,6 +281,11 @@ impl Log {
         self.current.map_or(0, |current| self.segments.bytes_before(current.id) + u64::from(self.current_end))
     }
 
+    /// Bytes of the files that are in use, from this segment on.
+    pub fn bytes_used_from(&self, start: SegmentId) -> u64 {
+        self.bytes_used().saturating_sub(self.segments.bytes_before(start))
+    }
+
     /// Bytes passed to writes since boot.
     pub fn bytes_written(&self) -> u64 {
         self.counters.bytes_written
@@ -304,11 +327,19 @@ impl Log {
         }
         let bytes = parts.record_length() as u64;
         let lsn = self.next_lsn;
-        let placed = self.filling_batch(footprint, kept).push(parts);
+        let (is_copy, is_manifest) = (parts.is_copy(), parts.is_manifest());
+        let (place, placed) = self.filling_batch(footprint, kept).push(parts);
         self.next_lsn = lsn.next();
         self.queue_bytes += bytes;
         self.counters.records += 1;
+        self.appended_bytes += bytes;
         self.seal_at = None;
+        if is_manifest {
+            self.next_manifest = Some((lsn, place));
+        }
+        if is_copy {
+            out.push(Out::Copied(place));
+        }
         if let Some(placed) = placed {
             assert_eq!(placed.lsn, lsn, "a record's place in its batch gives its position in the log");
             out.push(Out::Placed(placed));
@@ -431,6 +462,7 @@ impl Log {
             size: segment.size,
             previous_length: self.current.map_or(0, |_| self.current_end),
             previous_chain: self.chain,
+            manifest: self.manifest,
         };
         assert_eq!(batch.offset, SEGMENT_HEADER_SIZE, "a segment's first batch stands behind its header");
         self.chain = header.chain();
@@ -639,6 +671,9 @@ impl Log {
                 self.witness.on_durable(now, end, unsynced.clean);
             }
             if entries.is_empty() { entries = unsynced.entries } else { entries.extend(unsynced.entries) }
+        }
+        if let Some((_, place)) = self.next_manifest.take_if(|(lsn, _)| *lsn <= self.durable) {
+            self.manifest = Some(place);
         }
         if changed {
             self.progress(entries, out);

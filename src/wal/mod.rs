@@ -18,16 +18,19 @@
 //! 4. What recovery believed of the last epoch and no batch has sealed, before the first batch of this epoch: it is written once
 //!    more as it is, and synced. (After a failed sync the page cache may show what the medium never got.)
 //! 5. A batch, before the witness that names it is written.
+//! 6. A manifest, before the header that names it: what that names, copies and roots, stands before it.
 //!
-//! **Left out on purpose**, for later: compaction, index checkpoints, repair of rot from a peer. Recovery replays
-//! the whole log, and damage that is not a torn tail stops the boot.
+//! **Left out on purpose**, for later: compaction, so that no segment is ever deleted; repair of rot from a peer. Damage that is not
+//! a torn tail stops the boot. Of the log before the last checkpoint a boot reads the headers of segments alone: what rots there is
+//! noticed when it is read.
 //!
 //! - `format`: the bytes; `FORMAT.md` beside this file has the tables and the arguments.
 //! - `batch`: a batch being filled. - `log`: the actor. - `segments`: preallocation. - `reads`: values and entries read back.
-//! - `recover`: from the disk to a [`Recovered`], through a `window`. - `evidence`: telling a torn tail from damage. - `witness`:
+//! - `recover`: from the disk to a [`Recovered`], through a `window`. - `checkpoint`: what a replay begins with. - `evidence`: telling a torn tail from damage. - `witness`:
 //!   evidence in another file.
 
 mod batch;
+mod checkpoint;
 mod evidence;
 mod format;
 mod log;
@@ -42,12 +45,14 @@ mod window;
 mod witness;
 
 pub use log::{Log, LogCounters};
-pub use recover::{RecoverError, Tail, Torn, recover};
+pub use recover::{RecoverError, Tail, Torn, recover, recover_from_start};
 
-use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, Sometimes, Term};
+use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, SegmentId, Sometimes, Term};
 use crate::msg::cluster::{Formation, PeerMark};
+use crate::msg::configuration::Configuration;
 use crate::msg::disk::{DiskOp, DiskResult};
-use crate::msg::log::{Entry, EntrySummary, HardState, LogBase, Placed, ValuePlace};
+use crate::msg::log::{Entry, EntrySummary, HardState, LogBase, Manifest, Placed, Root, ValuePlace};
+use crate::state::State;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -66,7 +71,7 @@ pub struct LogOptions {
     pub batch_bytes: usize,
 }
 
-/// What is written to the log. Later kinds: checkpoint.
+/// What is written to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     /// The first record of an epoch.
@@ -82,6 +87,18 @@ pub enum Record {
     /// Nothing is missing any more of what was when this epoch began. If syncing is relaxed, what this epoch acknowledges may be
     /// missing at its end all the same: so it says less than [`Record::Clean`].
     CaughtUp,
+    /// A copy of the leaf with this fence.
+    Leaf {
+        group: GroupId,
+        fence: Bytes,
+        page: Bytes,
+    },
+    /// A copy of what a group's state holds beside its leaves, or of a part of it.
+    Parts(GroupId, Bytes),
+    /// The group's state has been copied.
+    Root(GroupId, Root),
+    /// Every group's root is durable.
+    Manifest(Manifest),
 }
 
 /// The group that a read is for.
@@ -107,6 +124,8 @@ pub enum In {
 #[derive(Debug)]
 pub enum Out {
     Placed(Placed),
+    /// Where a record lies that is a part of a checkpoint.
+    Copied(Place),
     /// What may be acknowledged now, and what is durable. `entries`: the last entry of each group among what became
     /// acknowledgeable with this.
     Progress {
@@ -143,6 +162,9 @@ pub struct Recovered {
     pub lossless: bool,
     /// What was cut off at the end of the log.
     pub torn: Option<Torn>,
+    /// The segment that the replay began with, and bytes of batches that were replayed.
+    pub start: SegmentId,
+    pub replayed: u64,
     pub tail: Tail,
 }
 
@@ -166,12 +188,18 @@ impl Recovered {
     }
 }
 
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct RecoveredGroup {
     /// The last one written; its commit index is the highest that any record of the group knew.
     pub state: HardState,
-    /// Where the log begins.
+    /// The group's state as it was copied last; what is committed behind it is among the entries. `None`: there was no copy.
+    pub copy: Option<State>,
+    /// Where the copy is.
+    pub root: Option<Place>,
+    /// Where the log begins: at the base of the copy.
     pub base: LogBase,
+    /// The configuration there; `None`: the group's first.
+    pub configuration: Option<Box<Configuration>>,
     /// In order of index, without holes, from the base on.
     pub entries: Vec<EntrySummary>,
 }
@@ -185,5 +213,16 @@ impl RecoveredGroup {
     pub fn committed(&self) -> &[EntrySummary] {
         let commit = self.state.commit.min(self.last_index()).max(self.base.index);
         &self.entries[..(commit.0 - self.base.index.0) as usize]
+    }
+
+    /// What all that is known to be committed has come to, in leaves of at most so many bytes.
+    pub fn fold(&mut self, leaf_bytes: usize) -> State {
+        let mut state = self.copy.take().unwrap_or_default();
+        state.set_leaf_bytes(leaf_bytes);
+        let copied = state.applied();
+        for entry in self.committed().iter().filter(|entry| entry.index > copied) {
+            state.apply(entry.index, &entry.fact, &mut |_| {});
+        }
+        state
     }
 }

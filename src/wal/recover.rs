@@ -9,6 +9,7 @@
 //!
 //! Values are verified and let go; keys stay. Bytes of any kind give a result or an error, and are read in bounded chunks.
 
+use super::checkpoint::Checkpoint;
 use super::evidence::{find_header, groups_between, last_byte};
 use super::format::{
     BATCH_BEGAN_LOSSY, BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_LOSSY, BATCH_MAGIC, BatchHeader, DIRECTORY_ENTRY_SIZE,
@@ -25,7 +26,7 @@ use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Place, Segmen
 use crate::msg::cluster::PeerMark;
 use crate::msg::codec;
 use crate::msg::disk::{DiskError, LogDevice};
-use crate::msg::log::{EntrySummary, FactSummary, HardState, ValuePlace};
+use crate::msg::log::{EntrySummary, FactSummary, HardState, LogBase, Manifest, Rooted, ValuePlace};
 use crate::msg::transaction::{Stored, TransactionFact};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -116,6 +117,8 @@ pub struct Tail {
     /// Of every segment's file.
     pub(super) sizes: BTreeMap<SegmentId, u64>,
     pub(super) witness: witness::Found,
+    /// What the last header names.
+    pub(super) manifest: Option<Place>,
 }
 
 impl Default for Tail {
@@ -133,36 +136,87 @@ impl Default for Tail {
             unsealed: None,
             sizes: BTreeMap::new(),
             witness: witness::Found::default(),
+            manifest: None,
         }
     }
 }
 
-/// Reads the log of node `me`. Blocking; the node is not alive yet.
+/// Reads the log of node `me`: the last checkpoint, and what stands behind it. Blocking; the node is not alive yet.
 pub fn recover(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, RecoverError> {
-    device.sync()?;
-    let mut all = device.list()?;
-    all.sort_unstable();
-    let files: Vec<(SegmentId, u64)> = all.iter().copied().filter(|(id, _)| *id != WITNESS).collect();
-    let mut replay = Replay::default();
-    replay.tail.sizes = files.iter().copied().collect();
-    let (segments, empty) = read_headers(device, me, &files)?;
-    replay.tail.directory = segments.first().map(|found| found.header.directory);
-    replay.tail.witness = witness::Found::read(device, &all, replay.tail.directory.map(directory_nonce))?;
-    for (at, found) in segments.iter().enumerate() {
+    let files = Files::read(device, me)?;
+    let named = files.segments.last().and_then(|found| Some((directory_nonce(found.header.directory), found.header.manifest?)));
+    let Some((nonce, place)) = named else { return files.replay(device, None) };
+    let checkpoint = Checkpoint::read(device, nonce, place)?;
+    let mut recovered = files.replay(device, Some(&checkpoint))?;
+    checkpoint.load(device, nonce, &mut recovered)?;
+    Sometimes::BootFromCheckpoint.reached();
+    Ok(recovered)
+}
+
+/// Reads all of the log of node `me`, as if there was no checkpoint.
+pub fn recover_from_start(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, RecoverError> {
+    Files::read(device, me)?.replay(device, None)
+}
+
+/// The log's files.
+#[derive(Debug)]
+struct Files {
+    /// Every segment's, and its size.
+    sizes: BTreeMap<SegmentId, u64>,
+    /// Those with a valid header.
+    segments: Vec<Found>,
+    /// Those behind them.
+    empty: Vec<File>,
+    witness: witness::Found,
+}
+
+impl Files {
+    fn read(device: &mut dyn LogDevice, me: NodeId) -> Result<Files, RecoverError> {
+        device.sync()?;
+        let mut all = device.list()?;
+        all.sort_unstable();
+        let sizes: Vec<(SegmentId, u64)> = all.iter().copied().filter(|(id, _)| *id != WITNESS).collect();
+        let (segments, empty) = read_headers(device, me, &sizes)?;
+        let nonce = segments.first().map(|found| directory_nonce(found.header.directory));
+        let witness = witness::Found::read(device, &all, nonce)?;
+        Ok(Files { sizes: sizes.into_iter().collect(), segments, empty, witness })
+    }
+
+    /// Replays the log, from where the checkpoint says, or else from its start.
+    fn replay(&self, device: &mut dyn LogDevice, checkpoint: Option<&Checkpoint>) -> Result<Recovered, RecoverError> {
+        let mut replay = Replay::default();
+        replay.tail.sizes.clone_from(&self.sizes);
+        replay.tail.directory = self.segments.first().map(|found| found.header.directory);
+        replay.tail.witness = self.witness;
+        replay.tail.manifest = self.segments.last().and_then(|found| found.header.manifest);
+        if let Some(checkpoint) = checkpoint {
+            replay.begin_with(checkpoint);
+        }
+        replay_segments(device, replay, self)
+    }
+}
+
+fn replay_segments(device: &mut dyn LogDevice, mut replay: Replay, files: &Files) -> Result<Recovered, RecoverError> {
+    let Files { segments, empty, .. } = files;
+    let from = replay.start;
+    if from > SegmentId::ZERO && segments.iter().all(|found| found.file.id != from) {
+        return Err(damaged(from, 0, "the segment is missing that a replay begins with".to_string()));
+    }
+    for (at, found) in segments.iter().enumerate().filter(|(_, found)| found.file.id >= from) {
         let next = segments.get(at + 1).map(|next| &next.header);
-        walk_segment(device, &mut replay, found, next, &empty)?;
+        walk_segment(device, &mut replay, found, next, empty)?;
     }
     if segments.is_empty() {
         // Either never written to, or the first write was torn; unless a batch behind the bad header says that it was durable.
-        Sometimes::LogWithoutHeader.when(!files.is_empty());
+        Sometimes::LogWithoutHeader.when(!empty.is_empty());
         let why = "no segment has a valid header";
-        look_for_damage(device, &empty, None, 1, SegmentId(1), 0, why)?;
+        look_for_damage(device, empty, None, 1, SegmentId(1), 0, why)?;
         if let Some(witness) = replay.unwitnessed(why) {
             return Err(damaged(SegmentId(1), 0, witness));
         }
     }
     // A segment of which not even the header came to be.
-    for file in &empty {
+    for file in empty {
         if replay.torn.is_some() {
             break;
         }
@@ -441,6 +495,11 @@ struct Replay {
     torn: Option<Torn>,
     /// Batches that no later one seals: sequence and offset, all in the last segment.
     unsealed: VecDeque<(u64, u32)>,
+    /// The segment to begin with; zero: the first.
+    start: SegmentId,
+    /// Where the manifest that it begins with lies; zero: there is none.
+    manifest: Place,
+    bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -452,10 +511,32 @@ struct RecoveredState {
 }
 
 impl Replay {
+    /// Begins with what a checkpoint says.
+    fn begin_with(&mut self, checkpoint: &Checkpoint) {
+        let Manifest { start, epoch, formation, marks, groups } = &checkpoint.manifest;
+        (self.start, self.manifest) = (*start, checkpoint.place);
+        let state = &mut self.recovered;
+        (state.epoch, state.formation) = (*epoch, formation.clone());
+        state.peer_marks = marks.iter().copied().collect();
+        for Rooted { group, term, vote, commit, .. } in groups {
+            let root = checkpoint.roots.get(group);
+            let found = RecoveredGroup {
+                state: HardState { term: *term, vote: *vote, commit: *commit },
+                base: root.map_or(LogBase::default(), |(_, root)| root.base),
+                ..RecoveredGroup::default()
+            };
+            state.groups.insert(*group, found);
+        }
+    }
+
     /// Begins with a segment; its header must be what the log so far asks for.
     fn enter(&mut self, found: &Found) -> Result<(), RecoverError> {
         let header = &found.header;
         let right = match self.tail.segment {
+            None if found.file.id == self.start => {
+                (self.tail.next_sequence, self.tail.next_lsn) = (header.first_sequence, header.first_lsn);
+                true
+            }
             None => (header.previous_length, header.previous_chain, header.first_sequence, header.first_lsn) == (0, 0, 1, Lsn(1)),
             Some(_) => header.epoch >= self.tail.epoch,
         };
@@ -491,6 +572,7 @@ impl Replay {
         tail.end = batch.offset + header.length;
         tail.next_sequence = header.sequence + 1;
         tail.next_lsn = Lsn(header.first_lsn.0 + u64::from(header.count));
+        self.bytes += u64::from(header.length);
         Ok(())
     }
 
@@ -520,7 +602,8 @@ impl Replay {
                 let commit = group.state.commit.max(Index(record.commit));
                 group.state = HardState { term: Term(record.term), vote, commit };
             }
-            Kind::Clean | Kind::CaughtUp => {}
+            // A replay goes from the checkpoint that it began with to the end; newer ones say nothing that it does not find.
+            Kind::Clean | Kind::CaughtUp | Kind::Leaf | Kind::Parts | Kind::Root | Kind::Manifest => {}
             Kind::Noop | Kind::Write | Kind::Transaction | Kind::Configuration => {
                 return self.apply_entry(segment, offset, record, bytes);
             }
@@ -532,6 +615,11 @@ impl Replay {
     fn apply_entry(&mut self, segment: SegmentId, offset: u32, record: &RecordHeader, bytes: &[u8]) -> Result<(), RecoverError> {
         let group = self.recovered.groups.entry(record.group()).or_default();
         let last = group.last_index();
+        let before_manifest = (segment, offset) < (self.manifest.segment, self.manifest.offset);
+        if before_manifest && (record.index() <= group.base.index || group.entries.is_empty() && record.index() > last.next()) {
+            // It is in the copy; or it was replaced, with one before it, by an entry that is still to come.
+            return Ok(());
+        }
         if record.index() <= group.base.index || record.index() > last.next() {
             let what = format!("entry {} of group {} follows entry {last}", record.index, record.group);
             return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
@@ -613,6 +701,8 @@ impl Replay {
             groups,
             lossless,
             torn: self.torn,
+            start: self.start.max(SegmentId(1)),
+            replayed: self.bytes,
             tail: self.tail,
         }
     }

@@ -1,6 +1,7 @@
 //! The log against a disk that does what a medium may do, and against a model that is a plain list of records.
 
 mod batches;
+mod checkpoint;
 mod damage;
 mod keys;
 mod witness;
@@ -45,6 +46,7 @@ struct Rig {
     durable: Lsn,
     acknowledgeable: Lsn,
     placed: Vec<Placed>,
+    copied: Vec<Place>,
     values: Vec<(ReadFor, Result<Bytes, ReadError>)>,
     entries: Vec<(ReadFor, Result<Entry, ReadError>)>,
     progress: Vec<(GroupId, Index, Term)>,
@@ -63,6 +65,7 @@ impl Rig {
             durable: Lsn::ZERO,
             acknowledgeable: Lsn::ZERO,
             placed: Vec::new(),
+            copied: Vec::new(),
             values: Vec::new(),
             entries: Vec::new(),
             progress: Vec::new(),
@@ -82,6 +85,7 @@ impl Rig {
         while let Some(out) = out.pop() {
             match out {
                 Out::Placed(placed) => self.placed.push(placed),
+                Out::Copied(place) => self.copied.push(place),
                 Out::Progress { acknowledgeable, durable, entries } => {
                     assert!(self.halted.is_none(), "nothing is acknowledged after a failure");
                     assert!(durable >= self.durable && acknowledgeable >= self.acknowledgeable && acknowledgeable >= durable);
@@ -197,6 +201,7 @@ impl Model {
                     entries.push((entry.term, key, value));
                 }
                 Record::Clean | Record::CaughtUp => {}
+                Record::Leaf { .. } | Record::Parts(..) | Record::Root(..) | Record::Manifest(_) => {}
             }
         }
         for (state, entries) in model.groups.values_mut() {

@@ -154,6 +154,7 @@ fn options() -> NodeOptions {
         cluster: ClusterOptions { partitions: 2, ..ClusterOptions::default() },
         heartbeat_interval: Duration::from_millis(50),
         wal_sync_interval: Duration::ZERO,
+        snapshot_interval: Duration::ZERO,
         segment_size: 1 << 20,
         cache_size: 4096,
         limits: Limits::DEFAULT,
@@ -327,6 +328,7 @@ fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
                 commit: Index(dice.number()),
                 round: dice.number(),
                 follower: Epoch(dice.number()),
+                everywhere: Index(dice.number()),
             })
         }
         6 | 7 => {
@@ -346,6 +348,7 @@ fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
                 round: dice.number(),
                 acceptance,
                 commit: Index(dice.number()),
+                synced: dice.flag(),
             })
         }
         8 => ReplicaMessage::TimeoutNow { term },

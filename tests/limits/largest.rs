@@ -190,6 +190,7 @@ fn status() -> StatusReport {
         cpu_us: u64::MAX,
         disk_bytes_needed: u64::MAX,
         log_bytes_used: u64::MAX,
+        log_bytes_to_replay: u64::MAX,
     }
 }
 
@@ -248,8 +249,16 @@ fn appends() -> Vec<ReplicaMessage> {
         let mut entries = vec![entry(small.clone()); APPEND_ENTRIES_MAX - 1];
         entries.push(entry(last));
         let (previous_index, previous_term) = (INDEX, TERM);
-        let append =
-            Append { term: TERM, previous_index, previous_term, entries, commit: INDEX, round: u64::MAX, follower: EPOCH };
+        let append = Append {
+            term: TERM,
+            previous_index,
+            previous_term,
+            entries,
+            commit: INDEX,
+            round: u64::MAX,
+            follower: EPOCH,
+            everywhere: INDEX,
+        };
         ReplicaMessage::Append(append)
     };
     facts().into_iter().map(append).collect()
@@ -342,6 +351,7 @@ fn peer_messages() -> Vec<PeerMessage> {
         round: u64::MAX,
         acceptance: Some(PROMISE),
         commit: INDEX,
+        synced: true,
     };
     let mut all = vec![
         PeerMessage::Greeting(greeting),

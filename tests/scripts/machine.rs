@@ -149,6 +149,7 @@ impl Machine {
             },
             heartbeat_interval: Duration::from_millis(100),
             wal_sync_interval: if setup.relaxed { SYNC_INTERVAL } else { Duration::ZERO },
+            snapshot_interval: Duration::ZERO,
             segment_size: SEGMENT,
             // Values are read from the disk, always.
             cache_size: 0,

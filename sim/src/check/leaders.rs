@@ -77,6 +77,7 @@ mod tests {
             leads,
             has_lease,
             last: Index(0),
+            base: Index(0),
             durable: Index(0),
             commit: Index(0),
             applied: Index(0),

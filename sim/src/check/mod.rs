@@ -21,6 +21,7 @@
 pub mod agreement;
 pub mod bank;
 mod calls;
+pub mod checkpoint;
 #[cfg(test)]
 mod compare;
 pub mod corruption;

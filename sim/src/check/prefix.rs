@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Prefix {
     /// Per group, the fingerprints of committed entries from index 1, without holes, and the node that showed each first.
-    committed: BTreeMap<GroupId, Vec<(u64, NodeId)>>,
+    committed: BTreeMap<GroupId, Vec<Option<(u64, NodeId)>>>,
     /// How far each node was looked at in its present epoch.
     seen: BTreeMap<(NodeId, GroupId), (Epoch, Index)>,
 }
@@ -24,6 +24,7 @@ impl Prefix {
         node: NodeId,
         epoch: Epoch,
         group: GroupId,
+        base: Index,
         commit: Index,
         fingerprint: impl Fn(Index) -> Option<u64>,
     ) -> Result<(), Violation> {
@@ -40,20 +41,22 @@ impl Prefix {
             return Ok(());
         }
         let committed = self.committed.entry(group).or_default();
-        let mut index = seen;
+        let mut index = seen.max(base);
+        // What is gone from its log is compared as a state.
+        committed.resize(committed.len().max(index.0 as usize), None);
         while index < commit {
             index = index.next();
             let Some(print) = fingerprint(index) else {
                 return Err(violation(format!("group {group}: node {node} has commit index {commit} and no entry at {index}")));
             };
-            match committed.get(position(index)) {
-                Some((other, first)) if *other != print => {
+            match committed.get_mut(position(index)) {
+                Some(Some((other, first))) if *other != print => {
                     return Err(violation(format!(
                         "group {group}: the committed entry at {index} is {other:016x} on node {first} and {print:016x} on node {node}"
                     )));
                 }
-                Some(_) => {}
-                None => committed.push((print, node)),
+                Some(known) => _ = known.get_or_insert((print, node)),
+                None => committed.push(Some((print, node))),
             }
         }
         self.seen.insert((node, group), (epoch, commit));
@@ -68,11 +71,12 @@ impl Prefix {
         &self,
         node: NodeId,
         group: GroupId,
+        base: Index,
         fingerprint: impl Fn(Index) -> Option<u64>,
     ) -> Result<(), Violation> {
         let Some(committed) = self.committed.get(&group) else { return Ok(()) };
-        for (at, (print, first)) in committed.iter().enumerate() {
-            let index = Index(at as u64 + 1);
+        for (at, known) in committed.iter().enumerate().skip(base.0 as usize) {
+            let (index, Some((print, first))) = (Index(at as u64 + 1), known) else { continue };
             if fingerprint(index) != Some(*print) {
                 return Err(violation(format!(
                     "group {group}: node {node} became leader without the entry at {index} that node {first} knows to be committed"
@@ -109,23 +113,23 @@ mod tests {
     #[test]
     fn what_is_committed_stays() {
         let mut prefix = Prefix::default();
-        prefix.observe(NodeId(1), Epoch(1), GROUP, Index(2), prints(&[10, 11, 99])).unwrap();
-        prefix.observe(NodeId(2), Epoch(1), GROUP, Index(1), prints(&[10, 88])).unwrap();
-        prefix.observe(NodeId(1), Epoch(1), GROUP, Index(3), prints(&[10, 11, 12])).unwrap();
-        prefix.observe(NodeId(1), Epoch(2), GROUP, Index(1), prints(&[10, 11])).unwrap();
-        prefix.observe(NodeId(2), Epoch(1), GROUP, Index(2), prints(&[10, 88])).unwrap_err();
-        prefix.observe(NodeId(1), Epoch(3), GROUP, Index(3), prints(&[10, 11, 13])).unwrap_err();
-        prefix.observe(NodeId(2), Epoch(2), GROUP, Index(2), prints(&[10])).unwrap_err();
-        prefix.observe(NodeId(1), Epoch(2), GROUP, Index(0), prints(&[10])).unwrap_err();
+        prefix.observe(NodeId(1), Epoch(1), GROUP, Index::ZERO, Index(2), prints(&[10, 11, 99])).unwrap();
+        prefix.observe(NodeId(2), Epoch(1), GROUP, Index::ZERO, Index(1), prints(&[10, 88])).unwrap();
+        prefix.observe(NodeId(1), Epoch(1), GROUP, Index::ZERO, Index(3), prints(&[10, 11, 12])).unwrap();
+        prefix.observe(NodeId(1), Epoch(2), GROUP, Index::ZERO, Index(1), prints(&[10, 11])).unwrap();
+        prefix.observe(NodeId(2), Epoch(1), GROUP, Index::ZERO, Index(2), prints(&[10, 88])).unwrap_err();
+        prefix.observe(NodeId(1), Epoch(3), GROUP, Index::ZERO, Index(3), prints(&[10, 11, 13])).unwrap_err();
+        prefix.observe(NodeId(2), Epoch(2), GROUP, Index::ZERO, Index(2), prints(&[10])).unwrap_err();
+        prefix.observe(NodeId(1), Epoch(2), GROUP, Index::ZERO, Index(0), prints(&[10])).unwrap_err();
         assert_eq!(prefix.committed(GROUP), Index(3));
     }
 
     #[test]
     fn leaders_have_what_is_committed() {
         let mut prefix = Prefix::default();
-        prefix.observe(NodeId(1), Epoch(1), GROUP, Index(2), prints(&[10, 11])).unwrap();
-        prefix.observe_leader(NodeId(2), GROUP, prints(&[10, 11, 12])).unwrap();
-        prefix.observe_leader(NodeId(2), GROUP, prints(&[10])).unwrap_err();
-        prefix.observe_leader(NodeId(2), GROUP, prints(&[10, 12])).unwrap_err();
+        prefix.observe(NodeId(1), Epoch(1), GROUP, Index::ZERO, Index(2), prints(&[10, 11])).unwrap();
+        prefix.observe_leader(NodeId(2), GROUP, Index::ZERO, prints(&[10, 11, 12])).unwrap();
+        prefix.observe_leader(NodeId(2), GROUP, Index::ZERO, prints(&[10])).unwrap_err();
+        prefix.observe_leader(NodeId(2), GROUP, Index::ZERO, prints(&[10, 12])).unwrap_err();
     }
 }

@@ -6,7 +6,7 @@
 
 use super::Violation;
 use ringseed::base::hash::value_checksum;
-use ringseed::base::{GroupId, Index, Lsn, NodeId};
+use ringseed::base::{GroupId, Index, Lsn, NodeId, SegmentId};
 use ringseed::msg::disk::LogDevice;
 use ringseed::msg::log::{FactSummary, ValuePlace};
 use ringseed::wal::Recovered;
@@ -18,6 +18,8 @@ pub struct Recovery {
     held: BTreeMap<(NodeId, GroupId), Index>,
     /// The last record that the node has told its peers to be durable.
     durable: BTreeMap<NodeId, Lsn>,
+    /// The segment that the node's last replay began with.
+    starts: BTreeMap<NodeId, SegmentId>,
 }
 
 impl Recovery {
@@ -37,10 +39,25 @@ impl Recovery {
     /// The node may have lost something, and begins from what recovery found.
     pub fn forget(&mut self, node: NodeId, recovered: &Recovered) {
         for (&(_, group), held) in self.held.range_mut((node, GroupId(0))..=(node, GroupId(u32::MAX))) {
-            let last = recovered.groups.get(&group).map_or(0, |group| group.entries.len() as u64);
+            let last = recovered.groups.get(&group).map_or(0, |group| group.last_index().0);
             *held = (*held).min(Index(last));
         }
         self.durable.insert(node, recovered.last_lsn());
+        self.starts.insert(node, recovered.start);
+    }
+
+    /// Judges where a replay began, on a disk that keeps what was synced.
+    ///
+    /// # Errors
+    /// Earlier than the last time: a checkpoint is forgotten.
+    pub fn begins_no_earlier(&mut self, node: NodeId, recovered: &Recovered) -> Result<(), Violation> {
+        let last = self.starts.insert(node, recovered.start).unwrap_or_default();
+        if recovered.start >= last {
+            return Ok(());
+        }
+        let what =
+            format!("node {node} replays its log from segment {} on, and did from {last} at its last start", recovered.start);
+        Err(Violation { promise: "P5", checker: "recovery", what })
     }
 
     /// Judges what recovery found on a disk that keeps what was synced.
@@ -54,7 +71,7 @@ impl Recovery {
             return Err(Violation { promise: "P3", checker: "recovery", what });
         }
         for (&(_, group), &held) in self.held.range((node, GroupId(0))..=(node, GroupId(u32::MAX))) {
-            let last = recovered.groups.get(&group).map_or(0, |group| group.entries.len() as u64);
+            let last = recovered.groups.get(&group).map_or(0, |group| group.last_index().0);
             if last < held.0 {
                 let what =
                     format!("node {node} recovers {last} entries of group {group}, and held {held} durably, all committed");
@@ -135,6 +152,21 @@ mod tests {
         recovery.holds(NODE, &recovered).unwrap();
         recovery.observe(NODE, GroupId(3), Index(2));
         assert_eq!(recovery.holds(NODE, &recovered).unwrap_err().promise, "P3");
+    }
+
+    #[test]
+    fn a_checkpoint_is_not_forgotten_unless_the_node_may_have_lost_something() {
+        let (mut recovered, _) = one_entry(0);
+        let mut recovery = Recovery::default();
+        for (start, may_have_lost, right) in
+            [(1, false, true), (3, false, true), (2, false, false), (1, true, true), (1, false, true)]
+        {
+            recovered.start = SegmentId(start);
+            if may_have_lost {
+                recovery.forget(NODE, &recovered);
+            }
+            assert_eq!(recovery.begins_no_earlier(NODE, &recovered).is_ok(), right, "segment {start}");
+        }
     }
 
     #[test]

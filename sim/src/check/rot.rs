@@ -1,6 +1,6 @@
 //! What has rotted is reported or refused, never served (P4): by a read of a running node, and by the recovery of the whole log.
 
-use super::Violation;
+use super::{Violation, checkpoint};
 use ringseed::base::{NodeId, Place};
 use ringseed::wal::{RecoverError, Recovered};
 
@@ -37,7 +37,8 @@ fn same(one: &Recovered, other: &Recovered) -> bool {
     (one.directory, one.epoch, one.lossless, one.last_lsn()) == (other.directory, other.epoch, other.lossless, other.last_lsn())
         && one.formation == other.formation
         && one.peer_marks == other.peer_marks
-        && one.groups == other.groups
+        && one.groups.keys().eq(other.groups.keys())
+        && one.groups.values().zip(other.groups.values()).all(|(one, other)| checkpoint::same_log(one, other))
 }
 
 /// Judges a node whose reads were answered with bytes that have rotted, or with an error, and that has handled all that it was

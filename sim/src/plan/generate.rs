@@ -163,11 +163,21 @@ fn set_limits(plan: &mut Plan, seed: u64) {
     }
 }
 
-/// Few keys make one leaf of the usual size.
+/// Few keys make one leaf of the usual size, and runs log little.
 fn set_leaves(plan: &mut Plan, dice: &mut Dice) {
     if dice.chance(500) {
         let bytes = *dice.pick(&[1, 300, 1_000]);
         plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("leaf_bytes".into(), bytes));
+    }
+    if dice.chance(600) {
+        let segment_kib = *dice.pick(&[0, 0, 16, 32]);
+        for node in &mut plan.nodes {
+            // A manifest counts once the next segment's header names it.
+            node.segment_kib = if segment_kib > 0 { segment_kib } else { node.segment_kib };
+            let bytes = *dice.pick(&[1_000, 4_000, 16_000]);
+            node.limits.insert("checkpoint_bytes".into(), bytes);
+            node.limits.insert("checkpoint_percent".into(), *dice.pick(&[5, 30, 200]));
+        }
     }
 }
 

@@ -109,6 +109,9 @@ pub struct NodePlan {
     pub limits: BTreeMap<String, u32>,
 }
 
+/// Limits at which a node turns nothing away.
+const NOTHING_TURNED_AWAY: [&str; 3] = ["leaf_bytes", "checkpoint_bytes", "checkpoint_percent"];
+
 impl NodePlan {
     pub fn limits(&self) -> Limits {
         let mut limits = Limits::DEFAULT;
@@ -425,7 +428,7 @@ impl Plan {
 
     /// Whether some limits of nodes are smaller than a server's: of those at which a node turns something away.
     pub fn bears_little(&self) -> bool {
-        self.nodes.iter().flat_map(|node| node.limits.keys()).any(|name| name != "leaf_bytes")
+        self.nodes.iter().flat_map(|node| node.limits.keys()).any(|name| !NOTHING_TURNED_AWAY.contains(&&name[..]))
     }
 
     /// The longest pause between a node's heartbeats.

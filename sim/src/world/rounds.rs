@@ -2,8 +2,8 @@
 
 use super::{Happening, MS, World};
 use crate::WorldTime;
-use crate::check::Violation;
 use crate::check::rot::{self, Taken};
+use crate::check::{self, Violation};
 use crate::clock::Clock;
 use crate::counters::Kind;
 use crate::faults;
@@ -55,6 +55,18 @@ impl World {
             Ok(recovered) => recovered,
             Err(error) => return self.boot_failed(number, &error),
         };
+        if machine.disk.rotten.iter().any(|kind| *kind != Kind::RotHeader) {
+            // Nothing that a boot reads has rotted. Nothing repairs yet what reads would meet: the operator takes the node away.
+            self.timeline.note(self.now, || format!("n{} is taken away, since its disk rots", number + 1));
+            self.machines[number].stays_down = true;
+            return;
+        }
+        let mut sound = machine.disk.sound();
+        let whole = wal::recover_from_start(&mut sound, machine.id).expect("it was recovered");
+        let again = wal::recover(&mut sound, machine.id).expect("it was recovered");
+        if let Err(violation) = check::checkpoint::check(machine.id, again, whole) {
+            return self.safety(violation);
+        }
         let lossless = recovered.lossless;
         let up_since = machine.up_since.filter(|_| self.counters.acts(Kind::SameBoot));
         let is_noted = recovered.on_a_machine_up_since(up_since);
@@ -67,7 +79,7 @@ impl World {
         for scar in std::mem::take(&mut machine.disk.scars) {
             self.counters.mattered(scar);
         }
-        let found = |group| recovered.groups.get(group).map_or(0, |group| group.entries.len() as u64);
+        let found = |group| recovered.groups.get(group).map_or(0, |group| group.last_index().0);
         if std::mem::take(&mut machine.had).iter().any(|(group, last)| found(group) < last.0) {
             self.counters.mattered(Kind::Crash);
         }

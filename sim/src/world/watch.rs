@@ -42,8 +42,8 @@ pub struct Watch {
     seen_to_lead: BTreeSet<(GroupId, Term)>,
     /// Which nodes were seen to have a replica of each group.
     members: BTreeMap<GroupId, BTreeSet<NodeId>>,
-    /// What a group's log comes to at an entry, told by its fingerprint: a digest, and the node that it was first seen on.
-    states: BTreeMap<(GroupId, Index, u64), (u64, NodeId)>,
+    /// What a group's log comes to at an entry, told by its term: a digest, and the node that it was first seen on.
+    states: BTreeMap<(GroupId, Index, Term), (u64, NodeId)>,
     /// The latest leader of each group.
     latest: BTreeMap<GroupId, (Term, NodeId)>,
     /// Groups whose leader crashed; and how many of them have been led again since that was last asked.
@@ -55,7 +55,7 @@ pub struct Watch {
 #[derive(Debug, Default)]
 struct Committed {
     last: Index,
-    fingerprint: Option<u64>,
+    fingerprint: u64,
     /// The highest term of a node that knew it to be committed, so it was committed in this term or an earlier one.
     term: Term,
 }
@@ -153,6 +153,7 @@ impl Watch {
     pub fn recovered(&mut self, node: NodeId, recovered: &Recovered, disk: &mut Disk, whole: bool) -> Result<(), Violation> {
         if whole {
             self.recovery.holds(node, recovered)?;
+            self.recovery.begins_no_earlier(node, recovered)?;
         } else {
             self.recovery.forget(node, recovered);
         }
@@ -200,10 +201,10 @@ impl Watch {
     /// The same entries come to the same state: on every replica, before and after a restart.
     pub fn same_states(&mut self, views: &[View<'_>]) -> Result<(), Violation> {
         for view in views {
-            for ReplicaProbe { group, applied, .. } in &view.replicas {
-                let Some(fingerprint) = view.node.entry_fingerprint(*group, *applied) else { continue };
+            for ReplicaProbe { group, applied, .. } in view.replicas.iter().filter(|replica| replica.applied > Index::ZERO) {
+                let Some(term) = view.node.entry_term(*group, *applied) else { continue };
                 let Some(digest) = view.node.digest(*group) else { continue };
-                let (known, first) = *self.states.entry((*group, *applied, fingerprint)).or_insert((digest, view.id));
+                let (known, first) = *self.states.entry((*group, *applied, term)).or_insert((digest, view.id));
                 if known != digest {
                     let what = format!(
                         "with all entries of {group:?} up to {applied:?} applied, the states of {first:?} and {:?} differ",
@@ -224,11 +225,13 @@ impl Watch {
         self.elected.observe(now, view.id, view.node.epoch(), replica)?;
         self.recovery.observe(view.id, group, replica.commit.min(replica.durable));
         let fingerprint = |index| view.node.entry_fingerprint(group, index);
-        self.prefix.observe(view.id, view.node.epoch(), group, replica.commit, fingerprint)?;
+        self.prefix.observe(view.id, view.node.epoch(), group, replica.base, replica.commit, fingerprint)?;
         let known = self.groups.entry(group).or_default();
-        if replica.commit > known.last {
+        if replica.commit > known.last
+            && let Some(fingerprint) = fingerprint(replica.commit)
+        {
             known.last = replica.commit;
-            known.fingerprint = fingerprint(replica.commit);
+            known.fingerprint = fingerprint;
             known.term = known.term.max(replica.term);
         }
         Ok(())
@@ -243,9 +246,9 @@ impl Watch {
         }
         if self.seen_to_lead.insert((replica.group, replica.term)) {
             let fingerprint = |index| view.node.entry_fingerprint(replica.group, index);
-            self.prefix.observe_leader(view.id, replica.group, fingerprint)?;
+            self.prefix.observe_leader(view.id, replica.group, replica.base, fingerprint)?;
         }
-        if view.node.entry_fingerprint(replica.group, last) == known.fingerprint {
+        if last <= replica.base || view.node.entry_fingerprint(replica.group, last) == Some(known.fingerprint) {
             return Ok(());
         }
         let what = format!(

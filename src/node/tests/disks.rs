@@ -6,7 +6,7 @@ use crate::msg::operation::{Condition, Operation};
 use crate::msg::transaction::Transaction;
 
 impl Cluster {
-    fn status(&self, n: u16) -> StatusReport {
+    pub(super) fn status(&self, n: u16) -> StatusReport {
         self.nodes[&NodeId(n)].status(self.now)
     }
 

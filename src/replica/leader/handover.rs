@@ -117,7 +117,7 @@ impl Replica {
             Sometimes::PreferredLeaderSlow.reached();
             let round = leader.round;
             target.timed.get_or_insert((target.matched, cx.now));
-            Sender::new(cx, &self.log, group, state, round, ask_at).send_empty(target, out);
+            Sender::new(cx, &self.log, group, state, self.everywhere, round, ask_at).send_empty(target, out);
         } else if last.0 - target.matched.0 < APPEND_ENTRIES_MAX as u64 {
             Sometimes::LeadershipRebalanced.reached();
             leader.rebalance_at = None;

@@ -8,12 +8,24 @@ const NOW: Time = Time::from_millis(3_000);
 fn heartbeat(leader: u16, term: u64) -> In {
     let (previous_index, previous_term, commit) = (Index::ZERO, Term::ZERO, Index::ZERO);
     let (term, entries, round, follower) = (Term(term), Vec::new(), 0, EPOCH);
-    from(leader, ReplicaMessage::Append(Append { term, previous_index, previous_term, entries, commit, round, follower }))
+    from(
+        leader,
+        ReplicaMessage::Append(Append {
+            term,
+            previous_index,
+            previous_term,
+            entries,
+            commit,
+            round,
+            follower,
+            everywhere: Index::ZERO,
+        }),
+    )
 }
 
 /// Node 3, which follows node 1 in term 1.
 fn follower(around: &Around, lossy: bool, voters: &[u16]) -> Replica {
-    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy };
+    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy, synced: true };
     let learners: &[u16] = if voters.contains(&3) { &[] } else { &[3] };
     let log = GroupLog::new(LogBase::default(), configuration(voters, &[], learners));
     let mut follower = Replica::new(options, HardState::default(), log);
@@ -101,7 +113,8 @@ fn a_replica_whose_disk_is_unfit_leaves_the_first_campaign_to_one_that_is_fit() 
         let mut around = Around::peers(&[2]);
         around.view.own_disk.unfit = own;
         around.view.entry(NodeId(2)).disk.unfit = other;
-        let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false };
+        let options =
+            ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
         let log = GroupLog::new(LogBase::default(), Configuration::of(VOTERS.to_vec()));
         let mut replica = Replica::new(options, HardState::default(), log);
         around.outputs(&mut replica, 1, NOW, In::Start);
@@ -116,7 +129,19 @@ fn a_follower_whose_disk_is_full_refuses_what_is_new_and_says_what_it_has() {
     let append = |entries| {
         let (previous_index, previous_term, commit) = (Index::ZERO, Term::ZERO, Index::ZERO);
         let (term, round, follower) = (Term(1), 0, EPOCH);
-        from(1, ReplicaMessage::Append(Append { term, previous_index, previous_term, entries, commit, round, follower }))
+        from(
+            1,
+            ReplicaMessage::Append(Append {
+                term,
+                previous_index,
+                previous_term,
+                entries,
+                commit,
+                round,
+                follower,
+                everywhere: Index::ZERO,
+            }),
+        )
     };
     let mut around = Around::nobody();
     let mut follower = follower(&around, false, &[1, 2, 3]);

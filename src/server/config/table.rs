@@ -187,10 +187,10 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "snapshot_interval",
         shape: between(0, 24 * HOUR_MS),
-        help: "How often the index is written as a snapshot, so that a start replays less; 0: never. Has no effect yet",
+        help: "How often a checkpoint of the index is begun, so that a start replays less of the log; 0: only once 128 MiB were logged, or as much as the index takes",
         of_cluster: false,
-        get: |c| Value::Duration(c.snapshot_interval),
-        set: |c, v| c.snapshot_interval = duration(v),
+        get: |c| Value::Duration(c.server.snapshot_interval),
+        set: |c, v| c.server.snapshot_interval = duration(v),
     },
     Setting {
         name: "segment_size",

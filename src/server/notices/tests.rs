@@ -28,6 +28,7 @@ fn well() -> Health {
         turned_away: Vec::new(),
         disk: DiskHealth::default(),
         disk_bytes_needed: 0,
+        replay_held_back: 0,
         clock_behind: Duration::ZERO,
         clock_told_by: None,
     }
@@ -138,6 +139,16 @@ fn a_quorum_is_lost_and_regained() {
     ]);
     story.lives(10, |_, _| {});
     story.said(&["Info: node 3 is back, after 1200 s"]);
+}
+
+#[test]
+fn checkpoints_that_are_held_back_are_told_once_and_so_is_their_end() {
+    let mut story = Story::new();
+    story.lives(10, |_, _| {});
+    story.lives(60, |health, _| health.replay_held_back = 900_000_000);
+    story.said(&["Info: a start of this node would replay 900000000 bytes of its log, and more as it goes on"]);
+    story.lives(60, |_, _| {});
+    story.said(&["Info: all members have what they lacked: checkpoints go on, after 60 s"]);
 }
 
 #[test]

@@ -73,6 +73,7 @@ pub struct Watch {
     back_at: Option<Time>,
     leaderless: State,
     full: State,
+    replay: State,
     /// The node is unfit to lead: since its disk was full; for another reason.
     unfit_as_full: bool,
     slow: State,
@@ -105,6 +106,7 @@ impl Watch {
             back_at: None,
             leaderless: State::default(),
             full: State::default(),
+            replay: State::default(),
             unfit_as_full: false,
             slow: State::default(),
             clock: State::default(),
@@ -260,6 +262,17 @@ impl Watch {
                 self.directory
             ))),
             Turn::Ends(after) => lines.push(info(format!("the disk of {} has room again, after {} s", self.directory, after.as_secs()))),
+            Turn::None => {}
+        }
+        match self.replay.is(now, health.replay_held_back > 0, Duration::ZERO) {
+            Turn::Begins => lines.push(info(format!(
+                "a start of this node would replay {} bytes of its log, and more as it goes on: no checkpoint can stand for what some member of a partition may \
+                 lack. Look which node is away, or runs with a wal_sync_interval above 0; once all have synced everything, this ends by itself",
+                health.replay_held_back
+            ))),
+            Turn::Ends(after) => {
+                lines.push(info(format!("all members have what they lacked: checkpoints go on, after {} s", after.as_secs())));
+            }
             Turn::None => {}
         }
         // A node stays unfit for a while after its disk has room again: that is no slow disk.

@@ -1,0 +1,300 @@
+//! Checkpoints: the groups' states are copied into the node's log, so that a boot reads the copies, and replays only what stands
+//! behind.
+//!
+//! ```text
+//! due -> for each group: [begin: what is applied, and all but the leaves, at one instant]
+//!                        -> leaves, as they are when their turn comes -> the other parts -> root
+//!     -> manifest -> (durable) -> the groups' logs begin at their new bases
+//! ```
+//!
+//! **Fuzzy.** Leaves are copied one after the other while writes go on. So a copy may hold what entries behind `begin` have
+//! brought. The replay from `begin` on finds it there, and leaves it: an item is set only by a version that is not earlier than
+//! its own. All else of a state has no versions, and is taken at one instant. What a copy holds is committed, and its entries
+//! stand before the copy in the log; the manifest names a commit index that is not below.
+//!
+//! **Rolling.** A leaf that has not changed since its last copy is not copied again: the root names the old copy.
+//!
+//! **Where a replay begins.** Of each group the entries behind its *base* are replayed: what was applied at `begin`, or what every
+//! member has durably, if that is less. So a member that is away holds the replay back, since it must be fed entry by entry when
+//! it returns; and so does relaxed syncing anywhere in the group, since no copy there is known to be durable.
+//!
+//! **Paid by ingest.** Copies ride along with other records: for each byte that is logged, two may be copied
+//! ([`checkpoint_percent`](crate::base::limits::Limits::checkpoint_percent)). An idle node copies nothing, and no clock decides how
+//! much is written. A full disk pauses it.
+//!
+//! Nothing is deleted yet: the log before the replay's start stays, and with it the values that the index points at.
+
+use super::{Node, Stop, Work};
+use crate::base::{Duration, GroupId, Index, Lsn, Place, SegmentId, Sometimes, Time};
+use crate::msg::configuration::Configuration;
+use crate::msg::log::{LogBase, Manifest, Root, Rooted};
+use crate::replica;
+use crate::state::Page;
+use crate::wal::{self, Record, RecoveredGroup};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Bytes of one record with parts that are no leaves, unless one part alone is larger.
+const PARTS_BYTES: usize = 256 * 1024;
+/// What it counts for that a leaf is passed over, in bytes.
+const PASSED_OVER_COST: u64 = 32;
+/// By how much of what makes a checkpoint due the log grows before it is looked at again whether one is.
+const LOOKS: u64 = 16;
+/// How many times as much is far more than makes a checkpoint due.
+const HELD_BACK: u64 = 4;
+
+#[derive(Debug, Default)]
+pub struct Checkpoints {
+    /// How much had been appended to the log when that was last looked at.
+    appended: u64,
+    /// Bytes logged since the last checkpoint was begun. After a boot: what was replayed counts, too.
+    since: u64,
+    /// Not due before so many.
+    look_at: u64,
+    begun_at: Time,
+    /// Bytes that may be copied now; below zero: that were copied in advance.
+    credit: i64,
+    /// The segment that a replay would begin with.
+    start: SegmentId,
+    /// Far more was logged than makes a checkpoint due, and none would let a replay begin later.
+    is_held_back: bool,
+    /// Of each group, its last root.
+    roots: BTreeMap<GroupId, Kept>,
+    round: Option<Round>,
+    /// The manifest that is not known to be durable yet, and where a replay from it begins.
+    manifest: Option<(Lsn, SegmentId)>,
+    /// Where the record lies that was appended last.
+    copied: Place,
+    /// Checkpoints completed in this epoch.
+    pub completed: u64,
+}
+
+/// A root that is in the log.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    place: Place,
+    begin: Index,
+    base: LogBase,
+}
+
+/// A checkpoint that is being made.
+#[derive(Debug)]
+struct Round {
+    left: VecDeque<GroupId>,
+    copying: Option<Copying>,
+}
+
+/// A group's copy that is being made.
+#[derive(Debug)]
+struct Copying {
+    group: GroupId,
+    begin: Index,
+    base: LogBase,
+    configuration: Option<Configuration>,
+    /// The fence of the next leaf; `None`: all are copied.
+    next: Option<Vec<u8>>,
+    /// What else is in the state, as it was at the beginning.
+    parts: VecDeque<Bytes>,
+    pieces: Vec<Place>,
+}
+
+impl Checkpoints {
+    /// Of a node that has replayed so many bytes, from this segment on.
+    pub fn after_replay_of(start: SegmentId, replayed: u64) -> Checkpoints {
+        Checkpoints { start, since: replayed, ..Checkpoints::default() }
+    }
+
+    /// Goes on with what recovery found of a group.
+    pub fn adopt(&mut self, id: GroupId, found: &RecoveredGroup) {
+        if let (Some(place), Some(copy)) = (found.root, &found.copy) {
+            self.roots.insert(id, Kept { place, begin: copy.applied(), base: found.base });
+        }
+    }
+
+    /// The segment that a replay would begin with, now or once the next segment is begun.
+    pub fn start(&self) -> SegmentId {
+        self.start
+    }
+
+    /// Whether far more is to be replayed than should be, since some member may lack entries that a checkpoint would stand for.
+    pub fn is_held_back(&self) -> bool {
+        self.is_held_back
+    }
+
+    /// The log says where it put a copy.
+    pub fn copied(&mut self, place: Place) {
+        self.copied = place;
+    }
+}
+
+impl Node {
+    /// Goes on with a checkpoint, as far as what was logged pays for it, or begins one.
+    pub(super) fn advance_checkpoint(&mut self, now: Time) {
+        let (appended, durable) = (self.log.appended_bytes(), self.log.durable_lsn());
+        let kept = &mut self.checkpoints;
+        if let Some((_, start)) = kept.manifest.take_if(|(lsn, _)| *lsn <= durable) {
+            kept.start = start;
+            kept.completed += 1;
+            Sometimes::CheckpointCompleted.reached();
+            let bases = kept.roots.iter().map(|(id, root)| Work::Replica(*id, replica::In::Compact(root.base.index)));
+            self.work.extend(bases.collect::<Vec<_>>());
+            self.drain(now);
+        }
+        let kept = &mut self.checkpoints;
+        let logged = appended - kept.appended;
+        kept.appended = appended;
+        kept.since += logged;
+        // Behind the last record of an epoch nothing is written.
+        let stops = matches!(self.stop, Stop::Sealing(_) | Stop::Done);
+        if logged == 0 || stops || self.groups.is_empty() {
+            return;
+        }
+        if self.log.room().is_full() {
+            Sometimes::CheckpointWaitsForRoom.when(kept.round.is_some() || kept.since >= kept.look_at);
+            return;
+        }
+        if kept.round.is_none() {
+            if kept.manifest.is_some() || kept.since < kept.look_at || !self.is_checkpoint_due(now) {
+                return;
+            }
+            let left = self.groups.keys().copied().collect();
+            let kept = &mut self.checkpoints;
+            (kept.round, kept.credit) = (Some(Round { left, copying: None }), 0);
+            (kept.since, kept.look_at, kept.begun_at) = (logged, 0, now);
+        }
+        self.checkpoints.credit += (logged * self.options.limits.checkpoint_percent as u64 / 100) as i64;
+        while self.checkpoints.credit > 0
+            && let Some(round) = self.checkpoints.round.take()
+        {
+            self.checkpoints.credit -= self.copy_next(now, round) as i64;
+        }
+        let appended = self.log.appended_bytes();
+        self.checkpoints.since += appended - self.checkpoints.appended;
+        self.checkpoints.appended = appended;
+    }
+
+    /// Whether enough was logged, and a replay would begin later than now.
+    fn is_checkpoint_due(&mut self, now: Time) -> bool {
+        let index: u64 = self.groups.values().map(|group| group.store.state().leaf_bytes()).sum();
+        let enough = index.max(self.options.limits.checkpoint_bytes as u64);
+        let kept = &mut self.checkpoints;
+        let interval = self.options.snapshot_interval;
+        let is_time = interval > Duration::ZERO && now.since(kept.begun_at) >= interval;
+        kept.look_at = kept.since + enough / LOOKS;
+        if kept.since < if is_time { enough / LOOKS } else { enough } {
+            return false;
+        }
+        let base = |id: &GroupId| Some(self.groups[id].replica.everywhere().min(self.groups[id].store.state().applied()));
+        let moves = self.replay_start(base) > self.checkpoints.start;
+        Sometimes::CheckpointHeldBack.when(!moves);
+        self.checkpoints.is_held_back = !moves && self.checkpoints.since >= enough * HELD_BACK;
+        moves
+    }
+
+    /// The first segment that holds an entry which stands behind its group's base.
+    fn replay_start(&self, base: impl Fn(&GroupId) -> Option<Index>) -> SegmentId {
+        let first = |(id, group): (&GroupId, &super::Group)| {
+            let log = group.replica.log();
+            let first = base(id).unwrap_or_default().max(log.base().index).next();
+            log.place_of(first).map(|place| place.segment)
+        };
+        self.groups.iter().filter_map(first).min().unwrap_or(SegmentId(u32::MAX)).min(self.log.end())
+    }
+
+    /// Copies what comes next. Returns what that counts for, in bytes.
+    fn copy_next(&mut self, now: Time, mut round: Round) -> u64 {
+        let Some(copying) = round.copying.take() else {
+            match round.left.pop_front() {
+                Some(id) => {
+                    round.copying = self.begin_copy(id);
+                    self.checkpoints.round = Some(round);
+                }
+                None => self.log_manifest(now),
+            }
+            return PASSED_OVER_COST;
+        };
+        let (copying, cost) = self.go_on_copying(now, copying);
+        round.copying = copying;
+        self.checkpoints.round = Some(round);
+        cost
+    }
+
+    /// A copy of what the group's log has come to now. `None`: the last is as good.
+    fn begin_copy(&self, id: GroupId) -> Option<Copying> {
+        let group = self.groups.get(&id)?;
+        let (state, log) = (group.store.state(), group.replica.log());
+        let begin = state.applied();
+        let index = begin.min(group.replica.everywhere());
+        let base = LogBase { index, term: log.term_at(index)? };
+        let is_kept = self.checkpoints.roots.get(&id).is_some_and(|root| (root.begin, root.base) == (begin, base));
+        Sometimes::UnchangedGroupNotCopied.when(is_kept);
+        if is_kept || begin == Index::ZERO {
+            return None;
+        }
+        let (next, parts) = (Some(Vec::new()), state.encoded_parts().into());
+        let configuration = log.configuration_at(index).cloned();
+        Some(Copying { group: id, begin, base, configuration, next, parts, pieces: Vec::new() })
+    }
+
+    fn go_on_copying(&mut self, now: Time, mut copying: Copying) -> (Option<Copying>, u64) {
+        let id = copying.group;
+        if let Some(fence) = copying.next.take() {
+            let Some(Page { bytes, copied, next }) = self.groups[&id].store.state().page(&fence) else {
+                return (Some(copying), PASSED_OVER_COST);
+            };
+            copying.next = next.map(<[u8]>::to_vec);
+            if let Some(place) = copied {
+                Sometimes::UnchangedLeafNotCopied.reached();
+                copying.pieces.push(place);
+                return (Some(copying), PASSED_OVER_COST);
+            }
+            let page = Bytes::copy_from_slice(bytes);
+            let place = self.append_copy(now, Record::Leaf { group: id, fence: fence.clone().into(), page });
+            self.groups.get_mut(&id).expect("it is copied").store.copied(&fence, place);
+            copying.pieces.push(place);
+            return (Some(copying), u64::from(place.length));
+        }
+        if copying.parts.is_empty() {
+            let Copying { begin, base, configuration, pieces, .. } = copying;
+            let root = Root { begin, base, configuration: configuration.map(Box::new), pieces };
+            let place = self.append_copy(now, Record::Root(id, root));
+            Sometimes::WritesWhileCopied.when(self.groups[&id].store.state().applied() > begin);
+            self.checkpoints.roots.insert(id, Kept { place, begin, base });
+            return (None, u64::from(place.length));
+        }
+        let mut parts = Vec::new();
+        while let Some(part) = copying.parts.pop_front_if(|part| parts.is_empty() || parts.len() + part.len() < PARTS_BYTES) {
+            parts.extend_from_slice(&(part.len() as u32).to_le_bytes());
+            parts.extend_from_slice(&part);
+        }
+        let place = self.append_copy(now, Record::Parts(id, parts.into()));
+        copying.pieces.push(place);
+        (Some(copying), u64::from(place.length))
+    }
+
+    fn log_manifest(&mut self, now: Time) {
+        let roots = &self.checkpoints.roots;
+        let start = self.replay_start(|id| Some(roots.get(id)?.base.index));
+        let rooted = |(id, group): (&GroupId, &super::Group)| {
+            let state = group.replica.hard_state();
+            let root = roots.get(id).map(|root| root.place);
+            Rooted { group: *id, term: state.term, vote: state.vote, commit: state.commit, root }
+        };
+        let manifest = Manifest {
+            start,
+            epoch: self.epoch,
+            formation: self.membership.formation().cloned(),
+            marks: self.membership.marks().collect(),
+            groups: self.groups.iter().map(rooted).collect(),
+        };
+        self.append_copy(now, Record::Manifest(manifest));
+        self.checkpoints.manifest = Some((self.log.last_lsn(), start));
+    }
+
+    /// Appends a record that is a part of a checkpoint. Returns where it lies.
+    fn append_copy(&mut self, now: Time, record: Record) -> Place {
+        self.work.push_back(Work::Log(wal::In::Append(record)));
+        self.drain(now);
+        self.checkpoints.copied
+    }
+}
