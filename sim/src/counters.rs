@@ -97,6 +97,10 @@ kinds! {
     RotHeader = "disk: one copy of a segment's header rots",
     /// A read of the running node met it, and the node reported it.
     RotRead = "disk: what is read back rots",
+    /// The node said at its next boot that its log is damaged.
+    LostSynced = "disk: synced write lost",
+    /// The node said so, or booted from its log all the same.
+    Misdirected = "disk: synced write in another place",
     /// The node had acknowledged something that no sync had covered, and was believed to have it still.
     SameBoot = "relaxed syncing: the process ended, the machine did not",
     ConnectionBreak = "client connection broken",
@@ -235,7 +239,8 @@ impl Counters {
 
     /// Whether a fault may have kept a node from reading a value.
     pub fn spoils_values(&self) -> bool {
-        [Kind::ReadError, Kind::RotSynced, Kind::RotRead].iter().any(|kind| self.get(*kind).fired > 0)
+        let kinds = [Kind::ReadError, Kind::RotSynced, Kind::RotRead, Kind::LostSynced, Kind::Misdirected];
+        kinds.iter().any(|kind| self.get(*kind).fired > 0)
     }
 
     pub fn passed(&mut self, point: Point) {

@@ -13,11 +13,12 @@
 
 use crate::counters::{Counters, Kind};
 use crate::dice::Dice;
-use crate::plan::{BootStep, Decay, LossStyle, Rot, Synced};
+use crate::plan::{BootStep, Decay, LossStyle, Rot, Stray, Synced};
 use bytes::Bytes;
 use ringseed::base::{Place, SegmentId};
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 /// What survives of a write, if anything does, survives in whole sectors.
 pub const SECTOR: usize = 512;
@@ -45,8 +46,18 @@ struct File {
     vouched: usize,
     /// Its size when it was made.
     made: usize,
-    /// What stood where bytes have rotted.
+    /// What should stand where bytes have rotted, or are of a write that went astray.
     sound: BTreeMap<usize, u8>,
+    /// Writes that were synced, by their places, but for those that a later write overlaps.
+    written: BTreeMap<usize, Written>,
+}
+
+/// A write that was synced.
+#[derive(Debug, Clone)]
+struct Written {
+    length: usize,
+    /// What stood there before; nothing: zeros.
+    before: Vec<u8>,
 }
 
 impl File {
@@ -73,14 +84,33 @@ impl File {
         let first = self.unsynced.iter().map(|(offset, _)| *offset).min();
         self.vouched = self.vouched.max(first.unwrap_or(0));
         for (offset, data) in self.unsynced.drain(..) {
-            self.durable[offset..offset + data.len()].copy_from_slice(&data);
-            self.fresh_from = self.fresh_from.max(offset + data.len());
+            let range = offset..offset + data.len();
+            note_written(&mut self.written, offset, &self.durable[range.clone()], &data);
+            self.durable[range.clone()].copy_from_slice(&data);
+            self.fresh_from = self.fresh_from.max(range.end);
             self.used = true;
         }
     }
 
+    /// Whether nothing in `range` waits for a sync.
+    fn is_synced(&self, range: &Range<usize>) -> bool {
+        self.unsynced.iter().all(|(offset, data)| range.end <= *offset || offset + data.len() <= range.start)
+    }
+
+    /// Other bytes stand at `offset` than were synced.
+    fn spoil(&mut self, offset: usize, bytes: &[u8]) {
+        for (at, (byte, stands)) in (offset..).zip(bytes.iter().zip(&self.cached[offset..])) {
+            if byte != stands {
+                self.sound.entry(at).or_insert(*stands);
+            }
+        }
+        for all in [&mut self.durable, &mut self.cached] {
+            all[offset..offset + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+
     /// Bytes of `range`, which was synced, become others, or are gone.
-    fn rot(&mut self, range: std::ops::Range<usize>, decay: Decay, dice: &mut Dice) {
+    fn rot(&mut self, range: Range<usize>, decay: Decay, dice: &mut Dice) {
         let decay = if self.unsynced.is_empty() || decay != Decay::End { decay } else { Decay::Zeros };
         let (at, bit) = (range.start + dice.below(range.len() as u64) as usize, 1 << dice.below(8));
         let end = if decay == Decay::End { self.cached.len() } else { range.end };
@@ -187,8 +217,29 @@ impl Kept {
     }
 }
 
+/// `data`, instead of what `stands` there, is synced. To write the same once more is no other write.
+fn note_written(written: &mut BTreeMap<usize, Written>, offset: usize, stands: &[u8], data: &[u8]) {
+    if stands == data {
+        return;
+    }
+    let overlaps = |(at, earlier): &(&usize, &Written)| **at + earlier.length > offset;
+    let overlapped: Vec<usize> = written.range(..offset + data.len()).rev().take_while(overlaps).map(|(at, _)| *at).collect();
+    overlapped.iter().for_each(|at| _ = written.remove(at));
+    let before = if is_zero(stands) { Vec::new() } else { stands.to_vec() };
+    written.insert(offset, Written { length: data.len(), before });
+}
+
+/// The first of the parts behind `part`, in their order, that is as long.
+fn next_as_long<'a>(parts: &'a [Part], part: &Part) -> Option<&'a Part> {
+    parts.iter().skip_while(|other| *other != part).skip(1).find(|other| other.1.len() == part.1.len())
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
 /// The sectors of `data` at `offset`, as ranges of `data`.
-fn sectors(offset: usize, data: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+fn sectors(offset: usize, data: &[u8]) -> impl Iterator<Item = Range<usize>> + use<> {
     let (mut at, length) = (0, data.len());
     std::iter::from_fn(move || {
         let end = length.min(at + SECTOR - (offset + at) % SECTOR);
@@ -219,7 +270,6 @@ fn persist_sectors(durable: &mut [u8], offset: usize, data: &[u8], kept: Kept, d
 /// Sectors of a write into fresh space that were lost show what stood at their place in `old`; with the last of them, so does
 /// the rest of its block. Returns whether any shows other than zeros.
 fn show_old_sectors(durable: &mut [u8], fresh_from: usize, offset: usize, data: &[u8], old: &[u8]) -> bool {
-    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     let written_end = offset + data.len();
     let block_end = written_end.next_multiple_of(BLOCK).min(durable.len()).min(old.len());
     let mut any = false;
@@ -250,6 +300,9 @@ pub struct DiskTrouble {
     /// Every sync takes this much longer.
     pub slow_ms: u64,
 }
+
+/// Some bytes of a file.
+type Part = (SegmentId, Range<usize>);
 
 /// The directory of one node, as a copy that can be put back.
 #[derive(Debug, Clone)]
@@ -427,7 +480,7 @@ impl Disk {
         }
         let in_header = matches!(place, Synced::Header | Synced::HeaderCopy);
         let decay = if in_header && decay == Decay::End { Decay::Zeros } else { decay };
-        let places: Vec<(SegmentId, std::ops::Range<usize>)> = match place {
+        let places: Vec<(SegmentId, Range<usize>)> = match place {
             Synced::Anywhere => {
                 let (segment, end) = *self.dice.pick(&vouched);
                 let at = HEADER + self.dice.below((end - HEADER) as u64) as usize;
@@ -458,6 +511,94 @@ impl Disk {
             self.rotten.insert(kind);
         }
         changed
+    }
+
+    /// A write that was synced never came to its place, and something synced later tells that it was synced. Returns whether any
+    /// byte is another.
+    ///
+    /// A medium writes whole sectors, so that what was written behind brings part of the lost write with it. Here nothing of it
+    /// is left: that is harder to notice.
+    pub fn stray(&mut self, stray: Stray, kind: Kind) -> bool {
+        let sealed = self.sealed();
+        let Some((from, to)) = self.draw_stray(stray, &sealed) else { return false };
+        let astray = self.bytes(&from);
+        let stands = to.as_ref().map(|to| self.bytes(to));
+        match stray {
+            Stray::Exchanged => self.spoil(&from, &stands.unwrap_or_default()),
+            Stray::Nowhere | Stray::Elsewhere | Stray::OtherFile => {
+                let written = &self.files[&from.0].written[&from.1.start];
+                let before = if written.before.is_empty() { vec![0; written.length] } else { written.before.clone() };
+                self.spoil(&from, &before);
+            }
+        }
+        if let Some(to) = &to {
+            self.spoil(to, &astray);
+        }
+        let changed = self.files.values().any(|file| !file.sound.is_empty());
+        if changed {
+            self.rotten.insert(kind);
+        }
+        changed
+    }
+
+    /// Where the write stood that went astray, and where it went.
+    fn draw_stray(&mut self, stray: Stray, sealed: &[Part]) -> Option<(Part, Option<Part>)> {
+        let mut from = sealed.to_vec();
+        match stray {
+            Stray::Nowhere => {}
+            // Of the witness an older slot is left: what its write strikes elsewhere shows alone.
+            Stray::Elsewhere | Stray::OtherFile if self.dice.chance(200) => from = self.writes(SegmentId::ZERO, usize::MAX),
+            Stray::Elsewhere | Stray::OtherFile => {}
+            Stray::Exchanged => from.retain(|part| next_as_long(sealed, part).is_some()),
+        }
+        // The last often: nothing but the write behind it tells of it yet.
+        let last = from.last().cloned().filter(|_| self.dice.chance(400));
+        let from = last.or_else(|| (!from.is_empty()).then(|| self.dice.pick(&from).clone()))?;
+        let to: Vec<Part> = match stray {
+            Stray::Nowhere => return Some((from, None)),
+            Stray::Elsewhere => {
+                let starts = sealed.iter().map(|(segment, part)| (*segment, part.start..part.start + from.1.len()));
+                starts.filter(|to| *to != from && self.may_be_spoilt(to)).collect()
+            }
+            Stray::OtherFile => {
+                let others = self.files.keys().map(|segment| (*segment, from.1.clone()));
+                others.filter(|to| *to != from && self.may_be_spoilt(to)).collect()
+            }
+            Stray::Exchanged => next_as_long(sealed, &from).cloned().into_iter().collect(),
+        };
+        let to = (!to.is_empty()).then(|| self.dice.pick(&to).clone())?;
+        Some((from, Some(to)))
+    }
+
+    /// Whether other bytes may stand there: what was synced there is vouched for, or nothing was ever written there; or it is
+    /// the witness, without which the log is whole.
+    fn may_be_spoilt(&self, (segment, part): &Part) -> bool {
+        let file = &self.files[segment];
+        let vouched = self.vouched().iter().any(|(vouched, end)| vouched == segment && part.end <= *end);
+        let whole = part.end <= file.durable.len() && file.is_synced(part);
+        whole && (vouched || part.start >= file.fresh_from || *segment == SegmentId::ZERO)
+    }
+
+    /// Where writes stand of which something synced later says that they were durable.
+    fn sealed(&self) -> Vec<Part> {
+        let mut vouched = self.vouched();
+        vouched.reverse();
+        vouched.into_iter().flat_map(|(segment, end)| self.writes(segment, end)).collect()
+    }
+
+    /// Where writes to a segment stand that were synced, up to `end`.
+    fn writes(&self, segment: SegmentId, end: usize) -> Vec<Part> {
+        let Some(file) = self.files.get(&segment) else { return Vec::new() };
+        let parts = file.written.iter().map(|(&at, written)| at..at + written.length);
+        parts.filter(|part| part.end <= end.min(file.cached.len()) && file.is_synced(part)).map(|part| (segment, part)).collect()
+    }
+
+    fn bytes(&self, (segment, part): &Part) -> Vec<u8> {
+        self.files[segment].cached[part.clone()].to_vec()
+    }
+
+    fn spoil(&mut self, (segment, part): &Part, bytes: &[u8]) {
+        self.files.get_mut(segment).expect("a part of a file").spoil(part.start, bytes);
     }
 
     /// What was synced rots. Returns whether any byte changed.
@@ -602,7 +743,7 @@ fn name_of(segment: SegmentId) -> String {
     format!("{:08}.log", segment.0)
 }
 
-fn bytes_of(place: &Place) -> std::ops::Range<usize> {
+fn bytes_of(place: &Place) -> Range<usize> {
     let start = place.offset as usize;
     start..start + place.length as usize
 }
@@ -640,7 +781,10 @@ impl LogDevice for Disk {
     fn sync(&mut self) -> Result<(), DiskError> {
         self.fails_at_boot(BootStep::Sync, "sync", "the directory")?;
         for file in self.files.values_mut() {
+            // The last write may be there in part, and tells nothing then.
+            let vouched = file.vouched;
             file.sync();
+            file.vouched = vouched;
             file.name_durable = true;
         }
         Ok(())
@@ -787,6 +931,86 @@ mod tests {
             assert_eq!(shown(&mut disk.sound()), before, "{place:?} {decay:?}");
             assert!(disk.rotten.contains(&Kind::RotSynced));
         }
+    }
+
+    /// A disk with two segments of five synced batches each, and a witness. All batches are of other bytes, some as long as others.
+    fn full_of_batches() -> Disk {
+        let (mut disk, mut counters) = made();
+        for segment in [SegmentId::ZERO, SegmentId(2)] {
+            disk.execute(&DiskOp::Create { segment, size: 8192 }, &mut counters);
+        }
+        disk.execute(&DiskOp::SyncDirectory, &mut counters);
+        let put = |disk: &mut Disk, segment, offset, length, fill: u8| {
+            let op = DiskOp::Write { segment, offset, data: vec![Bytes::from(vec![fill; length])] };
+            disk.execute(&op, &mut Counters::default());
+            disk.execute(&DiskOp::Sync { segment }, &mut Counters::default());
+        };
+        for (at, segment) in [SegmentId(1), SegmentId(2)].into_iter().enumerate() {
+            for (nth, (offset, length)) in [(0, 1_300), (1_300, 200), (1_500, 900), (2_400, 200), (2_600, 200)].iter().enumerate()
+            {
+                put(&mut disk, segment, *offset, *length, (10 * at + nth + 1) as u8);
+            }
+        }
+        put(&mut disk, SegmentId::ZERO, 0, 512, 77);
+        put(&mut disk, SegmentId::ZERO, 4_096, 512, 78);
+        put(&mut disk, SegmentId::ZERO, 0, 512, 79);
+        disk
+    }
+
+    fn all(disk: &Disk) -> Vec<Vec<u8>> {
+        disk.files.values().map(|file| file.durable.clone()).collect()
+    }
+
+    #[test]
+    fn a_synced_write_that_goes_astray_is_not_at_its_place_and_the_last_of_the_log_stays() {
+        for (stray, kind) in [
+            (Stray::Nowhere, Kind::LostSynced),
+            (Stray::Elsewhere, Kind::Misdirected),
+            (Stray::OtherFile, Kind::Misdirected),
+            (Stray::Exchanged, Kind::Misdirected),
+        ] {
+            let mut struck = BTreeSet::new();
+            for seed in 0..60 {
+                let mut disk = full_of_batches();
+                disk.dice = Dice::new(seed, "disk");
+                let before = all(&disk);
+                assert!(disk.stray(stray, kind) && disk.rotten.contains(&kind), "{stray:?}");
+                let after = all(&disk);
+                assert_ne!(after, before);
+                assert_eq!(after[2][2_600..2_800], before[2][2_600..2_800], "{stray:?}: nothing tells of the last");
+                assert_eq!(all(&disk.sound()), before, "{stray:?}");
+                let gone = |at: u8| !after.iter().any(|file| file.contains(&at));
+                let lost: Vec<u8> = (1..=5).chain(11..=15).filter(|at| gone(*at)).collect();
+                match stray {
+                    Stray::Nowhere => assert_eq!(lost.len(), 1),
+                    Stray::Exchanged => assert!(lost.is_empty()),
+                    Stray::Elsewhere | Stray::OtherFile => assert!(lost.len() <= 3, "{lost:?}"),
+                }
+                struck.insert(after);
+            }
+            assert!(struck.len() >= 4, "{stray:?}: {}", struck.len());
+        }
+    }
+
+    #[test]
+    fn what_was_written_twice_is_one_write_and_what_is_not_sealed_is_not_lost() {
+        let (mut disk, mut counters) = made();
+        assert!(!disk.stray(Stray::Nowhere, Kind::LostSynced));
+        for (offset, fill) in [(1_024, 1), (1_024, 1), (1_200, 2), (1_100, 3)] {
+            write(&mut disk, offset, &[fill; 200]);
+            disk.execute(&DiskOp::Sync { segment: SEGMENT }, &mut counters);
+        }
+        let file = &disk.files[&SEGMENT];
+        assert_eq!(
+            file.written.iter().map(|(at, one)| (*at, one.length, one.before.len())).collect::<Vec<_>>(),
+            [(1_100, 200, 200)]
+        );
+        assert!(!disk.stray(Stray::Nowhere, Kind::LostSynced), "nothing behind it says that it was synced");
+        write(&mut disk, 1_300, &[4; 10]);
+        disk.execute(&DiskOp::Sync { segment: SEGMENT }, &mut counters);
+        assert!(disk.stray(Stray::Nowhere, Kind::LostSynced));
+        let shown = shown(&mut disk);
+        assert_eq!((shown[1_099], shown[1_100], shown[1_224], shown[1_299], shown[1_300]), (1, 1, 2, 2, 4));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use crate::counters::{Kind, Void};
 use crate::mutants;
-use crate::plan::{BootStep, FaultKind, Plan, Rot, Synced};
+use crate::plan::{BootStep, FaultKind, Plan, Rot, Stray, Synced};
 use crate::run::{Run, RunOptions, run_plan};
 use ringseed::base::hash;
 use std::collections::BTreeMap;
@@ -174,6 +174,8 @@ fn may_draw(kind: Kind, plan: &Plan) -> bool {
         Kind::RotSynced => any(|kind| matches!(kind, FaultKind::RotSynced { place: Synced::Anywhere | Synced::Header, .. })),
         Kind::RotHeader => any(|kind| matches!(kind, FaultKind::RotSynced { place: Synced::HeaderCopy, .. })),
         Kind::RotRead => any(|kind| matches!(kind, FaultKind::RotSynced { place: Synced::ReadBack, .. })),
+        Kind::LostSynced => any(|kind| matches!(kind, FaultKind::StrayWrite { to: Stray::Nowhere, .. })),
+        Kind::Misdirected => any(|kind| matches!(kind, FaultKind::StrayWrite { to, .. } if *to != Stray::Nowhere)),
         Kind::CreateError => any(|kind| matches!(kind, FaultKind::CreateErrors { .. })),
         Kind::DirectoryError => any(|kind| matches!(kind, FaultKind::DirectoryErrors { .. })),
         Kind::BootSyncError => any(|kind| matches!(kind, FaultKind::BootErrors { step: BootStep::Sync, .. })),

@@ -13,7 +13,7 @@ pub mod words;
 use crate::WorldTime;
 use crate::counters::Kind;
 use crate::dice::Dice;
-use crate::plan::{BootStep, Decay, LossStyle, MessageKind, Plan, Rot, Synced, Target};
+use crate::plan::{BootStep, Decay, LossStyle, MessageKind, Plan, Rot, Stray, Synced, Target};
 use crate::world::{DiskTrouble, World};
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +145,9 @@ faults! {
     rot_tail: RotTail { target: Target, rot: Rot },
     /// What was synced rots, before the log's end, under a node that runs. When the fault ends the process does, too.
     rot_synced: RotSynced { target: Target, place: Synced, decay: Decay },
+    /// A write that was synced never came to its place, before the log's end, under a node that runs. When the fault ends the
+    /// process does, too.
+    stray_write: StrayWrite { target: Target, to: Stray },
     /// The clock runs at another rate.
     clock_rate: ClockRate { target: Target, ppm: i64 },
     /// The clock jumps forward.

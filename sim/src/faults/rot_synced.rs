@@ -63,7 +63,7 @@ fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
 }
 
 /// The process ends, so that a node reads all of its log.
-fn end(world: &mut World, _: &FaultKind, strike: Strike) {
+pub(super) fn end(world: &mut World, _: &FaultKind, strike: Strike) {
     let number = strike.node();
     if !world.machines[number].disk.rotten.is_empty() {
         let down_ms = world.schedule.between(20, 300);

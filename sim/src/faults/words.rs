@@ -1,7 +1,7 @@
 //! Faults in plain words, for the story of a run: one line for each kind.
 
 use super::FaultKind;
-use crate::plan::{BootStep, Decay, Fault, LossStyle, MessageKind, Rot, Synced, Target, Trigger};
+use crate::plan::{BootStep, Decay, Fault, LossStyle, MessageKind, Rot, Stray, Synced, Target, Trigger};
 
 impl Fault {
     /// What the fault does, and to which node (from 1), if that is known by now.
@@ -41,6 +41,9 @@ fn kind(kind: &FaultKind, node: &str) -> String {
         FaultKind::RotTail { rot, .. } => format!("{node} is cut off until it crashes, and {}", rotten(*rot)),
         FaultKind::RotSynced { place, decay, .. } => {
             format!("{} {} on {node}'s disk, which crashes then", synced(*place), decayed(*decay))
+        }
+        FaultKind::StrayWrite { to, .. } => {
+            format!("a write that was synced {} on {node}'s disk, which crashes then", strayed(*to))
         }
         FaultKind::ClockRate { ppm, .. } => format!("{node}'s clock runs {}", fast(*ppm)),
         FaultKind::ClockJump { by_ms, .. } => format!("{node}'s clock jumps forward by {by_ms} ms"),
@@ -120,6 +123,15 @@ fn synced(place: Synced) -> &'static str {
         Synced::Header => "in both copies of a segment's header",
         Synced::HeaderCopy => "in one copy of a segment's header",
         Synced::ReadBack => "in each value that was read back last",
+    }
+}
+
+fn strayed(to: Stray) -> &'static str {
+    match to {
+        Stray::Nowhere => "is lost",
+        Stray::Elsewhere => "is where another should be, and not where it should be",
+        Stray::OtherFile => "is in another file, and not in its own",
+        Stray::Exchanged => "and another are in each other's places",
     }
 }
 

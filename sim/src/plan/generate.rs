@@ -392,7 +392,7 @@ fn keep_the_promises_keepable(plan: &mut Plan, dice: &mut Dice) {
             !relaxed && (*rot == Rot::Witness || may_lose())
         }
         FaultKind::RotSynced { place: Synced::HeaderCopy, .. } => true,
-        FaultKind::RotSynced { .. } | FaultKind::Wipe { .. } => may_lose(),
+        FaultKind::RotSynced { .. } | FaultKind::StrayWrite { .. } | FaultKind::Wipe { .. } => may_lose(),
         FaultKind::OldDirectory { .. } => {
             // An old copy is told by what peers have heard since: they must have heard something.
             fault.for_ms = fault.for_ms.max(2_000 + 4 * slowest);
@@ -462,7 +462,8 @@ fn hear_of_the_old_directory(plan: &mut Plan) {
                 | FaultKind::Reordering { .. }
                 | FaultKind::SlowMessages { what: MessageKind::Append, .. }
         );
-        let loses = many && matches!(fault.kind, FaultKind::Wipe { .. } | FaultKind::RotSynced { .. });
+        let loses =
+            many && matches!(fault.kind, FaultKind::Wipe { .. } | FaultKind::RotSynced { .. } | FaultKind::StrayWrite { .. });
         let before = |from| fault.when.is_none() && fault.at_ms + fault.for_ms < from;
         harmless || loses || spans.iter().all(|&(from, to)| before(from) || fault.at_ms > to)
     });

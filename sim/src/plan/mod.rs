@@ -293,6 +293,19 @@ pub enum Decay {
     End,
 }
 
+/// Where a write went that was synced and never came to its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stray {
+    /// It is lost: what stood there before is there.
+    Nowhere,
+    /// To where another write begins.
+    Elsewhere,
+    /// To the same offset of another file.
+    OtherFile,
+    /// To the place of the next write that is as long, and that one to its place.
+    Exchanged,
+}
+
 /// What nodes say to each other, as far as a plan can tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MessageKind {

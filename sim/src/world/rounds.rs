@@ -126,12 +126,12 @@ impl World {
     fn boot_from_rot(&mut self, number: usize, found: &Result<Recovered, RecoverError>) -> Result<(), Violation> {
         let machine = &self.machines[number];
         let sound = wal::recover(&mut machine.disk.sound(), machine.id);
-        let kind = match rot::check_boot(machine.id, found, &sound)? {
-            Taken::Refused => Kind::RotSynced,
-            Taken::Whole => Kind::RotHeader,
-            Taken::Unknown => return Ok(()),
+        let kinds: &[Kind] = match rot::check_boot(machine.id, found, &sound)? {
+            Taken::Refused => &[Kind::RotSynced, Kind::LostSynced, Kind::Misdirected],
+            Taken::Whole => &[Kind::RotHeader, Kind::Misdirected],
+            Taken::Unknown => &[],
         };
-        if machine.disk.rotten.contains(&kind) {
+        for &kind in kinds.iter().filter(|kind| machine.disk.rotten.contains(kind)) {
             self.counters.mattered(kind);
         }
         Ok(())
