@@ -52,6 +52,7 @@ kinds! {
     ClockBeyond = "clock beyond the bound",
     ClockJump = "clock jump",
     ReadError = "disk: read error",
+    WrongRead = "disk: read of the wrong place",
     WriteError = "disk: write error",
     SyncError = "disk: sync error",
     CreateError = "disk: create error",
@@ -144,6 +145,9 @@ const RARE: &[Sometimes] = &[
     Sometimes::WaiterEvaluatedWhileHandedOver,
     Sometimes::WriteAnsweredByLaterEpoch,
 ];
+/// Faults that may keep a node from reading a value.
+const SPOILING: &[Kind] =
+    &[Kind::ReadError, Kind::WrongRead, Kind::RotSynced, Kind::RotRead, Kind::LostSynced, Kind::Misdirected];
 const SEEDS_FOR_RARE_STATES: u64 = 20_000;
 /// Blind spots: no plan leads there but by chance, and no batch has to. Each with what it takes. A plan that leads there takes
 /// its state out of this list.
@@ -239,8 +243,7 @@ impl Counters {
 
     /// Whether a fault may have kept a node from reading a value.
     pub fn spoils_values(&self) -> bool {
-        let kinds = [Kind::ReadError, Kind::RotSynced, Kind::RotRead, Kind::LostSynced, Kind::Misdirected];
-        kinds.iter().any(|kind| self.get(*kind).fired > 0)
+        SPOILING.iter().any(|kind| self.get(*kind).fired > 0)
     }
 
     pub fn passed(&mut self, point: Point) {

@@ -289,6 +289,7 @@ fn show_old_sectors(durable: &mut [u8], fresh_from: usize, offset: usize, data: 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskTrouble {
     pub read_errors_permille: u32,
+    pub wrong_reads_permille: u32,
     pub write_errors: bool,
     pub sync_errors: bool,
     pub create_errors: bool,
@@ -393,14 +394,16 @@ impl Disk {
                 if self.dice.chance(self.trouble.read_errors_permille) && counters.strikes(Kind::ReadError) {
                     return DiskResult::Failed(error_of("read", &name_of(place.segment)));
                 }
-                let Some(file) = self.files.get(&place.segment) else { return no_such_file(place.segment) };
+                if !self.files.contains_key(&place.segment) {
+                    return no_such_file(place.segment);
+                }
+                let wrong = self.dice.chance(self.trouble.wrong_reads_permille).then(|| self.draw_wrong_place(*place)).flatten();
                 self.read_back.push_back(*place);
                 if self.read_back.len() > READS_REMEMBERED {
                     self.read_back.pop_front();
                 }
-                let start = (place.offset as usize).min(file.cached.len());
-                let end = (start + place.length as usize).min(file.cached.len());
-                DiskResult::Data(Bytes::copy_from_slice(&file.cached[start..end]))
+                let wrong = wrong.filter(|_| counters.strikes(Kind::WrongRead));
+                DiskResult::Data(Bytes::copy_from_slice(self.shown_at(wrong.unwrap_or(*place))))
             }
         }
     }
@@ -634,11 +637,34 @@ impl Disk {
         vouched
     }
 
-    /// Whether bytes that are read there have rotted.
-    pub fn is_rotten_at(&self, place: Place) -> bool {
+    /// Another place from which a read may be answered: as long, and with other bytes.
+    fn draw_wrong_place(&mut self, place: Place) -> Option<Place> {
+        let others = self.files.keys().map(|&segment| Place { segment, ..place });
+        let beside = Place { offset: place.offset ^ SECTOR as u32, ..place };
+        let read = self.read_back.iter().copied().filter(|read| read.length == place.length);
+        let right = self.shown_at(place);
+        let is_wrong = |other: &Place| self.shown_at(*other).len() == right.len() && self.shown_at(*other) != right;
+        let wrong: Vec<Place> = others.chain(read).chain([beside]).filter(is_wrong).collect();
+        (!wrong.is_empty()).then(|| *self.dice.pick(&wrong))
+    }
+
+    /// What stands at a place now, as far as the file goes.
+    fn shown_at(&self, place: Place) -> &[u8] {
+        let Some(file) = self.files.get(&place.segment) else { return &[] };
         let range = bytes_of(&place);
-        let file = self.files.get(&place.segment);
-        file.is_some_and(|file| range.end > file.cached.len() || file.sound.range(range).next().is_some())
+        &file.cached[range.start.min(file.cached.len())..range.end.min(file.cached.len())]
+    }
+
+    /// Why `answer` is not what a read there should get, if it is not: which kind of fault it met.
+    pub fn spoilt_by(&self, place: Place, answer: &[u8]) -> Option<Kind> {
+        let shown = self.shown_at(place);
+        let mut right = shown.to_vec();
+        right.resize(place.length as usize, 0);
+        if let Some(file) = self.files.get(&place.segment) {
+            let range = bytes_of(&place);
+            file.sound.range(range.clone()).for_each(|(at, byte)| right[at - range.start] = *byte);
+        }
+        (answer != right).then_some(if answer == shown { Kind::RotRead } else { Kind::WrongRead })
     }
 
     /// The same disk, if nothing had rotted.
@@ -927,7 +953,10 @@ mod tests {
                 !changed.is_empty()
                     && after.get(3_000..spared).unwrap_or_default() == &before[3_000..spared.min(after.len().max(3_000))]
             );
-            assert_eq!(disk.is_rotten_at(read), changed.iter().any(|at| (2_500..2_600).contains(at)), "{place:?} {decay:?}");
+            let read_rot = changed.iter().any(|at| (2_500..2_600).contains(at));
+            let answer = after.get(2_500..2_600.min(after.len())).unwrap_or_default();
+            assert_eq!(disk.spoilt_by(read, answer), read_rot.then_some(Kind::RotRead), "{place:?} {decay:?}");
+            assert_eq!(disk.spoilt_by(read, &before[2_500..2_600]), None);
             assert_eq!(shown(&mut disk.sound()), before, "{place:?} {decay:?}");
             assert!(disk.rotten.contains(&Kind::RotSynced));
         }
@@ -1011,6 +1040,26 @@ mod tests {
         assert!(disk.stray(Stray::Nowhere, Kind::LostSynced));
         let shown = shown(&mut disk);
         assert_eq!((shown[1_099], shown[1_100], shown[1_224], shown[1_299], shown[1_300]), (1, 1, 2, 2, 4));
+    }
+
+    #[test]
+    fn a_read_of_the_wrong_place_is_as_long_and_known() {
+        let mut counters = Counters::default();
+        let mut disk = full_of_batches();
+        let places = [1_300, 2_400, 2_600].map(|offset| Place { segment: SegmentId(2), offset, length: 200 });
+        disk.trouble.wrong_reads_permille = 500;
+        let mut answers = BTreeSet::new();
+        for place in places.into_iter().cycle().take(300) {
+            let fired = counters.get(Kind::WrongRead).fired;
+            let DiskResult::Data(data) = disk.execute(&DiskOp::Read { place }, &mut counters) else { panic!() };
+            assert_eq!(data.len(), 200);
+            let wrong = counters.get(Kind::WrongRead).fired > fired;
+            assert_eq!(disk.spoilt_by(place, &data), wrong.then_some(Kind::WrongRead));
+            answers.insert((place, data));
+        }
+        assert!((100..200).contains(&counters.get(Kind::WrongRead).fired));
+        assert!(answers.len() >= 12, "of another file, of another write, of the sector beside: {}", answers.len());
+        assert!(disk.rotten.is_empty() && all(&disk) == all(&full_of_batches()));
     }
 
     #[test]

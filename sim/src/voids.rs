@@ -160,6 +160,7 @@ fn may_draw(kind: Kind, plan: &Plan) -> bool {
         Kind::ClockBeyond => plan.beyond_drift_bound(),
         Kind::ClockJump => any(|kind| matches!(kind, FaultKind::ClockJump { .. })),
         Kind::ReadError => any(|kind| matches!(kind, FaultKind::ReadErrors { .. })),
+        Kind::WrongRead => any(|kind| matches!(kind, FaultKind::WrongReads { .. })),
         Kind::WriteError => any(|kind| matches!(kind, FaultKind::WriteErrors { .. })),
         Kind::SyncError => any(|kind| matches!(kind, FaultKind::SyncErrors { .. })),
         Kind::Full => any(|kind| matches!(kind, FaultKind::Full { .. })) || stands(Kind::StandingFull),

@@ -1,4 +1,5 @@
-//! What has rotted is reported or refused, never served (P4): by a read of a running node, and by the recovery of the whole log.
+//! What has rotted, went astray or was read from the wrong place is reported or refused, never served (P4): by a read of a running
+//! node, and by the recovery of the whole log.
 
 use super::{Violation, checkpoint};
 use ringseed::base::{NodeId, Place};
@@ -41,17 +42,17 @@ fn same(one: &Recovered, other: &Recovered) -> bool {
         && one.groups.values().zip(other.groups.values()).all(|(one, other)| checkpoint::same_log(one, other))
 }
 
-/// Judges a node whose reads were answered with bytes that have rotted, or with an error, and that has handled all that it was
-/// given. `unreported`: where it has reported nothing.
+/// Judges a node whose reads were answered with bytes that have rotted or are of another place, or with an error, and that has
+/// handled all that it was given. `unreported`: such a read of which it has reported nothing.
 ///
 /// # Errors
 /// It took that for right.
-pub fn check_reads(node: NodeId, unreported: &[Place]) -> Result<(), Violation> {
-    match unreported.first() {
+pub fn check_reads(node: NodeId, unreported: Option<Place>) -> Result<(), Violation> {
+    match unreported {
         None => Ok(()),
-        Some(place) => {
-            Err(violation(format!("node {node} was given rot or an error for what it read at {place:?}, and reported nothing")))
-        }
+        Some(place) => Err(violation(format!(
+            "node {node} was given wrong bytes or an error for what it read at {place:?}, and reported nothing"
+        ))),
     }
 }
 
@@ -91,7 +92,7 @@ mod tests {
 
     #[test]
     fn rot_that_is_read_is_reported() {
-        check_reads(NODE, &[]).unwrap();
-        check_reads(NODE, &[Place::default()]).unwrap_err();
+        check_reads(NODE, None).unwrap();
+        check_reads(NODE, Some(Place::default())).unwrap_err();
     }
 }

@@ -178,6 +178,8 @@ faults! {
     slow_messages: SlowMessages { from: u16, to: u16, what: MessageKind, by_ms: u64 },
     /// Reads of the disk fail.
     read_errors: ReadErrors { target: Target, permille: u32 },
+    /// Reads of a running node are answered with bytes of another place.
+    wrong_reads: WrongReads { target: Target, permille: u32 },
     /// Writes fail.
     write_errors: WriteErrors { target: Target },
     /// Syncs fail, after part was made durable.

@@ -67,6 +67,9 @@ fn kind(kind: &FaultKind, node: &str) -> String {
             format!("n{from}'s {} to n{to} take {by_ms} ms longer", messages(*what))
         }
         FaultKind::ReadErrors { permille, .. } => format!("{permille} of 1,000 reads of {node}'s disk fail"),
+        FaultKind::WrongReads { permille, .. } => {
+            format!("{permille} of 1,000 reads of {node}'s disk are answered with bytes of another place")
+        }
         FaultKind::WriteErrors { .. } => format!("writes to {node}'s disk fail"),
         FaultKind::SyncErrors { .. } => format!("syncs of {node}'s disk fail"),
         FaultKind::CreateErrors { .. } => format!("{node} cannot make segments"),

@@ -74,8 +74,8 @@ pub struct Machine {
     pub disowned: Option<Kind>,
     /// The end of its log, or what vouches for it, rotted since it last ran.
     pub rotten: Option<Rot>,
-    /// Reads of its node that have failed or met rot, and are not reported.
-    pub met_rot: Vec<Place>,
+    /// Reads of its node that have failed, or were answered with wrong bytes, and are not reported; and what counts once they are.
+    pub met_rot: Vec<(Place, Option<Kind>)>,
     /// When an operation on a segment of its log was last under way.
     pub log_busy_at: WorldTime,
     /// The machine has had power since this epoch of its node, and its disk has failed nothing: what was written is what is read.

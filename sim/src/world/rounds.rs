@@ -208,7 +208,7 @@ impl World {
         self.effects = effects;
         let machine = &self.machines[number];
         if machine.inbox.is_empty() {
-            if let Err(violation) = rot::check_reads(machine.id, &machine.met_rot) {
+            if let Err(violation) = rot::check_reads(machine.id, machine.met_rot.first().map(|met| met.0)) {
                 self.safety(violation);
             } else if let Some((_, error)) = &machine.failed {
                 let what = format!("n{} was told \"{error}\", and goes on", number + 1);
@@ -262,11 +262,10 @@ impl World {
             Effect::Rot(rot) => {
                 self.timeline.note(self.now, || format!("n{} finds rot: {rot:?}", number + 1));
                 let machine = &mut self.machines[number];
-                if let Some(at) = machine.met_rot.iter().position(|place| *place == rot.place) {
-                    machine.met_rot.swap_remove(at);
-                    if machine.disk.rotten.contains(&Kind::RotRead) && machine.disk.is_rotten_at(rot.place) {
-                        self.counters.mattered(Kind::RotRead);
-                    }
+                if let Some(at) = machine.met_rot.iter().position(|(place, _)| *place == rot.place)
+                    && let (_, Some(kind)) = machine.met_rot.swap_remove(at)
+                {
+                    self.counters.mattered(kind);
                 }
             }
             Effect::Stopped => {
@@ -599,15 +598,19 @@ impl World {
         }
         let Some(op) = self.machines[number].reads.remove(&io) else { return };
         let result = self.machines[number].disk.execute(&op, &mut self.counters);
-        let failed = matches!(result, DiskResult::Failed(_));
-        if failed {
-            self.counters.mattered(Kind::ReadError);
-        }
         let machine = &mut self.machines[number];
-        if let DiskOp::Read { place } = op
-            && (failed || machine.disk.is_rotten_at(place))
-        {
-            machine.met_rot.push(place);
+        if let DiskOp::Read { place } = op {
+            let disk = &machine.disk;
+            match &result {
+                DiskResult::Data(answer) => {
+                    let counts = |kind: &Kind| *kind == Kind::WrongRead || disk.rotten.contains(kind);
+                    machine.met_rot.extend(disk.spoilt_by(place, answer).map(|kind| (place, Some(kind).filter(counts))));
+                }
+                DiskResult::Failed(_) | DiskResult::Done => {
+                    self.counters.mattered(Kind::ReadError);
+                    machine.met_rot.push((place, None));
+                }
+            }
         }
         self.put(number, Event::Disk(io, result));
     }
