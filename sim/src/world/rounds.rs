@@ -55,8 +55,9 @@ impl World {
             Ok(recovered) => recovered,
             Err(error) => return self.boot_failed(number, &error),
         };
-        if machine.disk.rotten.iter().any(|kind| *kind != Kind::RotHeader) {
-            // Nothing that a boot reads has rotted. Nothing repairs yet what reads would meet: the operator takes the node away.
+        let is_rotten = !machine.disk.rotten.is_empty();
+        if is_rotten && matches!(wal::recover_from_start(&mut machine.disk, machine.id), Err(RecoverError::Damaged { .. })) {
+            // What a boot reads is whole. Nothing repairs yet what reads would meet: the operator takes the node away.
             self.timeline.note(self.now, || format!("n{} is taken away, since its disk rots", number + 1));
             self.machines[number].stays_down = true;
             return;
