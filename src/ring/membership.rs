@@ -608,7 +608,6 @@ mod tests {
         let initial = vec![NodeId(1), NodeId(2), NodeId(3)];
         // The node, what it was refused for, the peers whose greetings it hears in this order, and after which of these it forms
         // the cluster, counted from 1.
-        type Case<'a> = (u16, Option<Refusal>, &'a [u16], &'a [usize]);
         let other = Refusal::OtherDirectory { bound: DirectoryId(9) };
         let cases = [
             (1, None, vec![2, 3], vec![2]),

@@ -6,8 +6,8 @@
 //! since it is read by its place, and not by a walk along the chain. One that is not whole is damage, like any other: to replay
 //! the whole log instead would meet the same bad bytes in it.
 
+use super::error::RecoverError;
 use super::format::{Copied, Kind, PLACE_SIZE, RECORD_LENGTH_MAX, place_at};
-use super::recover::RecoverError;
 use super::{Recovered, RecoveredGroup};
 use crate::base::limits::COUNTER_MAX;
 use crate::base::{GroupId, Index, Place, Term};

@@ -31,6 +31,7 @@
 
 mod batch;
 mod checkpoint;
+mod error;
 mod evidence;
 mod format;
 mod log;
@@ -44,8 +45,9 @@ mod tests;
 mod window;
 mod witness;
 
+pub use error::RecoverError;
 pub use log::{Log, LogCounters};
-pub use recover::{RecoverError, Tail, Torn, recover, recover_from_start};
+pub use recover::{Tail, Torn, recover, recover_from_start};
 
 use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, SegmentId, Sometimes, Term};
 use crate::msg::cluster::{Formation, PeerMark};

@@ -643,47 +643,6 @@ fn no_flipped_bit_in_what_is_sealed_goes_unnoticed() {
 
 /// What was cut off at the end is told, and once told, not told again as if it had just happened.
 #[test]
-fn a_torn_tail_is_told_with_its_place_and_size() {
-    let mut rig = sealed_log(13);
-    // Until the last segment is half full, and the next is made.
-    for index in 14..=20 {
-        if recover(&mut rig.disk, ME).unwrap().tail.segment.unwrap().id < *rig.disk.segments().last().unwrap() {
-            break;
-        }
-        rig.entry(2, index, "key", &[1; 900]);
-        rig.settle();
-    }
-    rig.pass(Duration::from_secs(1));
-    rig.settle();
-    assert_eq!(recover(&mut rig.disk, ME).unwrap().torn, None, "a whole log");
-    let tail = recover(&mut rig.disk, ME).unwrap().tail;
-    let (segment, end) = (tail.segment.unwrap().id, tail.end);
-    let begin = end as usize;
-    // The first bytes of a batch came to the disk, and no more.
-    let file = rig.disk.segment(segment);
-    file[begin..begin + 4].copy_from_slice(&format::BATCH_MAGIC);
-    file[begin + 99] = 7;
-    let torn = recover(&mut rig.disk, ME).unwrap().torn;
-    assert_eq!(torn, Some(Torn { segment, offset: end, bytes: 100, is_fresh: true }));
-    // All but the first bytes.
-    rig.disk.segment(segment)[begin..begin + 4].fill(0);
-    let torn = recover(&mut rig.disk, ME).unwrap().torn;
-    assert_eq!(torn, Some(Torn { segment, offset: end, bytes: 100, is_fresh: false }));
-    // One byte, with which no batch begins.
-    rig.disk.segment(segment)[begin + 99] = 0;
-    rig.disk.segment(segment)[begin] = 7;
-    let torn = recover(&mut rig.disk, ME).unwrap().torn;
-    assert_eq!(torn, Some(Torn { segment, offset: end, bytes: 1, is_fresh: false }));
-    // A segment whose first write was cut off.
-    rig.disk.segment(segment)[begin] = 0;
-    let next = *rig.disk.segments().last().unwrap();
-    assert!(next > segment, "a segment is ready");
-    rig.disk.segment(next)[10] = 7;
-    let torn = recover(&mut rig.disk, ME).unwrap().torn;
-    assert_eq!(torn, Some(Torn { segment: next, offset: 0, bytes: 11, is_fresh: false }));
-}
-
-#[test]
 fn a_missing_or_shortened_segment_is_damage() {
     let mut rig = sealed_log(14);
     let mut missing = rig.disk.copy();
