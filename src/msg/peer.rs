@@ -474,10 +474,10 @@ pub struct AppendReply {
     /// The commit index the follower knows.
     #[n(4)]
     pub commit: Index,
-    /// What it acknowledges was synced: it is not lost with the machine's power.
+    /// What it acknowledges was synced, and all of the follower's log up to this position: no loss of power takes it away, and
+    /// a follower that is ever back without it runs on an old copy of its directory. `None`: it may not be synced.
     #[n(5)]
-    #[cbor(default)]
-    pub synced: bool,
+    pub synced: Option<Lsn>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

@@ -8,7 +8,7 @@ use crate::gateway::Asker;
 use crate::msg::client::{Doubt, Request, RequestBody, Response, ResponseBody};
 use crate::msg::disk::DiskOp;
 use crate::msg::operation::Rejection;
-use crate::msg::peer::{Envelope, ForwardReply, LeaderHint, Outcome, PeerMessage, Task};
+use crate::msg::peer::{Envelope, ForwardReply, LeaderHint, Outcome, PeerMessage, ReplicaMessage, Task};
 use crate::ring::membership;
 use crate::state::State;
 use crate::wal::{ReadError, ReadFor, Record};
@@ -174,8 +174,12 @@ impl Node {
     }
 
     /// Sends a message once the gate lets it pass. One to this node itself comes back as an input.
-    pub(super) fn send(&mut self, now: Time, to: NodeId, message: PeerMessage) {
+    pub(super) fn send(&mut self, now: Time, to: NodeId, mut message: PeerMessage) {
         let marks = self.watermarks();
+        if let PeerMessage::Replica(_, ReplicaMessage::AppendReply(reply)) = &mut message {
+            // It leaves once all that is logged by now is durable; unless syncing is relaxed.
+            reply.synced = self.options.wal_sync_interval.is_zero().then(|| self.log.last_lsn());
+        }
         if let Some(message) = self.gate.pass(to, message, marks, self.options.limits.gated_messages) {
             self.deliver(now, to, message);
         }

@@ -128,14 +128,7 @@ impl Replica {
 
     fn reply(&self, to: NodeId, outcome: AppendOutcome, round: u64, out: &mut Outbox<Out>) {
         let acceptance = self.accepted.filter(|a| a.leader == to && a.term == self.state.term).map(|a| a.promise);
-        let reply = AppendReply {
-            term: self.state.term,
-            outcome,
-            round,
-            acceptance,
-            commit: self.state.commit,
-            synced: self.options.synced,
-        };
+        let reply = AppendReply { term: self.state.term, outcome, round, acceptance, commit: self.state.commit, synced: None };
         out.push(Out::Send(to, ReplicaMessage::AppendReply(reply)));
     }
 }

@@ -370,7 +370,7 @@ impl Replica {
                     progress.answered(cx.now, patience);
                 }
                 progress.match_up_to(index);
-                if reply.synced {
+                if reply.synced.is_some() {
                     progress.synced = progress.synced.max(index);
                 }
                 progress.time(cx.now);

@@ -5,7 +5,7 @@ use super::{In, Out, Replica, ReplicaOptions, TERM_MAX, TERM_STEP_MAX};
 use crate::actor::{Actor, Context, LivenessView, Outbox, Room};
 use crate::base::cache::ValueCache;
 use crate::base::random;
-use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Place, Term, Time};
+use crate::base::{Duration, Epoch, GroupId, Index, Lsn, NodeId, Place, Term, Time};
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{Entry, EntrySummary, Fact, FactSummary, HardState, LogBase, Placed};
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, Promise, ReplicaMessage, VoteReply, VoteRequest};
@@ -86,7 +86,7 @@ fn matched(leader: &Replica, index: Index) -> ReplicaMessage {
         round: 0,
         acceptance: None,
         commit: Index::ZERO,
-        synced: true,
+        synced: Some(Lsn(1)),
     })
 }
 
@@ -188,7 +188,14 @@ fn messages_of(term: Term) -> Vec<ReplicaMessage> {
         ReplicaMessage::PreVoteReply(reply),
         ReplicaMessage::VoteReply(reply),
         ReplicaMessage::Vote(VoteRequest { term, last_index: Index::ZERO, last_term: Term::ZERO, released: None }),
-        ReplicaMessage::AppendReply(AppendReply { term, outcome, round: 0, acceptance: None, commit: Index::ZERO, synced: true }),
+        ReplicaMessage::AppendReply(AppendReply {
+            term,
+            outcome,
+            round: 0,
+            acceptance: None,
+            commit: Index::ZERO,
+            synced: Some(Lsn(1)),
+        }),
         ReplicaMessage::Append(Append {
             term,
             previous_index: Index::ZERO,
@@ -347,7 +354,8 @@ fn a_leader_has_no_entries_for_a_follower_that_lacks_its_base() {
     hold(&mut leader, 1, Index(11));
     let conflict = |leader: &Replica, index: u64, previous: u64| {
         let outcome = AppendOutcome::Conflict { index: Index(index), term: Term::ZERO, previous: Index(previous) };
-        let reply = AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO, synced: true };
+        let reply =
+            AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO, synced: Some(Lsn(1)) };
         from(2, ReplicaMessage::AppendReply(reply))
     };
     let input = conflict(&leader, 4, 10);
@@ -373,7 +381,8 @@ fn what_stands_before_an_entry_that_cannot_be_read_back_is_sent() {
         GroupLog::recovered(LogBase::default(), configuration(&[1, 2, 3], &[], &[]), (1..=6).map(summary).collect(), Index(6));
     let mut leader = leader_of(log);
     let outcome = AppendOutcome::Conflict { index: Index(1), term: Term::ZERO, previous: leader.log().last_index() };
-    let reply = AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO, synced: true };
+    let reply =
+        AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO, synced: Some(Lsn(1)) };
     let asked = outputs(&mut leader, 1, Time::ZERO, from(2, ReplicaMessage::AppendReply(reply)));
     let reads: Vec<(u64, Place)> =
         asked.iter().filter_map(|out| if let Out::ReadEntry(tag, place) = out { Some((*tag, *place)) } else { None }).collect();

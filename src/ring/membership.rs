@@ -37,7 +37,7 @@ use crate::base::random::Rng;
 use crate::base::{ClusterId, DirectoryId, Duration, Epoch, Lsn, NodeId, Sometimes, Time};
 use crate::msg::client::Membership as Standing;
 use crate::msg::cluster::{ClusterOptions, Formation, Member, PeerMark};
-use crate::msg::peer::{Envelope, Greeting, Heartbeat, PeerMessage, Refusal};
+use crate::msg::peer::{AppendReply, Envelope, Greeting, Heartbeat, PeerMessage, Refusal, ReplicaMessage};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone)]
@@ -231,8 +231,15 @@ impl Membership {
             return Err(mark.refusal());
         }
         for message in &envelope.messages {
-            if let PeerMessage::Heartbeat(heartbeat) = message {
-                mark.hear(envelope.epoch, heartbeat)?;
+            match message {
+                PeerMessage::Heartbeat(heartbeat) => mark.hear(envelope.epoch, heartbeat)?,
+                // What is acknowledged may be let go of here. Heartbeats would tell that it was durable, but later (seed 15820).
+                PeerMessage::Replica(_, ReplicaMessage::AppendReply(AppendReply { synced: Some(lsn), .. }))
+                    if envelope.epoch == mark.epoch =>
+                {
+                    mark.highest = mark.highest.max(*lsn);
+                }
+                _ => {}
             }
         }
         // Until a later epoch has shown where it began, nothing of it counts: its answers would void what the present epoch was
@@ -432,8 +439,11 @@ impl Membership {
 /// Whether the numbers of an envelope that may be logged are within bounds: epoch and position become a mark. No honest node
 /// comes near them.
 fn is_believable(envelope: &Envelope) -> bool {
-    let position =
-        |message: &PeerMessage| if let PeerMessage::Heartbeat(beat) = message { beat.durable.max(beat.began).0 } else { 0 };
+    let position = |message: &PeerMessage| match message {
+        PeerMessage::Heartbeat(beat) => beat.durable.max(beat.began).0,
+        PeerMessage::Replica(_, ReplicaMessage::AppendReply(reply)) => reply.synced.map_or(0, |lsn| lsn.0),
+        _ => 0,
+    };
     envelope.epoch.0 <= COUNTER_MAX && envelope.messages.iter().all(|message| position(message) <= COUNTER_MAX)
 }
 
@@ -510,7 +520,8 @@ impl Actor for Membership {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::random;
+    use crate::base::{GroupId, Index, Term, random};
+    use crate::msg::peer::AppendOutcome;
 
     const D2: DirectoryId = DirectoryId(2);
 
@@ -574,6 +585,27 @@ mod tests {
         assert_eq!(node.admit(&beat(3, 101, 102)), Ok(()));
         assert_eq!(node.admit(&beat(4, 0, 103)), Ok(()));
         assert_eq!(node.admit(&beat(5, 0, 102)), Err(Some(Refusal::OldDirectory { seen: Lsn(103) })));
+    }
+
+    /// An acknowledgement of everything up to this position.
+    fn acknowledgement(epoch: u64, synced: u64) -> Envelope {
+        let (outcome, synced) = (AppendOutcome::Matched(Index(1)), Some(Lsn(synced)));
+        let reply = AppendReply { term: Term(1), outcome, round: 0, acceptance: None, commit: Index(1), synced };
+        let messages = vec![PeerMessage::Replica(GroupId(1), ReplicaMessage::AppendReply(reply))];
+        Envelope { messages, ..beat(epoch, 0, 0) }
+    }
+
+    #[test]
+    fn a_directory_without_what_its_node_has_acknowledged_is_refused_before_any_heartbeat_told_of_that() {
+        let mut node = node(Some(formation()));
+        assert_eq!(node.admit(&beat(5, 90, 100)), Ok(()));
+        assert_eq!(node.admit(&acknowledgement(5, 120)), Ok(()));
+        assert_eq!(node.take_grown_marks(), [(NodeId(2), PeerMark { epoch: Epoch(5), durable: Lsn(120) })]);
+        // One of an earlier epoch, and one beyond reason, say nothing.
+        assert!(node.admit(&acknowledgement(4, 500)).is_err());
+        assert_eq!(node.admit(&acknowledgement(5, COUNTER_MAX + 1)), Err(None));
+        assert_eq!(node.admit(&beat(6, 110, 130)), Err(Some(Refusal::OldDirectory { seen: Lsn(120) })));
+        assert_eq!(node.admit(&beat(7, 120, 130)), Ok(()));
     }
 
     #[test]

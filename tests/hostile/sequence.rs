@@ -348,7 +348,7 @@ fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
                 round: dice.number(),
                 acceptance,
                 commit: Index(dice.number()),
-                synced: dice.flag(),
+                synced: dice.flag().then(|| Lsn(dice.number())),
             })
         }
         8 => ReplicaMessage::TimeoutNow { term },

@@ -351,7 +351,7 @@ fn peer_messages() -> Vec<PeerMessage> {
         round: u64::MAX,
         acceptance: Some(PROMISE),
         commit: INDEX,
-        synced: true,
+        synced: Some(Lsn(u64::MAX)),
     };
     let mut all = vec![
         PeerMessage::Greeting(greeting),

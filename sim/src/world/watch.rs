@@ -24,7 +24,7 @@ use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::plan::Trigger;
 use ringseed::base::{GroupId, Index, NodeId, Term, Time};
-use ringseed::msg::peer::{AppendOutcome, Envelope, PeerMessage, ReplicaMessage};
+use ringseed::msg::peer::{AppendOutcome, AppendReply, Envelope, PeerMessage, ReplicaMessage};
 use ringseed::node::{Node, ReplicaProbe};
 use ringseed::wal::Recovered;
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,6 +97,9 @@ impl Watch {
     pub fn sent(&mut self, from: NodeId, to: NodeId, envelope: &Envelope, triggers: &mut Vec<Trigger>) -> Result<(), Violation> {
         for message in &envelope.messages {
             lost::check_message(from, message)?;
+            if let PeerMessage::Replica(_, ReplicaMessage::AppendReply(AppendReply { synced: Some(lsn), .. })) = message {
+                self.recovery.said(from, *lsn);
+            }
             if let PeerMessage::Heartbeat(heartbeat) = message {
                 self.recovery.said(from, heartbeat.durable);
             }

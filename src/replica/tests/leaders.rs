@@ -9,7 +9,7 @@ const NOW: Time = Time::from_millis(3_000);
 
 fn reply(leader: &Replica, outcome: AppendOutcome, commit: Index) -> ReplicaMessage {
     let acceptance = Some(PROMISE);
-    ReplicaMessage::AppendReply(AppendReply { term: leader.term(), outcome, round: 0, acceptance, commit, synced: true })
+    ReplicaMessage::AppendReply(AppendReply { term: leader.term(), outcome, round: 0, acceptance, commit, synced: Some(Lsn(1)) })
 }
 
 const RECORD: Place = Place { segment: SegmentId(1), offset: 0, length: 1 };
