@@ -386,6 +386,89 @@ fn clients_that_take_all_the_descriptors_there_are_leave_those_of_the_log() {
     assert!(said.iter().any(|line| line.contains("the limit of open files is 40") && line.contains("ulimit -n")), "{said:?}");
 }
 
+/// A node alone in its cluster, and where it listens.
+fn lone_server(home: &Home, data: &str) -> (Killed, String) {
+    let arguments = ["server", "--listen", "127.0.0.1:0", "--peers", "1=127.0.0.1:1", "--data", data, "--segment-size", "1MiB"];
+    let mut child = home.ringseed(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let (send, lines) = mpsc::channel();
+    let err = BufReader::new(child.stderr.take().unwrap());
+    // Read to the end, so that it never waits for its reader.
+    std::thread::spawn(move || err.lines().map_while(Result::ok).for_each(|line| drop(send.send(line))));
+    loop {
+        let line = lines.recv_timeout(PATIENCE).expect("it starts");
+        if let Some(address) = line.split("listens on ").nth(1).and_then(|rest| rest.split(';').next()) {
+            return (Killed(child), address.to_owned());
+        }
+    }
+}
+
+/// Every file below, with its bytes.
+fn files_below(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => files.extend(files_below(&path)),
+            false => files.push((path.clone(), std::fs::read(&path).unwrap())),
+        }
+    }
+    files.sort_unstable();
+    files
+}
+
+#[test]
+fn the_log_of_a_node_is_looked_at_when_it_has_stopped() {
+    let home = Home::new("wal");
+    home.run(&["wal", "verify", "nothing"]).code(1).says("nothing: there is no directory `log` in it");
+    assert!(!home.path("nothing").exists());
+    let (mut child, address) = lone_server(&home, "node");
+    let big = "x".repeat(300 << 10);
+    std::fs::write(home.path("big"), &big).unwrap();
+    home.run(&["put", "a\\tkey", "a value", "--servers", &address, "--timeout", "20s"]).code(0);
+    for number in 0..8 {
+        home.run(&["put", &format!("big/{number}"), "@big", "--servers", &address]).code(0);
+    }
+    home.run(&["delete", "big/0", "--servers", &address]).code(0);
+    home.run_with_input(&["txn", "--servers", &address], b"put t/1 one\nput t/2 two\ncheck t/3 if absent\n").code(0);
+    let process = child.0.id();
+    home.run(&["wal", "verify", "node"]).code(1).says(&format!("is in use by another process (id {process})"));
+    kill_process(Pid::from_child(&child.0), Signal::INT).unwrap();
+    assert!(child.0.wait().unwrap().success());
+
+    let before = files_below(&home.path("node"));
+    let whole = home.run(&["wal", "verify", "node"]).code(0).text();
+    for line in [
+        "node           1\n",
+        "epochs         1\n",
+        "replay from    the first segment",
+        "end            not torn\n",
+        "damaged places 0\n",
+    ] {
+        assert!(whole.contains(line), "{whole}");
+    }
+    assert!(files_below(&home.path("node")) == before, "nothing is changed");
+    wal_damage(&home, &before);
+}
+
+/// A bit of a value flips, and a segment is lost.
+fn wal_damage(home: &Home, before: &[(std::path::PathBuf, Vec<u8>)]) {
+    let (path, bytes) = &before.iter().find(|(path, _)| path.ends_with("00000001.log")).unwrap();
+    let at = bytes.windows(7).position(|window| window == b"a value").unwrap();
+    let mut bad = bytes.clone();
+    bad[at] ^= 1;
+    std::fs::write(path, &bad).unwrap();
+    let damaged = home.run(&["wal", "verify", "node"]).code(10);
+    damaged.says("the log is damaged at one place");
+    let text = damaged.text();
+    let first = text.lines().next().unwrap();
+    assert!(first.starts_with("damaged: segment 1 at byte ") && first.contains("groups touched: "), "{text}");
+    assert!(text.contains("damaged places 1\n"), "{text}");
+    std::fs::remove_file(home.path("node/log/00000002.log")).unwrap();
+    let text = home.run(&["wal", "verify", "node"]).code(10).text();
+    assert!(text.contains("damaged: segment 2 at byte 0: the segment is missing, and segment 3 is there"), "{text}");
+    assert!(text.contains("damaged places 2\n"), "{text}");
+}
+
 fn items(home: &Home) {
     home.run(&["get", "nothing"]).code(3).says("never written");
     let put = home.run(&["put", "greeting", "hello"]).code(0);

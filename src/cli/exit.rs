@@ -6,6 +6,7 @@
 use super::show::put_key;
 use crate::base::Version;
 use crate::client::{Error, ItemFailure};
+use crate::msg::disk::DiskError;
 use crate::msg::transaction::FailureReason;
 use core::fmt;
 use serde_json::{Value, json};
@@ -25,6 +26,8 @@ pub enum Failure {
     Found(String),
     /// `status --check`: so many lines of what is shown say what needs care.
     NotWell(usize),
+    /// The log that was looked at is damaged at so many places.
+    Damaged(u64),
     /// Standard output cannot be written.
     Output(io::Error),
     /// Lines of a script failed, each of which has said so; the first ended with this code.
@@ -39,6 +42,7 @@ pub const UNKNOWN: u8 = 6;
 pub const UNREACHABLE: u8 = 7;
 pub const CONFLICT: u8 = 8;
 pub const NOT_WELL: u8 = 9;
+pub const DAMAGED: u8 = 10;
 
 /// The end of every help text.
 pub const EXIT_CODES: &str = "\
@@ -51,7 +55,8 @@ Exit codes:
   6  unknown: may have been applied, or may yet be
   7  no node could be reached; nothing was sent
   8  conflict with another transaction; nothing was written, and trying again may succeed
-  9  `status --check` found something that needs care";
+  9  `status --check` found something that needs care
+  10  `wal verify` found damage";
 
 impl Failure {
     pub fn code(&self) -> u8 {
@@ -60,6 +65,7 @@ impl Failure {
             Failure::Script { code, .. } => *code,
             Failure::NotFound(_) => NOT_FOUND,
             Failure::NotWell(_) => NOT_WELL,
+            Failure::Damaged(_) => DAMAGED,
             Failure::Client(Error::ConditionFailed { .. }) => CONDITION_FAILED,
             Failure::Client(Error::Conflict(_)) => CONFLICT,
             Failure::Client(Error::NotCommitted(failures)) => {
@@ -87,6 +93,7 @@ impl Failure {
             UNREACHABLE => "unreachable",
             CONFLICT => "conflict",
             NOT_WELL => "not_well",
+            DAMAGED => "damaged",
             _ => "error",
         }
     }
@@ -117,7 +124,7 @@ impl Failure {
             // The report on standard output says what.
             Failure::NotWell(_) => {}
             _ if json => drop(writeln!(io::stdout(), "{}", self.json())),
-            Failure::NotFound(_) | Failure::Client(_) => eprintln!("{self}"),
+            Failure::NotFound(_) | Failure::Client(_) | Failure::Damaged(_) => eprintln!("{self}"),
             Failure::Other(_) | Failure::Output(_) | Failure::Script { .. } => eprintln!("error: {self}"),
         }
     }
@@ -133,6 +140,8 @@ impl fmt::Display for Failure {
         match self {
             Failure::Other(what) | Failure::Found(what) => write!(f, "{what}"),
             Failure::NotWell(count) => write!(f, "{count} things need care"),
+            Failure::Damaged(1) => write!(f, "the log is damaged at one place"),
+            Failure::Damaged(count) => write!(f, "the log is damaged at {count} places"),
             Failure::NotFound(None) => write!(f, "not found"),
             Failure::NotFound(Some(Version::ZERO)) => write!(f, "not found: the key was never written (version 0)"),
             Failure::NotFound(Some(version)) => write!(f, "not found: the key was deleted (version {version})"),
@@ -159,6 +168,12 @@ fn item_json(failure: &ItemFailure) -> Value {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure::Client(error)
+    }
+}
+
+impl From<DiskError> for Failure {
+    fn from(error: DiskError) -> Failure {
+        Failure::Other(error.to_string())
     }
 }
 
@@ -197,6 +212,7 @@ mod tests {
             (Error::Unreachable("x".into()).into(), 7, "unreachable"),
             (Error::Protocol("x".into()).into(), 1, "error"),
             (Failure::NotWell(2), 9, "not_well"),
+            (Failure::Damaged(2), 10, "damaged"),
         ];
         for (failure, code, outcome) in codes {
             assert_eq!((failure.code(), failure.outcome()), (code, outcome));

@@ -7,6 +7,7 @@
 //!   [`shell`] has the same commands at a prompt.
 //! - [`txn`]: `txn`, `get-many`, `txns`; [`transaction_text`]: transactions as people and programs write them.
 //! - [`load`]: traffic, measured, and recorded for checkers.
+//! - [`wal`]: `wal verify`: the log of a node that is stopped.
 //! - [`log`]: standard error, as text or as JSON. [`exit`]: exit codes and failures. [`show`], [`value`]: how bytes get out and
 //!   in. [`connection`], [`folder`]: where the servers are.
 
@@ -33,6 +34,7 @@ pub mod transaction_text;
 mod txn;
 mod up;
 mod value;
+mod wal;
 
 use crate::client::Client;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -64,6 +66,9 @@ enum Command {
     Shell(shell::ShellArgs),
     /// Put load on the cluster and measure it
     Load(Box<load::LoadArgs>),
+    /// Look at the log of a node that is stopped, and change nothing
+    #[command(subcommand)]
+    Wal(wal::WalCommand),
     /// Print a script that completes commands in a shell
     Completions {
         /// For which shell
@@ -173,6 +178,7 @@ fn run(command: &Command) -> (bool, Result<(), Failure>) {
         Command::Data(command) => (command.common().json, once(command)),
         Command::Shell(args) => (false, shell::shell(args)),
         Command::Load(args) => (args.common.json, load::load(args)),
+        Command::Wal(command) => (false, wal::wal(command)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ringseed", &mut script);
@@ -244,6 +250,7 @@ mod tests {
             "get-many a b --json",
             "txns --json",
             "load --workload bank --txn-items 3 --hot",
+            "wal verify d",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -265,6 +272,8 @@ mod tests {
             "commit",
             "get k --timeout 5",
             "get k --servers nowhere",
+            "wal verify",
+            "wal repair d",
             "frobnicate",
             "",
         ] {

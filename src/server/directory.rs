@@ -50,10 +50,10 @@ impl DataDirectory {
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
-                let mut process = String::new();
-                // What the file says only decorates the message.
-                let _ = (&lock).take(20).read_to_string(&mut process);
-                return Err(StartError::Locked { path: path.to_owned(), process: process.trim().parse().ok() });
+                // Who only reads does not write its id there.
+                let is_read = flock(&lock, FlockOperation::NonBlockingLockShared).is_ok();
+                let process = if is_read { None } else { holder(&lock) };
+                return Err(StartError::Locked { path: path.to_owned(), process });
             }
             Err(error) => return Err(failed(error.into())),
         }
@@ -71,6 +71,52 @@ impl DataDirectory {
     /// Where the segments are.
     pub fn log_path(&self) -> PathBuf {
         self.path.join("log")
+    }
+}
+
+/// The process that has the directory, as the lock file says. It only decorates a message.
+fn holder(lock: &File) -> Option<u32> {
+    let mut process = String::new();
+    let _ = lock.take(20).read_to_string(&mut process);
+    process.trim().parse().ok()
+}
+
+/// The log of a data directory that no node runs in, for who only looks at it: nothing is made or changed. While this lives, no
+/// node starts there.
+#[derive(Debug)]
+pub struct StoppedDirectory {
+    files: SegmentFiles,
+    /// Held, not read. `None`: there is no lock file, as in a copy of the log alone.
+    _lock: Option<File>,
+}
+
+impl StoppedDirectory {
+    pub fn open(path: &Path) -> Result<StoppedDirectory, StartError> {
+        let failed = |error| StartError::Directory { path: path.to_owned(), error };
+        let log = path.join("log");
+        match fs::metadata(&log) {
+            Ok(found) if found.is_dir() => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => return Err(failed(io::Error::other("there is no directory `log` in it, so it is not that of a node"))),
+        }
+        let lock = match File::open(path.join("LOCK")) {
+            Ok(lock) => Some(lock),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        if let Some(lock) = &lock {
+            // Shared: several may look at it at once.
+            match flock(lock, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(StartError::Locked { path: path.to_owned(), process: holder(lock) }),
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+        Ok(StoppedDirectory { files: SegmentFiles::new(log, NodeId::ZERO), _lock: lock })
+    }
+
+    pub fn log(&mut self) -> &mut dyn LogDevice {
+        &mut self.files
     }
 }
 
@@ -220,6 +266,27 @@ mod tests {
         assert!(text.contains(&scratch.path().display().to_string()), "{text}");
         drop(first);
         DataDirectory::open(scratch.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_directory_is_looked_at_by_many_or_held_by_a_node() {
+        let scratch = Scratch::new("looked-at");
+        let path = scratch.path().join("data");
+        let error = StoppedDirectory::open(&path).expect_err("it is not there").to_string();
+        assert!(error.contains("there is no directory `log` in it"), "{error}");
+        assert!(!path.exists(), "nothing is made");
+        let node = DataDirectory::open(&path).expect("free");
+        let error = StoppedDirectory::open(&path).expect_err("a node has it");
+        assert!(matches!(error, StartError::Locked { process: Some(process), .. } if process == std::process::id()), "{error}");
+        drop(node);
+        let mut readers = [StoppedDirectory::open(&path).expect("free"), StoppedDirectory::open(&path).expect("shared")];
+        assert_eq!(readers[0].log().list().expect("readable"), []);
+        let error = DataDirectory::open(&path).expect_err("it is looked at");
+        assert!(matches!(error, StartError::Locked { process: None, .. }), "{error}");
+        drop(readers);
+        fs::remove_file(path.join("LOCK")).expect("a file");
+        StoppedDirectory::open(&path).expect("a copy without a lock file");
+        assert!(!path.join("LOCK").exists(), "nothing is made");
     }
 
     #[test]

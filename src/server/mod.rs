@@ -52,7 +52,7 @@ mod sizes;
 #[cfg(test)]
 mod tests;
 
-pub use directory::was_used;
+pub use directory::{StoppedDirectory, was_used};
 pub use error::StartError;
 pub use settings::ServerSettings;
 

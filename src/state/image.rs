@@ -4,7 +4,7 @@
 //! on behind a part yet: no seed reaches that.
 
 use super::prepared::{Floor, Prepared};
-use super::{Item, Page, State};
+use super::{Item, Page, State, leaves};
 use crate::base::{GroupId, Index, Key, Place, Version, hash};
 use crate::msg::codec;
 use crate::msg::configuration::Configuration;
@@ -154,6 +154,11 @@ impl State {
     /// Takes the copy of a leaf, behind those of all leaves before it. `false`: it is none, or belongs elsewhere.
     pub fn install_leaf(&mut self, fence: &[u8], page: &[u8], place: Place) -> bool {
         self.items.install_leaf(fence, page, place)
+    }
+
+    /// How many items the copy of a leaf has, deleted ones too; `None`: it is none.
+    pub fn items_of_leaf(fence: &[u8], page: &[u8]) -> Option<usize> {
+        leaves::count(fence, page)
     }
 
     /// Whether what was installed is all of the copy of a state that was begun here.

@@ -203,6 +203,11 @@ pub struct Page<'a> {
     pub next: Option<&'a [u8]>,
 }
 
+/// How many items the leaf of this page has; `None`: it is no leaf with this fence.
+pub(super) fn count(fence: &[u8], page: &[u8]) -> Option<usize> {
+    Leaf::decode(fence, page, Place::default()).map(|leaf| leaf.count())
+}
+
 /// A page.
 struct Leaf {
     page: Vec<u8>,

@@ -13,7 +13,7 @@ use crate::base::limits::COUNTER_MAX;
 use crate::base::{GroupId, Index, Place, Term};
 use crate::msg::codec;
 use crate::msg::disk::LogDevice;
-use crate::msg::log::{LogBase, Manifest, Root};
+use crate::msg::log::{LogBase, Manifest, Root, Rooted};
 use crate::state::State;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -29,19 +29,11 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// The manifest at this place, and its roots.
     pub fn read(device: &mut dyn LogDevice, nonce: u64, place: Place) -> Result<Checkpoint, RecoverError> {
-        let bytes = read(device, place)?;
-        let manifest = Copied::decode(nonce, Kind::Manifest, place, &bytes)
-            .and_then(|copied| codec::decode::<Manifest>(&Bytes::copy_from_slice(copied.head)).ok());
-        let Some(manifest) = manifest else { return Err(damaged(place, None, "there is no whole manifest")) };
+        let manifest = read_manifest(device, nonce, place)?;
         let mut roots = BTreeMap::new();
         for rooted in &manifest.groups {
             let Some(place) = rooted.root else { continue };
-            let root = read_root(device, nonce, place, rooted.group)?;
-            let fits = root.base.index <= root.begin && root.begin <= rooted.commit;
-            if !fits || rooted.commit.0.max(rooted.term.0) > COUNTER_MAX {
-                return Err(damaged(place, Some(rooted.group), "the root contradicts the manifest"));
-            }
-            roots.insert(rooted.group, (place, root));
+            roots.insert(rooted.group, (place, read_root(device, nonce, place, rooted)?));
         }
         Ok(Checkpoint { manifest, place, roots })
     }
@@ -49,23 +41,10 @@ impl Checkpoint {
     /// Gives each group its copy.
     pub fn load(self, device: &mut dyn LogDevice, nonce: u64, recovered: &mut Recovered) -> Result<(), RecoverError> {
         for (id, (place, root)) in self.roots {
-            let mut state = State::new();
-            for piece in &root.pieces {
-                let bytes = read(device, *piece)?;
-                let leaf = Copied::decode(nonce, Kind::Leaf, *piece, &bytes);
-                let parts = Copied::decode(nonce, Kind::Parts, *piece, &bytes);
-                let right = match (leaf, parts) {
-                    (Some(leaf), _) if leaf.header.group() == id => state.install_leaf(leaf.head, leaf.body, *piece),
-                    (_, Some(parts)) if parts.header.group() == id => state.install_parts(parts.body),
-                    _ => false,
-                };
-                if !right {
-                    return Err(damaged(*piece, Some(id), "there is no whole copy of a part of its state"));
-                }
-            }
+            let state = read_copy(device, nonce, id, place, &root)?;
             let group: &mut RecoveredGroup = recovered.groups.entry(id).or_default();
-            if !state.is_whole(root.begin) || group.state.commit < root.begin {
-                return Err(damaged(place, Some(id), "the copy that the root names is not whole, or not of what is committed"));
+            if group.state.commit < root.begin {
+                return Err(damaged(place, Some(id), "the copy that the root names is not of what is committed"));
             }
             group.copy = Some(state);
             group.root = Some(place);
@@ -85,20 +64,62 @@ fn read(device: &mut dyn LogDevice, place: Place) -> Result<Vec<u8>, RecoverErro
     Ok(device.read(place.segment, u64::from(place.offset), (place.length as usize).min(RECORD_LENGTH_MAX))?)
 }
 
-fn read_root(device: &mut dyn LogDevice, nonce: u64, place: Place, group: GroupId) -> Result<Root, RecoverError> {
+/// The manifest at this place.
+pub fn read_manifest(device: &mut dyn LogDevice, nonce: u64, place: Place) -> Result<Manifest, RecoverError> {
     let bytes = read(device, place)?;
-    let no_root = || damaged(place, Some(group), "there is no whole root");
-    let root = Copied::decode(nonce, Kind::Root, place, &bytes).filter(|root| root.header.group() == group);
-    let root = root.ok_or_else(no_root)?;
-    let configuration = match root.head {
-        [] => None,
-        head => Some(Box::new(codec::decode(&Bytes::copy_from_slice(head)).map_err(|_| no_root())?)),
-    };
-    let header = &root.header;
-    let pieces = root.body.chunks_exact(PLACE_SIZE).map(|place| place_at(place, 0)).collect();
-    let base = LogBase { index: Index(header.commit), term: Term(header.term) };
-    if header.index.max(header.commit).max(header.term) > COUNTER_MAX {
-        return Err(no_root());
+    let manifest = Copied::decode(nonce, Kind::Manifest, place, &bytes).and_then(|copied| manifest_of(&copied));
+    manifest.ok_or_else(|| damaged(place, None, "there is no whole manifest"))
+}
+
+/// The root at this place, of the group that the manifest names it for.
+pub fn read_root(device: &mut dyn LogDevice, nonce: u64, place: Place, rooted: &Rooted) -> Result<Root, RecoverError> {
+    let bytes = read(device, place)?;
+    let copied = Copied::decode(nonce, Kind::Root, place, &bytes).filter(|root| root.header.group() == rooted.group);
+    let root = copied.and_then(|copied| root_of(&copied));
+    let root = root.ok_or_else(|| damaged(place, Some(rooted.group), "there is no whole root"))?;
+    let fits = root.base.index <= root.begin && root.begin <= rooted.commit;
+    if !fits || rooted.commit.0.max(rooted.term.0) > COUNTER_MAX {
+        return Err(damaged(place, Some(rooted.group), "the root contradicts the manifest"));
     }
-    Ok(Root { begin: header.index(), base, configuration, pieces })
+    Ok(root)
+}
+
+/// The state of a group, from the copies that its root names.
+pub fn read_copy(device: &mut dyn LogDevice, nonce: u64, id: GroupId, place: Place, root: &Root) -> Result<State, RecoverError> {
+    let mut state = State::new();
+    for piece in &root.pieces {
+        let bytes = read(device, *piece)?;
+        let leaf = Copied::decode(nonce, Kind::Leaf, *piece, &bytes);
+        let parts = Copied::decode(nonce, Kind::Parts, *piece, &bytes);
+        let right = match (leaf, parts) {
+            (Some(leaf), _) if leaf.header.group() == id => state.install_leaf(leaf.head, leaf.body, *piece),
+            (_, Some(parts)) if parts.header.group() == id => state.install_parts(parts.body),
+            _ => false,
+        };
+        if !right {
+            return Err(damaged(*piece, Some(id), "there is no whole copy of a part of its state"));
+        }
+    }
+    if !state.is_whole(root.begin) {
+        return Err(damaged(place, Some(id), "the copy that the root names is not whole"));
+    }
+    Ok(state)
+}
+
+/// What a record that is a manifest says.
+pub fn manifest_of(copied: &Copied<'_>) -> Option<Manifest> {
+    codec::decode(&Bytes::copy_from_slice(copied.head)).ok()
+}
+
+/// What a record that is a root says.
+pub fn root_of(copied: &Copied<'_>) -> Option<Root> {
+    let configuration = match copied.head {
+        [] => None,
+        head => Some(Box::new(codec::decode(&Bytes::copy_from_slice(head)).ok()?)),
+    };
+    let header = &copied.header;
+    let pieces = copied.body.chunks_exact(PLACE_SIZE).map(|place| place_at(place, 0)).collect();
+    let base = LogBase { index: Index(header.commit), term: Term(header.term) };
+    let right = header.index.max(header.commit).max(header.term) <= COUNTER_MAX;
+    right.then(|| Root { begin: header.index(), base, configuration, pieces })
 }

@@ -27,7 +27,7 @@
 //! - `format`: the bytes; `FORMAT.md` beside this file has the tables and the arguments.
 //! - `batch`: a batch being filled. - `log`: the actor. - `segments`: preallocation. - `reads`: values and entries read back.
 //! - `recover`: from the disk to a [`Recovered`], through a `window`. - `checkpoint`: what a replay begins with. - `evidence`: telling a torn tail from damage. - `witness`:
-//!   evidence in another file.
+//!   evidence in another file. - [`walk`]: all of a log, past what is bad in it, for who looks at it.
 
 mod batch;
 mod checkpoint;
@@ -42,6 +42,7 @@ mod segments;
 mod test_disk;
 #[cfg(test)]
 mod tests;
+pub mod walk;
 mod window;
 mod witness;
 

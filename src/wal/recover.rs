@@ -89,6 +89,49 @@ impl Default for Tail {
     }
 }
 
+impl Tail {
+    /// Begins with a segment, whose header must be what the log so far asks for. Nothing is asked of the log before `start`.
+    pub(super) fn enter(&mut self, start: SegmentId, id: SegmentId, header: &SegmentHeader) -> Result<(), RecoverError> {
+        let right = match self.segment {
+            None if id == start => [header.first_sequence, header.first_lsn.0].iter().all(|n| (1..=COUNTER_MAX).contains(n)),
+            None => (header.previous_length, header.previous_chain, header.first_sequence, header.first_lsn) == (0, 0, 1, Lsn(1)),
+            Some(_) => header.epoch >= self.epoch,
+        };
+        if !right || header.size < SEGMENT_HEADER_SIZE + EMPTY_BATCH_SIZE {
+            return Err(damaged(id, 0, "the segment's header contradicts the log before it".to_string()));
+        }
+        if self.segment.is_none() {
+            (self.next_sequence, self.next_lsn) = (header.first_sequence, header.first_lsn);
+        }
+        self.chain = header.chain();
+        self.segment = Some(Segment { id, size: header.size });
+        self.end = SEGMENT_HEADER_SIZE;
+        Ok(())
+    }
+
+    /// Goes on behind a batch.
+    pub(super) fn pass(&mut self, batch: &Checked) {
+        let header = &batch.header;
+        Sometimes::SegmentOfSeveralEpochs.when(batch.offset > SEGMENT_HEADER_SIZE && header.epoch > self.epoch);
+        self.epoch = header.epoch;
+        self.lossy = header.flags & BATCH_LOSSY != 0;
+        self.began_lossy = header.flags & BATCH_BEGAN_LOSSY != 0;
+        self.chain = batch.chain;
+        self.end = batch.offset + header.length;
+        self.next_sequence = header.sequence + 1;
+        self.next_lsn = Lsn(header.first_lsn.0 + u64::from(header.count));
+    }
+
+    /// What to say if the log ends, for the reason given, before a batch that the witness says was durable.
+    pub(super) fn unwitnessed(&self, why: &str) -> Option<String> {
+        let end = self.witness.end().filter(|end| end.sequence >= self.next_sequence)?;
+        let (last, End { lsn, segment, offset, .. }) = (self.next_lsn.0 - 1, end);
+        Some(format!(
+            "{why}; position {last} is the last before it, and the log was durable up to position {lsn}, at byte {offset} of segment {segment}"
+        ))
+    }
+}
+
 /// Reads the log of node `me`: the last checkpoint, and what stands behind it. Blocking; the node is not alive yet.
 pub fn recover(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, RecoverError> {
     let files = Files::read(device, me)?;
@@ -159,7 +202,7 @@ fn replay_segments(device: &mut dyn LogDevice, mut replay: Replay, files: &Files
         Sometimes::LogWithoutHeader.when(!empty.is_empty());
         let why = "no segment has a valid header";
         look_for_damage(device, empty, None, 1, SegmentId(1), 0, why)?;
-        if let Some(witness) = replay.unwitnessed(why) {
+        if let Some(witness) = replay.tail.unwitnessed(why) {
             return Err(damaged(SegmentId(1), 0, witness));
         }
     }
@@ -250,41 +293,55 @@ fn walk_segment(
         if next.is_some() && replay.tail.end == limit {
             break None;
         }
-        match check_batch(&mut window, replay, limit)? {
+        match check_batch(&mut window, replay.nonce, &replay.tail, limit)? {
             Ok(batch) => replay.apply(id, &batch, window.held(batch.offset, batch.header.length))?,
             Err(why) => break Some(why),
         }
     };
-    let (end, sequence) = (replay.tail.end, replay.tail.next_sequence);
-    let nonce = directory_nonce(header.directory);
     let Some(why) = why else {
-        return check_end(&mut window, replay, found, next.expect("only the end of a sealed segment has no reason"));
+        return check_end(&mut window, &replay.tail, id, next.expect("only the end of a sealed segment has no reason"));
     };
-    // Nothing behind a batch that seals this batch can be accepted as evidence for less.
-    let later = find_header(&mut window, end.saturating_add(1), |later| later.nonce == nonce && later.sequence > sequence)?;
-    let sealed = next.is_some()
-        || find_header(&mut window, end.saturating_add(1), |later| later.nonce == nonce && later.seals() >= sequence)?.is_some();
-    if sealed {
-        Sometimes::SealedBatchDamaged.reached();
-        let until = later.map(|(offset, _)| offset).or(next.map(|next| next.previous_length));
-        let groups = groups_between(&mut window, nonce, end, until)?;
-        return Err(RecoverError::Damaged { segment: id, offset: end, what: why, groups });
-    }
-    Sometimes::LaterBatchOutlivesEarlier.when(later.is_some());
-    if let Some(what) = replay.unwitnessed(&why) {
-        Sometimes::WitnessedBatchMissing.reached();
-        let until = replay.tail.witness.end().filter(|end| end.segment == id).map(|end| end.offset);
-        let groups = groups_between(&mut window, nonce, end, until.filter(|until| *until > end))?;
-        return Err(RecoverError::Damaged { segment: id, offset: end, what, groups });
-    }
+    let nonce = directory_nonce(header.directory);
+    check_torn(&mut window, nonce, &replay.tail, next, &why)?;
+    let (end, sequence) = (replay.tail.end, replay.tail.next_sequence);
     replay.torn = find_torn(&mut window, replay.tail.epoch, end)?;
     look_for_damage(device, empty, Some(nonce), sequence, id, end, &why)?;
     replay.keep_unsealed(device, id)
 }
 
+/// The walk stops at the tail's end, for the reason given. That is damage, if what should stand there was durable, by what this
+/// segment, the next or the witness says. Else it is a torn tail.
+pub(super) fn check_torn(
+    window: &mut Window<'_>,
+    nonce: u64,
+    tail: &Tail,
+    next: Option<&SegmentHeader>,
+    why: &str,
+) -> Result<(), RecoverError> {
+    let (id, end, sequence) = (window.segment(), tail.end, tail.next_sequence);
+    // Nothing behind a batch that seals this batch can be accepted as evidence for less.
+    let later = find_header(window, end.saturating_add(1), |later| later.nonce == nonce && later.sequence > sequence)?;
+    let sealed = next.is_some()
+        || find_header(window, end.saturating_add(1), |later| later.nonce == nonce && later.seals() >= sequence)?.is_some();
+    if sealed {
+        Sometimes::SealedBatchDamaged.reached();
+        let until = later.map(|(offset, _)| offset).or(next.map(|next| next.previous_length));
+        let groups = groups_between(window, nonce, end, until)?;
+        return Err(RecoverError::Damaged { segment: id, offset: end, what: why.to_string(), groups });
+    }
+    Sometimes::LaterBatchOutlivesEarlier.when(later.is_some());
+    if let Some(what) = tail.unwitnessed(why) {
+        Sometimes::WitnessedBatchMissing.reached();
+        let until = tail.witness.end().filter(|end| end.segment == id).map(|end| end.offset);
+        let groups = groups_between(window, nonce, end, until.filter(|until| *until > end))?;
+        return Err(RecoverError::Damaged { segment: id, offset: end, what, groups });
+    }
+    Ok(())
+}
+
 /// What stands at the end of the log and is no whole batch. Earlier epochs leave the rest of what they cut; it begins with no
 /// header, or with a header of their epoch.
-fn find_torn(window: &mut Window<'_>, epoch: Epoch, end: u32) -> Result<Option<Torn>, RecoverError> {
+pub(super) fn find_torn(window: &mut Window<'_>, epoch: Epoch, end: u32) -> Result<Option<Torn>, RecoverError> {
     let Some(last) = last_byte(window, end)? else { return Ok(None) };
     let segment = window.segment();
     let length = (last + 1 - u64::from(end)).min(BATCH_HEADER_SIZE as u64) as usize;
@@ -298,14 +355,13 @@ fn find_torn(window: &mut Window<'_>, epoch: Epoch, end: u32) -> Result<Option<T
 }
 
 /// A sealed segment ends where the next says: the chain must be the one it names, and nothing newer may continue it here.
-fn check_end(window: &mut Window<'_>, replay: &Replay, found: &Found, next: &SegmentHeader) -> Result<(), RecoverError> {
-    let tail = &replay.tail;
+pub(super) fn check_end(window: &mut Window<'_>, tail: &Tail, id: SegmentId, next: &SegmentHeader) -> Result<(), RecoverError> {
     if next.previous_chain != tail.chain || next.first_sequence != tail.next_sequence || next.first_lsn != tail.next_lsn {
         let what = format!("segment {} names another end of this one than it has", next.segment);
-        return Err(damaged(found.file.id, tail.end, what));
+        return Err(damaged(id, tail.end, what));
     }
     if let Some(bytes) = window.get(u64::from(tail.end), BATCH_HEADER_SIZE)?
-        && let Some((header, _)) = BatchHeader::decode(found.file.id, tail.end, bytes)
+        && let Some((header, _)) = BatchHeader::decode(id, tail.end, bytes)
         && (header.previous, header.sequence) == (tail.chain, tail.next_sequence)
         && header.epoch > next.epoch
     {
@@ -313,7 +369,7 @@ fn check_end(window: &mut Window<'_>, replay: &Replay, found: &Found, next: &Seg
             "a batch of epoch {} continues the segment, but segment {} of epoch {} says it ends",
             header.epoch, next.segment, next.epoch
         );
-        return Err(damaged(found.file.id, tail.end, what));
+        return Err(damaged(id, tail.end, what));
     }
     Ok(())
 }
@@ -341,16 +397,20 @@ fn look_for_damage(
 
 /// A batch of which every byte was checked.
 #[derive(Debug)]
-struct Checked {
-    offset: u32,
-    header: BatchHeader,
+pub(super) struct Checked {
+    pub(super) offset: u32,
+    pub(super) header: BatchHeader,
     chain: u64,
 }
 
-/// Checks the batch that should stand at the end of what was replayed. The inner error says what is wrong with it.
-fn check_batch(window: &mut Window<'_>, replay: &Replay, limit: u32) -> Result<Result<Checked, String>, RecoverError> {
-    let (segment, tail) = (window.segment(), &replay.tail);
-    let offset = tail.end;
+/// Checks the batch that should stand at the tail's end. The inner error says what is wrong with it.
+pub(super) fn check_batch(
+    window: &mut Window<'_>,
+    nonce: u64,
+    tail: &Tail,
+    limit: u32,
+) -> Result<Result<Checked, String>, RecoverError> {
+    let (segment, offset) = (window.segment(), tail.end);
     let room = limit.saturating_sub(offset);
     if room < EMPTY_BATCH_SIZE {
         return Ok(Err("there is no room for a batch".to_string()));
@@ -361,7 +421,7 @@ fn check_batch(window: &mut Window<'_>, replay: &Replay, limit: u32) -> Result<R
     let Some((header, header_sum)) = BatchHeader::decode(segment, offset, bytes) else {
         return Ok(Err("there is no whole batch header".to_string()));
     };
-    if header.nonce != replay.nonce || header.sequence != tail.next_sequence || header.previous != tail.chain {
+    if header.nonce != nonce || header.sequence != tail.next_sequence || header.previous != tail.chain {
         Sometimes::BatchContinuesNothing.reached();
         return Ok(Err("the batch does not continue the one before it".to_string()));
     }
@@ -429,8 +489,13 @@ fn check_body(batch: &[u8], segment: SegmentId, offset: u32, header: &BatchHeade
     newer.map_or(Ok(chain), |found| Err(BodyError::Newer(found)))
 }
 
+/// Whether a record's numbers are such as are logged.
+pub(super) fn is_within_reason(record: &RecordHeader) -> bool {
+    record.term.max(record.index).max(record.commit) <= COUNTER_MAX
+}
+
 /// Whether another epoch can follow this one.
-fn is_epoch(epoch: Epoch) -> bool {
+pub(super) fn is_epoch(epoch: Epoch) -> bool {
     epoch.0 <= COUNTER_MAX && epoch.following(u64::MAX).0 <= COUNTER_MAX
 }
 
@@ -477,24 +542,9 @@ impl Replay {
         }
     }
 
-    /// Begins with a segment; its header must be what the log so far asks for.
     fn enter(&mut self, found: &Found) -> Result<(), RecoverError> {
-        let header = &found.header;
-        let right = match self.tail.segment {
-            None if found.file.id == self.start => {
-                (self.tail.next_sequence, self.tail.next_lsn) = (header.first_sequence, header.first_lsn);
-                true
-            }
-            None => (header.previous_length, header.previous_chain, header.first_sequence, header.first_lsn) == (0, 0, 1, Lsn(1)),
-            Some(_) => header.epoch >= self.tail.epoch,
-        };
-        if !right || header.size < SEGMENT_HEADER_SIZE + EMPTY_BATCH_SIZE {
-            return Err(damaged(found.file.id, 0, "the segment's header contradicts the log before it".to_string()));
-        }
-        self.nonce = directory_nonce(header.directory);
-        self.tail.chain = header.chain();
-        self.tail.segment = Some(Segment { id: found.file.id, size: header.size });
-        self.tail.end = SEGMENT_HEADER_SIZE;
+        self.tail.enter(self.start, found.file.id, &found.header)?;
+        self.nonce = directory_nonce(found.header.directory);
         self.unsealed.clear();
         Ok(())
     }
@@ -511,15 +561,7 @@ impl Replay {
             self.apply_record(segment, offset, &record, &bytes[at..at + record.length as usize])?;
             at += record.length as usize;
         }
-        let tail = &mut self.tail;
-        Sometimes::SegmentOfSeveralEpochs.when(batch.offset > SEGMENT_HEADER_SIZE && header.epoch > tail.epoch);
-        tail.epoch = header.epoch;
-        tail.lossy = header.flags & BATCH_LOSSY != 0;
-        tail.began_lossy = header.flags & BATCH_BEGAN_LOSSY != 0;
-        tail.chain = batch.chain;
-        tail.end = batch.offset + header.length;
-        tail.next_sequence = header.sequence + 1;
-        tail.next_lsn = Lsn(header.first_lsn.0 + u64::from(header.count));
+        self.tail.pass(batch);
         self.bytes += u64::from(header.length);
         Ok(())
     }
@@ -527,7 +569,7 @@ impl Replay {
     fn apply_record(&mut self, segment: SegmentId, offset: u32, record: &RecordHeader, bytes: &[u8]) -> Result<(), RecoverError> {
         let bad = |what: &str| Err(damaged(segment, offset, what.to_string()));
         let kind = Kind::from_number(record.kind).expect("checked with the batch");
-        if record.term.max(record.index).max(record.commit) > COUNTER_MAX {
+        if !is_within_reason(record) {
             // Its checksum is right, so that it is what was written, by a program that logged what a peer said without looking.
             // It is not believed; and it costs no more than a mark that was never logged.
             return if kind == Kind::PeerMark { Ok(()) } else { bad("a record's numbers are beyond reason") };
@@ -575,43 +617,10 @@ impl Replay {
         Sometimes::ReplayedEntryReplaced.when(record.index() <= last);
         group.entries.truncate((record.index - group.base.index.0) as usize - 1);
         group.state.commit = group.state.commit.max(Index(record.commit));
-        let fact = if record.kind == Kind::Noop.number() {
-            FactSummary::Noop
-        } else if record.kind == Kind::Transaction.number() {
-            match transaction_fact(segment, offset, record, bytes) {
-                Some(fact) => FactSummary::Transaction(Box::new(fact)),
-                None => return Err(no_such_entry(segment, offset, record, "step of a transaction")),
-            }
-        } else if record.kind == Kind::Configuration.number() {
-            match codec::decode(&Bytes::copy_from_slice(&bytes[RECORD_HEADER_SIZE..record.value_at()])) {
-                Ok(configuration) => FactSummary::Configuration(Box::new(configuration)),
-                Err(_) => return Err(no_such_entry(segment, offset, record, "configuration")),
-            }
-        } else {
-            let value_at = record.value_at();
-            let value = (record.flags & RECORD_PRESENT != 0).then(|| ValuePlace {
-                place: Place { segment, offset: offset + value_at as u32, length: record.length - value_at as u32 },
-                checksum: record.value_checksum,
-            });
-            let key = record.written_key(Bytes::copy_from_slice(&bytes[RECORD_HEADER_SIZE..value_at]));
-            let Some(key) = key.filter(|key| key.size() <= KEY_SIZE_MAX) else {
-                let what = format!("entry {} of group {} has no key that an item may have", record.index, record.group);
-                return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
-            };
-            FactSummary::Write { key, value }
-        };
+        let fact = fact_of(segment, offset, record, bytes)?;
         let place = Place { segment, offset, length: record.length };
         group.entries.push(EntrySummary { index: record.index(), term: record.term(), record: place, fact });
         Ok(())
-    }
-
-    /// What to say if the log ends, for the reason given, before a batch that the witness says was durable.
-    fn unwitnessed(&self, why: &str) -> Option<String> {
-        let end = self.tail.witness.end().filter(|end| end.sequence >= self.tail.next_sequence)?;
-        let (last, End { lsn, segment, offset, .. }) = (self.tail.next_lsn.0 - 1, end);
-        Some(format!(
-            "{why}; position {last} is the last before it, and the log was durable up to position {lsn}, at byte {offset} of segment {segment}"
-        ))
     }
 
     /// Reads what no batch seals: the log writes it once more. A segment's header belongs to its first batch.
@@ -653,6 +662,34 @@ impl Replay {
             replayed: self.bytes,
             tail: self.tail,
         }
+    }
+}
+
+/// What an entry of the log says.
+pub(super) fn fact_of(segment: SegmentId, offset: u32, record: &RecordHeader, bytes: &[u8]) -> Result<FactSummary, RecoverError> {
+    let value_at = record.value_at();
+    let key_part = || Bytes::copy_from_slice(&bytes[RECORD_HEADER_SIZE..value_at]);
+    if record.kind == Kind::Noop.number() {
+        Ok(FactSummary::Noop)
+    } else if record.kind == Kind::Transaction.number() {
+        let fact = transaction_fact(segment, offset, record, bytes);
+        fact.map(|fact| FactSummary::Transaction(Box::new(fact)))
+            .ok_or_else(|| no_such_entry(segment, offset, record, "step of a transaction"))
+    } else if record.kind == Kind::Configuration.number() {
+        let configuration = codec::decode(&key_part());
+        configuration
+            .map(|configuration| FactSummary::Configuration(Box::new(configuration)))
+            .map_err(|_| no_such_entry(segment, offset, record, "configuration"))
+    } else {
+        let value = (record.flags & RECORD_PRESENT != 0).then(|| ValuePlace {
+            place: Place { segment, offset: offset + value_at as u32, length: record.length - value_at as u32 },
+            checksum: record.value_checksum,
+        });
+        let Some(key) = record.written_key(key_part()).filter(|key| key.size() <= KEY_SIZE_MAX) else {
+            let what = format!("entry {} of group {} has no key that an item may have", record.index, record.group);
+            return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
+        };
+        Ok(FactSummary::Write { key, value })
     }
 }
 

@@ -4,6 +4,7 @@ mod batches;
 mod checkpoint;
 mod damage;
 mod keys;
+mod walk;
 mod witness;
 
 use super::test_disk::{SECTOR, TestDisk};

@@ -4,25 +4,25 @@ use super::*;
 use crate::base::Version;
 use crate::msg::log::LogBase;
 
-const GROUP: GroupId = GroupId(1);
+pub(super) const GROUP: GroupId = GroupId(1);
 
 /// A log, and what the entries of its one group have come to.
-struct Kept {
-    rig: Rig,
+pub(super) struct Kept {
+    pub(super) rig: Rig,
     state: State,
     /// Of every entry, its term.
-    last: Index,
+    pub(super) last: Index,
 }
 
 impl Kept {
-    fn new() -> Kept {
+    pub(super) fn new() -> Kept {
         let mut state = State::new();
         state.set_leaf_bytes(300);
         Kept { rig: Rig::new(options(8 * 1024), 1), state, last: Index::ZERO }
     }
 
     /// Writes and applies so many entries.
-    fn write(&mut self, count: u64) {
+    pub(super) fn write(&mut self, count: u64) {
         for _ in 0..count {
             self.last = self.last.next();
             let key = format!("k{}", self.last.0 * 7 % 40);
@@ -39,7 +39,7 @@ impl Kept {
     }
 
     /// Copies all that has changed. The replay begins with `start`.
-    fn checkpoint(&mut self, base: Index, start: SegmentId) -> Vec<Place> {
+    pub(super) fn checkpoint(&mut self, base: Index, start: SegmentId) -> Vec<Place> {
         let (parts, mut pieces, mut next) = (self.state.encoded_parts(), Vec::new(), Some(Vec::new()));
         while let Some(fence) = next {
             let leaf = self.state.page(&fence).expect("a leaf");
@@ -62,12 +62,12 @@ impl Kept {
         pieces
     }
 
-    fn segment(&self) -> SegmentId {
+    pub(super) fn segment(&self) -> SegmentId {
         self.rig.log.end()
     }
 
     /// Fills the segment with records of no group, so that the header of the next names what is durable.
-    fn roll(&mut self) {
+    pub(super) fn roll(&mut self) {
         let segment = self.segment();
         while self.segment() == segment {
             self.rig.append(Record::PeerMark(NodeId(2), PeerMark { epoch: Epoch(1), durable: Lsn(1) }));
