@@ -447,7 +447,43 @@ fn the_log_of_a_node_is_looked_at_when_it_has_stopped() {
         assert!(whole.contains(line), "{whole}");
     }
     assert!(files_below(&home.path("node")) == before, "nothing is changed");
+    wal_records(&home);
+    assert!(files_below(&home.path("node")) == before, "nothing is changed");
     wal_damage(&home, &before);
+}
+
+/// What `wal dump` prints, line by line.
+fn dumped(home: &Home, more: &[&str], code: i32) -> Vec<Value> {
+    let arguments: Vec<&str> = ["wal", "dump", "node"].into_iter().chain(more.iter().copied()).collect();
+    let text = home.run(&arguments).code(code).text();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+fn wal_records(home: &Home) {
+    let all = dumped(home, &[], 0);
+    let lsns: Vec<u64> = all.iter().map(|record| record["lsn"].as_u64().unwrap()).collect();
+    assert_eq!(lsns, (1..=all.len() as u64).collect::<Vec<u64>>());
+    let kinds: BTreeSet<&str> = all.iter().map(|record| record["kind"].as_str().unwrap()).collect();
+    for kind in ["epoch", "formation", "hard_state", "noop", "write", "transaction", "clean"] {
+        assert!(kinds.contains(kind), "{kinds:?}");
+    }
+    assert_eq!((&all[0]["kind"], all[0].get("group")), (&Value::from("epoch"), None));
+    let [written] = &dumped(home, &["--key", "a\\tkey"], 0)[..] else { panic!("one write of the key") };
+    assert_eq!((written["key_text"].as_str(), written["key"].as_str()), (Some("a\\tkey"), Some("a\tkey")));
+    assert_eq!((&written["kind"], written["value"]["length"].as_u64()), (&Value::from("write"), Some(7)));
+    assert_eq!(written["value"]["checksum"], format!("{:08x}", ringseed::base::hash::value_checksum(b"a value")));
+    let twice = dumped(home, &["--key", "big/0"], 0);
+    assert_eq!(
+        twice.iter().map(|record| &record["value"]["length"]).collect::<Vec<_>>(),
+        [&Value::from(300 << 10), &Value::Null]
+    );
+    let group = written["group"].to_string();
+    let of_group = dumped(home, &["--group", &group], 0);
+    assert!(of_group.len() > 1 && of_group.iter().all(|record| record["group"].to_string() == group), "{of_group:?}");
+    assert_eq!(of_group.len(), all.iter().filter(|record| record["group"] == written["group"]).count());
+    assert_eq!(dumped(home, &["--from-lsn", "5"], 0), all[4..]);
+    let steps: BTreeSet<String> = dumped(home, &["--key", "t/1"], 0).iter().map(|record| record["step"].to_string()).collect();
+    assert!(!steps.is_empty() && !steps.contains("null"), "{steps:?}");
 }
 
 /// A bit of a value flips, and a segment is lost.
@@ -463,6 +499,10 @@ fn wal_damage(home: &Home, before: &[(std::path::PathBuf, Vec<u8>)]) {
     let first = text.lines().next().unwrap();
     assert!(first.starts_with("damaged: segment 1 at byte ") && first.contains("groups touched: "), "{text}");
     assert!(text.contains("damaged places 1\n"), "{text}");
+    let lines = dumped(home, &[], 10);
+    let [line] = &lines.iter().filter(|line| line.get("bad").is_some()).collect::<Vec<_>>()[..] else { panic!("{lines:?}") };
+    assert!(line["segment"] == 1 && line["groups"].as_array().is_some_and(|groups| !groups.is_empty()), "{line}");
+    assert_eq!(lines.last().unwrap()["kind"], "clean", "the walk goes on");
     std::fs::remove_file(home.path("node/log/00000002.log")).unwrap();
     let text = home.run(&["wal", "verify", "node"]).code(10).text();
     assert!(text.contains("damaged: segment 2 at byte 0: the segment is missing, and segment 3 is there"), "{text}");

@@ -56,7 +56,7 @@ Exit codes:
   7  no node could be reached; nothing was sent
   8  conflict with another transaction; nothing was written, and trying again may succeed
   9  `status --check` found something that needs care
-  10  `wal verify` found damage";
+  10  `wal verify` or `wal dump` found damage";
 
 impl Failure {
     pub fn code(&self) -> u8 {

@@ -7,7 +7,7 @@
 //!   [`shell`] has the same commands at a prompt.
 //! - [`txn`]: `txn`, `get-many`, `txns`; [`transaction_text`]: transactions as people and programs write them.
 //! - [`load`]: traffic, measured, and recorded for checkers.
-//! - [`wal`]: `wal verify`: the log of a node that is stopped.
+//! - [`wal`]: `wal verify`, `wal dump`: the log of a node that is stopped.
 //! - [`log`]: standard error, as text or as JSON. [`exit`]: exit codes and failures. [`show`], [`value`]: how bytes get out and
 //!   in. [`connection`], [`folder`]: where the servers are.
 
@@ -251,6 +251,7 @@ mod tests {
             "txns --json",
             "load --workload bank --txn-items 3 --hot",
             "wal verify d",
+            "wal dump d --group 3 --key k --from-lsn 100",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
