@@ -389,15 +389,15 @@ fn clients_that_take_all_the_descriptors_there_are_leave_those_of_the_log() {
 /// A node alone in its cluster, and where it listens.
 fn lone_server(home: &Home, data: &str) -> (Killed, String) {
     let arguments = ["server", "--listen", "127.0.0.1:0", "--peers", "1=127.0.0.1:1", "--data", data, "--segment-size", "1MiB"];
-    let mut child = home.ringseed(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Killed(home.ringseed(&arguments).stderr(Stdio::piped()).spawn().unwrap());
     let (send, lines) = mpsc::channel();
-    let err = BufReader::new(child.stderr.take().unwrap());
+    let err = BufReader::new(child.0.stderr.take().unwrap());
     // Read to the end, so that it never waits for its reader.
     std::thread::spawn(move || err.lines().map_while(Result::ok).for_each(|line| drop(send.send(line))));
     loop {
         let line = lines.recv_timeout(PATIENCE).expect("it starts");
         if let Some(address) = line.split("listens on ").nth(1).and_then(|rest| rest.split(';').next()) {
-            return (Killed(child), address.to_owned());
+            return (child, address.to_owned());
         }
     }
 }
@@ -479,7 +479,7 @@ fn wal_records(home: &Home) {
     );
     let group = written["group"].to_string();
     let of_group = dumped(home, &["--group", &group], 0);
-    assert!(of_group.len() > 1 && of_group.iter().all(|record| record["group"].to_string() == group), "{of_group:?}");
+    assert!(of_group.len() > 1 && of_group.iter().all(|record| record["group"] == written["group"]), "{of_group:?}");
     assert_eq!(of_group.len(), all.iter().filter(|record| record["group"] == written["group"]).count());
     assert_eq!(dumped(home, &["--from-lsn", "5"], 0), all[4..]);
     let steps: BTreeSet<String> = dumped(home, &["--key", "t/1"], 0).iter().map(|record| record["step"].to_string()).collect();

@@ -12,14 +12,13 @@
 //! **Left out on purpose:** bytes that the disk cannot read end the walk of their segment, not that of the log.
 
 use super::checkpoint::{manifest_of, read_copy, read_manifest, read_root, root_of};
+use super::error::RecoverError;
 use super::evidence::{find_header, groups_between};
 use super::format::{
     BATCH_HEADER_SIZE, BatchHeader, Copied, FORMAT_VERSION, Kind, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE,
     SegmentHeader, directory_nonce,
 };
-use super::recover::{
-    Checked, RecoverError, Tail, Torn, check_batch, check_end, check_torn, fact_of, find_torn, is_epoch, is_within_reason,
-};
+use super::recover::{Checked, Tail, Torn, check_batch, check_end, check_torn, fact_of, find_torn, is_epoch, is_within_reason};
 use super::window::Window;
 use super::witness::{self, WITNESS};
 use crate::base::limits::{COUNTER_MAX, PARTITIONS_MAX};

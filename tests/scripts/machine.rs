@@ -5,7 +5,7 @@ use bytes::Bytes;
 use ringseed::actor::{Actor, Context, FlowView, LivenessView, Outbox, Room};
 use ringseed::base::cache::ValueCache;
 use ringseed::base::limits::Limits;
-use ringseed::base::{ClusterId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, NodeId, SegmentId, Term, Time, random};
+use ringseed::base::{ClusterId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, SegmentId, Term, Time, random};
 use ringseed::msg::cluster::ClusterOptions;
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
 use ringseed::msg::log::{Entry, Fact, HardState};
@@ -118,8 +118,9 @@ pub struct Machine {
     cold: bool,
     /// How the replicas were when they were last looked at.
     seen: Vec<ReplicaProbe>,
-    /// The epoch before this one.
+    /// The epoch before this one, and how far the log was durable when this one began.
     previous: Epoch,
+    began: Lsn,
     /// Answers to heartbeats.
     heartbeat_replies: Vec<Mail>,
 }
@@ -132,7 +133,7 @@ impl Machine {
 
     fn boot(id: NodeId, setup: Setup, mut disk: Disk, booted: Time) -> Machine {
         let recovered = wal::recover(&mut disk, id).expect("the disk is sound");
-        let previous = recovered.epoch;
+        let (previous, began) = (recovered.epoch, recovered.last_lsn());
         let options = NodeOptions {
             me: id,
             directory: DirectoryId(u128::from(id.0)),
@@ -158,7 +159,7 @@ impl Machine {
         };
         let node = Node::boot(options, recovered, booted);
         let (waiting, seen) = (VecDeque::new(), Vec::new());
-        Machine { id, node, setup, disk, waiting, cold: false, seen, previous, heartbeat_replies: Vec::new() }
+        Machine { id, node, setup, disk, waiting, cold: false, seen, previous, began, heartbeat_replies: Vec::new() }
     }
 
     /// Loses power, and begins another epoch from what its disk has.
@@ -320,8 +321,8 @@ impl Machine {
     pub fn heartbeat(&self, now: Time, to: NodeId) -> Mail {
         let heartbeat = Heartbeat {
             sent: now.0,
-            durable: Default::default(),
-            began: Default::default(),
+            durable: self.began,
+            began: self.began,
             previous: self.previous,
             disk: Default::default(),
             clock_ms: 0,
