@@ -1,10 +1,13 @@
-//! From the disk to what the node knew: the segments in order, batch by batch, record by record.
+//! From the disk to what the node knew: the last checkpoint, and the segments behind it in order, batch by batch, record by
+//! record.
 //!
 //! 1. Sync the device: what is read below must stay what it is.
 //! 2. Read every segment's header. Segments at the end of the list without a valid one were made ahead of time, or their first
 //!    batch was torn.
-//! 3. Walk the batches. Each must continue the chain, and be whole to the last byte, before any record of it is believed.
-//! 4. Where the walk stops short: a torn tail if nothing behind, nor the witness, says that the batch was durable, and the boot
+//! 3. Read the manifest that the last header names, and what that names; it says with which segment the walk begins. Without one
+//!    it begins with the first.
+//! 4. Walk the batches. Each must continue the chain, and be whole to the last byte, before any record of it is believed.
+//! 5. Where the walk stops short: a torn tail if nothing behind, nor the witness, says that the batch was durable, and the boot
 //!    goes on from the cut; else [`RecoverError::Damaged`]. What was cut is told ([`Torn`]), so that nothing goes in silence.
 //!
 //! Values are verified and let go; keys stay. Bytes of any kind give a result or an error, and are read in bounded chunks.

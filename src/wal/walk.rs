@@ -132,7 +132,7 @@ impl Bad {
 /// What a walk has found, all in all.
 #[derive(Debug, Default)]
 pub struct Walked {
-    /// Who wrote the log, and into which directory; `None`: no segment's header says.
+    /// The node that wrote the log, and its directory; `None`: no segment's header says.
     pub node: Option<NodeId>,
     pub directory: Option<DirectoryId>,
     /// That were written to.
