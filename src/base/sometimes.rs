@@ -83,6 +83,7 @@ sometimes! {
         LeaderWithoutQuorumStepsDown,
         TransferAskedInVain,
         StopTriesNextFollower,
+        StopFindsNoFollower,
         TransferNeverReady,
         FullFollowerTriedAgain,
         AppendUnanswered,

@@ -176,7 +176,21 @@ impl Vitals {
     }
 }
 
+/// What a stop has left when its patience was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Leaderships that no follower had taken over.
+    pub leaderships: usize,
+    /// Requests without an answer.
+    pub requests: usize,
+}
+
 impl Node {
+    /// What a stop that is over could not finish. `None`: nothing was left, or there was no stop.
+    pub fn unfinished(&self) -> Option<Unfinished> {
+        self.unfinished
+    }
+
     /// How the node does now.
     pub fn health(&self, now: Time) -> Health {
         let vitals = &self.vitals;

@@ -212,6 +212,7 @@ pub struct Node {
     /// When the marks of peers were last logged.
     marks_at: Time,
     stop: Stop,
+    unfinished: Option<health::Unfinished>,
     counters: report::Counters,
     vitals: Vitals,
     clock: SharedClock,
@@ -304,6 +305,7 @@ impl Node {
             formation_lsn: None,
             marks_at: now,
             stop: Stop::No,
+            unfinished: None,
             counters: report::Counters::default(),
             vitals: Vitals::default(),
             clock: SharedClock::default(),
@@ -507,14 +509,18 @@ impl Node {
     fn advance_stop(&mut self, now: Time) -> bool {
         match self.stop {
             Stop::Draining(until) => {
-                let leads =
-                    self.groups.values().any(|group| group.replica.leads() && group.replica.configuration().voters().len() > 1);
+                let shared = |group: &&Group| group.replica.leads() && group.replica.configuration().voters().len() > 1;
+                let leads = self.groups.values().any(|group| shared(&group));
                 // What peers have forwarded is in the stores alone.
                 let busy = || !self.gateway.is_idle() || self.groups.values().any(|g| g.replica.leads() && !g.store.is_idle());
                 if now < until && (leads || busy()) {
                     return false;
                 }
-                Sometimes::StopLosesPatience.when(now >= until);
+                if now >= until {
+                    Sometimes::StopLosesPatience.reached();
+                    let leaderships = self.groups.values().filter(shared).count();
+                    self.unfinished = Some(health::Unfinished { leaderships, requests: self.gateway.requests_in_progress() });
+                }
                 Sometimes::StopWhileLossy.when(self.lossy);
                 // It says that nothing acknowledged is missing: not true of a node that still has to catch up.
                 if !self.lossy {

@@ -400,6 +400,7 @@ fn a_stop_hands_leaderships_over() {
     cluster.step(NodeId(1), Event::Stop);
     cluster.run(60);
     assert_eq!(cluster.stopped, [NodeId(1)]);
+    assert_eq!(cluster.nodes[&NodeId(1)].unfinished(), None);
     cluster.kill(1);
     let before = cluster.now;
     cluster.put(2, "a", "2");
@@ -438,6 +439,23 @@ fn what_a_stopping_node_has_not_taken_is_done_by_others() {
     let answers: Vec<&ResponseBody> = asked.iter().filter_map(|id| cluster.answers.get(id)).collect();
     assert_eq!(answers.len(), asked.len(), "nobody waits for a deadline");
     assert!(answers.iter().all(|answer| matches!(answer, ResponseBody::Written { .. })), "{answers:?}");
+}
+
+#[test]
+fn a_stop_that_loses_its_patience_says_what_it_leaves() {
+    let mut cluster = Cluster::new(3);
+    (0..20).for_each(|n| _ = cluster.put(1, &format!("k{n}"), "v"));
+    cluster.loses = Some(|message| matches!(message, PeerMessage::ForwardReply(_)));
+    for id in 1_000..1_020 {
+        let body = alone(Operation::read(format!("k{}", id % 20)));
+        cluster.step(NodeId(1), Event::Client(ConnId(1), Request { id, timeout_ms: 10_000, body }));
+    }
+    cluster.run(20);
+    cluster.step(NodeId(1), Event::Stop);
+    cluster.run(4_000);
+    assert_eq!(cluster.stopped, [NodeId(1)]);
+    let left = cluster.nodes[&NodeId(1)].unfinished().expect("reads without an answer");
+    assert!(left.requests > 0 && left.leaderships == 0, "{left:?}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub struct Leader {
     stalls: Stalls,
     /// When to hand the leadership to the preferred leader.
     rebalance_at: Option<Time>,
-    /// When to look for a follower that takes over, since this node is unfit to lead.
+    /// When to look for a follower that takes over, since this node is unfit to lead, or stops and found none.
     hand_over_at: Option<Time>,
     /// The store wants to know when all voters have this; 0: nothing.
     watched: Index,
@@ -134,6 +134,10 @@ impl Leader {
         assert!(
             self.confirms.back().is_none_or(|(_, round)| begins(*round)),
             "a read waits for a round in progress, or for the next, which is wanted"
+        );
+        assert!(
+            self.leaving.is_none() || self.progress.is_empty() || self.transfer.is_some() || self.hand_over_at.is_some(),
+            "a leader whose node stops hands over, or will look again for a follower that takes over"
         );
     }
 
@@ -476,7 +480,8 @@ impl Replica {
 
     /// This node has become unfit to lead, or fit again, or leads from now on, or a replica may be there to take over.
     pub(super) fn on_fitness(&mut self, cx: &mut Context<'_>) {
-        let Some(leader) = self.leader_mut() else { return };
+        // One whose node stops hands over anyway.
+        let Some(leader) = self.leader_mut().filter(|l| l.leaving.is_none()) else { return };
         leader.hand_over_at = cx.liveness.own_disk.unfit.then(|| {
             // Not all groups of a node at the same instant.
             let soon = cx.now + Duration::from_nanos(below(cx.random, HAND_OVER_WITHIN.as_nanos() as u64));
@@ -499,12 +504,15 @@ impl Replica {
     }
 
     /// Hands the leadership of an unfit node to a follower that is fit: the one that is nearest, the preferred leader among
-    /// equals.
+    /// equals. That of a node that stops goes to any.
     fn hand_over(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
         let last = self.log.last_index();
         let again = cx.now + self.options.support * 2;
         let Role::Leader(leader) = &mut self.role else { return };
         leader.hand_over_at = None;
+        if leader.leaving.is_some() {
+            return self.leave(cx, out);
+        }
         if !cx.liveness.own_disk.unfit {
             return;
         }

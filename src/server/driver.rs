@@ -102,6 +102,14 @@ impl Driver {
             match course {
                 Course::GoOn => {}
                 Course::Stopped => {
+                    match self.node.unfinished() {
+                        None => tracing::info!("stopped"),
+                        Some(left) => tracing::warn!(
+                            leaderships_not_taken_over = left.leaderships,
+                            requests_unanswered = left.requests,
+                            "stopped; what was in progress was not finished in time"
+                        ),
+                    }
                     self.turn_away(&mut turn.messages);
                     return Ok(());
                 }

@@ -81,12 +81,13 @@ impl Recovery {
         Ok(())
     }
 
-    /// Reads every value that recovery found. What cannot be read now is not judged.
+    /// Reads every value that recovery found, given what all of the log comes to: of a checkpoint's entries, recovery knows none
+    /// any more. What cannot be read now is not judged.
     ///
     /// # Errors
     /// One fails its checksum.
-    pub fn values_are_right(node: NodeId, recovered: &Recovered, disk: &mut dyn LogDevice) -> Result<(), Violation> {
-        for (group, entries) in &recovered.groups {
+    pub fn values_are_right(node: NodeId, whole: &Recovered, disk: &mut dyn LogDevice) -> Result<(), Violation> {
+        for (group, entries) in &whole.groups {
             for entry in &entries.entries {
                 for value in values(&entry.fact) {
                     let place = value.place;

@@ -64,6 +64,9 @@ impl World {
         }
         let mut sound = machine.disk.sound();
         let whole = wal::recover_from_start(&mut sound, machine.id).expect("it was recovered");
+        if let Err(violation) = check::recovery::Recovery::values_are_right(machine.id, &whole, &mut machine.disk) {
+            return self.safety(violation);
+        }
         let again = wal::recover(&mut sound, machine.id).expect("it was recovered");
         if let Err(violation) = check::checkpoint::check(machine.id, again, whole) {
             return self.safety(violation);
@@ -88,7 +91,7 @@ impl World {
         let relaxed = self.plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
         let whole = machine.disowned.is_none() && (!relaxed || up_since.is_some());
         let earlier_epoch = recovered.epoch > Epoch::ZERO;
-        if let Err(violation) = self.watch.recovered(machine.id, &recovered, &mut machine.disk, whole) {
+        if let Err(violation) = self.watch.recovered(machine.id, &recovered, whole) {
             return self.safety(violation);
         }
         let machine = &mut self.machines[number];

@@ -140,8 +140,16 @@ impl Replica {
         if leader.progress.iter().all(|p| leader.leaving.iter().flatten().any(|tried| *tried == p.node)) {
             leader.leaving = Some(Vec::new());
         }
-        if let Some(target) = self.successor(cx) {
-            self.begin_transfer(cx, target, out);
+        match self.successor(cx) {
+            Some(target) => self.begin_transfer(cx, target, out),
+            // Nobody tells when a follower that has just restarted may stand for election.
+            None => {
+                Sometimes::StopFindsNoFollower.reached();
+                let again = cx.now + self.retry_interval();
+                if let Some(leader) = self.leader_mut() {
+                    leader.hand_over_at = Some(again);
+                }
+            }
         }
     }
 

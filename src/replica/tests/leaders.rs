@@ -223,3 +223,20 @@ fn recoveries_of_the_preferred_leaders_disk_do_not_put_off_that_it_gets_the_lead
     // Eight spans of support, and up to one more.
     assert!(handed_over.is_some_and(|millis| (3_200..=3_650).contains(&millis)), "{handed_over:?}");
 }
+
+/// Nobody tells it when a follower that has just restarted may stand for election: its clock does.
+#[test]
+fn a_leader_whose_node_stops_hands_over_as_soon_as_a_follower_that_has_just_restarted_may_stand() {
+    let mut around = Around::peers(&[2, 3]);
+    let mut leader = accepted(&around, empty_log());
+    let votes_from = NOW + Duration::from_millis(230);
+    [2, 3].into_iter().for_each(|node| around.view.entry(NodeId(node)).votes_from = votes_from);
+    assert_eq!(around.sent(&mut leader, 1, NOW, In::Stop), []);
+    // What is told of a disk in between changes nothing.
+    around.outputs(&mut leader, 1, NOW + Duration::from_millis(10), In::Recovered(NodeId(2)));
+    let timeout_now = (NodeId(2), ReplicaMessage::TimeoutNow { term: leader.term() });
+    let handed_over = (10..2_000)
+        .step_by(10)
+        .find(|millis| around.sent(&mut leader, 1, NOW + Duration::from_millis(*millis), In::Timer).contains(&timeout_now));
+    assert!(handed_over.is_some_and(|millis| (230..=330).contains(&millis)), "{handed_over:?}");
+}
