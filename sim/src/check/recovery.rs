@@ -81,8 +81,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// Reads every value that recovery found, given what all of the log comes to: of a checkpoint's entries, recovery knows none
-    /// any more. What cannot be read now is not judged.
+    /// Reads every value of the entries that recovery found. What cannot be read now is not judged.
     ///
     /// # Errors
     /// One fails its checksum.

@@ -43,7 +43,7 @@ impl World {
             let most_ms = (strike.for_ms / SENDS_FOR).max(1);
             let timeout_ms = if dice.chance(500) { dice.spread(1, most_ms) } else { dice.between(1, most_ms) } as u32;
             let request = Request { id, timeout_ms, body: body(&mut dice, self.plan.workload.keys) };
-            self.after(dice.below(span), Happening::Request { machine: number, boot, connection, request: Box::new(request) });
+            self.after(dice.below(span), Happening::Request { machine: number, boot, connection, request });
         }
         if leaves {
             self.after(span / 2, Happening::Closed { machine: number, boot, connection });

@@ -2,6 +2,8 @@
 
 use super::flood::Flood;
 use crate::WorldTime;
+use crate::check::recovery::Recovery;
+use crate::check::{self, Violation};
 use crate::clock::Clock;
 use crate::counters::Kind;
 use crate::dice::Dice;
@@ -11,6 +13,7 @@ use crate::points::Point;
 use ringseed::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, NodeId, Place};
 use ringseed::msg::disk::DiskOp;
 use ringseed::node::{Event, Node, NodeOptions};
+use ringseed::wal::{self, Recovered};
 use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Debug)]
@@ -91,6 +94,22 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Judges what the node has just recovered: the values of its whole log, and a checkpoint against all of the log. Nothing
+    /// fails that is read for this.
+    pub fn judge_recovered(&mut self, recovered: &Recovered) -> Result<(), Violation> {
+        if recovered.groups.values().all(|group| group.root.is_none()) {
+            return Recovery::values_are_right(self.id, recovered, &mut self.disk);
+        }
+        let trouble = std::mem::take(&mut self.disk.trouble);
+        let mut sound = (!self.disk.rotten.is_empty()).then(|| self.disk.sound());
+        let disk = sound.as_mut().unwrap_or(&mut self.disk);
+        let whole = wal::recover_from_start(disk, self.id).expect("it was recovered");
+        let again = wal::recover(disk, self.id).expect("it was recovered");
+        let verdict = Recovery::values_are_right(self.id, &whole, &mut self.disk);
+        self.disk.trouble = trouble;
+        verdict.and_then(|()| check::checkpoint::check(self.id, again, whole))
+    }
+
     pub fn new(number: usize, plan: &Plan) -> Machine {
         let own = plan.nodes[number].clone();
         Machine {

@@ -55,7 +55,7 @@ enum Happening {
         from: usize,
         /// The receiver's when it was sent.
         boot: u32,
-        transit: Box<Transit>,
+        transit: Transit,
         envelope: Bytes,
     },
     /// The first operation of the disk's queue completes.
@@ -67,12 +67,12 @@ enum Happening {
         machine: usize,
         boot: u32,
         connection: ConnId,
-        request: Box<Request>,
+        request: Request,
     },
     Answer {
         client: usize,
         connection: ConnId,
-        response: Box<Response>,
+        response: Response,
     },
     /// The machine notices that a client has closed its connection.
     Closed {
@@ -110,7 +110,8 @@ enum Happening {
 struct Scheduled {
     at: WorldTime,
     sequence: u64,
-    happening: Happening,
+    /// What is moved about in the heap is small.
+    happening: Box<Happening>,
 }
 
 impl PartialEq for Scheduled {
@@ -228,7 +229,7 @@ impl World {
             };
             assert!(next.at >= self.now, "time runs forward");
             self.now = next.at;
-            self.happen(next.happening);
+            self.happen(*next.happening);
             if self.trace.events() > EVENTS_MAX {
                 self.liveness(format!("over {EVENTS_MAX} events: something spins"));
             }
@@ -258,7 +259,7 @@ impl World {
 
     fn at(&mut self, at: WorldTime, happening: Happening) {
         self.sequence += 1;
-        self.heap.push(Reverse(Scheduled { at: at.max(self.now), sequence: self.sequence, happening }));
+        self.heap.push(Reverse(Scheduled { at: at.max(self.now), sequence: self.sequence, happening: Box::new(happening) }));
     }
 
     fn after(&mut self, span: u64, happening: Happening) {
@@ -274,7 +275,7 @@ impl World {
             Happening::DiskDone(machine, boot) => self.disk_done(machine, boot),
             Happening::ReadDone(machine, boot, io) => self.read_done(machine, boot, io),
             Happening::Think(client, turn) => self.think(client, turn),
-            Happening::Request { machine, boot, connection, request } => self.request(machine, boot, connection, *request),
+            Happening::Request { machine, boot, connection, request } => self.request(machine, boot, connection, request),
             Happening::Answer { client, connection, response } => self.answer(client, connection, &response),
             Happening::Closed { machine, boot, connection } => self.closed(machine, boot, connection),
             Happening::Broken { client, connection, by } => self.connection_broke(client, connection, by),
@@ -371,7 +372,7 @@ impl World {
         self.at(patience, Happening::Patience { client, request: request.id });
         let latency = self.workload.latency(client);
         let boot = self.machines[machine].boot;
-        self.after(latency, Happening::Request { machine, boot, connection, request: Box::new(request) });
+        self.after(latency, Happening::Request { machine, boot, connection, request });
         true
     }
 

@@ -2,8 +2,8 @@
 
 use super::{Happening, MS, World};
 use crate::WorldTime;
+use crate::check::Violation;
 use crate::check::rot::{self, Taken};
-use crate::check::{self, Violation};
 use crate::clock::Clock;
 use crate::counters::Kind;
 use crate::faults;
@@ -62,13 +62,7 @@ impl World {
             self.machines[number].stays_down = true;
             return;
         }
-        let mut sound = machine.disk.sound();
-        let whole = wal::recover_from_start(&mut sound, machine.id).expect("it was recovered");
-        if let Err(violation) = check::recovery::Recovery::values_are_right(machine.id, &whole, &mut machine.disk) {
-            return self.safety(violation);
-        }
-        let again = wal::recover(&mut sound, machine.id).expect("it was recovered");
-        if let Err(violation) = check::checkpoint::check(machine.id, again, whole) {
+        if let Err(violation) = machine.judge_recovered(&recovered) {
             return self.safety(violation);
         }
         let lossless = recovered.lossless;
@@ -331,7 +325,7 @@ impl World {
                 let boot = self.machines[to].boot;
                 for transit in std::iter::once(transit).chain(copy) {
                     for again in [Some(0), again_ms].into_iter().flatten() {
-                        let (transit, envelope) = (Box::new(transit.clone()), bytes.clone());
+                        let (transit, envelope) = (transit.clone(), bytes.clone());
                         self.at(transit.at + again * MS, Happening::Arrival { to, from, boot, transit, envelope });
                     }
                 }
@@ -497,7 +491,7 @@ impl World {
         match codec::decode::<Response>(&bytes) {
             Ok(decoded) => {
                 let latency = self.workload.latency(client);
-                self.after(latency, Happening::Answer { client, connection, response: Box::new(decoded) });
+                self.after(latency, Happening::Answer { client, connection, response: decoded });
             }
             Err(error) => {
                 let what = format!("an answer of n{} does not decode: {error}", number + 1);
