@@ -29,7 +29,7 @@ impl Item {
 /// Is given key, version and value checksum (`None`: deleted) of an item.
 pub type Visit<'a> = dyn FnMut(&Key, u64, Option<u32>) + 'a;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Items {
     index: Leaves,
     /// Items that are present.

@@ -20,6 +20,7 @@ use crate::msg::log::ValuePlace;
 use core::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// A leaf with fewer cells is not split, however large they are.
 const CELLS_MIN: usize = 4;
@@ -34,10 +35,10 @@ const PRESENT: u16 = 1 << 15;
 const SHORT: usize = 256;
 const SORT_KEY: [u8; 2] = [0, 1];
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Leaves {
     /// By their fences. The first fence is empty.
-    leaves: BTreeMap<Box<[u8]>, Leaf>,
+    leaves: BTreeMap<Arc<[u8]>, Leaf>,
     /// The size that a leaf is split beyond, in bytes.
     size_max: usize,
     /// Of all pages.
@@ -69,7 +70,7 @@ impl Leaves {
             loop {
                 let Some((fence, leaf)) = self.leaves.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
                 else {
-                    self.leaves.insert(Box::default(), Leaf::with_room_for(0, &[]));
+                    self.leaves.insert(Arc::default(), Leaf::with_room_for(0, &[]));
                     self.bytes += HEADER as u64;
                     continue;
                 };
@@ -189,7 +190,7 @@ impl Leaves {
     /// Bytes of memory that it takes, but for what the allocator adds.
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
-        self.leaves.iter().map(|(fence, leaf)| size_of::<(Box<[u8]>, Leaf)>() + fence.len() + leaf.page.capacity()).sum()
+        self.leaves.iter().map(|(fence, leaf)| size_of::<(Arc<[u8]>, Leaf)>() + fence.len() + leaf.page.capacity()).sum()
     }
 }
 
@@ -208,9 +209,10 @@ pub(super) fn count(fence: &[u8], page: &[u8]) -> Option<usize> {
     Leaf::decode(fence, page, Place::default()).map(|leaf| leaf.count())
 }
 
-/// A page.
+/// A page. A clone shares it until one of them changes it.
+#[derive(Clone)]
 struct Leaf {
-    page: Vec<u8>,
+    page: Arc<Vec<u8>>,
     /// Where there is a copy of it in the log, as it is.
     copied: Option<Place>,
 }
@@ -219,16 +221,16 @@ impl Leaf {
     /// An empty one of keys that begin with this, with so many bytes for slots and cells.
     fn with_room_for(bytes: usize, prefix: &[u8]) -> Leaf {
         let size = HEADER + prefix.len() + bytes;
-        let mut leaf = Leaf { page: vec![0; size], copied: None };
+        let mut leaf = Leaf { page: Arc::new(vec![0; size]), copied: None };
         leaf.set(2, size as u16);
         leaf.set(4, prefix.len() as u16);
-        leaf.page[HEADER..HEADER + prefix.len()].copy_from_slice(prefix);
+        leaf.page_mut()[HEADER..HEADER + prefix.len()].copy_from_slice(prefix);
         leaf
     }
 
     /// The leaf of this page. `None`: these bytes are no page of keys from this fence on.
     fn decode(fence: &[u8], page: &[u8], place: Place) -> Option<Leaf> {
-        let leaf = Leaf { page: page.to_vec(), copied: Some(place) };
+        let leaf = Leaf { page: Arc::new(page.to_vec()), copied: Some(place) };
         let size = page.len();
         if size < HEADER || size > usize::from(u16::MAX) {
             return None;
@@ -264,8 +266,12 @@ impl Leaf {
         u16::from_le_bytes([self.page[at], self.page[at + 1]])
     }
 
+    fn page_mut(&mut self) -> &mut Vec<u8> {
+        Arc::make_mut(&mut self.page)
+    }
+
     fn set(&mut self, at: usize, number: u16) {
-        self.page[at..at + 2].copy_from_slice(&number.to_le_bytes());
+        self.page_mut()[at..at + 2].copy_from_slice(&number.to_le_bytes());
     }
 
     #[inline]
@@ -336,10 +342,11 @@ impl Leaf {
         self.copied = None;
         let present = if item.value.is_some() { PRESENT } else { 0 };
         self.set(cell, suffix as u16 | present);
-        self.page[cell + 2..cell + 10].copy_from_slice(&item.version.0.to_le_bytes());
+        let page = self.page_mut();
+        page[cell + 2..cell + 10].copy_from_slice(&item.version.0.to_le_bytes());
         let (place, checksum) = item.value.map_or((Place::default(), 0), |value| (value.place, value.checksum));
         for (nth, number) in [place.segment.0, place.offset, place.length, checksum].into_iter().enumerate() {
-            self.page[cell + 10 + 4 * nth..cell + 14 + 4 * nth].copy_from_slice(&number.to_le_bytes());
+            page[cell + 10 + 4 * nth..cell + 14 + 4 * nth].copy_from_slice(&number.to_le_bytes());
         }
     }
 
@@ -376,10 +383,10 @@ impl Leaf {
         let cell = self.cells_from() - CELL - suffix;
         self.set(2, cell as u16);
         let (slot, end) = (self.slot(at), self.slot(count));
-        self.page.copy_within(slot..end, slot + SLOT);
+        self.page_mut().copy_within(slot..end, slot + SLOT);
         self.set(slot, cell as u16);
         self.set(0, count as u16 + 1);
-        self.page[cell + CELL..cell + CELL + suffix].copy_from_slice(&key[key.len() - suffix..]);
+        self.page_mut()[cell + CELL..cell + CELL + suffix].copy_from_slice(&key[key.len() - suffix..]);
         self.write(cell, suffix, item);
     }
 
@@ -391,7 +398,7 @@ impl Leaf {
         page.extend_from_slice(&self.page[..self.slot(count)]);
         page.resize(from + more, 0);
         page.extend_from_slice(&self.page[from..]);
-        self.page = page;
+        self.page = Arc::new(page);
         self.set(2, (from + more) as u16);
         for at in 0..count {
             let cell = self.cell(at) + more;

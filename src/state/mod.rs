@@ -41,7 +41,8 @@ use crate::msg::log::{FactSummary, ValuePlace};
 use crate::msg::transaction::{Attempt, TransactionFact, TransactionId};
 use std::collections::BTreeMap;
 
-#[derive(Debug)]
+/// A clone is the state of one instant: it shares the pages of the index with this one until one of them changes them.
+#[derive(Debug, Clone)]
 pub struct State {
     /// Everything up to here is in it. Never decreases.
     applied: Index,

@@ -9,7 +9,7 @@ use crate::msg::transaction::{Age, Attempt, TransactionFact, TransactionId, Writ
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A prepared transaction.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Prepared {
     pub age: Age,
     pub parties: Vec<GroupId>,
@@ -28,14 +28,14 @@ impl Prepared {
 }
 
 /// All attempts of a home up to `upto` are over, but for those that are named.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Floor {
     pub(super) upto: Attempt,
     /// At most [`OPEN_NAMED_MAX`].
     pub(super) open: BTreeSet<Attempt>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outcomes {
     prepared: BTreeMap<TransactionId, Prepared>,
     /// What these have locked.

@@ -260,3 +260,24 @@ fn a_leaf_that_has_changed_since_its_copy_is_copied_again_and_so_are_both_halves
     assert!(copy_all(&mut state) > 1, "one leaf was split");
     assert_eq!(copy_all(&mut state), 0);
 }
+
+/// A clone is sent to a replica while the state goes on.
+#[test]
+fn a_clone_stays_what_the_state_was() {
+    for seed in 0..20 {
+        let mut random = random::stream(seed, "clone");
+        let mut state = State::in_leaves_of(200);
+        let mut clones = Vec::new();
+        for index in 1..=600 {
+            state.apply(Index(index), &fact(&mut random, seed), &mut |_| {});
+            if below(&mut random, 100) == 0 {
+                clones.push((state.clone(), state.digest()));
+            }
+        }
+        for (clone, digest) in clones {
+            assert_eq!(clone.digest(), digest);
+            clone.check();
+        }
+        state.check();
+    }
+}

@@ -18,7 +18,7 @@ const _: () = assert!(TICKS * Limits::DEFAULT.token_tick_ms as u64 == TOKEN_LIFE
 /// What a token takes in memory beside its bytes and its answer's, about.
 const BYTES_EACH: usize = 256;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tokens {
     /// With how many ticks there had been when it came.
     known: BTreeMap<Bytes, (u64, TokenRecord)>,
