@@ -133,6 +133,8 @@ pub enum TimerKind {
     Gateway,
     /// When the log should sync (relaxed), seal an idle tail, or retry to allocate a segment.
     Log,
+    /// When a piece of a snapshot is to be sent, or sent again, or values for it to be read.
+    Snapshot,
     /// When a stop has waited long enough for its leaderships to be taken over.
     Stop,
 }

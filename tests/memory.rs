@@ -17,6 +17,7 @@ use ringseed::msg::configuration::Configuration;
 use ringseed::msg::log::{Entry, Fact};
 use ringseed::msg::operation::*;
 use ringseed::msg::peer::*;
+use ringseed::msg::snapshot::*;
 use ringseed::msg::transaction::*;
 use std::collections::BTreeSet;
 
@@ -366,6 +367,8 @@ fn messages() -> Vec<PeerMessage> {
         PeerMessage::Farewell(farewell),
         PeerMessage::Addresses(vec![NodeAddress { node: NodeId(1), epoch, address: "a:1".into() }]),
         PeerMessage::Leading(vec![Leadership { group: GroupId(1), term: Term(1) }]),
+        PeerMessage::Snapshot(GroupId(1), piece()),
+        PeerMessage::SnapshotReply(GroupId(1), SnapshotReply { snapshot: 1, number: 1, wanted: Some(1) }),
     ];
     let refusals = [
         Refusal::OtherDirectory { bound: DirectoryId(1) },
@@ -391,7 +394,7 @@ fn messages() -> Vec<PeerMessage> {
     }));
     assert_has_each!(
         all,
-        PeerMessage: Greeting Formed Refused Heartbeat HeartbeatReply Replica Forward ForwardReply Farewell Relayed Addresses Leading
+        PeerMessage: Greeting Formed Refused Heartbeat HeartbeatReply Replica Forward ForwardReply Farewell Relayed Addresses Leading Snapshot SnapshotReply
     );
     all
 }
@@ -503,5 +506,18 @@ fn a_frame_costs_a_small_multiple_of_its_size() {
         let many = envelope(vec![message; limits::ENVELOPE_MESSAGES_MAX]);
         let frame = Bytes::from(codec::encode(&many));
         assert_eq!(codec::decode::<Envelope>(&frame).as_ref(), Ok(&many));
+    }
+}
+
+fn piece() -> SnapshotPiece {
+    SnapshotPiece {
+        term: Term(1),
+        index: Index(9),
+        of_term: Term(1),
+        snapshot: 1,
+        number: 0,
+        digest: Some(1),
+        parts: Blob(vec![7; 100].into()),
+        values: Blob(vec![7; 100].into()),
     }
 }

@@ -117,6 +117,10 @@ limits! {
     checkpoint_bytes = 128 * 1024 * 1024,
     /// Bytes of a checkpoint that are written for each hundred bytes of other records.
     checkpoint_percent = 200,
+    /// Bytes of the log that are kept for members that lag, of whole segments. A member that lacks more is sent the group's state.
+    retained_bytes = 256 * 1024 * 1024,
+    /// Bytes of one piece of a group's state on its way to a member; one item or prepared transaction may be larger.
+    snapshot_piece_bytes = 256 * 1024,
     /// Entries in one append message; at most [`APPEND_ENTRIES_MAX`].
     append_entries = APPEND_ENTRIES_MAX,
     /// Bytes of entries in one append message (one entry may be larger). Small: what comes behind one waits for it.

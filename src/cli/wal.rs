@@ -164,6 +164,13 @@ fn content_json(content: &Content) -> (&'static str, Value) {
             let base = json!({ "index": root.base.index, "term": root.base.term });
             ("root", json!({ "begin": root.begin, "base": base, "pieces": pieces }))
         }
+        Content::Piece { base, snapshot, number, parts, is_last, .. } => {
+            let base = json!({ "index": base.index, "term": base.term });
+            (
+                "piece",
+                json!({ "base": base, "snapshot": format!("{snapshot:016x}"), "number": number, "parts": parts, "last": is_last }),
+            )
+        }
         Content::Manifest(manifest) => ("manifest", json!({ "start": manifest.start, "groups": manifest.groups.len() })),
     }
 }

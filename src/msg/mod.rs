@@ -4,6 +4,7 @@
 //! - [`client`]: what a client asks and is told.
 //! - [`peer`]: what nodes say to each other.
 //! - [`log`]: what a group's log holds: entries, and the facts in them.
+//! - [`snapshot`]: a group's state, from its leader to a member that lacks what no log holds any more.
 //! - [`transaction`]: transactions, to clients, between nodes and in the log.
 //! - [`disk`]: what the log asks of the disk.
 //! - [`cluster`]: which nodes are members, and what was fixed when the cluster formed.
@@ -17,4 +18,5 @@ pub mod disk;
 pub mod log;
 pub mod operation;
 pub mod peer;
+pub mod snapshot;
 pub mod transaction;

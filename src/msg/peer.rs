@@ -13,6 +13,7 @@ use super::cluster::{ClusterOptions, Formation};
 use super::codec::Slices;
 use super::log::{Entry, Fact};
 use super::operation::{Consistency, Single};
+use super::snapshot::{SnapshotPiece, SnapshotReply};
 use super::transaction::{Age, Measure, Preparation, Seen, Transaction, TransactionId, Vote};
 use crate::base::limits::{ENVELOPE_MESSAGES_MAX, LEADERSHIPS_TOLD_MAX, NODES_MAX};
 use crate::base::{ClusterId, DirectoryId, Epoch, GroupId, Index, Key, Lsn, NodeId, Term, Time};
@@ -110,6 +111,11 @@ pub enum PeerMessage {
         #[cbor(decode_with = "bounded_leaderships")]
         Vec<Leadership>,
     ),
+    /// From the group's leader, to a member that lacks what no log holds any more.
+    #[n(12)]
+    Snapshot(#[n(0)] GroupId, #[n(1)] SnapshotPiece),
+    #[n(13)]
+    SnapshotReply(#[n(0)] GroupId, #[n(1)] SnapshotReply),
 }
 
 impl PeerMessage {
@@ -135,9 +141,12 @@ impl PeerMessage {
                 ReplicaMessage::Append(_) | ReplicaMessage::AppendReply(_) => Lane::Bulk,
             },
             // A farewell comes behind the answers that it speaks of.
-            PeerMessage::Forward(_) | PeerMessage::ForwardReply(_) | PeerMessage::Farewell(_) | PeerMessage::Relayed(_) => {
-                Lane::Bulk
-            }
+            PeerMessage::Forward(_)
+            | PeerMessage::ForwardReply(_)
+            | PeerMessage::Farewell(_)
+            | PeerMessage::Relayed(_)
+            | PeerMessage::Snapshot(..)
+            | PeerMessage::SnapshotReply(..) => Lane::Bulk,
         }
     }
 

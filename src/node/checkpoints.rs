@@ -15,8 +15,10 @@
 //! **Rolling.** A leaf that has not changed since its last copy is not copied again: the root names the old copy.
 //!
 //! **Where a replay begins.** Of each group the entries behind its *base* are replayed: what was applied at `begin`, or what every
-//! member has durably, if that is less. So a member that is away holds the replay back, since it must be fed entry by entry when
-//! it returns; and so does relaxed syncing anywhere in the group, since no copy there is known to be durable.
+//! member has durably, if that is less and lies within the last
+//! [`retained_bytes`](crate::base::limits::Limits::retained_bytes) of the log. So a member that is away for a while is fed entry by
+//! entry when it returns; one that lacks more is sent the state ([`super::snapshots`]). The entries behind a state that is being
+//! sent stay until the member has it. Where a state has come in pieces, a replay begins with them until there is a copy of it.
 //!
 //! **Paid by ingest.** Copies ride along with other records: for each byte that is logged, two may be copied
 //! ([`checkpoint_percent`](crate::base::limits::Limits::checkpoint_percent)). An idle node copies nothing, and no clock decides how
@@ -63,6 +65,8 @@ pub struct Checkpoints {
     round: Option<Round>,
     /// The manifest that is not known to be durable yet, and where a replay from it begins.
     manifest: Option<(Lsn, SegmentId)>,
+    /// Of groups whose states have come in pieces: the segment with the first piece, until there is a copy.
+    pieces: BTreeMap<GroupId, SegmentId>,
     /// Where the record lies that was appended last.
     copied: Place,
     /// Checkpoints completed in this epoch.
@@ -108,6 +112,21 @@ impl Checkpoints {
     pub fn adopt(&mut self, id: GroupId, found: &RecoveredGroup) {
         if let (Some(place), Some(copy)) = (found.root, &found.copy) {
             self.roots.insert(id, Kept { place, begin: copy.applied(), base: found.base });
+        }
+        if let Some(segment) = found.pieces_from {
+            self.pieces.insert(id, segment);
+        }
+    }
+
+    /// The group has another state than the one that was copied: its pieces begin in this segment.
+    pub fn replace(&mut self, id: GroupId, segment: SegmentId) {
+        self.roots.remove(&id);
+        self.pieces.insert(id, segment);
+        let Some(round) = &mut self.round else { return };
+        let was_copied = round.copying.take_if(|copying| copying.group == id).is_some() || !round.left.contains(&id);
+        if was_copied {
+            Sometimes::CopyOfReplacedState.reached();
+            round.left.push_back(id);
         }
     }
 
@@ -184,21 +203,43 @@ impl Node {
         if kept.since < if is_time { enough / LOOKS } else { enough } {
             return false;
         }
-        let base = |id: &GroupId| Some(self.groups[id].replica.everywhere().min(self.groups[id].store.state().applied()));
+        let groups = &self.groups;
+        self.snapshots.drop_needless(|id| groups.get(id).map(|group| group.replica.commit()));
+        let base = |id: &GroupId| Some(self.may_forget(*id));
+        // States that have come whole are copied.
         let moves = self.replay_start(base) > self.checkpoints.start;
         Sometimes::CheckpointHeldBack.when(!moves);
         self.checkpoints.is_held_back = !moves && self.checkpoints.since >= enough * HELD_BACK;
         moves
     }
 
-    /// The first segment that holds an entry which stands behind its group's base.
+    /// Up to here the group's log is not needed, once a checkpoint stands for it: every member has it durably, or it lies so far
+    /// back that a member that lacks it is sent the group's state.
+    fn may_forget(&self, id: GroupId) -> Index {
+        let group = &self.groups[&id];
+        let (log, segment_size) = (group.replica.log(), self.options.segment_size.max(1) as usize);
+        let kept = self.options.limits.retained_bytes.div_ceil(segment_size) as u32;
+        let far = log.last_before_segment(SegmentId(self.log.end().0.saturating_sub(kept)));
+        let everywhere = group.replica.everywhere();
+        Sometimes::CheckpointLeavesMemberBehind.when(far > everywhere);
+        let wanted = everywhere.max(far).min(self.snapshots.pin(id).unwrap_or(far.max(everywhere)));
+        wanted.min(group.store.state().applied()).max(log.base().index)
+    }
+
+    /// The first segment that holds an entry which stands behind its group's base, or a piece of a state that is not whole.
     fn replay_start(&self, base: impl Fn(&GroupId) -> Option<Index>) -> SegmentId {
         let first = |(id, group): (&GroupId, &super::Group)| {
             let log = group.replica.log();
             let first = base(id).unwrap_or_default().max(log.base().index).next();
             log.place_of(first).map(|place| place.segment)
         };
-        self.groups.iter().filter_map(first).min().unwrap_or(SegmentId(u32::MAX)).min(self.log.end())
+        self.groups
+            .iter()
+            .filter_map(first)
+            .chain(self.snapshots.pieces_from())
+            .min()
+            .unwrap_or(SegmentId(u32::MAX))
+            .min(self.log.end())
     }
 
     /// Copies what comes next. Returns what that counts for, in bytes.
@@ -224,7 +265,7 @@ impl Node {
         let group = self.groups.get(&id)?;
         let (state, log) = (group.store.state(), group.replica.log());
         let begin = state.applied();
-        let index = begin.min(group.replica.everywhere());
+        let index = self.may_forget(id);
         let base = LogBase { index, term: log.term_at(index)? };
         let is_kept = self.checkpoints.roots.get(&id).is_some_and(|root| (root.begin, root.base) == (begin, base));
         Sometimes::UnchangedGroupNotCopied.when(is_kept);
@@ -260,6 +301,7 @@ impl Node {
             let place = self.append_copy(now, Record::Root(id, root));
             Sometimes::WritesWhileCopied.when(self.groups[&id].store.state().applied() > begin);
             self.checkpoints.roots.insert(id, Kept { place, begin, base });
+            self.checkpoints.pieces.remove(&id);
             return (None, u64::from(place.length));
         }
         let mut parts = Vec::new();
@@ -275,6 +317,7 @@ impl Node {
     fn log_manifest(&mut self, now: Time) {
         let roots = &self.checkpoints.roots;
         let start = self.replay_start(|id| Some(roots.get(id)?.base.index));
+        let start = self.checkpoints.pieces.values().copied().fold(start, SegmentId::min);
         let rooted = |(id, group): (&GroupId, &super::Group)| {
             let state = group.replica.hard_state();
             let root = roots.get(id).map(|root| root.place);
@@ -291,8 +334,8 @@ impl Node {
         self.checkpoints.manifest = Some((self.log.last_lsn(), start));
     }
 
-    /// Appends a record that is a part of a checkpoint. Returns where it lies.
-    fn append_copy(&mut self, now: Time, record: Record) -> Place {
+    /// Appends a record that is a part of a checkpoint, or of a snapshot. Returns where it lies.
+    pub(super) fn append_copy(&mut self, now: Time, record: Record) -> Place {
         self.work.push_back(Work::Log(wal::In::Append(record)));
         self.drain(now);
         self.checkpoints.copied

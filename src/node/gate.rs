@@ -3,9 +3,9 @@
 //! | message | waits for |
 //! |---|---|
 //! | votes; a candidate's request | all that was logged before it is *durable* |
-//! | acknowledgement of an append | all that was logged before it may be *acknowledged* (durable, unless syncing is relaxed) |
+//! | acknowledgement of an append, or of a piece of a snapshot | all that was logged before it may be *acknowledged* (durable, unless syncing is relaxed) |
 //! | greeting, heartbeat and its reply; formation; refusal | the present epoch is *durable* |
-//! | append, `TimeoutNow`, forwards and their replies, farewell; what is relayed | the epoch alone (1) |
+//! | append, piece of a snapshot, `TimeoutNow`, forwards and their replies, farewell; what is relayed | the epoch alone (1) |
 //! | pre-votes and their replies | the epoch alone: they promise nothing and change no vote (2) |
 //! | releases and their replies | the epoch alone: what they say stays true in the next epoch (3) |
 //!
@@ -46,7 +46,9 @@ pub fn waits_for(message: &PeerMessage) -> Wait {
         | PeerMessage::Relayed(_)
         | PeerMessage::Addresses(_)
         | PeerMessage::Leading(_)
+        | PeerMessage::Snapshot(..)
         | PeerMessage::ForwardReply(_) => Wait::Epoch,
+        PeerMessage::SnapshotReply(..) => Wait::Acknowledgeable,
         PeerMessage::Replica(_, message) => match message {
             ReplicaMessage::Append(_)
             | ReplicaMessage::TimeoutNow { .. }

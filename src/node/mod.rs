@@ -9,6 +9,7 @@
 //! - `relay.rs`: what goes through other nodes where a link is cut;
 //! - [`campaigns`](self): `campaigns.rs`: which groups campaign at a time; `syncs.rs`: how long a sync takes;
 //! - `checkpoints.rs`: when and how the groups' states are copied into the log, so that a boot replays little of it;
+//! - `snapshots.rs`: how a group's state is sent to a member that lacks what no log holds any more;
 //! - `flow.rs`: what all groups together have on their way to each peer;
 //! - `report.rs`: what the node says of itself; [`health`]: what its operator is told.
 //!
@@ -24,6 +25,7 @@ mod leaderships;
 mod relay;
 mod report;
 mod router;
+mod snapshots;
 mod syncs;
 #[cfg(test)]
 mod tests;
@@ -53,6 +55,7 @@ use flow::{Flow, Noted};
 use gate::Gate;
 use health::{Leads, Rot, Vitals};
 use router::{Outboxes, Work};
+use snapshots::Snapshots;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use syncs::Syncs;
 
@@ -74,6 +77,8 @@ pub struct NodeOptions {
     pub wal_sync_interval: Duration,
     /// How often a checkpoint is begun at least, if there is enough to copy; zero: for the bytes logged alone.
     pub snapshot_interval: Duration,
+    /// Bytes a second of groups' states that are sent to members that lag.
+    pub catch_up_rate: u64,
     /// Bytes of one log segment.
     pub segment_size: u32,
     /// Bytes of values kept in memory.
@@ -200,6 +205,7 @@ pub struct Node {
     outboxes: Outboxes,
     gate: Gate,
     campaigns: Campaigns,
+    snapshots: Snapshots,
     checkpoints: Checkpoints,
     syncs: Syncs,
     /// The last group whose leadership each peer was told of, or could have been.
@@ -297,6 +303,7 @@ impl Node {
             outboxes: Outboxes::default(),
             gate: Gate::default(),
             campaigns: Campaigns::default(),
+            snapshots: Snapshots::default(),
             checkpoints: Checkpoints::after_replay_of(recovered.start, recovered.replayed),
             syncs: Syncs::default(),
             told: BTreeMap::new(),
@@ -356,6 +363,7 @@ impl Node {
         self.give_turns(now);
         self.log_marks(now);
         self.advance_checkpoint(now);
+        self.advance_snapshot(now);
         let stopped = self.advance_stop(now);
         self.work.push_back(Work::Log(wal::In::Flush));
         self.drain(now);
@@ -405,6 +413,7 @@ impl Node {
             group,
             stop,
             turn,
+            self.snapshots.deadline().map(|at| (at, TimerKind::Snapshot)),
         ];
         actors.into_iter().flatten().min()
     }
@@ -451,6 +460,7 @@ impl Node {
             }
             let mut found = recovered.remove(&id).unwrap_or_default();
             self.checkpoints.adopt(id, &found);
+            self.snapshots.adopt(id, found.installing.take(), self.options.limits.leaf_bytes);
             let state = found.fold(self.options.limits.leaf_bytes);
             self.token_bytes += state.tokens().size();
             let first = found.configuration.map_or_else(|| Configuration::of(voters), |configuration| *configuration);

@@ -101,7 +101,7 @@ impl Node {
     }
 
     fn counters(&self) -> Vec<(String, u64)> {
-        let gateway = self.gateway.counters;
+        let (gateway, snapshots) = (self.gateway.counters, self.snapshots.counters);
         let coordinated =
             |count: fn(&crate::txn::Counters) -> u64| self.groups.values().map(|group| count(&group.coordinator.counters)).sum();
         let elections = self.groups.values().map(|group| group.replica.elections_won).sum();
@@ -123,6 +123,11 @@ impl Node {
             ("rejected", gateway.rejected),
             ("requests_in_progress", self.gateway.requests_in_progress() as u64),
             ("scans", gateway.scans),
+            ("snapshot_bytes_sent", snapshots.bytes_sent),
+            ("snapshots_arriving", self.snapshots.in_progress().1 as u64),
+            ("snapshots_installed", snapshots.installed),
+            ("snapshots_leaving", self.snapshots.in_progress().0 as u64),
+            ("snapshots_sent", snapshots.sent),
             ("stopping", u64::from(self.is_stopping())),
             ("sync_latency_ms", u64::from(self.liveness.view().own_disk.sync_ms)),
             ("transactions", gateway.transactions),
@@ -214,6 +219,7 @@ impl Node {
         self.membership.check();
         self.gateway.check();
         self.gate.check();
+        self.snapshots.check();
         self.flow.check(self.groups.values().map(|group| &group.noted));
         let lossy = self.groups.values().filter(|group| group.replica.is_lossy()).count();
         assert_eq!(lossy, self.lossy_groups, "groups that have not caught up are counted");

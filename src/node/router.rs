@@ -40,8 +40,15 @@ pub struct Outboxes {
 
 /// For how long a participant's question travels before it is asked anew.
 const INQUIRE_FOR: Duration = Duration::from_millis(400);
-/// A read of the log that a replica asked for, as told from the store's by the lowest bit of its tag.
+/// A read of the log that a replica asked for, as told from others by the lowest bit of its tag.
 const FOR_REPLICA: u64 = 1;
+/// A read of the log for a snapshot: the next bit.
+const FOR_SNAPSHOT: u64 = 2;
+
+/// The tag of a read for a snapshot.
+pub(super) fn for_snapshot(tag: u64) -> u64 {
+    tag << 2 | FOR_SNAPSHOT
+}
 
 macro_rules! context {
     ($node:ident, $now:ident, $view:expr) => {
@@ -133,7 +140,7 @@ impl Node {
                 Work::Liveness(liveness::In::Reply(from, epoch, reply))
             }
             // The last record of this epoch says that nothing acknowledged is missing: nothing more is acknowledged behind it.
-            PeerMessage::Replica(..) if matches!(self.stop, Stop::Sealing(_) | Stop::Done) => {
+            PeerMessage::Replica(..) | PeerMessage::Snapshot(..) if matches!(self.stop, Stop::Sealing(_) | Stop::Done) => {
                 Sometimes::SealingNodeHearsGroup.reached();
                 return;
             }
@@ -143,6 +150,8 @@ impl Node {
             PeerMessage::ForwardReply(reply) => Work::Gateway(gateway::In::ForwardReply(from, epoch, reply)),
             PeerMessage::Farewell(farewell) => Work::Gateway(gateway::In::Farewell(from, epoch, farewell)),
             PeerMessage::Relayed(relayed) => return self.on_relayed(now, from, *relayed),
+            PeerMessage::Snapshot(group, piece) => return self.on_snapshot_piece(now, from, group, piece),
+            PeerMessage::SnapshotReply(group, reply) => return self.on_snapshot_reply(now, from, group, reply),
             PeerMessage::Leading(groups) => return self.on_leading(now, from, epoch, groups),
             // The server's affair.
             PeerMessage::Addresses(_) => return,
@@ -229,13 +238,19 @@ impl Node {
                         self.deliver(now, to, message);
                     }
                 }
+                wal::Out::Value(reader, result) if reader.tag & FOR_SNAPSHOT != 0 => {
+                    if let Err(error) = &result {
+                        self.on_read_error(now, reader, error.clone());
+                    }
+                    self.on_snapshot_value(now, reader.tag >> 2, result);
+                }
                 wal::Out::Value(reader, result) => {
                     let result = result.map_err(|error| self.on_read_error(now, reader, error));
-                    self.work.push_back(Work::Store(reader.group, store::In::Value(reader.tag >> 1, result)));
+                    self.work.push_back(Work::Store(reader.group, store::In::Value(reader.tag >> 2, result)));
                 }
                 wal::Out::Entry(reader, result) => {
                     let entry = result.map_err(|error| self.on_read_error(now, reader, error)).ok();
-                    self.work.push_back(Work::Replica(reader.group, replica::In::Entry(reader.tag >> 1, entry)));
+                    self.work.push_back(Work::Replica(reader.group, replica::In::Entry(reader.tag >> 2, entry)));
                 }
                 wal::Out::Disk(io, operation) => {
                     if matches!(operation, DiskOp::Sync { .. }) {
@@ -420,9 +435,13 @@ impl Node {
                 }
                 replica::Out::Leader(leader, term) => Work::Gateway(gateway::In::Leader(id, leader, term)),
                 replica::Out::Confirmed(tag) => Work::Store(id, store::In::Confirmed(tag)),
+                replica::Out::LacksBase(follower) => {
+                    self.snapshots.ask(now, id, follower);
+                    continue;
+                }
                 replica::Out::AllMatched(index) => Work::Store(id, store::In::AllMatched(index)),
                 replica::Out::ReadEntry(tag, place) => {
-                    Work::Log(wal::In::ReadEntry(ReadFor { group: id, tag: tag << 1 | FOR_REPLICA }, place))
+                    Work::Log(wal::In::ReadEntry(ReadFor { group: id, tag: tag << 2 | FOR_REPLICA }, place))
                 }
             };
             // What is logged is logged before anything that follows in the outbox is gated: the gate reads the log's end.
@@ -469,7 +488,7 @@ impl Node {
                 }
                 store::Out::Confirm(tag) => self.work.push_back(Work::Replica(id, replica::In::Confirm(tag))),
                 store::Out::ReadValue(tag, place) => {
-                    self.work.push_back(Work::Log(wal::In::ReadValue(ReadFor { group: id, tag: tag << 1 }, place)));
+                    self.work.push_back(Work::Log(wal::In::ReadValue(ReadFor { group: id, tag: tag << 2 }, place)));
                 }
                 store::Out::Answer(origin, outcome) => self.answer(now, id, origin, outcome),
                 store::Out::AnswerLacking(origin, index) => {

@@ -19,6 +19,7 @@ mod health;
 mod leaderships;
 mod many_groups;
 mod reach;
+mod snapshots;
 mod transactions;
 
 #[derive(Default)]
@@ -174,6 +175,7 @@ impl Cluster {
             heartbeat_interval: Duration::from_millis(50),
             wal_sync_interval: self.wal_sync_interval,
             snapshot_interval: Duration::ZERO,
+            catch_up_rate: 64 << 20,
             segment_size: self.segment_size,
             cache_size: self.cache_size,
             limits: self.limits.clone(),

@@ -1,10 +1,12 @@
 //! Appends as a follower takes them (Raft, section 5.3).
 
+use super::log::GroupLog;
 use super::{Out, Replica};
 use crate::actor::{Context, Outbox};
 use crate::base::{Epoch, Index, NodeId, Sometimes, Term};
 use crate::msg::codec;
-use crate::msg::log::Fact;
+use crate::msg::configuration::Configuration;
+use crate::msg::log::{Fact, LogBase};
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, ReplicaMessage};
 
 /// Bytes that an entry's record takes in the log, at most, besides what the entry takes in a message.
@@ -116,6 +118,22 @@ impl Replica {
             out.push(Out::LogEntry(entry, self.state.commit));
         }
         Some(matched)
+    }
+
+    /// The state up to `base` has come from the leader, and is in the store. Entries behind it stay if the log has that one:
+    /// they may have been acknowledged.
+    pub(super) fn on_install(&mut self, base: LogBase, configuration: Configuration) {
+        assert!(base.index > self.state.commit && !self.leads(), "a state is installed that is ahead of a follower's");
+        if self.log.term_at(base.index) == Some(base.term) {
+            Sometimes::InstallKeepsEntries.when(self.log.last_index() > base.index);
+            self.log.compact(base.index);
+        } else {
+            Sometimes::InstallDropsEntries.when(self.log.last_index() > base.index);
+            self.log = GroupLog::new(base, configuration);
+            // Its own copy of the state is durable with the last piece.
+            self.durable = self.durable.min(base.index);
+        }
+        (self.state.commit, self.applied) = (base.index, base.index);
     }
 
     fn learn_commit(&mut self, commit: Index, out: &mut Outbox<Out>) {

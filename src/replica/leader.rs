@@ -309,7 +309,7 @@ impl Replica {
 
     /// The log needs no entries up to this any more.
     pub(super) fn on_compact(&mut self, cx: &Context<'_>, to: Index) {
-        assert!(to <= self.applied && to <= self.everywhere, "what a replica may ask for is not forgotten");
+        assert!(to <= self.applied, "what is not in the state is not forgotten");
         self.log.compact(to);
         let first = self.log.base().index.next();
         if let Role::Leader(leader) = &mut self.role {
@@ -381,7 +381,7 @@ impl Replica {
             }
             AppendOutcome::Conflict { index, term, previous } => {
                 progress.answered(cx.now, patience);
-                self.on_conflict(cx, from, index, term, previous);
+                self.on_conflict(cx, from, index, term, previous, out);
             }
             AppendOutcome::Full { matched } if matched <= last => {
                 progress.answered(cx.now, patience);
@@ -395,8 +395,18 @@ impl Replica {
         self.send_appends(cx, out);
     }
 
+    /// The follower has the group's state: it is asked at once how far its log goes now.
+    pub(super) fn on_installed(&mut self, cx: &Context<'_>, follower: NodeId) {
+        let first = self.log.base().index.next();
+        let Some(leader) = self.leader_mut() else { return };
+        if let Some(progress) = leader.progress.iter_mut().find(|p| p.node == follower) {
+            progress.probe_from(first, cx.now);
+            leader.nudge_by(cx.now);
+        }
+    }
+
     /// The follower's log parts from ours before `previous`: go back to where they may agree (Raft, section 5.3, the fast way).
-    fn on_conflict(&mut self, cx: &Context<'_>, from: NodeId, index: Index, term: Term, previous: Index) {
+    fn on_conflict(&mut self, cx: &Context<'_>, from: NodeId, index: Index, term: Term, previous: Index, out: &mut Outbox<Out>) {
         if previous > self.log.last_index() {
             // Nothing was sent from there.
             return;
@@ -409,10 +419,13 @@ impl Replica {
             Pace::Probe { .. } => previous.next() == progress.next,
             Pace::Stream => previous.next() <= progress.next,
         };
-        // A follower that lacks the base needs the group's state: no entry here joins on to what it has.
         if previous > progress.matched && current && previous > base {
             Sometimes::ConflictGoesBackFar.when(next < previous);
             progress.probe_from(next.min(previous), cx.now);
+        } else if previous > progress.matched && current {
+            // No entry here joins on to what it has.
+            Sometimes::FollowerLacksBase.reached();
+            out.push(Out::LacksBase(from));
         } else {
             Sometimes::ConflictOutdated.reached();
         }

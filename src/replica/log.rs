@@ -4,7 +4,7 @@
 //! themselves: always of every entry that is not yet applied, and of as many more as followers that lag a little still need.
 
 use crate::actor::Committed;
-use crate::base::{Index, Key, Place, Term, hash};
+use crate::base::{Index, Key, Place, SegmentId, Term, hash};
 use crate::msg::codec::{self, Blob};
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{Entry, EntrySummary, Fact, FactSummary, LogBase, Placed, ValuePlace};
@@ -128,6 +128,12 @@ impl GroupLog {
 
     pub fn place_of(&self, index: Index) -> Option<Place> {
         self.metas.get(self.position(index)?).map(|m| m.record)
+    }
+
+    /// The last entry that lies in an earlier segment than this; the base if there is none.
+    pub fn last_before_segment(&self, segment: SegmentId) -> Index {
+        // Entries are replaced by later ones: segments never decrease along a log.
+        self.index_at(self.metas.partition_point(|meta| meta.record.segment < segment)).previous()
     }
 
     /// Whether the log has said where the entry lies.

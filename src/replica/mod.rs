@@ -124,7 +124,7 @@ use crate::actor::{Actor, Committed, Context, Outbox, TimerKind};
 use crate::base::limits::COUNTER_MAX;
 use crate::base::{Duration, Epoch, GroupId, Index, NodeId, Place, Term, Time};
 use crate::msg::configuration::Configuration;
-use crate::msg::log::{Entry, Fact, HardState, Placed};
+use crate::msg::log::{Entry, Fact, HardState, LogBase, Placed};
 use crate::msg::peer::{Promise, ReplicaMessage};
 use leader::Leader;
 use log::GroupLog;
@@ -178,8 +178,12 @@ pub enum In {
     Recovered(NodeId),
     /// An entry that was asked for by `Out::ReadEntry`; `None` if it cannot be read.
     Entry(u64, Option<Entry>),
-    /// Entries up to this, which every member has, are needed no more: a checkpoint stands for them.
+    /// Entries up to this are needed no more: a checkpoint stands for them.
     Compact(Index),
+    /// The store has the state up to there, from this follower's leader: the log begins behind it, in this configuration.
+    Install(LogBase, Box<Configuration>),
+    /// The follower has installed the state that it lacked.
+    Installed(NodeId),
     /// Its turn has come to campaign, if it still wants to.
     Turn,
     /// The node stops: hand the leadership over, to one after the other until one takes it, and do not stand any more.
@@ -210,6 +214,8 @@ pub enum Out {
     /// Every voter has everything up to here, durably.
     AllMatched(Index),
     ReadEntry(u64, Place),
+    /// The follower lacks what this leader's log does not hold any more: it needs the group's state.
+    LacksBase(NodeId),
 }
 
 #[derive(Debug)]
@@ -292,7 +298,6 @@ impl Replica {
         let commit = state.commit.min(log.last_index()).max(log.base().index);
         let durable = log.last_index();
         let lossy = options.lossy;
-        let everywhere = log.base().index;
         Replica {
             options,
             started: false,
@@ -301,7 +306,7 @@ impl Replica {
             log,
             applied: commit,
             durable,
-            everywhere,
+            everywhere: Index::ZERO,
             accepted: None,
             election_at: None,
             asked_turn: false,
@@ -357,6 +362,11 @@ impl Replica {
 
     pub fn leads(&self) -> bool {
         matches!(self.role, Role::Leader(_))
+    }
+
+    /// Whether it follows that leader in this term.
+    pub fn follows(&self, leader: NodeId, term: Term) -> bool {
+        self.started && self.state.term == term && matches!(self.role, Role::Follower { leader: Some(known) } if known == leader)
     }
 
     /// Whether acknowledged entries may be missing here.
@@ -468,6 +478,8 @@ impl Actor for Replica {
             In::Recovered(peer) => self.on_recovered(cx, peer),
             In::Entry(tag, entry) => self.on_entry_read(cx, tag, entry, out),
             In::Compact(to) => self.on_compact(cx, to),
+            In::Install(base, configuration) => self.on_install(base, *configuration),
+            In::Installed(follower) => self.on_installed(cx, follower),
             In::Turn => self.on_turn(cx, out),
             In::Stop => self.on_stop(cx, out),
             In::Flush => self.send_appends(cx, out),

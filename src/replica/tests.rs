@@ -394,3 +394,28 @@ fn what_stands_before_an_entry_that_cannot_be_read_back_is_sent() {
     }
     assert!(appends(&sent).contains(&(2, 0, 3)), "{sent:?}");
 }
+
+/// Entries behind the state that it is sent may have been acknowledged: they stay if the log has the state's last entry.
+#[test]
+fn a_replica_that_is_sent_a_state_keeps_what_joins_on_to_it_and_nothing_else() {
+    for (term, last) in [(1, 12), (2, 8)] {
+        let summary = |index| EntrySummary {
+            index: Index(index),
+            term: Term(1),
+            fact: FactSummary::Noop,
+            record: Place { offset: index as u32, length: 1, ..Place::default() },
+        };
+        let first = configuration(&[1, 2, 3], &[], &[]);
+        let log = GroupLog::recovered(LogBase::default(), first, (1..=12).map(summary).collect(), Index(3));
+        let options =
+            ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
+        let state = HardState { term: Term(2), commit: Index(3), ..HardState::default() };
+        let mut follower = Replica::new(options, state, log);
+        step(&mut follower, 1, In::Start);
+        let base = LogBase { index: Index(8), term: Term(term) };
+        step(&mut follower, 1, In::Install(base, Box::new(configuration(&[1, 2, 3], &[], &[]))));
+        let log = follower.log();
+        assert_eq!((log.base(), log.last_index()), (base, Index(last)));
+        assert_eq!((follower.commit(), follower.applied(), follower.durable()), (Index(8), Index(8), Index(last)));
+    }
+}

@@ -281,6 +281,7 @@ fn node_options(
         heartbeat_interval: settings.heartbeat_interval,
         wal_sync_interval: settings.wal_sync_interval,
         snapshot_interval: settings.snapshot_interval,
+        catch_up_rate: settings.catch_up_rate,
         segment_size: settings.segment_size,
         cache_size: settings.cache_size,
         limits: Limits::DEFAULT,

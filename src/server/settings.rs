@@ -31,6 +31,8 @@ pub struct ServerSettings {
     pub wal_sync_interval: Duration,
     /// How often a checkpoint is begun at least, if there is enough to copy. Zero: for the bytes logged alone.
     pub snapshot_interval: Duration,
+    /// See [`crate::node::NodeOptions::catch_up_rate`].
+    pub catch_up_rate: u64,
     /// Bytes of one log segment.
     pub segment_size: u32,
     /// Bytes of values kept in memory.
@@ -57,6 +59,7 @@ impl Default for ServerSettings {
             heartbeat_interval: Duration::from_millis(50),
             wal_sync_interval: Duration::ZERO,
             snapshot_interval: Duration::from_secs(60),
+            catch_up_rate: 64 << 20,
             segment_size: 64 * 1024 * 1024,
             cache_size: 256 * 1024 * 1024,
             connections_max: 4096,

@@ -17,12 +17,13 @@
 //!
 //! `items.rs`: keys, versions, places; `leaves.rs`: the sorted pages that they are in. `prepared.rs`: what participants hold until
 //! the decision, and what became of it. `locks.rs`: the locks that go with it. `tokens.rs`: idempotency tokens. `image.rs`: parts
-//! and digest.
+//! and digest. `piece.rs`: parts with their values, for another replica.
 
 mod image;
 mod items;
 mod leaves;
 mod locks;
+mod piece;
 mod prepared;
 mod tokens;
 
@@ -30,6 +31,7 @@ pub use image::Part;
 pub use items::{Item, Items, Visit};
 pub use leaves::Page;
 pub use locks::{LockMode, Locks, Rank};
+pub use piece::{decode_piece, encode_piece, fold_parts};
 pub use prepared::{Outcomes, Prepared};
 pub use tokens::Tokens;
 

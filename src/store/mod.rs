@@ -256,6 +256,13 @@ impl Store {
         &self.state
     }
 
+    /// The state that a follower has been sent takes the place of its own.
+    pub fn install(&mut self, state: State, now: Time) {
+        assert!(self.leading.is_none(), "a leader has the group's state");
+        self.attended = state.outcomes().prepared().keys().map(|id| (*id, Attended::since(now))).collect();
+        self.state = state;
+    }
+
     /// There is a copy of a leaf of the index in the log, as it is now.
     pub fn copied(&mut self, fence: &[u8], place: Place) {
         self.state.copied(fence, place);

@@ -6,8 +6,8 @@
 
 use super::Record;
 use super::format::{
-    BATCH_HEADER_SIZE, BatchHeader, Copied, DIRECTORY_ENTRY_SIZE, Kind, RECORD_HEADER_SIZE, RECORD_KEY_FORM, RECORD_LENGTH_MAX,
-    RECORD_PRESENT, RecordHeader, TRAILER_SIZE, Trailer, encode_place, fold_body, salt,
+    BATCH_HEADER_SIZE, BatchHeader, Copied, DIRECTORY_ENTRY_SIZE, Kind, RECORD_HEADER_SIZE, RECORD_JOINS, RECORD_KEY_FORM,
+    RECORD_LENGTH_MAX, RECORD_PRESENT, RecordHeader, TRAILER_SIZE, Trailer, encode_place, fold_body, salt,
 };
 use crate::base::hash::checksum;
 use crate::base::limits::COUNTER_MAX;
@@ -84,6 +84,12 @@ impl Parts {
                 let places: Bytes = root.pieces.iter().flat_map(|place| encode_place(*place)).collect();
                 (Kind::Root, header, head(&configuration, &places), places)
             }
+            Record::Piece { group, base, snapshot, number, is_last, joins, parts, values } => {
+                let flags = if is_last { RECORD_PRESENT } else { 0 } | if joins { RECORD_JOINS } else { 0 };
+                let (index, term) = (base.index.0, base.term.0);
+                let key = [&snapshot.to_le_bytes()[..], &parts].concat().into();
+                (Kind::Piece, RecordHeader { flags, group: group.0, index, term, commit: number, ..empty }, key, values)
+            }
             Record::Manifest(manifest) => (Kind::Manifest, empty, head(&codec::encode(&manifest), &[]), Bytes::new()),
         };
         // Recovery does not believe larger ones. What comes from outside is bounded where it comes in.
@@ -125,9 +131,9 @@ impl Parts {
         self.kind == Kind::Manifest
     }
 
-    /// Whether it is a part of a checkpoint.
+    /// Whether it is a part of a checkpoint, or of a snapshot.
     pub fn is_copy(&self) -> bool {
-        self.kind.is_copy()
+        self.kind.is_copy() || self.kind == Kind::Piece
     }
 }
 
@@ -261,11 +267,18 @@ impl Batch {
         let lsn = Lsn(self.first_lsn.0 + u64::from(self.count));
         self.count += 1;
         let record = Place { segment: self.segment, offset: at, length };
+        let (group, index, term) = (header.group(), header.index(), header.term());
+        // With the last piece of a state the replica has all up to its base.
+        if parts.is_entry() || parts.kind == Kind::Piece && header.flags & RECORD_PRESENT != 0 {
+            let last = self.last_entries.entry(group).or_insert((index, term));
+            // Entries behind the last piece's base may stay.
+            if parts.is_entry() || last.0 < index {
+                *last = (index, term);
+            }
+        }
         if !parts.is_entry() {
             return (record, None);
         }
-        let (group, index, term) = (header.group(), header.index(), header.term());
-        self.last_entries.insert(group, (index, term));
         let has_value = header.flags & RECORD_PRESENT != 0 || parts.kind == Kind::Transaction;
         let value = has_value.then(|| ValuePlace {
             place: Place { segment: self.segment, offset: at + header.value_at() as u32, length: parts.value.len() as u32 },

@@ -10,7 +10,7 @@ use super::error::RecoverError;
 use super::format::{Copied, Kind, PLACE_SIZE, RECORD_LENGTH_MAX, place_at};
 use super::{Recovered, RecoveredGroup};
 use crate::base::limits::COUNTER_MAX;
-use crate::base::{GroupId, Index, Place, Term};
+use crate::base::{GroupId, Index, Place, Sometimes, Term};
 use crate::msg::codec;
 use crate::msg::disk::LogDevice;
 use crate::msg::log::{LogBase, Manifest, Root, Rooted};
@@ -41,8 +41,13 @@ impl Checkpoint {
     /// Gives each group its copy.
     pub fn load(self, device: &mut dyn LogDevice, nonce: u64, recovered: &mut Recovered) -> Result<(), RecoverError> {
         for (id, (place, root)) in self.roots {
-            let state = read_copy(device, nonce, id, place, &root)?;
             let group: &mut RecoveredGroup = recovered.groups.entry(id).or_default();
+            if group.pieces_from.is_some() {
+                // Behind the manifest another state has taken its place.
+                Sometimes::CopyOutdatedBySnapshot.reached();
+                continue;
+            }
+            let state = read_copy(device, nonce, id, place, &root)?;
             if group.state.commit < root.begin {
                 return Err(damaged(place, Some(id), "the copy that the root names is not of what is committed"));
             }

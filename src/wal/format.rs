@@ -43,6 +43,8 @@ pub const RECORD_PRESENT: u8 = 1;
 
 /// Record flag: the write's key is not plain, and the key part is its CBOR form.
 pub const RECORD_KEY_FORM: u8 = 2;
+/// Of the last piece of a state: the log had the state's last entry, and what stands behind that stays.
+pub const RECORD_JOINS: u8 = 4;
 
 /// What ties batches to the data directory that they were written for.
 pub fn directory_nonce(directory: DirectoryId) -> u64 {
@@ -254,6 +256,9 @@ pub enum Kind {
     Root,
     /// Where the groups' roots are, and all else that a boot needs of the log before them.
     Manifest,
+    /// A piece of a group's state, from its leader: the key part is the snapshot's name (8) and the parts, each behind its
+    /// length, the value part their values, one behind the other.
+    Piece,
 }
 
 impl Kind {
@@ -273,6 +278,7 @@ impl Kind {
             Kind::Parts => 12,
             Kind::Root => 13,
             Kind::Manifest => 14,
+            Kind::Piece => 15,
         }
     }
 
@@ -302,6 +308,7 @@ impl Kind {
             12 => Kind::Parts,
             13 => Kind::Root,
             14 => Kind::Manifest,
+            15 => Kind::Piece,
             _ => return None,
         })
     }

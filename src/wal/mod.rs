@@ -102,6 +102,22 @@ pub enum Record {
     Root(GroupId, Root),
     /// Every group's root is durable.
     Manifest(Manifest),
+    /// A piece of a group's state, from its leader.
+    Piece {
+        group: GroupId,
+        /// The last entry that the state has applied.
+        base: LogBase,
+        /// Names the snapshot.
+        snapshot: u64,
+        /// Which piece it is, from 0.
+        number: u64,
+        /// With it the replica has all of the state: it takes the place of what it had, and the log begins at the base.
+        is_last: bool,
+        /// The group's log has the state's last entry: what stands behind that stays.
+        joins: bool,
+        parts: Bytes,
+        values: Bytes,
+    },
 }
 
 /// The group that a read is for.
@@ -205,9 +221,45 @@ pub struct RecoveredGroup {
     pub configuration: Option<Box<Configuration>>,
     /// In order of index, without holes, from the base on.
     pub entries: Vec<EntrySummary>,
+    /// Pieces of a state that are not all of it.
+    pub installing: Option<Box<Installing>>,
+    /// The state is made of pieces that begin in this segment, and there is no copy of it yet.
+    pub pieces_from: Option<SegmentId>,
+}
+
+/// A state that comes in pieces.
+#[derive(Debug)]
+pub struct Installing {
+    /// The last entry that it has applied.
+    pub base: LogBase,
+    /// Names the snapshot.
+    pub snapshot: u64,
+    /// The piece that comes next.
+    pub wanted: u64,
+    /// The segment that holds the first piece.
+    pub from: SegmentId,
+    /// What the pieces so far come to.
+    pub state: State,
+    /// Of their parts ([`State::digest`]).
+    pub digest: u64,
 }
 
 impl RecoveredGroup {
+    /// The state is whole: it takes the place of what there was.
+    fn install(&mut self, installed: Installing) {
+        let base = installed.base;
+        let known = base.index.0.checked_sub(self.base.index.0 + 1).and_then(|at| self.entries.get(at as usize));
+        if known.is_some_and(|entry| entry.term == base.term) {
+            self.entries.drain(..(base.index.0 - self.base.index.0) as usize);
+        } else {
+            self.entries.clear();
+        }
+        self.state.commit = self.state.commit.max(base.index);
+        self.configuration = installed.state.configuration().cloned().map(Box::new);
+        (self.base, self.copy, self.root) = (base, Some(installed.state), None);
+        self.pieces_from = Some(installed.from);
+    }
+
     pub fn last_index(&self) -> Index {
         Index(self.base.index.0 + self.entries.len() as u64)
     }

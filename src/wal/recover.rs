@@ -17,13 +17,13 @@ use super::error::RecoverError;
 use super::evidence::{find_header, groups_between, last_byte};
 use super::format::{
     BATCH_BEGAN_LOSSY, BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_LOSSY, BATCH_MAGIC, BatchHeader, DIRECTORY_ENTRY_SIZE,
-    EMPTY_BATCH_SIZE, FORMAT_VERSION, Kind, RECORD_HEADER_SIZE, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader,
-    TRAILER_SIZE, Trailer, directory_nonce, fold_body, footer_size, salt,
+    EMPTY_BATCH_SIZE, FORMAT_VERSION, Kind, RECORD_HEADER_SIZE, RECORD_JOINS, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE,
+    SegmentHeader, TRAILER_SIZE, Trailer, directory_nonce, fold_body, footer_size, salt,
 };
 use super::segments::Segment;
 use super::window::Window;
 use super::witness::{self, End, WITNESS};
-use super::{Recovered, RecoveredGroup};
+use super::{Installing, Recovered, RecoveredGroup};
 use crate::base::hash::checksum;
 use crate::base::limits::{COUNTER_MAX, KEY_SIZE_MAX};
 use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Place, SegmentId, Sometimes, Term};
@@ -32,6 +32,7 @@ use crate::msg::codec;
 use crate::msg::disk::{DiskError, LogDevice};
 use crate::msg::log::{EntrySummary, FactSummary, HardState, LogBase, Manifest, Rooted, ValuePlace};
 use crate::msg::transaction::{Stored, TransactionFact};
+use crate::state::{Part, State, decode_piece, fold_parts};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -309,7 +310,7 @@ fn walk_segment(
     let (end, sequence) = (replay.tail.end, replay.tail.next_sequence);
     replay.torn = find_torn(&mut window, replay.tail.epoch, end)?;
     look_for_damage(device, empty, Some(nonce), sequence, id, end, &why)?;
-    replay.keep_unsealed(device, id)
+    replay.keep_unsealed(device, id, header)
 }
 
 /// The walk stops at the tail's end, for the reason given. That is damage, if what should stand there was durable, by what this
@@ -596,6 +597,7 @@ impl Replay {
                 group.state = HardState { term: Term(record.term), vote, commit };
             }
             // A replay goes from the checkpoint that it began with to the end; newer ones say nothing that it does not find.
+            Kind::Piece => return self.apply_piece(segment, offset, record, bytes),
             Kind::Clean | Kind::CaughtUp | Kind::Leaf | Kind::Parts | Kind::Root | Kind::Manifest => {}
             Kind::Noop | Kind::Write | Kind::Transaction | Kind::Configuration => {
                 return self.apply_entry(segment, offset, record, bytes);
@@ -610,7 +612,12 @@ impl Replay {
         let last = group.last_index();
         let before_manifest = (segment, offset) < (self.manifest.segment, self.manifest.offset);
         if before_manifest && (record.index() <= group.base.index || group.entries.is_empty() && record.index() > last.next()) {
-            // It is in the copy; or it was replaced, with one before it, by an entry that is still to come.
+            // It is in the copy; or it was replaced, with one before it, by an entry that is still to come. One that is in the copy
+            // replaced all that was logged behind it before.
+            if record.index() <= group.base.index {
+                Sometimes::EntryInCopyReplaces.when(!group.entries.is_empty());
+                group.entries.clear();
+            }
             return Ok(());
         }
         if record.index() <= group.base.index || record.index() > last.next() {
@@ -626,8 +633,58 @@ impl Replay {
         Ok(())
     }
 
-    /// Reads what no batch seals: the log writes it once more. A segment's header belongs to its first batch.
-    fn keep_unsealed(&mut self, device: &mut dyn LogDevice, segment: SegmentId) -> Result<(), RecoverError> {
+    /// A piece of a state. With the last, the state takes the place of what there was, and the group's log begins at its base:
+    /// what stands behind the base stays if the log has that entry.
+    fn apply_piece(&mut self, segment: SegmentId, offset: u32, record: &RecordHeader, bytes: &[u8]) -> Result<(), RecoverError> {
+        let group = self.recovered.groups.entry(record.group()).or_default();
+        let base = LogBase { index: record.index(), term: record.term() };
+        if base.index <= group.base.index {
+            // It is in the copy that this replay began with. What stood behind it then may have gone with it.
+            if record.flags & RECORD_PRESENT != 0 && record.flags & RECORD_JOINS == 0 {
+                group.entries.clear();
+            }
+            return Ok(());
+        }
+        if record.commit == 0 {
+            let state = State::new();
+            group.installing = Some(Box::new(Installing { base, snapshot: 0, wanted: 0, from: segment, state, digest: 0 }));
+        }
+        let value_at = record.value_at();
+        let Some((snapshot, parts, is_last)) = piece_of(record, bytes) else {
+            let what = format!("a piece of the state of group {} at {} is none", record.group, base.index);
+            return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
+        };
+        let Some(installing) = group.installing.as_mut().filter(|i| (i.base, i.wanted) == (base, record.commit)) else {
+            // Its beginning stands before where the replay begins: it never became whole, or is in the copy.
+            return Ok(());
+        };
+        if record.commit == 0 {
+            installing.snapshot = snapshot;
+        } else if installing.snapshot != snapshot {
+            return Ok(());
+        }
+        let area = Place { segment, offset: offset + value_at as u32, length: record.length - value_at as u32 };
+        installing.digest = fold_parts(installing.digest, &parts);
+        if !installing.state.install_piece(parts, area) {
+            let what = format!("a piece of the state of group {} at {} contradicts another", record.group, base.index);
+            return Err(RecoverError::Damaged { segment, offset, what, groups: Some(BTreeSet::from([record.group()])) });
+        }
+        installing.wanted += 1;
+        if is_last && let Some(installed) = group.installing.take() {
+            group.install(*installed);
+        }
+        Ok(())
+    }
+
+    /// Reads what no batch seals: the log writes it once more. A segment's header belongs to its first batch; where the write of
+    /// it failed in the middle, one of its two copies may be torn: both are made whole, or the next damage to it would be the
+    /// last.
+    fn keep_unsealed(
+        &mut self,
+        device: &mut dyn LogDevice,
+        segment: SegmentId,
+        header: &SegmentHeader,
+    ) -> Result<(), RecoverError> {
         let from = match self.unsealed.front() {
             Some((_, offset)) if *offset > SEGMENT_HEADER_SIZE => *offset,
             _ => 0,
@@ -635,9 +692,14 @@ impl Replay {
         let length = self.tail.end - from;
         Sometimes::UnsealedFromHeader.when(from == 0);
         Sometimes::SeveralBatchesUnsealed.when(self.unsealed.len() > 1);
-        let bytes = device.read(segment, u64::from(from), length as usize)?;
+        let mut bytes = device.read(segment, u64::from(from), length as usize)?;
         if bytes.len() != length as usize {
             return Err(RecoverError::Device(DiskError::Io(format!("segment {segment} became shorter while it was read"))));
+        }
+        if from == 0 {
+            let whole = header.encode();
+            Sometimes::TornHeaderMended.when(bytes[..whole.len()] != whole[..]);
+            bytes[..whole.len()].copy_from_slice(&whole);
         }
         self.tail.unsealed = Some((Place { segment, offset: from, length }, Bytes::from(bytes)));
         Ok(())
@@ -666,6 +728,14 @@ impl Replay {
             tail: self.tail,
         }
     }
+}
+
+/// What a piece of a state says: the snapshot's name, the parts, and whether it is the last. `None`: it is none.
+pub(super) fn piece_of(record: &RecordHeader, bytes: &[u8]) -> Option<(u64, Vec<Part<Stored>>, bool)> {
+    let (key, values) = bytes[RECORD_HEADER_SIZE..].split_at(record.key_length as usize);
+    let (snapshot, parts) = key.split_first_chunk()?;
+    let (parts, is_last) = decode_piece(&Bytes::copy_from_slice(parts), values, record.index())?;
+    (is_last == (record.flags & RECORD_PRESENT != 0)).then(|| (u64::from_le_bytes(*snapshot), parts, is_last))
 }
 
 /// What an entry of the log says.

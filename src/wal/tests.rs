@@ -7,6 +7,7 @@ mod keys;
 mod walk;
 mod witness;
 
+use super::format::{SEGMENT_HEADER_COPY_SIZE, SegmentHeader};
 use super::test_disk::{SECTOR, TestDisk};
 use super::witness::WITNESS_AFTER;
 use super::*;
@@ -202,7 +203,7 @@ impl Model {
                     entries.push((entry.term, key, value));
                 }
                 Record::Clean | Record::CaughtUp => {}
-                Record::Leaf { .. } | Record::Parts(..) | Record::Root(..) | Record::Manifest(_) => {}
+                Record::Leaf { .. } | Record::Parts(..) | Record::Root(..) | Record::Manifest(_) | Record::Piece { .. } => {}
             }
         }
         for (state, entries) in model.groups.values_mut() {
@@ -671,6 +672,25 @@ fn the_only_segment_without_a_header_is_damage_when_it_was_sealed() {
     rig.disk.segment(SegmentId(1))[..1024].fill(0xFF);
     rig.disk.remove(SegmentId(2));
     assert!(matches!(recover(&mut rig.disk, ME), Err(RecoverError::Damaged { segment: SegmentId(1), .. })));
+}
+
+/// The write of a segment's header fails in the middle, and a boot writes it once more.
+#[test]
+fn a_torn_copy_of_a_header_is_made_whole_by_the_next_boot() {
+    for torn in [0..SEGMENT_HEADER_COPY_SIZE, SEGMENT_HEADER_COPY_SIZE..2 * SEGMENT_HEADER_COPY_SIZE] {
+        let mut rig = Rig::new(options(64 * 1024), 16);
+        rig.entry(1, 1, "key", b"value");
+        rig.handle(In::Flush);
+        while rig.execute() {}
+        rig.disk.segment(SegmentId(1))[torn.clone()].fill(0);
+        rig.boot(options(64 * 1024)).unwrap();
+        rig.entry(1, 2, "key", b"value");
+        rig.settle();
+        let copies = rig.disk.segment(SegmentId(1))[..2 * SEGMENT_HEADER_COPY_SIZE].to_vec();
+        let whole =
+            copies.chunks_exact(SEGMENT_HEADER_COPY_SIZE).filter(|copy| SegmentHeader::decode(SegmentId(1), copy).is_some());
+        assert_eq!(whole.count(), 2, "{torn:?}");
+    }
 }
 
 /// A random record that continues `records` as a replica would.

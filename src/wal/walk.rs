@@ -18,7 +18,9 @@ use super::format::{
     BATCH_HEADER_SIZE, BatchHeader, Copied, FORMAT_VERSION, Kind, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE,
     SegmentHeader, directory_nonce,
 };
-use super::recover::{Checked, Tail, Torn, check_batch, check_end, check_torn, fact_of, find_torn, is_epoch, is_within_reason};
+use super::recover::{
+    Checked, Tail, Torn, check_batch, check_end, check_torn, fact_of, find_torn, is_epoch, is_within_reason, piece_of,
+};
 use super::window::Window;
 use super::witness::{self, WITNESS};
 use crate::base::limits::{COUNTER_MAX, PARTITIONS_MAX};
@@ -26,7 +28,7 @@ use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Place, Segmen
 use crate::msg::cluster::{Formation, PeerMark};
 use crate::msg::codec;
 use crate::msg::disk::{DiskError, LogDevice};
-use crate::msg::log::{FactSummary, HardState, Manifest, Root};
+use crate::msg::log::{FactSummary, HardState, LogBase, Manifest, Root};
 use crate::state::State;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +78,17 @@ pub enum Content {
     Parts(GroupId),
     Root(GroupId, Root),
     Manifest(Manifest),
+    /// A piece of a state that came from the group's leader.
+    Piece {
+        group: GroupId,
+        base: LogBase,
+        /// Names the snapshot.
+        snapshot: u64,
+        number: u64,
+        /// How many.
+        parts: usize,
+        is_last: bool,
+    },
 }
 
 impl Content {
@@ -84,6 +97,7 @@ impl Content {
         match self {
             Content::HardState(group, _)
             | Content::Entry { group, .. }
+            | Content::Piece { group, .. }
             | Content::Leaf { group, .. }
             | Content::Parts(group)
             | Content::Root(group, _) => Some(*group),
@@ -508,6 +522,12 @@ impl<E: From<DiskError>> Walk<'_, E> {
 
     /// An entry is at most one behind the last of its group.
     fn in_order(&mut self, place: Place, content: Content) -> Result<Content, RecoverError> {
+        if let Content::Piece { group, base, is_last: true, .. } = &content
+            && group.0 <= PARTITIONS_MAX
+        {
+            let last = self.entries.entry(*group).or_default();
+            *last = base.index.max(*last);
+        }
         let Content::Entry { group, index, .. } = content else { return Ok(content) };
         let known = self.entries.get(&group).copied().or(self.all_read.then_some(Index::ZERO));
         if group.0 <= PARTITIONS_MAX {
@@ -530,8 +550,8 @@ fn bad_record(place: Place, group: Option<GroupId>, what: String) -> RecoverErro
 /// What a record says, of which all bytes are as they were written.
 fn read_record(nonce: u64, place: Place, record: &RecordHeader, bytes: &[u8]) -> Result<Content, RecoverError> {
     let kind = Kind::from_number(record.kind).expect("checked with the batch");
-    let of_group =
-        (kind.is_entry() || kind.is_copy() && kind != Kind::Manifest || kind == Kind::HardState).then(|| record.group());
+    let of_group = (kind.is_entry() || kind.is_copy() && kind != Kind::Manifest || matches!(kind, Kind::HardState | Kind::Piece))
+        .then(|| record.group());
     let bad = |what: &str| bad_record(place, of_group, what.to_string());
     // A mark of an older program may be: a boot passes it over.
     if !is_within_reason(record) && kind != Kind::PeerMark {
@@ -570,6 +590,11 @@ fn read_record(nonce: u64, place: Place, record: &RecordHeader, bytes: &[u8]) ->
                 return Err(bad("the copy of parts of a state is none"));
             }
             Content::Parts(group)
+        }
+        Kind::Piece => {
+            let base = LogBase { index: record.index(), term: record.term() };
+            let (snapshot, parts, is_last) = piece_of(record, bytes).ok_or_else(|| bad("a piece of a state is none"))?;
+            Content::Piece { group, base, snapshot, number: record.commit, parts: parts.len(), is_last }
         }
         Kind::Root => Content::Root(group, root_of(&copied()?).ok_or_else(|| bad("a root cannot be read"))?),
         Kind::Manifest => Content::Manifest(manifest_of(&copied()?).ok_or_else(|| bad("a manifest cannot be read"))?),

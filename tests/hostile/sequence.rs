@@ -155,6 +155,7 @@ fn options() -> NodeOptions {
         heartbeat_interval: Duration::from_millis(50),
         wal_sync_interval: Duration::ZERO,
         snapshot_interval: Duration::ZERO,
+        catch_up_rate: 64 << 20,
         segment_size: 1 << 20,
         cache_size: 4096,
         limits: Limits::DEFAULT,

@@ -12,6 +12,7 @@ use ringseed::msg::codec::{self, Blob, Frame};
 use ringseed::msg::log::{Entry, Fact};
 use ringseed::msg::operation::*;
 use ringseed::msg::peer::*;
+use ringseed::msg::snapshot::*;
 use ringseed::msg::transaction::*;
 use ringseed::wire::frame::HEADER_SIZE;
 
@@ -364,6 +365,7 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Addresses(vec![NodeAddress { node: NODE, epoch: EPOCH, address }; NODES_MAX]),
         PeerMessage::Leading(vec![Leadership { group: GROUP, term: TERM }; LEADERSHIPS_TOLD_MAX]),
     ];
+    all.push(PeerMessage::SnapshotReply(GROUP, SnapshotReply { snapshot: u64::MAX, number: u64::MAX, wanted: Some(u64::MAX) }));
     all.extend(appends().into_iter().map(|append| PeerMessage::Replica(GROUP, append)));
     all.extend(tasks().into_iter().map(|task| PeerMessage::Forward(forward(task))));
     all.extend(outcomes().into_iter().map(|outcome| PeerMessage::ForwardReply(reply(outcome))));
@@ -373,7 +375,7 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Greeting(_) | PeerMessage::Formed(_) | PeerMessage::Refused(..) | PeerMessage::Heartbeat(_) => {}
         PeerMessage::HeartbeatReply(_) | PeerMessage::Replica(..) | PeerMessage::Forward(_) => {}
         PeerMessage::ForwardReply(_) | PeerMessage::Farewell(_) | PeerMessage::Relayed(_) | PeerMessage::Addresses(_) => {}
-        PeerMessage::Leading(_) => {}
+        PeerMessage::Leading(_) | PeerMessage::Snapshot(..) | PeerMessage::SnapshotReply(..) => {}
     });
     all
 }

@@ -151,6 +151,7 @@ impl Machine {
             heartbeat_interval: Duration::from_millis(100),
             wal_sync_interval: if setup.relaxed { SYNC_INTERVAL } else { Duration::ZERO },
             snapshot_interval: Duration::ZERO,
+            catch_up_rate: 64 << 20,
             segment_size: SEGMENT,
             // Values are read from the disk, always.
             cache_size: 0,

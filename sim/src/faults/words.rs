@@ -182,6 +182,9 @@ impl Trigger {
             Trigger::Transfers => "handed a leadership away",
             Trigger::Releases => "took a leadership over",
             Trigger::Conflicts => "reported a conflict of entries",
+            Trigger::SendsPiece => "sent a piece of a state",
+            Trigger::TakesPiece => "took a piece of a state",
+            Trigger::HasState => "had a state that was sent to it",
             Trigger::Passes(point) => return format!("came to the point \"{}\"", point.name()),
         };
         words.into()

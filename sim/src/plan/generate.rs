@@ -178,6 +178,17 @@ fn set_leaves(plan: &mut Plan, dice: &mut Dice) {
             node.limits.insert("checkpoint_bytes".into(), bytes);
             node.limits.insert("checkpoint_percent".into(), *dice.pick(&[5, 30, 200]));
         }
+        // A member that was away for a moment is sent the group's state.
+        if dice.chance(600) {
+            for node in &mut plan.nodes {
+                node.limits.insert("retained_bytes".into(), *dice.pick(&[1, 20_000, 50_000]));
+            }
+            let piece_bytes = *dice.pick(&[1, 200, 2_000]);
+            for node in &mut plan.nodes {
+                let bytes = if dice.chance(50) { 500 } else { piece_bytes };
+                node.limits.insert("snapshot_piece_bytes".into(), bytes);
+            }
+        }
     }
 }
 
@@ -363,6 +374,9 @@ const TRIGGERS: &[Trigger] = &[
     Trigger::Transfers,
     Trigger::Releases,
     Trigger::Conflicts,
+    Trigger::SendsPiece,
+    Trigger::TakesPiece,
+    Trigger::HasState,
 ];
 
 /// Takes out what no system could survive: the promises are about the loss of a minority, not of a majority.

@@ -7,6 +7,7 @@
 //! all, and how hard). It draws one in four from the table of [`scenarios`], which aim at states that chance rarely reaches. Some
 //! of those are *steered*: they cast every node in its part, and delay single kinds of message.
 
+mod behind;
 pub(crate) mod draws;
 mod generate;
 pub mod operations;
@@ -110,7 +111,8 @@ pub struct NodePlan {
 }
 
 /// Limits at which a node turns nothing away.
-const NOTHING_TURNED_AWAY: [&str; 3] = ["leaf_bytes", "checkpoint_bytes", "checkpoint_percent"];
+const NOTHING_TURNED_AWAY: [&str; 5] =
+    ["leaf_bytes", "checkpoint_bytes", "checkpoint_percent", "retained_bytes", "snapshot_piece_bytes"];
 
 impl NodePlan {
     pub fn limits(&self) -> Limits {
@@ -246,6 +248,12 @@ pub enum Trigger {
     Releases,
     /// It reports that a leader's entries conflict with its own.
     Conflicts,
+    /// It sends a piece of a group's state.
+    SendsPiece,
+    /// It acknowledges a piece that is not the last.
+    TakesPiece,
+    /// It acknowledges the last, or has no need of it.
+    HasState,
     /// A point of the transactions' protocol.
     Passes(Point),
 }

@@ -7,7 +7,7 @@ use super::draws::{
     CATCHES_UP_WITHIN_MS, Scenario, add, add_when, focus, readers, rot, settled, strict_sync, style, target, times,
 };
 use super::{
-    DiskPlan, Ending, Fault, FaultKind, LossStyle, NetworkPlan, Plan, Standing, Target, Trigger, WorkloadPlan, steered,
+    DiskPlan, Ending, Fault, FaultKind, LossStyle, NetworkPlan, Plan, Standing, Target, Trigger, WorkloadPlan, behind, steered,
     transactions,
 };
 use crate::dice::Dice;
@@ -37,6 +37,9 @@ pub const TABLE: &[Scenario] = &[
     Scenario { name: "elections are contested", draw: contested_elections },
     Scenario { name: "large values and lagging followers", draw: lagging_followers },
     Scenario { name: "a node that was away catches up over narrow links", draw: narrow_links },
+    Scenario { name: "the log that a member lacks is gone, and it loses power", draw: behind::powerless_members },
+    Scenario { name: "the log that a member lacks is gone, and it is struck", draw: behind::struck_members },
+    Scenario { name: "the log that a member lacks is gone, and the leader is struck", draw: behind::struck_senders },
     Scenario { name: "leaders change all the time", draw: leader_churn },
     Scenario { name: "the cluster is struck while it forms", draw: formation },
     Scenario { name: "relaxed syncing loses a tail", draw: relaxed_tails },

@@ -171,6 +171,7 @@ impl Machine {
             heartbeat_interval: Duration::from_millis(self.plan.heartbeat_ms),
             wal_sync_interval: Duration::from_millis(self.plan.wal_sync_ms),
             snapshot_interval: Duration::ZERO,
+            catch_up_rate: 64 << 20,
             segment_size: self.plan.segment_kib * 1024,
             cache_size: self.plan.cache_kib as usize * 1024,
             limits: self.plan.limits(),

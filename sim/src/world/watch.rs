@@ -102,6 +102,12 @@ impl Watch {
             if let PeerMessage::Heartbeat(heartbeat) = message {
                 self.recovery.said(from, heartbeat.durable);
             }
+            match message {
+                PeerMessage::Snapshot(..) => triggers.push(Trigger::SendsPiece),
+                PeerMessage::SnapshotReply(_, reply) if reply.wanted.is_none() => triggers.push(Trigger::HasState),
+                PeerMessage::SnapshotReply(..) => triggers.push(Trigger::TakesPiece),
+                _ => {}
+            }
             let PeerMessage::Replica(group, message) = message else { continue };
             match message {
                 ReplicaMessage::Append(append) => {

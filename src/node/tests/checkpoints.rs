@@ -13,7 +13,7 @@ impl Cluster {
     }
 
     /// Writes these keys, and says what each has then.
-    fn write_all(&mut self, via: u16, round: u32, keys: u32) {
+    pub(super) fn write_all(&mut self, via: u16, round: u32, keys: u32) {
         for first in (0..keys).step_by(50) {
             for key in first..(first + 50).min(keys) {
                 self.ask(via, put(&format!("k{key}"), &format!("{round} of {key}, {:100}", ""), Condition::None));
@@ -24,14 +24,14 @@ impl Cluster {
         assert!(all.values().all(|answer| matches!(answer, ResponseBody::Written { .. })), "{all:?}");
     }
 
-    fn has(&mut self, via: u16, round: u32, keys: u32) {
+    pub(super) fn has(&mut self, via: u16, round: u32, keys: u32) {
         for key in 0..keys {
             let value = self.get(via, &format!("k{key}")).expect("it was written");
             assert!(value.starts_with(format!("{round} of {key},").as_bytes()), "k{key}: {value:?}");
         }
     }
 
-    fn to_replay(&self, n: u16) -> u64 {
+    pub(super) fn to_replay(&self, n: u16) -> u64 {
         self.status(n).log_bytes_to_replay
     }
 

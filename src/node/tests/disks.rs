@@ -10,7 +10,7 @@ impl Cluster {
         self.nodes[&NodeId(n)].status(self.now)
     }
 
-    fn counter(&self, n: u16, name: &str) -> u64 {
+    pub(super) fn counter(&self, n: u16, name: &str) -> u64 {
         self.status(n).counters.iter().find(|(other, _)| other == name).expect("counted").1
     }
 

@@ -193,6 +193,14 @@ pub static SETTINGS: &[Setting] = &[
         set: |c, v| c.server.snapshot_interval = duration(v),
     },
     Setting {
+        name: "catch_up_rate",
+        shape: Shape::Size { min: 64 << 10, max: 1 << 40 },
+        help: "How many bytes a second a node sends of a partition's state to a node that was away so long that the log it lacks is gone",
+        of_cluster: false,
+        get: |c| Value::Size(c.server.catch_up_rate),
+        set: |c, v| c.server.catch_up_rate = number(v),
+    },
+    Setting {
         name: "segment_size",
         shape: Shape::Size { min: 1 << 20, max: 1 << 30 },
         help: "The size of one file of the log",

@@ -192,3 +192,25 @@ fn a_page_of_any_bytes_is_taken_for_a_leaf_or_is_not() {
     }
     assert!(taken > 1_000, "{taken} were taken");
 }
+
+/// A replay begins before them, with a copy of what replaced them.
+#[test]
+fn entries_that_were_replaced_before_the_checkpoint_do_not_come_back() {
+    let mut kept = Kept::new();
+    kept.write(50);
+    let start = kept.segment();
+    for index in 51..=53 {
+        kept.rig.append(write(GROUP.0, index, 1, "x", Some(b"y"), 50));
+        kept.rig.settle();
+    }
+    // A later leader replaces 51, and with it all behind; 51 is committed, applied and the base of the checkpoint.
+    kept.rig.append(write(GROUP.0, 51, 2, "x", None, 50));
+    kept.rig.settle();
+    kept.last = Index(51);
+    kept.state.apply(kept.last, &FactSummary::Write { key: "x".into(), value: None }, &mut |_| {});
+    kept.checkpoint(kept.last, start);
+    kept.roll();
+    let found = recover(&mut kept.rig.disk.copy(), ME).expect("sound");
+    let whole = recover_from_start(&mut kept.rig.disk.copy(), ME).expect("sound");
+    assert_eq!((found.groups[&GROUP].last_index(), whole.groups[&GROUP].last_index()), (Index(51), Index(51)));
+}
