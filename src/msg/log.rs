@@ -135,7 +135,7 @@ pub struct ValuePlace {
 pub struct Root {
     /// What had been applied when the copy was begun. The state is whole once the entries behind are applied to it.
     pub begin: Index,
-    /// Up to here the group's log is not replayed: every member has it.
+    /// Up to here the group's log is not replayed: every member has it, or is sent the group's state if it lacks it.
     pub base: LogBase,
     /// The configuration at the base; `None`: the group's first.
     pub configuration: Option<Box<Configuration>>,

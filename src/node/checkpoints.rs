@@ -31,7 +31,7 @@ use crate::base::{Duration, GroupId, Index, Lsn, Place, SegmentId, Sometimes, Ti
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{LogBase, Manifest, Root, Rooted};
 use crate::replica;
-use crate::state::Page;
+use crate::state::{Page, push_part};
 use crate::wal::{self, Record, RecoveredGroup};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -306,8 +306,7 @@ impl Node {
         }
         let mut parts = Vec::new();
         while let Some(part) = copying.parts.pop_front_if(|part| parts.is_empty() || parts.len() + part.len() < PARTS_BYTES) {
-            parts.extend_from_slice(&(part.len() as u32).to_le_bytes());
-            parts.extend_from_slice(&part);
+            push_part(&mut parts, &part);
         }
         let place = self.append_copy(now, Record::Parts(id, parts.into()));
         copying.pieces.push(place);

@@ -14,8 +14,8 @@
 //! whenever the node ends. What is sent is committed; so a member takes the new state if it knows less to be committed.
 //!
 //! **Resumed.** Pieces are in the member's log, so that a restart forgets none: it says which one comes next. A piece is lost, or
-//! its answer: the leader asks what became of it, and sends it again. Another leader begins anew, with another state; so does a leader that has restarted. Each
-//! snapshot has a name, so that pieces of two are never put together.
+//! its answer: the leader asks what became of it, and sends it again. Another leader begins anew, with another state; so does a
+//! leader that has restarted. Each snapshot has a name, so that pieces of two are never put together.
 //!
 //! **One at a time.** A node sends one snapshot, and one piece of it at a time, within a budget of bytes a second.
 //!
@@ -114,7 +114,8 @@ struct Sending {
 #[derive(Debug)]
 enum Stage {
     /// Values of the piece are being read.
-    Reading { parts: Vec<Part<ValuePlace>>, values: Vec<Value>, again_at: Option<Time> },
+    /// `asked`: how many the log has not answered.
+    Reading { parts: Vec<Part<ValuePlace>>, values: Vec<Value>, asked: usize, again_at: Option<Time> },
     /// It is to be sent, or what became of it to be asked, then.
     Whole { piece: Box<SnapshotPiece>, last: Box<Part<ValuePlace>>, digest: u64, at: Time, wait: Duration, is_sent: bool },
 }
@@ -189,9 +190,9 @@ impl Snapshots {
     }
 
     pub fn check(&self) {
-        if let Some(Sending { stage: Stage::Reading { values, again_at, .. }, .. }) = &self.sending {
-            let asked = values.iter().any(|value| matches!(value, Value::Asked(_)));
-            assert!(asked || again_at.is_some(), "a piece waits for the disk, or for a time to ask it again");
+        if let Some(Sending { stage: Stage::Reading { values, asked, again_at, .. }, .. }) = &self.sending {
+            assert_eq!(values.iter().filter(|value| matches!(value, Value::Asked(_))).count(), *asked, "reads are counted");
+            assert!(*asked > 0 || again_at.is_some(), "a piece waits for the disk, or for a time to ask it again");
         }
     }
 }
@@ -267,7 +268,7 @@ impl Node {
             state: group.store.state().clone(),
             after: None,
             number: 0,
-            stage: Stage::Reading { parts: Vec::new(), values: Vec::new(), again_at: None },
+            stage: Stage::Reading { parts: Vec::new(), values: Vec::new(), asked: 0, again_at: None },
             progress_at: now,
             went_back: 0,
             digest: 0,
@@ -283,7 +284,7 @@ impl Node {
         let parts = sending.state.piece(sending.after.as_ref(), bytes);
         let value = |place: &ValuePlace| if place.place.length == 0 { Value::Read(Bytes::new()) } else { Value::Wanted(*place) };
         let values = parts.iter().flat_map(Part::values).map(value).collect();
-        sending.stage = Stage::Reading { parts, values, again_at: None };
+        sending.stage = Stage::Reading { parts, values, asked: 0, again_at: None };
         self.read_values(now);
     }
 
@@ -291,28 +292,27 @@ impl Node {
     fn read_values(&mut self, now: Time) {
         let (serial, budget_at) = (self.snapshots.pieces, self.snapshots.budget_at);
         let Some(sending) = &mut self.snapshots.sending else { return };
-        let Stage::Reading { parts, values, again_at } = &mut sending.stage else { return };
-        if again_at.is_some() {
+        let Stage::Reading { parts, values, asked, again_at } = &mut sending.stage else { return };
+        if *asked > 0 || again_at.is_some() {
             return;
         }
-        let asked = values.iter().filter(|value| matches!(value, Value::Asked(_))).count();
         let wanted = values.iter_mut().enumerate().filter(|(_, value)| matches!(value, Value::Wanted(_)));
-        for (nth, value) in wanted.take(READS_MAX.saturating_sub(asked)) {
+        for (nth, value) in wanted.take(READS_MAX) {
             let Value::Wanted(place) = *value else { continue };
             *value = Value::Asked(place);
+            *asked += 1;
             let read = ReadFor { group: sending.group, tag: super::router::for_snapshot(serial << 24 | nth as u64) };
             self.work.push_back(Work::Log(wal::In::ReadValue(read, place)));
         }
-        if values.iter().any(|value| !matches!(value, Value::Read(_))) {
+        if *asked > 0 {
             return;
         }
         let read = values.drain(..).filter_map(|value| if let Value::Read(bytes) = value { Some(bytes) } else { None });
         let (parts, read) = (std::mem::take(parts), read.collect::<Vec<_>>());
         let Some(last) = parts.last().cloned() else { return };
-        let stored = |value: ValuePlace| Stored { length: value.place.length, checksum: value.checksum };
-        let parts: Vec<Part<Stored>> = parts.into_iter().map(|part| part.map(stored)).collect();
+        let parts: Vec<Part<Stored>> = parts.into_iter().map(Part::stored).collect();
         let folded = fold_parts(sending.digest, &parts);
-        let digest = matches!(last, Part::End { .. }).then_some(folded);
+        let digest = last.is_end().then_some(folded);
         let (parts, values) = encode_piece(&parts, &read);
         let LogBase { index, term: of_term } = sending.base;
         let (term, snapshot, number) = (sending.term, sending.snapshot, sending.number);
@@ -332,7 +332,7 @@ impl Node {
         let (serial, nth) = (tag >> 24, (tag & 0xff_ffff) as usize);
         let is_current = serial == self.snapshots.pieces;
         let Some(sending) = self.snapshots.sending.as_mut().filter(|_| is_current) else { return };
-        let Stage::Reading { values, again_at, .. } = &mut sending.stage else { return };
+        let Stage::Reading { values, asked, again_at, .. } = &mut sending.stage else { return };
         let Some(value) = values.get_mut(nth) else { return };
         match (result, &*value) {
             (Ok(bytes), Value::Asked(_)) => *value = Value::Read(bytes),
@@ -347,6 +347,7 @@ impl Node {
             }
             (_, Value::Wanted(_) | Value::Read(_)) => return,
         }
+        *asked -= 1;
         self.read_values(now);
     }
 
@@ -361,7 +362,7 @@ impl Node {
             Sometimes::SnapshotAnswerLate.reached();
             return;
         }
-        let is_last = matches!(**last, Part::End { .. });
+        let is_last = last.is_end();
         match reply.wanted {
             None => {
                 Sometimes::SnapshotSent.reached();
@@ -399,12 +400,11 @@ impl Node {
         while sending.number < wanted {
             let parts = sending.state.piece(sending.after.as_ref(), bytes);
             let last = parts.last().cloned();
-            if last.is_none() || matches!(last, Some(Part::End { .. })) {
+            if last.as_ref().is_none_or(Part::is_end) {
                 (sending.after, sending.number, sending.digest) = (None, 0, 0);
                 break;
             }
-            let stored = |value: ValuePlace| Stored { length: value.place.length, checksum: value.checksum };
-            let parts: Vec<Part<Stored>> = parts.into_iter().map(|part| part.map(stored)).collect();
+            let parts: Vec<Part<Stored>> = parts.into_iter().map(Part::stored).collect();
             sending.digest = fold_parts(sending.digest, &parts);
             (sending.after, sending.number) = (last, sending.number + 1);
         }
@@ -431,8 +431,10 @@ impl Node {
             return self.reply_to_piece(now, from, id, named, None);
         }
         let known = self.snapshots.installing.get(&id).filter(|known| (known.snapshot, known.base) == (snapshot, base));
-        if piece.parts.0.is_empty() {
-            let wanted = known.map_or(0, |known| known.wanted);
+        let wanted = known.map_or(0, |known| known.wanted);
+        let asks = piece.parts.0.is_empty();
+        if asks || number != wanted {
+            Sometimes::SnapshotPieceRepeated.when(!asks && number < wanted);
             return self.reply_to_piece(now, from, id, named, Some(wanted));
         }
         if self.log.room().is_full() {
@@ -442,11 +444,6 @@ impl Node {
         let Some((parts, is_last)) = decode_piece(&piece.parts.0, &piece.values.0, base.index) else { return };
         if is_last != piece.digest.is_some() {
             return;
-        }
-        let wanted = known.map_or(0, |known| known.wanted);
-        if number != wanted {
-            Sometimes::SnapshotPieceRepeated.when(number < wanted);
-            return self.reply_to_piece(now, from, id, named, Some(wanted));
         }
         let known = self.snapshots.installing.remove(&id);
         Sometimes::SnapshotReplaced.when(known.as_ref().is_some_and(|known| known.snapshot != snapshot));

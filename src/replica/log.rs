@@ -170,7 +170,7 @@ impl GroupLog {
         self.tail.push_back(Tail::Whole(entry.fact, None));
     }
 
-    /// Forgets the entries up to this, which is applied, and which every member has.
+    /// Forgets the entries up to this, which is applied: a follower that lacks them needs the group's state.
     pub fn compact(&mut self, to: Index) {
         let Some(term) = self.term_at(to).filter(|_| to > self.base.index) else { return };
         let gone = (to.0 - self.base.index.0) as usize;

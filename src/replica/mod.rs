@@ -106,10 +106,11 @@
 //!
 //! # Left out on purpose, for now
 //!
-//! What proposes a configuration, and the transfer of a group's state: nothing changes a group's members yet. The log has a
-//! *base*, up to which it is empty ([`log`]). It rises with checkpoints, and never above what every member has durably: a
-//! follower that lags is fed from the leader's log, however far it lags. To a follower that lacks the base nothing is sent that
-//! could join on. There is none, unless a disk lost what it had synced.
+//! What proposes a configuration: nothing changes a group's members yet.
+//!
+//! Elsewhere: the transfer of a group's state (`node/snapshots.rs`). The log has a *base*, up to which it is empty ([`log`]); it
+//! rises with checkpoints. A follower that lags is fed from the leader's log; to one that lacks the base nothing is sent that could
+//! join on, and the node is told that it needs the group's state.
 
 mod election;
 mod follower;

@@ -234,7 +234,7 @@ impl Progress {
         self.fetch = None;
     }
 
-    /// Entries before `first` are not sent any more: the follower has them.
+    /// Entries before `first` are not sent any more: the follower has them, or needs the group's state.
     pub fn begin_at(&mut self, first: Index, now: Time) {
         self.first = first;
         if self.next < first {

@@ -41,6 +41,12 @@ fn leader_of(log: GroupLog) -> Replica {
     replica
 }
 
+/// An entry of term 1 whose record is of so many bytes.
+fn noop(index: u64, length: u32) -> EntrySummary {
+    let record = Place { offset: index as u32, length, ..Place::default() };
+    EntrySummary { index: Index(index), term: Term(1), fact: FactSummary::Noop, record }
+}
+
 fn from(node: u16, message: ReplicaMessage) -> In {
     In::Message(NodeId(node), EPOCH, message)
 }
@@ -399,14 +405,8 @@ fn what_stands_before_an_entry_that_cannot_be_read_back_is_sent() {
 #[test]
 fn a_replica_that_is_sent_a_state_keeps_what_joins_on_to_it_and_nothing_else() {
     for (term, last) in [(1, 12), (2, 8)] {
-        let summary = |index| EntrySummary {
-            index: Index(index),
-            term: Term(1),
-            fact: FactSummary::Noop,
-            record: Place { offset: index as u32, length: 1, ..Place::default() },
-        };
         let first = configuration(&[1, 2, 3], &[], &[]);
-        let log = GroupLog::recovered(LogBase::default(), first, (1..=12).map(summary).collect(), Index(3));
+        let log = GroupLog::recovered(LogBase::default(), first, (1..=12).map(|index| noop(index, 1)).collect(), Index(3));
         let options =
             ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
         let state = HardState { term: Term(2), commit: Index(3), ..HardState::default() };

@@ -1,15 +1,16 @@
 //! All of a state as a row of parts: to be written and read in order and in pieces, and to be compared.
 //!
-//! A checkpoint has the items as the pages that they are in ([`State::page`]), and all other parts. Nothing but the unit tests goes
-//! on behind a part yet: no seed reaches that.
+//! A checkpoint has the items as the pages that they are in ([`State::page`]), and all other parts. A snapshot goes on behind a
+//! part, piece by piece (`piece.rs`).
 
+use super::piece::{self, fold_parts};
 use super::prepared::{Floor, Prepared};
 use super::{Item, Page, State, leaves};
-use crate::base::{GroupId, Index, Key, Place, Version, hash};
+use crate::base::{GroupId, Index, Key, Place, Version};
 use crate::msg::codec;
 use crate::msg::configuration::Configuration;
 use crate::msg::log::ValuePlace;
-use crate::msg::transaction::{Age, Attempt, Stored, TokenRecord, TransactionId, Write, Writes};
+use crate::msg::transaction::{Age, Attempt, TokenRecord, TransactionId, Write, Writes};
 use bytes::Bytes;
 use core::ops::Bound;
 use minicbor::{Decode, Encode};
@@ -140,8 +141,7 @@ impl State {
     /// Takes parts that are encoded one behind the other, each behind its length. `false`: they are none, or an item.
     pub fn install_parts(&mut self, encoded: &[u8]) -> bool {
         let mut rest = encoded;
-        while let Some((length, behind)) = rest.split_first_chunk() {
-            let Some((part, behind)) = behind.split_at_checked(u32::from_le_bytes(*length) as usize) else { return false };
+        while let Some((part, behind)) = piece::split_part(rest) {
             match codec::decode::<Part<ValuePlace>>(&Bytes::copy_from_slice(part)) {
                 Ok(Part::Item { .. }) | Err(_) => return false,
                 Ok(part) => self.install(part),
@@ -248,8 +248,7 @@ impl State {
     /// A checksum of all of it but for where values lie. Equal on all replicas that have applied the same index. Walks
     /// everything.
     pub fn digest(&self) -> u64 {
-        let stored = |value: ValuePlace| Stored { length: value.place.length, checksum: value.checksum };
-        self.parts(None).fold(0, |digest, part| hash::checksum(digest, &codec::encode(&part.map(stored))))
+        self.parts(None).fold(0, |digest, part| fold_parts(digest, &[part.stored()]))
     }
 }
 

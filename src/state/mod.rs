@@ -31,7 +31,7 @@ pub use image::Part;
 pub use items::{Item, Items, Visit};
 pub use leaves::Page;
 pub use locks::{LockMode, Locks, Rank};
-pub use piece::{decode_piece, encode_piece, fold_parts};
+pub use piece::{decode_piece, encode_piece, fold_parts, push_part};
 pub use prepared::{Outcomes, Prepared};
 pub use tokens::Tokens;
 

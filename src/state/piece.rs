@@ -10,6 +10,11 @@ use crate::msg::transaction::Stored;
 use bytes::Bytes;
 
 impl<V> Part<V> {
+    /// Whether it is the last of a state.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Part::End { .. })
+    }
+
     /// The values in it, in order.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         let (item, writes) = match self {
@@ -18,6 +23,13 @@ impl<V> Part<V> {
             _ => (None, &[][..]),
         };
         item.into_iter().chain(writes.iter().filter_map(|write| write.value.as_ref()))
+    }
+}
+
+impl Part<ValuePlace> {
+    /// The same on every replica: without the places of its values.
+    pub fn stored(self) -> Part<Stored> {
+        self.map(|value| Stored { length: value.place.length, checksum: value.checksum })
     }
 }
 
@@ -90,9 +102,7 @@ fn encoded_size(part: &Part<ValuePlace>) -> usize {
 pub fn encode_piece(parts: &[Part<Stored>], values: &[Bytes]) -> (Blob, Blob) {
     let mut encoded = Vec::new();
     for part in parts {
-        let part = codec::encode(part);
-        encoded.extend_from_slice(&(part.len() as u32).to_le_bytes());
-        encoded.extend_from_slice(&part);
+        push_part(&mut encoded, &codec::encode(part));
     }
     (Blob(encoded.into()), Blob(values.concat().into()))
 }
@@ -101,19 +111,17 @@ pub fn encode_piece(parts: &[Part<Stored>], values: &[Bytes]) -> (Blob, Blob) {
 /// no piece, or the values are not those that the parts tell of.
 pub fn decode_piece(parts: &Bytes, values: &[u8], applied: Index) -> Option<(Vec<Part<Stored>>, bool)> {
     let mut decoded: Vec<Part<Stored>> = Vec::new();
-    let (mut at, mut left) = (0, values);
-    while at < parts.len() {
-        let length = u32::from_le_bytes(*parts.get(at..)?.first_chunk()?) as usize;
-        at += 4;
-        let end = at.checked_add(length).filter(|end| *end <= parts.len())?;
-        let part: Part<Stored> = codec::decode(&parts.slice(at..end)).ok()?;
+    let (mut rest, mut left) = (&parts[..], values);
+    while let Some((part, behind)) = split_part(rest) {
+        let part: Part<Stored> = codec::decode(&parts.slice_ref(part)).ok()?;
+        rest = behind;
         for value in part.values() {
             let bytes = left.split_off(..value.length as usize)?;
             if value_checksum(bytes) != value.checksum {
                 return None;
             }
         }
-        let behind = decoded.last().is_none_or(|before| before.rank() <= part.rank() && before.rank() < END_RANK);
+        let in_order = decoded.last().is_none_or(|before| before.rank() <= part.rank() && !before.is_end());
         let right = match &part {
             Part::Item { version, .. } | Part::Prepared { version, .. } => {
                 version.0 <= applied.0 && *version > Item::ABSENT.version
@@ -121,15 +129,23 @@ pub fn decode_piece(parts: &Bytes, values: &[u8], applied: Index) -> Option<(Vec
             Part::End { applied: to, .. } => *to == applied,
             _ => true,
         };
-        if !behind || !right {
+        if !in_order || !right {
             return None;
         }
         decoded.push(part);
-        at = end;
     }
-    let is_last = decoded.last().is_some_and(|part| part.rank() == END_RANK);
-    (left.is_empty() && !decoded.is_empty()).then_some((decoded, is_last))
+    let is_last = decoded.last().is_some_and(Part::is_end);
+    (rest.is_empty() && left.is_empty() && !decoded.is_empty()).then_some((decoded, is_last))
 }
 
-/// Of [`Part::End`].
-const END_RANK: u8 = 7;
+/// Puts an encoded part behind those before it, with its length in front.
+pub fn push_part(parts: &mut Vec<u8>, part: &[u8]) {
+    parts.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    parts.extend_from_slice(part);
+}
+
+/// The first part, encoded, and what stands behind it. `None`: there is no whole one.
+pub(super) fn split_part(parts: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, behind) = parts.split_first_chunk()?;
+    behind.split_at_checked(u32::from_le_bytes(*length) as usize)
+}

@@ -143,7 +143,7 @@ pub enum In {
 #[derive(Debug)]
 pub enum Out {
     Placed(Placed),
-    /// Where a record lies that is a part of a checkpoint.
+    /// Where a record lies that is a part of a checkpoint, or of a snapshot.
     Copied(Place),
     /// What may be acknowledged now, and what is durable. `entries`: the last entry of each group among what became
     /// acknowledgeable with this.

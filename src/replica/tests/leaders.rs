@@ -143,14 +143,8 @@ fn a_leader_does_not_wake_all_the_time_for_a_follower_that_has_no_room_for_what_
 
 #[test]
 fn what_was_read_back_for_a_follower_counts_against_its_budget_until_it_is_answered() {
-    let summary = |index| EntrySummary {
-        index: Index(index),
-        term: Term(1),
-        fact: FactSummary::Noop,
-        record: Place { offset: index as u32, length: 100, ..Place::default() },
-    };
     let configuration = configuration(&[1, 2, 3], &[], &[]);
-    let log = GroupLog::recovered(LogBase::default(), configuration, (1..=3).map(summary).collect(), Index(3));
+    let log = GroupLog::recovered(LogBase::default(), configuration, (1..=3).map(|index| noop(index, 100)).collect(), Index(3));
     let mut leader = leader_of(log);
     let catch_up = |leader: &Replica| {
         let of = leader.outstanding().find(|outstanding| outstanding.node == NodeId(2)).expect("a follower");
@@ -176,15 +170,10 @@ fn what_was_read_back_for_a_follower_counts_against_its_budget_until_it_is_answe
 
 #[test]
 fn an_unfit_leader_of_a_long_log_hands_over_to_a_fit_follower_that_has_it() {
-    let summary = |index| EntrySummary {
-        index: Index(index),
-        term: Term(1),
-        fact: FactSummary::Noop,
-        record: Place { offset: index as u32, length: 1, ..Place::default() },
-    };
     let last = APPEND_ENTRIES_MAX as u64 + 100;
     let configuration = configuration(&[1, 2, 3], &[], &[]);
-    let log = GroupLog::recovered(LogBase::default(), configuration, (1..=last).map(summary).collect(), Index::ZERO);
+    let log =
+        GroupLog::recovered(LogBase::default(), configuration, (1..=last).map(|index| noop(index, 1)).collect(), Index::ZERO);
     let mut around = Around::peers(&[2, 3]);
     let mut leader = accepted(&around, log);
     around.view.own_disk.unfit = true;
