@@ -50,6 +50,8 @@ struct File {
     sound: BTreeMap<usize, u8>,
     /// Writes that were synced, by their places, but for those that a later write overlaps.
     written: BTreeMap<usize, Written>,
+    /// The name that it had before, which a loss of power may bring back.
+    renamed: Option<SegmentId>,
 }
 
 /// A write that was synced.
@@ -63,6 +65,21 @@ struct Written {
 impl File {
     fn zeros(size: usize) -> File {
         File { durable: vec![0; size], cached: vec![0; size], made: size, ..File::default() }
+    }
+
+    /// The same bytes, as they should be, for another segment, of which nothing was written yet.
+    fn recycled(mut self) -> File {
+        self.restore();
+        File { durable: self.durable, cached: self.cached, made: self.made, ..File::default() }
+    }
+
+    /// Nothing in it has rotted.
+    fn restore(&mut self) {
+        for bytes in [&mut self.durable, &mut self.cached] {
+            bytes.resize(bytes.len().max(self.made), 0);
+            self.sound.iter().for_each(|(&at, &byte)| bytes[at] = byte);
+        }
+        self.sound.clear();
     }
 
     fn write(&mut self, offset: usize, data: &[u8]) {
@@ -307,11 +324,18 @@ type Part = (SegmentId, Range<usize>);
 
 /// The directory of one node, as a copy that can be put back.
 #[derive(Debug, Clone)]
-pub struct DirectoryCopy(BTreeMap<SegmentId, File>);
+pub struct DirectoryCopy {
+    files: BTreeMap<SegmentId, File>,
+    gone: BTreeMap<SegmentId, File>,
+}
 
 #[derive(Debug, Clone)]
 pub struct Disk {
     files: BTreeMap<SegmentId, File>,
+    /// Segments that were removed, or of which the files have other names now, as they were: what checkers read, and no node.
+    gone: BTreeMap<SegmentId, File>,
+    /// Files that were removed, and that a loss of power may bring back.
+    removed: BTreeMap<SegmentId, File>,
     /// Bytes that once were in some file of this disk.
     old_bytes: Vec<u8>,
     /// What crashes have done to the files since a node last read them.
@@ -331,6 +355,8 @@ impl Disk {
     pub fn new(dice: Dice) -> Disk {
         Disk {
             files: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            removed: BTreeMap::new(),
             old_bytes: Vec::new(),
             scars: BTreeSet::new(),
             rotten: BTreeSet::new(),
@@ -360,6 +386,27 @@ impl Disk {
                 }
                 DiskResult::Done
             }
+            DiskOp::Recycle { segment, to } => {
+                let create = self.trouble.create_errors.then_some(Kind::CreateError);
+                if let Some(error) = self.fails(create, "rename", *segment, counters) {
+                    return error;
+                }
+                if segment != to {
+                    let Some(file) = self.take_away(*segment) else { return no_such_file(*segment) };
+                    let renamed = File { renamed: Some(*segment), ..file.recycled() };
+                    self.files.insert(*to, renamed);
+                }
+                DiskResult::Done
+            }
+            DiskOp::Remove { segment } => {
+                let create = self.trouble.create_errors.then_some(Kind::CreateError);
+                if let Some(error) = self.fails(create, "remove", *segment, counters) {
+                    return error;
+                }
+                let Some(file) = self.take_away(*segment) else { return no_such_file(*segment) };
+                self.removed.insert(*segment, file);
+                DiskResult::Done
+            }
             DiskOp::SyncDirectory => {
                 if self.trouble.directory_errors && counters.strikes(Kind::DirectoryError) {
                     let dice = &mut self.dice;
@@ -367,7 +414,7 @@ impl Disk {
                     self.failed_by = Some(Kind::DirectoryError);
                     return DiskResult::Failed(error_of("sync", "the directory"));
                 }
-                self.files.values_mut().for_each(|file| file.name_durable = true);
+                self.make_names_durable();
                 DiskResult::Done
             }
             DiskOp::Write { segment, offset, data } => {
@@ -408,20 +455,62 @@ impl Disk {
         }
     }
 
+    /// The file has this name no more.
+    fn take_away(&mut self, segment: SegmentId) -> Option<File> {
+        let file = self.files.remove(&segment)?;
+        let mut sound = file.clone();
+        sound.restore();
+        self.gone.insert(segment, sound);
+        self.note_what_is_sound();
+        Some(file)
+    }
+
+    fn make_names_durable(&mut self) {
+        self.removed.clear();
+        for file in self.files.values_mut() {
+            file.name_durable = true;
+            file.renamed = None;
+        }
+    }
+
+    /// The same disk, with all segments that there ever were.
+    pub fn whole(&self) -> Disk {
+        self.sound().with_gone()
+    }
+
+    /// As [`Disk::whole`], with what has rotted in files that are there.
+    pub fn whole_as_it_is(&self) -> Disk {
+        Disk { trouble: DiskTrouble::default(), ..self.clone() }.with_gone()
+    }
+
+    fn with_gone(mut self) -> Disk {
+        for (segment, file) in std::mem::take(&mut self.gone) {
+            self.files.entry(segment).or_insert(file);
+        }
+        self
+    }
+
     /// A crash interrupts the operation: part of it may have taken effect.
     pub fn interrupt(&mut self, op: &DiskOp, counters: &mut Counters) {
         match op {
             DiskOp::Create { segment, size } => self.create_partly(*segment, *size as usize, counters),
             DiskOp::Write { .. } => self.write_partly(op),
-            DiskOp::SyncDirectory if self.dice.chance(500) => {
-                self.files.values_mut().for_each(|file| file.name_durable = true);
+            DiskOp::SyncDirectory if self.dice.chance(500) => self.make_names_durable(),
+            DiskOp::Recycle { .. } | DiskOp::Remove { .. } if self.dice.chance(500) => {
+                let trouble = std::mem::take(&mut self.trouble);
+                self.execute(op, counters);
+                self.trouble = trouble;
             }
             DiskOp::Sync { segment } if self.dice.chance(500) => {
                 if let Some(file) = self.files.get_mut(segment) {
                     file.sync();
                 }
             }
-            DiskOp::Sync { .. } | DiskOp::SyncDirectory | DiskOp::Read { .. } => {}
+            DiskOp::Sync { .. }
+            | DiskOp::SyncDirectory
+            | DiskOp::Recycle { .. }
+            | DiskOp::Remove { .. }
+            | DiskOp::Read { .. } => {}
         }
     }
 
@@ -444,8 +533,22 @@ impl Disk {
                 continue;
             }
             let file = self.files.remove(&name).expect("listed above");
-            self.old_bytes = file.cached;
+            match file.renamed {
+                // It has the name again that it had.
+                Some(before) => _ = self.files.insert(before, File { renamed: None, name_durable: true, ..file }),
+                None => self.old_bytes = file.cached,
+            }
             scars.insert(Kind::LostName);
+        }
+        for (name, file) in std::mem::take(&mut self.removed) {
+            let is_back = match style {
+                LossStyle::Nothing => true,
+                LossStyle::Everything => false,
+                _ => self.dice.chance(400),
+            };
+            if is_back && counters.strikes(Kind::LostName) {
+                self.files.insert(name, file);
+            }
         }
         let lost = !scars.is_empty();
         self.scars.extend(scars);
@@ -460,11 +563,12 @@ impl Disk {
             file.unsynced.clear();
             file.name_durable = true;
         }
-        DirectoryCopy(files)
+        DirectoryCopy { files, gone: self.gone.clone() }
     }
 
     pub fn put_back(&mut self, copy: DirectoryCopy) {
-        self.files = copy.0;
+        (self.files, self.gone) = (copy.files, copy.gone);
+        self.removed.clear();
         self.scars.clear();
         self.note_what_is_sound();
     }
@@ -670,12 +774,7 @@ impl Disk {
     /// The same disk, if nothing had rotted.
     pub fn sound(&self) -> Disk {
         let mut sound = Disk { trouble: DiskTrouble::default(), ..self.clone() };
-        for file in sound.files.values_mut() {
-            for bytes in [&mut file.durable, &mut file.cached] {
-                bytes.resize(bytes.len().max(file.made), 0);
-                file.sound.iter().for_each(|(&at, &byte)| bytes[at] = byte);
-            }
-        }
+        sound.files.values_mut().for_each(File::restore);
         sound
     }
 
@@ -683,6 +782,8 @@ impl Disk {
     pub fn wipe(&mut self) -> bool {
         let any = !self.files.is_empty();
         self.files.clear();
+        self.gone.clear();
+        self.removed.clear();
         self.scars.clear();
         self.rotten.clear();
         any

@@ -93,6 +93,13 @@ impl ValueCache {
         }
     }
 
+    /// A value lies elsewhere from now on.
+    pub fn moved(&mut self, from: Place, to: Place) {
+        if let Some(slot) = self.slots.swap_remove(&from) {
+            self.slots.insert(to, slot);
+        }
+    }
+
     /// Leave to read so many bytes of values, in the cache or not; `None` when too many are being read.
     pub fn lend(&self, bytes: usize) -> Option<Lent> {
         lend_of(&self.lent, bytes, self.lent_max)

@@ -4,7 +4,7 @@ use super::exit::{EXIT_CODES, Failure};
 use super::show::{amount, escaped, put_key};
 use super::value;
 use crate::base::{GroupId, Key, Place};
-use crate::msg::log::{FactSummary, ValuePlace};
+use crate::msg::log::{FactSummary, Manifest, ValuePlace};
 use crate::msg::transaction::TransactionFact;
 use crate::server::{StartError, StoppedDirectory};
 use crate::wal::walk::{Bad, CheckpointSeen, Content, Met, Seen, Walked, verify, walk};
@@ -103,6 +103,9 @@ fn dump(args: &DumpArgs) -> Result<(), Failure> {
 
 /// The keys that a record names, but for the copies of a checkpoint.
 fn keys_of(content: &Content) -> Vec<&Key> {
+    if let Content::Moved { keys, .. } = content {
+        return keys.iter().collect();
+    }
     let Content::Entry { fact, .. } = content else { return Vec::new() };
     match fact {
         FactSummary::Write { key, .. } => vec![key],
@@ -171,7 +174,11 @@ fn content_json(content: &Content) -> (&'static str, Value) {
                 json!({ "base": base, "snapshot": format!("{snapshot:016x}"), "number": number, "parts": parts, "last": is_last }),
             )
         }
-        Content::Manifest(manifest) => ("manifest", json!({ "start": manifest.start, "groups": manifest.groups.len() })),
+        Content::Moved { keys, .. } => ("moved", json!({ "items": keys.len() })),
+        Content::Manifest(manifest) => {
+            let Manifest { start, groups, kept, .. } = manifest;
+            ("manifest", json!({ "start": start, "groups": groups.len(), "kept": kept }))
+        }
     }
 }
 

@@ -298,6 +298,39 @@ pub mod maybe_blob {
     }
 }
 
+/// A [`long_list`] that may be missing.
+pub mod maybe_list {
+    use super::{Slices, long_list};
+    use minicbor::data::Type;
+
+    pub fn encode<C, T: minicbor::Encode<C>, W: minicbor::encode::Write>(
+        list: &Option<Vec<T>>,
+        e: &mut minicbor::Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.encode_with(list, context)?.ok()
+    }
+
+    pub fn decode<'b, C: Slices, T: minicbor::Decode<'b, C>>(
+        d: &mut minicbor::Decoder<'b>,
+        context: &mut C,
+    ) -> Result<Option<Vec<T>>, minicbor::decode::Error> {
+        if d.datatype()? == Type::Null {
+            d.null()?;
+            return Ok(None);
+        }
+        long_list(d, context).map(Some)
+    }
+
+    pub fn nil<T>() -> Option<Option<Vec<T>>> {
+        Some(None)
+    }
+
+    pub fn is_nil<T>(list: &Option<Vec<T>>) -> bool {
+        list.is_none()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! What the log asks of the disk, and what it is told.
 //!
-//! A driver executes `Write` and `Sync` one after the other, in the order given, and `Create` and `SyncDirectory` in theirs.
+//! A driver executes `Write` and `Sync` one after the other, in the order given, and all that is about files and names in theirs.
 //! Between the two rows there is no order: a segment is written to only after the driver has answered that it, and its name, are
 //! durable. `Read` may overtake all of them. Segment 0 is no segment but the witness of the log's end (`wal`); it is made,
 //! written and synced like a segment. Every operation is answered exactly once, by its [`IoId`](crate::base::IoId), unless the
@@ -18,6 +18,11 @@ pub enum DiskOp {
     Create { segment: SegmentId, size: u32 },
     /// Make the names of all files made so far durable.
     SyncDirectory,
+    /// Give the file of `segment`, of which nothing is needed any more, another name: it is the file of `to`, with its old bytes.
+    /// The new name is durable only after `SyncDirectory`.
+    Recycle { segment: SegmentId, to: SegmentId },
+    /// Remove the segment's file, and give its room back.
+    Remove { segment: SegmentId },
     /// Write `data` at `offset`. Durable only after a `Sync` of the segment that was begun after this succeeded.
     Write { segment: SegmentId, offset: u32, data: Vec<Bytes> },
     /// fdatasync of the segment.

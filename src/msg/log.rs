@@ -160,6 +160,10 @@ pub struct Manifest {
     #[n(4)]
     #[cbor(decode_with = "crate::msg::codec::long_list")]
     pub groups: Vec<Rooted>,
+    /// The segments before `start` that are needed; the others are gone, or may go. `None`: all are.
+    #[n(5)]
+    #[cbor(with = "crate::msg::codec::maybe_list", has_nil)]
+    pub kept: Option<Vec<SegmentId>>,
 }
 
 /// A group's hard state, and where its root is.

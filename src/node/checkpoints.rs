@@ -2,7 +2,8 @@
 //! behind.
 //!
 //! ```text
-//! due -> for each group: [begin: what is applied, and all but the leaves, at one instant]
+//! due -> victims of a compaction are emptied (`compaction.rs`)
+//!     -> for each group: [begin: what is applied, and all but the leaves, at one instant]
 //!                        -> leaves, as they are when their turn comes -> the other parts -> root
 //!     -> manifest -> (durable) -> the groups' logs begin at their new bases
 //! ```
@@ -24,7 +25,8 @@
 //! ([`checkpoint_percent`](crate::base::limits::Limits::checkpoint_percent)). An idle node copies nothing, and no clock decides how
 //! much is written. A full disk pauses it.
 //!
-//! Nothing is deleted yet: the log before the replay's start stays, and with it the values that the index points at.
+//! Of the log before the replay's start stay the segments with values that the index points at, and with copies that roots name. A
+//! checkpoint empties those of them that hold too much garbage, and the manifest says which are kept.
 
 use super::{Node, Stop, Work};
 use crate::base::{Duration, GroupId, Index, Lsn, Place, SegmentId, Sometimes, Time};
@@ -54,6 +56,8 @@ pub struct Checkpoints {
     /// Not due before so many.
     look_at: u64,
     begun_at: Time,
+    /// How much of what was logged and freed has paid for copies.
+    paid: u64,
     /// Bytes that may be copied now; below zero: that were copied in advance.
     credit: i64,
     /// The segment that a replay would begin with.
@@ -63,8 +67,10 @@ pub struct Checkpoints {
     /// Of each group, its last root.
     roots: BTreeMap<GroupId, Kept>,
     round: Option<Round>,
-    /// The manifest that is not known to be durable yet, and where a replay from it begins.
-    manifest: Option<(Lsn, SegmentId)>,
+    /// Bytes of values that have come to be garbage since then.
+    freed: u64,
+    /// The manifest that is not known to be durable yet.
+    manifest: Option<Pending>,
     /// Of groups whose states have come in pieces: the segment with the first piece, until there is a copy.
     pieces: BTreeMap<GroupId, SegmentId>,
     /// Where the record lies that was appended last.
@@ -73,12 +79,33 @@ pub struct Checkpoints {
     pub completed: u64,
 }
 
+/// A manifest that is not known to be durable yet.
+#[derive(Debug)]
+struct Pending {
+    lsn: Lsn,
+    /// Where a replay from it begins.
+    start: SegmentId,
+    /// The segments that it does not name any more.
+    gone: Vec<SegmentId>,
+}
+
 /// A root that is in the log.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Kept {
     place: Place,
     begin: Index,
     base: LogBase,
+    /// The segments that hold its pieces, and how many bytes.
+    pieces: BTreeMap<SegmentId, u64>,
+    /// Values were moved since then, to which its leaves do not point.
+    is_outdated: bool,
+}
+
+impl Kept {
+    fn bytes_in(&self, segment: SegmentId) -> u64 {
+        let root = if self.place.segment == segment { u64::from(self.place.length) } else { 0 };
+        root + self.pieces.get(&segment).copied().unwrap_or_default()
+    }
 }
 
 /// A checkpoint that is being made.
@@ -110,8 +137,11 @@ impl Checkpoints {
 
     /// Goes on with what recovery found of a group.
     pub fn adopt(&mut self, id: GroupId, found: &RecoveredGroup) {
-        if let (Some(place), Some(copy)) = (found.root, &found.copy) {
-            self.roots.insert(id, Kept { place, begin: copy.applied(), base: found.base });
+        if let (Some((place, pieces)), Some(copy)) = (&found.root, &found.copy) {
+            self.roots.insert(
+                id,
+                Kept { place: *place, begin: copy.applied(), base: found.base, pieces: pieces.clone(), is_outdated: false },
+            );
         }
         if let Some(segment) = found.pieces_from {
             self.pieces.insert(id, segment);
@@ -130,6 +160,11 @@ impl Checkpoints {
         }
     }
 
+    /// What was logged since the last checkpoint was begun, or has come to be garbage, if that is more.
+    fn progress(&self) -> u64 {
+        self.since.max(self.freed)
+    }
+
     /// The segment that a replay would begin with, now or once the next segment is begun.
     pub fn start(&self) -> SegmentId {
         self.start
@@ -138,6 +173,23 @@ impl Checkpoints {
     /// Whether far more is to be replayed than should be, since some member may lack entries that a checkpoint would stand for.
     pub fn is_held_back(&self) -> bool {
         self.is_held_back
+    }
+
+    /// Bytes of copies in a segment that roots name.
+    pub fn copied_in(&self, segment: SegmentId) -> u64 {
+        self.roots.values().map(|root| root.bytes_in(segment)).sum()
+    }
+
+    /// Values of the group were moved.
+    pub fn moved(&mut self, id: GroupId) {
+        if let Some(root) = self.roots.get_mut(&id) {
+            root.is_outdated = true;
+        }
+    }
+
+    /// So many bytes of values have come to be garbage.
+    pub fn note_freed(&mut self, bytes: u64) {
+        self.freed += bytes;
     }
 
     /// The log says where it put a copy.
@@ -151,57 +203,69 @@ impl Node {
     pub(super) fn advance_checkpoint(&mut self, now: Time) {
         let (appended, durable) = (self.log.appended_bytes(), self.log.durable_lsn());
         let kept = &mut self.checkpoints;
-        if let Some((_, start)) = kept.manifest.take_if(|(lsn, _)| *lsn <= durable) {
+        if let Some(Pending { start, gone, .. }) = kept.manifest.take_if(|manifest| manifest.lsn <= durable) {
             kept.start = start;
             kept.completed += 1;
+            self.compaction.condemn(gone);
             Sometimes::CheckpointCompleted.reached();
             let bases = kept.roots.iter().map(|(id, root)| Work::Replica(*id, replica::In::Compact(root.base.index)));
             self.work.extend(bases.collect::<Vec<_>>());
             self.drain(now);
         }
+        self.free_condemned(now);
         let kept = &mut self.checkpoints;
         let logged = appended - kept.appended;
         kept.appended = appended;
         kept.since += logged;
         // Behind the last record of an epoch nothing is written.
         let stops = matches!(self.stop, Stop::Sealing(_) | Stop::Done);
-        if logged == 0 || stops || self.groups.is_empty() {
+        if stops || self.groups.is_empty() || logged == 0 && kept.round.is_none() {
             return;
         }
         if self.log.room().is_full() {
-            Sometimes::CheckpointWaitsForRoom.when(kept.round.is_some() || kept.since >= kept.look_at);
+            Sometimes::CheckpointWaitsForRoom.when(kept.round.is_some() || kept.progress() >= kept.look_at);
             return;
         }
         if kept.round.is_none() {
-            if kept.manifest.is_some() || kept.since < kept.look_at || !self.is_checkpoint_due(now) {
+            if kept.manifest.is_some() || kept.progress() < kept.look_at {
                 return;
             }
+            let Some(victims) = self.is_checkpoint_due(now) else { return };
+            self.begin_compaction(victims);
             let left = self.groups.keys().copied().collect();
             let kept = &mut self.checkpoints;
             (kept.round, kept.credit) = (Some(Round { left, copying: None }), 0);
-            (kept.since, kept.look_at, kept.begun_at) = (logged, 0, now);
+            (kept.since, kept.freed, kept.paid, kept.look_at, kept.begun_at) = (logged, 0, 0, 0, now);
         }
-        self.checkpoints.credit += (logged * self.options.limits.checkpoint_percent as u64 / 100) as i64;
-        while self.checkpoints.credit > 0
-            && let Some(round) = self.checkpoints.round.take()
-        {
-            self.checkpoints.credit -= self.copy_next(now, round) as i64;
+        let kept = &mut self.checkpoints;
+        // What was freed pays as what was logged: a delete is small, and may free much.
+        let pays = kept.progress() - kept.paid;
+        kept.paid += pays;
+        kept.credit += (pays * self.options.limits.checkpoint_percent as u64 / 100) as i64;
+        while self.checkpoints.credit > 0 && self.checkpoints.round.is_some() && !self.compaction.is_reading() {
+            self.checkpoints.credit -=
+                if self.compaction.is_sweeping() { self.go_on_sweeping(now) as i64 } else { self.copy_next(now) as i64 };
         }
         let appended = self.log.appended_bytes();
-        self.checkpoints.since += appended - self.checkpoints.appended;
-        self.checkpoints.appended = appended;
+        let kept = &mut self.checkpoints;
+        let progress = kept.progress();
+        kept.since += appended - kept.appended;
+        kept.appended = appended;
+        // Copies pay for nothing.
+        kept.paid += kept.progress() - progress;
     }
 
-    /// Whether enough was logged, and a replay would begin later than now.
-    fn is_checkpoint_due(&mut self, now: Time) -> bool {
+    /// Whether enough was logged, and a replay would begin later than now; or there is too much garbage. If so, the segments that
+    /// are to be emptied.
+    fn is_checkpoint_due(&mut self, now: Time) -> Option<Vec<(SegmentId, u32)>> {
         let index: u64 = self.groups.values().map(|group| group.store.state().leaf_bytes()).sum();
         let enough = index.max(self.options.limits.checkpoint_bytes as u64);
         let kept = &mut self.checkpoints;
         let interval = self.options.snapshot_interval;
         let is_time = interval > Duration::ZERO && now.since(kept.begun_at) >= interval;
-        kept.look_at = kept.since + enough / LOOKS;
-        if kept.since < if is_time { enough / LOOKS } else { enough } {
-            return false;
+        kept.look_at = kept.progress() + enough / LOOKS;
+        if kept.progress() < if is_time { enough / LOOKS } else { enough } {
+            return None;
         }
         let groups = &self.groups;
         self.snapshots.drop_needless(|id| groups.get(id).map(|group| group.replica.commit()));
@@ -210,7 +274,8 @@ impl Node {
         let moves = self.replay_start(base) > self.checkpoints.start;
         Sometimes::CheckpointHeldBack.when(!moves);
         self.checkpoints.is_held_back = !moves && self.checkpoints.since >= enough * HELD_BACK;
-        moves
+        let victims = self.choose_victims();
+        (moves || !victims.is_empty()).then_some(victims)
     }
 
     /// Up to here the group's log is not needed, once a checkpoint stands for it: every member has it durably, or it lies so far
@@ -243,7 +308,8 @@ impl Node {
     }
 
     /// Copies what comes next. Returns what that counts for, in bytes.
-    fn copy_next(&mut self, now: Time, mut round: Round) -> u64 {
+    fn copy_next(&mut self, now: Time) -> u64 {
+        let Some(mut round) = self.checkpoints.round.take() else { return 0 };
         let Some(copying) = round.copying.take() else {
             match round.left.pop_front() {
                 Some(id) => {
@@ -267,7 +333,9 @@ impl Node {
         let begin = state.applied();
         let index = self.may_forget(id);
         let base = LogBase { index, term: log.term_at(index)? };
-        let is_kept = self.checkpoints.roots.get(&id).is_some_and(|root| (root.begin, root.base) == (begin, base));
+        let has_to_go = |root: &Kept| self.compaction.victims.iter().any(|victim| root.bytes_in(*victim) > 0);
+        let kept = self.checkpoints.roots.get(&id);
+        let is_kept = kept.is_some_and(|root| (root.begin, root.base) == (begin, base) && !root.is_outdated && !has_to_go(root));
         Sometimes::UnchangedGroupNotCopied.when(is_kept);
         if is_kept || begin == Index::ZERO {
             return None;
@@ -284,7 +352,7 @@ impl Node {
                 return (Some(copying), PASSED_OVER_COST);
             };
             copying.next = next.map(<[u8]>::to_vec);
-            if let Some(place) = copied {
+            if let Some(place) = copied.filter(|place| !self.compaction.victims.contains(&place.segment)) {
                 Sometimes::UnchangedLeafNotCopied.reached();
                 copying.pieces.push(place);
                 return (Some(copying), PASSED_OVER_COST);
@@ -297,10 +365,12 @@ impl Node {
         }
         if copying.parts.is_empty() {
             let Copying { begin, base, configuration, pieces, .. } = copying;
+            let mut held = BTreeMap::new();
+            pieces.iter().for_each(|piece| *held.entry(piece.segment).or_default() += u64::from(piece.length));
             let root = Root { begin, base, configuration: configuration.map(Box::new), pieces };
             let place = self.append_copy(now, Record::Root(id, root));
             Sometimes::WritesWhileCopied.when(self.groups[&id].store.state().applied() > begin);
-            self.checkpoints.roots.insert(id, Kept { place, begin, base });
+            self.checkpoints.roots.insert(id, Kept { place, begin, base, pieces: held, is_outdated: false });
             self.checkpoints.pieces.remove(&id);
             return (None, u64::from(place.length));
         }
@@ -314,6 +384,7 @@ impl Node {
     }
 
     fn log_manifest(&mut self, now: Time) {
+        let gone = self.emptied();
         let roots = &self.checkpoints.roots;
         let start = self.replay_start(|id| Some(roots.get(id)?.base.index));
         let start = self.checkpoints.pieces.values().copied().fold(start, SegmentId::min);
@@ -322,15 +393,18 @@ impl Node {
             let root = roots.get(id).map(|root| root.place);
             Rooted { group: *id, term: state.term, vote: state.vote, commit: state.commit, root }
         };
+        let is_kept = |segment: &SegmentId| !gone.contains(segment) && !self.compaction.is_condemned(*segment);
+        let kept = self.log.segments_before(start).map(|(segment, _)| segment).filter(is_kept).collect();
         let manifest = Manifest {
             start,
+            kept: Some(kept),
             epoch: self.epoch,
             formation: self.membership.formation().cloned(),
             marks: self.membership.marks().collect(),
             groups: self.groups.iter().map(rooted).collect(),
         };
         self.append_copy(now, Record::Manifest(manifest));
-        self.checkpoints.manifest = Some((self.log.last_lsn(), start));
+        self.checkpoints.manifest = Some(Pending { lsn: self.log.last_lsn(), start, gone });
     }
 
     /// Appends a record that is a part of a checkpoint, or of a snapshot. Returns where it lies.

@@ -18,6 +18,7 @@
 
 mod campaigns;
 mod checkpoints;
+mod compaction;
 mod flow;
 pub mod gate;
 pub mod health;
@@ -51,6 +52,7 @@ use crate::txn::Coordinator;
 use crate::wal::{self, Log, LogOptions, Record, Recovered, RecoveredGroup};
 use campaigns::Campaigns;
 use checkpoints::Checkpoints;
+use compaction::Compaction;
 use flow::{Flow, Noted};
 use gate::Gate;
 use health::{Leads, Rot, Vitals};
@@ -207,6 +209,7 @@ pub struct Node {
     campaigns: Campaigns,
     snapshots: Snapshots,
     checkpoints: Checkpoints,
+    compaction: Compaction,
     syncs: Syncs,
     /// The last group whose leadership each peer was told of, or could have been.
     told: BTreeMap<NodeId, GroupId>,
@@ -305,6 +308,7 @@ impl Node {
             campaigns: Campaigns::default(),
             snapshots: Snapshots::default(),
             checkpoints: Checkpoints::after_replay_of(recovered.start, recovered.replayed),
+            compaction: Compaction::default(),
             syncs: Syncs::default(),
             told: BTreeMap::new(),
             outgoing: BTreeMap::new(),

@@ -225,6 +225,7 @@ impl Node {
             match output {
                 wal::Out::Placed(placed) => self.work.push_back(Work::Replica(placed.group, replica::In::Placed(placed))),
                 wal::Out::Copied(place) => self.checkpoints.copied(place),
+                wal::Out::Block(place, block) => self.compaction.on_block(place, block),
                 wal::Out::Progress { entries, durable, .. } => {
                     for (group, index, term) in entries {
                         self.work.push_back(Work::Replica(group, replica::In::Durable(index, term)));
@@ -478,7 +479,9 @@ impl Node {
         let mut cx = context!(self, now, self.liveness.view());
         cx.quorum_has_room = quorum_has_room;
         let before = group.store.state().tokens().size();
+        let freed = group.store.state().items().live().freed();
         group.store.handle(&mut cx, input, &mut out);
+        self.checkpoints.note_freed(group.store.state().items().live().freed() - freed);
         self.token_bytes = self.token_bytes + group.store.state().tokens().size() - before;
         self.arm(id);
         while let Some(output) = out.pop() {

@@ -158,6 +158,12 @@ impl Snapshots {
         sending.chain(sent).filter(|(group, _)| *group == id).map(|(_, index)| index).min()
     }
 
+    /// Whether the state that is being sent has values in this segment.
+    pub fn reads(&self, segment: SegmentId) -> bool {
+        let state = self.sending.as_ref().map(|sending| &sending.state);
+        state.is_some_and(|state| state.items().live().of(segment) > 0 || state.has_prepared_in(segment))
+    }
+
     /// The segments with the first pieces of states that are not whole.
     pub fn pieces_from(&self) -> impl Iterator<Item = SegmentId> + '_ {
         self.installing.values().map(|installing| installing.from)

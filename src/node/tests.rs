@@ -46,6 +46,19 @@ impl Disk {
                     at += part.len();
                 }
             }
+            DiskOp::Recycle { segment, to } => {
+                let file = self.0.remove(&segment).expect("it is a segment's");
+                self.0.insert(to, file);
+                if let Some(medium) = &mut self.2
+                    && let Some(file) = medium.remove(&segment)
+                {
+                    medium.insert(to, file);
+                }
+            }
+            DiskOp::Remove { segment } => {
+                self.0.remove(&segment).expect("it is a segment's");
+                self.2.iter_mut().for_each(|medium| _ = medium.remove(&segment));
+            }
             DiskOp::Sync { segment } => {
                 if let Some(medium) = &mut self.2 {
                     medium.insert(segment, self.0[&segment].clone());

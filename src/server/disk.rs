@@ -1,6 +1,6 @@
 //! The disk's threads: what the log asks for, done with real files.
 //!
-//! One thread executes `Write` and `Sync` in the order given; one `Create` and `SyncDirectory` in theirs; one `Read`. So neither
+//! One thread executes `Write` and `Sync` in the order given; one all that is about files and names in theirs; one `Read`. So neither
 //! a slow read nor the making of the next segment (tens of megabytes of zeros) delays a sync. Writes may overtake the making of a
 //! segment: the log writes into a segment, and syncs it, only after it was told that file and name are durable. The results of a
 //! write and of the sync behind it reach the node together: one wake-up for both.
@@ -91,7 +91,7 @@ impl Disk {
         }
     }
 
-    /// Executes a `Create` or a `SyncDirectory`, behind those that were given before.
+    /// Executes what is about files and names, behind those that were given before.
     pub fn allocate(&self, id: IoId, op: DiskOp) {
         let sender = self.allocate.as_ref().expect("not dropped");
         sender.send((id, op)).expect("the thread lives as long as this");
@@ -163,6 +163,8 @@ impl Worker {
     fn execute(&mut self, op: DiskOp) -> DiskResult {
         let result = match op {
             DiskOp::Create { segment, size } => self.create(segment, size),
+            DiskOp::Recycle { segment, to } => self.recycle(segment, to),
+            DiskOp::Remove { segment } => self.remove(segment),
             DiskOp::SyncDirectory => {
                 let synced = self.files.patiently(|| sync_directory(&self.files.log));
                 synced.map_err(|error| disk_error("sync", &self.files.log, &error))
@@ -184,6 +186,19 @@ impl Worker {
                 DiskResult::Failed(error)
             }
         }
+    }
+
+    fn recycle(&mut self, segment: SegmentId, to: SegmentId) -> Result<(), DiskError> {
+        let (from, to) = (segment_path(&self.files.log, segment), segment_path(&self.files.log, to));
+        fs::rename(&from, &to).map_err(|error| disk_error("rename", &from, &error))
+    }
+
+    /// The room is given back at once, though other threads may have the file open.
+    fn remove(&mut self, segment: SegmentId) -> Result<(), DiskError> {
+        let path = segment_path(&self.files.log, segment);
+        let emptied = self.files.patiently(|| OpenOptions::new().write(true).truncate(true).open(&path));
+        let removed = emptied.and_then(|_| fs::remove_file(&path));
+        removed.map_err(|error| disk_error("remove", &path, &error))
     }
 
     /// Zeros are written, not allocated: the first sync of an unwritten extent has to change the file's metadata, and is slow.

@@ -190,7 +190,10 @@ impl Driver {
                     turn.messages.push(Outbound::Reply(connection, response));
                 }
                 Effect::Disk(id, DiskOp::Read { place }) => self.disk.read(id, place),
-                Effect::Disk(id, op @ (DiskOp::Create { .. } | DiskOp::SyncDirectory)) => self.disk.allocate(id, op),
+                Effect::Disk(
+                    id,
+                    op @ (DiskOp::Create { .. } | DiskOp::Recycle { .. } | DiskOp::Remove { .. } | DiskOp::SyncDirectory),
+                ) => self.disk.allocate(id, op),
                 Effect::Disk(id, op) => turn.disk_ops.push((id, op)),
                 Effect::Rot(rot) => self.notices.rot(rot),
                 Effect::Stopped => course = Course::Stopped,

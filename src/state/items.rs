@@ -4,6 +4,7 @@
 //! no version is used twice.
 
 use super::leaves::Leaves;
+use super::live::Live;
 use crate::base::{Index, Key, Place, Sometimes, Version};
 use crate::msg::log::ValuePlace;
 use crate::msg::transaction::Measure;
@@ -34,17 +35,24 @@ pub struct Items {
     index: Leaves,
     /// Items that are present.
     present: u64,
+    /// Where their values lie.
+    live: Live,
 }
 
 impl Items {
     /// None, in leaves of at most so many bytes.
     pub(super) const fn new(leaf_bytes: usize) -> Items {
-        Items { index: Leaves::new(leaf_bytes), present: 0 }
+        Items { index: Leaves::new(leaf_bytes), present: 0, live: Live::new() }
     }
 
     /// Items that are present.
     pub fn present(&self) -> u64 {
         self.present
+    }
+
+    /// How much of each segment the values use.
+    pub fn live(&self) -> &Live {
+        &self.live
     }
 
     /// The item, or what is left of it.
@@ -74,9 +82,21 @@ impl Items {
 
     /// Takes the copy of a leaf. `false`: it is none, or belongs elsewhere.
     pub(super) fn install_leaf(&mut self, fence: &[u8], page: &[u8], place: Place) -> bool {
-        let present = self.index.install(fence, page, place);
-        self.present += present.unwrap_or_default();
-        present.is_some()
+        let (live, present) = (&mut self.live, &mut self.present);
+        self.index.install(fence, page, place, |value| {
+            *present += 1;
+            live.add(value.place);
+        })
+    }
+
+    /// The value lies elsewhere, if it has lain at `from`.
+    pub(super) fn relocate(&mut self, key: &Key, from: Place, to: Place) -> bool {
+        let moved = self.index.relocate(key, from, to);
+        if moved {
+            self.live.remove(from);
+            self.live.add(to);
+        }
+        moved
     }
 
     /// Sets the item, unless a later version of it is there: leaves are copied while writes go on, so that a copy may hold what
@@ -86,9 +106,13 @@ impl Items {
         if old.is_some_and(|old| old.version > item.version) {
             return Sometimes::LaterVersionStands.reached();
         }
-        self.present += u64::from(item.value.is_some());
+        if let Some(value) = item.value {
+            self.present += 1;
+            self.live.add(value.place);
+        }
         if let Some(value) = old.and_then(|old| old.value) {
             self.present -= 1;
+            self.live.remove(value.place);
             // The entry that brought it may be replayed.
             if old.is_some_and(|old| old.version < item.version) {
                 replaced(value);
@@ -100,6 +124,9 @@ impl Items {
         self.index.check();
         let present = self.index.items().filter(|item| item.value.is_some()).count() as u64;
         assert_eq!(self.present, present, "present items are counted");
+        let mut live = Live::new();
+        self.index.items().filter_map(|item| item.value).for_each(|value| live.add(value.place));
+        assert!(self.live.agrees(&live), "what is alive is counted: {:?}, and is {live:?}", self.live);
         assert!(self.index.items().all(|item| item.version.0 <= applied.0), "no version is later than what is applied");
     }
 }

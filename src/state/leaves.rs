@@ -138,19 +138,32 @@ impl Leaves {
         }
     }
 
-    /// Takes the copy of a leaf behind all that there are. Returns how many of its items are present; `None`: it is no leaf, or
-    /// belongs elsewhere.
-    pub(super) fn install(&mut self, fence: &[u8], page: &[u8], place: Place) -> Option<u64> {
-        let leaf = Leaf::decode(fence, page, place)?;
+    /// Takes the copy of a leaf behind all that there are, and gives `visit` the values in it. `false`: it is no leaf, or belongs
+    /// elsewhere.
+    pub(super) fn install(&mut self, fence: &[u8], page: &[u8], place: Place, visit: impl FnMut(ValuePlace)) -> bool {
+        let Some(leaf) = Leaf::decode(fence, page, place) else { return false };
         match self.leaves.last_key_value() {
-            None if !fence.is_empty() => return None,
-            Some((last, before)) if last[..] >= *fence || !before.ends_before(fence) => return None,
+            None if !fence.is_empty() => return false,
+            Some((last, before)) if last[..] >= *fence || !before.ends_before(fence) => return false,
             _ => {}
         }
-        let present = (0..leaf.count()).filter(|at| leaf.item(*at).value.is_some()).count();
+        (0..leaf.count()).filter_map(|at| leaf.item(at).value).for_each(visit);
         self.bytes += page.len() as u64;
         self.leaves.insert(fence.into(), leaf);
-        Some(present as u64)
+        true
+    }
+
+    /// The value of a key lies at `to` from now on, if it has lain at `from`. Returns whether it had.
+    pub(super) fn relocate(&mut self, key: &Key, from: Place, to: Place) -> bool {
+        encoded(key, |key| {
+            let mut range = self.leaves.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key)));
+            let Some((_, leaf)) = range.next_back() else { return false };
+            let Ok(at) = leaf.find(key) else { return false };
+            let item = leaf.item(at);
+            let Some(value) = item.value.filter(|value| value.place == from) else { return false };
+            leaf.replace(at, Item { value: Some(ValuePlace { place: to, ..value }), ..item });
+            true
+        })
     }
 
     /// Whether what was installed is all of an index: the last leaf is for all keys behind its fence.

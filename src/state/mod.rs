@@ -15,13 +15,14 @@
 //! image is all of it, in order and in pieces ([`State::parts`]); the digest is made of the same parts, so that what an image
 //! forgets, a digest does not see, and a test compares both.
 //!
-//! `items.rs`: keys, versions, places; `leaves.rs`: the sorted pages that they are in. `prepared.rs`: what participants hold until
+//! `items.rs`: keys, versions, places; `leaves.rs`: the sorted pages that they are in; `live.rs`: how much of each segment they use. `prepared.rs`: what participants hold until
 //! the decision, and what became of it. `locks.rs`: the locks that go with it. `tokens.rs`: idempotency tokens. `image.rs`: parts
 //! and digest. `piece.rs`: parts with their values, for another replica.
 
 mod image;
 mod items;
 mod leaves;
+mod live;
 mod locks;
 mod piece;
 mod prepared;
@@ -30,13 +31,14 @@ mod tokens;
 pub use image::Part;
 pub use items::{Item, Items, Visit};
 pub use leaves::Page;
+pub use live::Live;
 pub use locks::{LockMode, Locks, Rank};
 pub use piece::{decode_piece, encode_piece, fold_parts, push_part};
 pub use prepared::{Outcomes, Prepared};
 pub use tokens::Tokens;
 
 use crate::base::limits::Limits;
-use crate::base::{GroupId, Index, Version};
+use crate::base::{GroupId, Index, Key, Place, SegmentId, Version};
 use crate::msg::codec::Blob;
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{FactSummary, ValuePlace};
@@ -165,6 +167,17 @@ impl State {
         if tick {
             self.tokens.tick();
         }
+    }
+
+    /// The value of this key lies elsewhere from now on, if it has lain at `from`: the log has a copy of it. Returns whether it had.
+    pub fn relocate(&mut self, key: &Key, from: Place, to: Place) -> bool {
+        self.items.relocate(key, from, to)
+    }
+
+    /// Whether a prepared transaction has a value in this segment.
+    pub fn has_prepared_in(&self, segment: SegmentId) -> bool {
+        let writes = self.outcomes.prepared().values().flat_map(|prepared| &prepared.writes);
+        writes.filter_map(|write| write.value).any(|value| value.place.segment == segment)
     }
 
     /// Asserts its invariants. Walks everything.

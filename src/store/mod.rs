@@ -268,6 +268,11 @@ impl Store {
         self.state.copied(fence, place);
     }
 
+    /// The log has a copy of a value: the item's value is there from now on, if it has lain at `from`.
+    pub fn relocate(&mut self, key: &Key, from: Place, to: Place) -> bool {
+        self.state.relocate(key, from, to)
+    }
+
     /// Whether nothing is in progress, no lock is held and no transaction waits for its decision.
     pub fn is_idle(&self) -> bool {
         let at_rest = |l: &Leading| {

@@ -90,6 +90,7 @@ impl Parts {
                 let key = [&snapshot.to_le_bytes()[..], &parts].concat().into();
                 (Kind::Piece, RecordHeader { flags, group: group.0, index, term, commit: number, ..empty }, key, values)
             }
+            Record::Moved { group, parts, values } => (Kind::Moved, RecordHeader { group: group.0, ..empty }, parts, values),
             Record::Manifest(manifest) => (Kind::Manifest, empty, head(&codec::encode(&manifest), &[]), Bytes::new()),
         };
         // Recovery does not believe larger ones. What comes from outside is bounded where it comes in.
@@ -131,9 +132,9 @@ impl Parts {
         self.kind == Kind::Manifest
     }
 
-    /// Whether it is a part of a checkpoint, or of a snapshot.
+    /// Whether the node is told where it lies: a part of a checkpoint or of a snapshot, or values that were moved.
     pub fn is_copy(&self) -> bool {
-        self.kind.is_copy() || self.kind == Kind::Piece
+        self.kind.is_copy() || matches!(self.kind, Kind::Piece | Kind::Moved)
     }
 }
 

@@ -10,7 +10,7 @@ use super::error::RecoverError;
 use super::format::{Copied, Kind, PLACE_SIZE, RECORD_LENGTH_MAX, place_at};
 use super::{Recovered, RecoveredGroup};
 use crate::base::limits::COUNTER_MAX;
-use crate::base::{GroupId, Index, Place, Sometimes, Term};
+use crate::base::{GroupId, Index, Place, SegmentId, Sometimes, Term};
 use crate::msg::codec;
 use crate::msg::disk::LogDevice;
 use crate::msg::log::{LogBase, Manifest, Root, Rooted};
@@ -52,11 +52,18 @@ impl Checkpoint {
                 return Err(damaged(place, Some(id), "the copy that the root names is not of what is committed"));
             }
             group.copy = Some(state);
-            group.root = Some(place);
+            group.root = Some((place, segments_of(&root)));
             group.configuration = root.configuration;
         }
         Ok(())
     }
+}
+
+/// The segments that the pieces of a root are in, with how many bytes.
+fn segments_of(root: &Root) -> BTreeMap<SegmentId, u64> {
+    let mut segments = BTreeMap::new();
+    root.pieces.iter().for_each(|piece| *segments.entry(piece.segment).or_default() += u64::from(piece.length));
+    segments
 }
 
 fn damaged(place: Place, group: Option<GroupId>, what: &str) -> RecoverError {

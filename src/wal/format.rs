@@ -10,7 +10,7 @@ use crate::msg::codec;
 use bytes::Bytes;
 
 /// The version that this program writes, and the newest that it reads.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;
 
 /// Bytes of one copy of a segment's header: one sector, so that a copy is there or is not.
 pub const SEGMENT_HEADER_COPY_SIZE: usize = 512;
@@ -259,6 +259,9 @@ pub enum Kind {
     /// A piece of a group's state, from its leader: the key part is the snapshot's name (8) and the parts, each behind its
     /// length, the value part their values, one behind the other.
     Piece,
+    /// Values of a group's items, copied from a segment that is to go: the key part has the items, as the parts of a piece, the
+    /// value part their values.
+    Moved,
 }
 
 impl Kind {
@@ -279,6 +282,7 @@ impl Kind {
             Kind::Root => 13,
             Kind::Manifest => 14,
             Kind::Piece => 15,
+            Kind::Moved => 16,
         }
     }
 
@@ -309,6 +313,7 @@ impl Kind {
             13 => Kind::Root,
             14 => Kind::Manifest,
             15 => Kind::Piece,
+            16 => Kind::Moved,
             _ => return None,
         })
     }

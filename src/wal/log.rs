@@ -40,8 +40,9 @@ pub struct LogCounters {
     pub seals: u64,
     /// Times that the witness of the log's end was written.
     pub witnesses: u64,
-    /// Segments made.
+    /// Segments made, and those of which the file was in use before.
     pub segments: u64,
+    pub recycled: u64,
     /// Bytes passed to writes, headers of segments included.
     pub bytes_written: u64,
     /// Reads answered by the disk, and those answered from a batch not yet written.
@@ -186,7 +187,7 @@ impl Log {
             unsynced: VecDeque::new(),
             sync_at: None,
             seal_at: None,
-            segments: Segments::new(tail.sizes),
+            segments: Segments::new(tail.sizes, tail.leftover, tail.segment.map(|segment| segment.id)),
             witness: Witness::new(nonce, tail.witness),
             reads: Reads::default(),
             queue_bytes: 0,
@@ -237,6 +238,21 @@ impl Log {
     /// Where the next record goes, or a later place.
     pub fn end(&self) -> SegmentId {
         self.cursor.segment
+    }
+
+    /// The segments before this one, with the bytes of their files.
+    pub fn segments_before(&self, segment: SegmentId) -> impl Iterator<Item = (SegmentId, u64)> + '_ {
+        self.segments.before(segment)
+    }
+
+    /// What ties the log's bytes to its directory.
+    pub fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    /// Whether a read is on its way to this segment.
+    pub fn is_read(&self, segment: SegmentId) -> bool {
+        self.reads.any_in(segment)
     }
 
     /// Records wait for the next flush, or for a later one.
@@ -292,7 +308,8 @@ impl Log {
     }
 
     pub fn counters(&self) -> LogCounters {
-        LogCounters { segments: self.segments.created(), ..self.counters }
+        let (segments, recycled) = (self.segments.created(), self.segments.recycled());
+        LogCounters { segments, recycled, ..self.counters }
     }
 
     fn is_relaxed(&self) -> bool {
@@ -404,6 +421,7 @@ impl Log {
             }
         }
         self.make_spare(now, out);
+        self.remove_needless(out);
         self.write_witness(now, out);
     }
 
@@ -550,6 +568,17 @@ impl Log {
                 }
             }
         }
+    }
+
+    /// Files that were freed, and are more than will be used again soon, are removed.
+    fn remove_needless(&mut self, out: &mut Outbox<Out>) {
+        let next_io = &mut self.next_io;
+        let new_io = || {
+            let io = IoId(*next_io);
+            *next_io += 1;
+            io
+        };
+        self.segments.remove_needless(self.options.segment_size, new_io, |io, op| out.push(Out::Disk(io, op)));
     }
 
     fn write_witness(&mut self, now: Time, out: &mut Outbox<Out>) {
@@ -769,6 +798,12 @@ impl Actor for Log {
             In::Append(record) => self.on_append(record, out),
             In::ReadValue(read, place) => self.on_read(cx.limits, read, Wanted::Value(place), out),
             In::ReadEntry(read, place) => self.on_read(cx.limits, read, Wanted::Entry(place), out),
+            In::ReadBlock(place) => {
+                let (io, read) = (self.new_io(), ReadFor { group: GroupId::RING, tag: 0 });
+                self.reads.wait(io, read, Wanted::Block(place));
+                out.push(Out::Disk(io, DiskOp::Read { place }));
+            }
+            In::Free(segment) => self.segments.free(segment),
             In::Disk(io, result) => self.on_disk(cx.now, io, result, out),
             In::Flush => self.on_flush(cx.now, out),
             In::Timer => self.on_timer(cx.now, out),

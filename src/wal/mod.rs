@@ -38,6 +38,7 @@ mod log;
 mod reads;
 mod recover;
 mod segments;
+pub mod sweep;
 #[cfg(test)]
 mod test_disk;
 #[cfg(test)]
@@ -118,6 +119,12 @@ pub enum Record {
         parts: Bytes,
         values: Bytes,
     },
+    /// Values of a group's items, which lie here from now on.
+    Moved {
+        group: GroupId,
+        parts: Bytes,
+        values: Bytes,
+    },
 }
 
 /// The group that a read is for.
@@ -134,6 +141,10 @@ pub enum In {
     ReadValue(ReadFor, ValuePlace),
     /// Read an entry back and verify it. Whether it is the index and term that was meant is for the reader to compare.
     ReadEntry(ReadFor, Place),
+    /// Read some bytes of the log as they are; whether they are right is for the reader to find out ([`sweep`]).
+    ReadBlock(Place),
+    /// Nothing is in this segment that is still asked for, and the manifest that says so is durable: the file may go.
+    Free(SegmentId),
     Disk(IoId, DiskResult),
     /// The end of a round of steps: cut a batch.
     Flush,
@@ -154,6 +165,8 @@ pub enum Out {
     },
     Value(ReadFor, Result<Bytes, ReadError>),
     Entry(ReadFor, Result<Entry, ReadError>),
+    /// `None`: the disk cannot read them.
+    Block(Place, Option<Bytes>),
     Disk(IoId, DiskOp),
     /// Writing or syncing failed: what is on the disk is not known any more. The node must halt.
     Halt(String),
@@ -213,8 +226,8 @@ pub struct RecoveredGroup {
     pub state: HardState,
     /// The group's state as it was copied last; what is committed behind it is among the entries. `None`: there was no copy.
     pub copy: Option<State>,
-    /// Where the copy is.
-    pub root: Option<Place>,
+    /// Where the copy is, and in which segments its pieces are, with how many bytes.
+    pub root: Option<(Place, BTreeMap<SegmentId, u64>)>,
     /// Where the log begins: at the base of the copy.
     pub base: LogBase,
     /// The configuration there; `None`: the group's first.

@@ -4,7 +4,7 @@ use super::format::{Kind, RECORD_PRESENT, RecordHeader, salt};
 use super::{Out, ReadError, ReadFor};
 use crate::base::hash::value_checksum;
 use crate::base::limits::Limits;
-use crate::base::{IoId, Place};
+use crate::base::{IoId, Place, SegmentId};
 use crate::msg::codec::{self, Blob};
 use crate::msg::disk::DiskResult;
 use crate::msg::log::{Entry, Fact, ValuePlace};
@@ -16,13 +16,15 @@ use std::collections::BTreeMap;
 pub enum Wanted {
     Value(ValuePlace),
     Entry(Place),
+    /// Bytes as they are.
+    Block(Place),
 }
 
 impl Wanted {
     pub fn place(&self) -> Place {
         match self {
             Wanted::Value(value) => value.place,
-            Wanted::Entry(place) => *place,
+            Wanted::Entry(place) | Wanted::Block(place) => *place,
         }
     }
 }
@@ -40,6 +42,11 @@ impl Reads {
 
     pub fn wait(&mut self, io: IoId, read: ReadFor, wanted: Wanted) {
         self.waiting.insert(io, (read, wanted));
+    }
+
+    /// Whether any is of this segment.
+    pub fn any_in(&self, segment: SegmentId) -> bool {
+        self.waiting.values().any(|(_, wanted)| wanted.place().segment == segment)
     }
 
     /// The answer to the read `io`; `None` if no read waits for it.
@@ -62,6 +69,7 @@ pub fn refuse(read: ReadFor, wanted: Wanted, error: ReadError) -> Out {
     match wanted {
         Wanted::Value(_) => Out::Value(read, Err(error)),
         Wanted::Entry(_) => Out::Entry(read, Err(error)),
+        Wanted::Block(place) => Out::Block(place, None),
     }
 }
 
@@ -70,6 +78,7 @@ pub fn answer(nonce: u64, read: ReadFor, wanted: Wanted, bytes: Bytes) -> Out {
     match wanted {
         Wanted::Value(value) => Out::Value(read, verify_value(value, bytes)),
         Wanted::Entry(place) => Out::Entry(read, decode_entry(nonce, place, &bytes)),
+        Wanted::Block(place) => Out::Block(place, (bytes.len() == place.length as usize).then_some(bytes)),
     }
 }
 

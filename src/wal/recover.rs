@@ -4,8 +4,9 @@
 //! 1. Sync the device: what is read below must stay what it is.
 //! 2. Read every segment's header. Segments at the end of the list without a valid one were made ahead of time, or their first
 //!    batch was torn.
-//! 3. Read the manifest that the last header names, and what that names; it says with which segment the walk begins. Without one
-//!    it begins with the first.
+//! 3. Read the newest manifest, and what that names: it says which segments are needed, and with which the walk begins. The last
+//!    header names the newest that was durable before it; a newer one is in the last segment. Without one all segments are needed,
+//!    and the walk begins with the first.
 //! 4. Walk the batches. Each must continue the chain, and be whole to the last byte, before any record of it is believed.
 //! 5. Where the walk stops short: a torn tail if nothing behind, nor the witness, says that the batch was durable, and the boot
 //!    goes on from the cut; else [`RecoverError::Damaged`]. What was cut is told ([`Torn`]), so that nothing goes in silence.
@@ -69,8 +70,10 @@ pub struct Tail {
     /// Of every segment's file.
     pub(super) sizes: BTreeMap<SegmentId, u64>,
     pub(super) witness: witness::Found,
-    /// What the last header names.
+    /// The newest that there is.
     pub(super) manifest: Option<Place>,
+    /// Files that the manifest does not name any more.
+    pub(super) leftover: BTreeMap<SegmentId, u64>,
 }
 
 impl Default for Tail {
@@ -89,6 +92,7 @@ impl Default for Tail {
             sizes: BTreeMap::new(),
             witness: witness::Found::default(),
             manifest: None,
+            leftover: BTreeMap::new(),
         }
     }
 }
@@ -138,19 +142,59 @@ impl Tail {
 
 /// Reads the log of node `me`: the last checkpoint, and what stands behind it. Blocking; the node is not alive yet.
 pub fn recover(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, RecoverError> {
-    let files = Files::read(device, me)?;
-    let named = files.segments.last().and_then(|found| Some((directory_nonce(found.header.directory), found.header.manifest?)));
-    let Some((nonce, place)) = named else { return files.replay(device, None) };
+    let mut files = Files::read(device, me)?;
+    let named = match files.segments.last() {
+        Some(last) => newest_manifest(device, last)?.map(|place| (directory_nonce(last.header.directory), place)),
+        None => None,
+    };
+    let Some((nonce, place)) = named else {
+        files.need(None)?;
+        return files.replay(device, None);
+    };
     let checkpoint = Checkpoint::read(device, nonce, place)?;
+    files.need(Some(&checkpoint.manifest))?;
     let mut recovered = files.replay(device, Some(&checkpoint))?;
     checkpoint.load(device, nonce, &mut recovered)?;
+    for (id, group) in &recovered.groups {
+        let segments = group.copy.iter().flat_map(|copy| copy.items().live().segments());
+        if let Some((segment, _)) = segments.into_iter().find(|(segment, _)| !files.sizes.contains_key(segment)) {
+            let what = "the segment is missing, and values are in it".to_string();
+            return Err(RecoverError::Damaged { segment, offset: 0, what, groups: Some(BTreeSet::from([*id])) });
+        }
+    }
     Sometimes::BootFromCheckpoint.reached();
     Ok(recovered)
 }
 
+/// Where the newest manifest is: in the last segment, or where its header says. What is read here is read once more by the replay,
+/// which finds out what is wrong with it.
+fn newest_manifest(device: &mut dyn LogDevice, last: &Found) -> Result<Option<Place>, RecoverError> {
+    let (id, header) = (last.file.id, &last.header);
+    let nonce = directory_nonce(header.directory);
+    let (mut tail, mut newest) = (Tail::default(), header.manifest);
+    tail.enter(id, id, header)?;
+    let mut window = Window::new(device, id, u64::from(header.size).min(last.file.size));
+    while let Ok(batch) = check_batch(&mut window, nonce, &tail, header.size)? {
+        let bytes = window.held(batch.offset, batch.header.length);
+        let mut at = BATCH_HEADER_SIZE;
+        for _ in 0..batch.header.count {
+            let record = RecordHeader::decode_fields(&bytes[at..]);
+            if record.kind == Kind::Manifest.number() {
+                Sometimes::ManifestInLastSegment.reached();
+                newest = Some(Place { segment: id, offset: batch.offset + at as u32, length: record.length });
+            }
+            at += record.length as usize;
+        }
+        tail.pass(&batch);
+    }
+    Ok(newest)
+}
+
 /// Reads all of the log of node `me`, as if there was no checkpoint.
 pub fn recover_from_start(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, RecoverError> {
-    Files::read(device, me)?.replay(device, None)
+    let mut files = Files::read(device, me)?;
+    files.need(None)?;
+    files.replay(device, None)
 }
 
 /// The log's files.
@@ -160,8 +204,12 @@ struct Files {
     sizes: BTreeMap<SegmentId, u64>,
     /// Those with a valid header.
     segments: Vec<Found>,
+    /// Those among them without.
+    bad: Vec<File>,
     /// Those behind them.
     empty: Vec<File>,
+    /// Those that are not needed.
+    leftover: BTreeMap<SegmentId, u64>,
     witness: witness::Found,
 }
 
@@ -171,10 +219,45 @@ impl Files {
         let mut all = device.list()?;
         all.sort_unstable();
         let sizes: Vec<(SegmentId, u64)> = all.iter().copied().filter(|(id, _)| *id != WITNESS).collect();
-        let (segments, empty) = read_headers(device, me, &sizes)?;
+        let (segments, mut bad) = read_headers(device, me, &sizes)?;
+        let last = segments.last().map(|found| found.file.id);
+        let empty = bad.split_off(bad.partition_point(|file| Some(file.id) < last));
         let nonce = segments.first().map(|found| directory_nonce(found.header.directory));
         let witness = witness::Found::read(device, &all, nonce)?;
-        Ok(Files { sizes: sizes.into_iter().collect(), segments, empty, witness })
+        let (sizes, leftover) = (sizes.into_iter().collect(), BTreeMap::new());
+        Ok(Files { sizes, segments, bad, empty, leftover, witness })
+    }
+
+    /// Looks whether all segments are there that are needed, by what the manifest says, and leaves the others out.
+    fn need(&mut self, manifest: Option<&Manifest>) -> Result<(), RecoverError> {
+        let Some(last) = self.segments.last().map(|found| found.file.id) else { return Ok(()) };
+        let listed = manifest.and_then(|manifest| Some((manifest.kept.as_ref()?, manifest.start)));
+        let (kept, start) = listed.map_or((&[][..], SegmentId(1)), |(kept, start)| (&kept[..], start));
+        let before = kept.iter().copied().filter(|id| *id < start);
+        let needed = before.chain((start.0..=last.0).map(SegmentId));
+        let mut left = self.segments.iter().peekable();
+        let mut there = BTreeSet::new();
+        for id in needed {
+            while left.next_if(|found| found.file.id < id).is_some() {}
+            let Some(found) = left.next_if(|found| found.file.id == id) else {
+                let what = if self.bad.iter().any(|file| file.id == id) {
+                    format!("the segment's header is bad, and segment {last} follows it")
+                } else {
+                    format!("the segment is missing, and segment {last} is there")
+                };
+                return Err(damaged(id, 0, what));
+            };
+            let File { size, .. } = found.file;
+            if size < u64::from(found.header.size) {
+                let what = format!("the file has {size} bytes of the {} that its header says", found.header.size);
+                return Err(damaged(id, u32::try_from(size).unwrap_or(0), what));
+            }
+            there.insert(id);
+        }
+        self.leftover = self.sizes.extract_if(.., |id, _| *id <= last && !there.contains(id)).collect();
+        Sometimes::FreedSegmentLeft.when(!self.leftover.is_empty());
+        self.segments.retain(|found| there.contains(&found.file.id));
+        Ok(())
     }
 
     /// Replays the log, from where the checkpoint says, or else from its start.
@@ -183,7 +266,8 @@ impl Files {
         replay.tail.sizes.clone_from(&self.sizes);
         replay.tail.directory = self.segments.first().map(|found| found.header.directory);
         replay.tail.witness = self.witness;
-        replay.tail.manifest = self.segments.last().and_then(|found| found.header.manifest);
+        replay.tail.manifest = checkpoint.map(|checkpoint| checkpoint.place);
+        replay.tail.leftover.clone_from(&self.leftover);
         if let Some(checkpoint) = checkpoint {
             replay.begin_with(checkpoint);
         }
@@ -234,7 +318,7 @@ struct Found {
     header: SegmentHeader,
 }
 
-/// The segments with a valid header, and the files behind them without.
+/// The segments with a valid header, and the files without.
 fn read_headers(
     device: &mut dyn LogDevice,
     me: NodeId,
@@ -259,17 +343,6 @@ fn read_headers(
         }
         if header.node != me {
             return Err(RecoverError::WrongNode { segment: id, found: header.node, expected: me });
-        }
-        if let Some(bad) = empty.first() {
-            return Err(damaged(bad.id, 0, format!("the segment's header is bad, and segment {id} follows it")));
-        }
-        let expected = segments.last().map_or(SegmentId(1), |last| last.file.id.next());
-        if id != expected {
-            return Err(damaged(expected, 0, format!("the segment is missing, and segment {id} is there")));
-        }
-        if size < u64::from(header.size) {
-            let what = format!("the file has {size} bytes of the {} that its header says", header.size);
-            return Err(damaged(id, u32::try_from(size).unwrap_or(0), what));
         }
         segments.push(Found { file, header });
     }
@@ -530,7 +603,7 @@ struct RecoveredState {
 impl Replay {
     /// Begins with what a checkpoint says.
     fn begin_with(&mut self, checkpoint: &Checkpoint) {
-        let Manifest { start, epoch, formation, marks, groups } = &checkpoint.manifest;
+        let Manifest { start, epoch, formation, marks, groups, kept: _ } = &checkpoint.manifest;
         (self.start, self.manifest) = (*start, checkpoint.place);
         let state = &mut self.recovered;
         (state.epoch, state.formation) = (*epoch, formation.clone());
@@ -598,7 +671,7 @@ impl Replay {
             }
             // A replay goes from the checkpoint that it began with to the end; newer ones say nothing that it does not find.
             Kind::Piece => return self.apply_piece(segment, offset, record, bytes),
-            Kind::Clean | Kind::CaughtUp | Kind::Leaf | Kind::Parts | Kind::Root | Kind::Manifest => {}
+            Kind::Clean | Kind::CaughtUp | Kind::Leaf | Kind::Parts | Kind::Root | Kind::Manifest | Kind::Moved => {}
             Kind::Noop | Kind::Write | Kind::Transaction | Kind::Configuration => {
                 return self.apply_entry(segment, offset, record, bytes);
             }

@@ -1,14 +1,20 @@
-//! Segments made ahead of time: created with their zeros, and their names made durable, before anything is written into them.
+//! Segments made ahead of time: with their files whole, and their names durable, before anything is written into them.
 //!
 //! States: none -> creating -> ready -> taken. A full disk leads from creating back to none, to be retried each second; any other
 //! failure halts the node.
+//!
+//! A file is made with zeros, or it is one of a segment of which nothing is needed any more, *freed*, under another name: nothing
+//! has to be written then. The old bytes in it pass for nothing: every checksum is salted with the segment's number. A few freed
+//! files are kept for that; the others are removed.
 
 use crate::base::{Duration, IoId, SegmentId, Sometimes, Time};
 use crate::msg::disk::{DiskError, DiskOp, DiskResult};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a full disk is left alone before the next try.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// As many freed files are kept.
+const FREE_MAX: usize = 6;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
@@ -41,7 +47,12 @@ pub struct Segments {
     lacking: u32,
     /// Sizes of the files that are there, those not yet written to included.
     sizes: BTreeMap<SegmentId, u64>,
+    /// Files of which nothing is needed, and their sizes.
+    free: BTreeMap<SegmentId, u64>,
+    /// Operations that remove a file.
+    removals: BTreeSet<IoId>,
     created: u64,
+    recycled: u64,
 }
 
 /// What an answer of the disk meant.
@@ -53,12 +64,41 @@ pub enum Answer {
 }
 
 impl Segments {
-    pub fn new(sizes: BTreeMap<SegmentId, u64>) -> Segments {
-        Segments { spare: Spare::None, retry_at: None, lacking: 0, sizes, created: 0 }
+    /// `free`: files of which nothing is needed. Nor is anything of those behind `last`, which is written to.
+    pub fn new(mut sizes: BTreeMap<SegmentId, u64>, mut free: BTreeMap<SegmentId, u64>, last: Option<SegmentId>) -> Segments {
+        free.extend(sizes.extract_if(.., |id, _| Some(*id) > last));
+        let (removals, spare) = (BTreeSet::new(), Spare::None);
+        Segments { spare, retry_at: None, lacking: 0, sizes, free, removals, created: 0, recycled: 0 }
     }
 
     pub fn bytes_allocated(&self) -> u64 {
-        self.sizes.values().sum()
+        self.sizes.values().chain(self.free.values()).sum()
+    }
+
+    /// The segments before this one, and the sizes of their files.
+    pub fn before(&self, id: SegmentId) -> impl Iterator<Item = (SegmentId, u64)> + '_ {
+        self.sizes.range(..id).map(|(id, size)| (*id, *size))
+    }
+
+    /// Nothing of this segment is needed any more.
+    pub fn free(&mut self, id: SegmentId) {
+        if let Some(size) = self.sizes.remove(&id) {
+            Sometimes::SegmentFreed.reached();
+            self.free.insert(id, size);
+        }
+    }
+
+    /// Removes the files that are free and too many, or of another size than those of new segments.
+    pub fn remove_needless(&mut self, size: u32, mut next_io: impl FnMut() -> IoId, mut emit: impl FnMut(IoId, DiskOp)) {
+        let size = u64::from(size);
+        while let Some((&segment, _)) =
+            self.free.iter().find(|(_, of)| **of != size).or(self.free.last_key_value().filter(|_| self.free.len() > FREE_MAX))
+        {
+            self.free.remove(&segment);
+            let io = next_io();
+            self.removals.insert(io);
+            emit(io, DiskOp::Remove { segment });
+        }
     }
 
     /// Of the files before this one.
@@ -68,6 +108,10 @@ impl Segments {
 
     pub fn created(&self) -> u64 {
         self.created
+    }
+
+    pub fn recycled(&self) -> u64 {
+        self.recycled
     }
 
     /// The segment `id` with at least `size` bytes, if it is ready.
@@ -119,16 +163,37 @@ impl Segments {
             Spare::Ready(segment) if segment.id == id && segment.size >= size => return,
             Spare::Ready(_) | Spare::None => {}
         }
-        if self.retry_at.is_some_and(|at| now < at) {
+        let freed = self.take_free(id, size);
+        if freed.is_none() && self.retry_at.is_some_and(|at| now < at) {
             return;
         }
         let (create, sync) = (next_io(), next_io());
         self.spare = Spare::Creating { segment: Segment { id, size }, create: Some(create), sync: Some(sync), lacking: None };
-        emit(create, DiskOp::Create { segment: id, size });
+        self.recycled += u64::from(freed.is_some());
+        let op = freed.map_or(DiskOp::Create { segment: id, size }, |segment| DiskOp::Recycle { segment, to: id });
+        emit(create, op);
         emit(sync, DiskOp::SyncDirectory);
     }
 
+    /// A free file for a segment of this size: the one that has its name already, if there is one.
+    fn take_free(&mut self, id: SegmentId, size: u32) -> Option<SegmentId> {
+        if let Some(named) = self.free.remove(&id) {
+            // Another file must not take its name.
+            return (named == u64::from(size)).then_some(id);
+        }
+        let (&segment, _) = self.free.iter().find(|(_, of)| **of == u64::from(size))?;
+        Sometimes::SegmentRecycled.reached();
+        self.free.remove(&segment);
+        Some(segment)
+    }
+
     pub fn on_disk(&mut self, now: Time, io: IoId, result: &DiskResult) -> Answer {
+        if self.removals.remove(&io) {
+            return match result {
+                DiskResult::Failed(error) => Answer::Halt(format!("a segment that is not needed could not be removed: {error}")),
+                DiskResult::Done | DiskResult::Data(_) => Answer::Noted,
+            };
+        }
         let Spare::Creating { segment, create, sync, lacking } = &mut self.spare else { return Answer::NotMine };
         if *create == Some(io) {
             *create = None;

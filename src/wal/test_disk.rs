@@ -74,6 +74,15 @@ impl TestDisk {
                 *file = File { visible: zeros.clone(), medium: zeros, unsynced: BTreeMap::new(), name_is_durable: false };
                 DiskResult::Done
             }
+            DiskOp::Recycle { segment, to } => {
+                let file = self.files.remove(&segment).expect("the log recycles segments that it made");
+                self.files.insert(to, file);
+                DiskResult::Done
+            }
+            DiskOp::Remove { segment } => {
+                self.files.remove(&segment).expect("the log removes segments that it made");
+                DiskResult::Done
+            }
             DiskOp::SyncDirectory => {
                 self.files.values_mut().for_each(|file| file.name_is_durable = true);
                 DiskResult::Done

@@ -51,6 +51,7 @@ struct Rig {
     copied: Vec<Place>,
     values: Vec<(ReadFor, Result<Bytes, ReadError>)>,
     entries: Vec<(ReadFor, Result<Entry, ReadError>)>,
+    blocks: Vec<(Place, Option<Bytes>)>,
     progress: Vec<(GroupId, Index, Term)>,
     halted: Option<String>,
 }
@@ -70,6 +71,7 @@ impl Rig {
             copied: Vec::new(),
             values: Vec::new(),
             entries: Vec::new(),
+            blocks: Vec::new(),
             progress: Vec::new(),
             halted: None,
         };
@@ -98,6 +100,7 @@ impl Rig {
                 Out::Entry(read, entry) => self.entries.push((read, entry)),
                 Out::Disk(io, op @ DiskOp::Read { .. }) => self.disk.queue.push_front((io, op)),
                 Out::Disk(io, op) => self.disk.queue.push_back((io, op)),
+                Out::Block(place, block) => self.blocks.push((place, block)),
                 Out::Halt(why) => self.halted = Some(why),
             }
         }
@@ -203,7 +206,12 @@ impl Model {
                     entries.push((entry.term, key, value));
                 }
                 Record::Clean | Record::CaughtUp => {}
-                Record::Leaf { .. } | Record::Parts(..) | Record::Root(..) | Record::Manifest(_) | Record::Piece { .. } => {}
+                Record::Leaf { .. }
+                | Record::Parts(..)
+                | Record::Root(..)
+                | Record::Manifest(_)
+                | Record::Piece { .. }
+                | Record::Moved { .. } => {}
             }
         }
         for (state, entries) in model.groups.values_mut() {

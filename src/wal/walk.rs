@@ -21,15 +21,17 @@ use super::format::{
 use super::recover::{
     Checked, Tail, Torn, check_batch, check_end, check_torn, fact_of, find_torn, is_epoch, is_within_reason, piece_of,
 };
+use super::sweep::moved_of;
 use super::window::Window;
 use super::witness::{self, WITNESS};
 use crate::base::limits::{COUNTER_MAX, PARTITIONS_MAX};
-use crate::base::{DirectoryId, Epoch, GroupId, Index, Lsn, NodeId, Place, SegmentId, Term};
+use crate::base::{DirectoryId, Epoch, GroupId, Index, Key, Lsn, NodeId, Place, SegmentId, Term};
 use crate::msg::cluster::{Formation, PeerMark};
 use crate::msg::codec;
 use crate::msg::disk::{DiskError, LogDevice};
 use crate::msg::log::{FactSummary, HardState, LogBase, Manifest, Root};
-use crate::state::State;
+use crate::msg::transaction::Stored;
+use crate::state::{Part, State};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,6 +80,11 @@ pub enum Content {
     Parts(GroupId),
     Root(GroupId, Root),
     Manifest(Manifest),
+    /// Values that were moved, of so many items.
+    Moved {
+        group: GroupId,
+        keys: Vec<Key>,
+    },
     /// A piece of a state that came from the group's leader.
     Piece {
         group: GroupId,
@@ -98,6 +105,7 @@ impl Content {
             Content::HardState(group, _)
             | Content::Entry { group, .. }
             | Content::Piece { group, .. }
+            | Content::Moved { group, .. }
             | Content::Leaf { group, .. }
             | Content::Parts(group)
             | Content::Root(group, _) => Some(*group),
@@ -550,8 +558,10 @@ fn bad_record(place: Place, group: Option<GroupId>, what: String) -> RecoverErro
 /// What a record says, of which all bytes are as they were written.
 fn read_record(nonce: u64, place: Place, record: &RecordHeader, bytes: &[u8]) -> Result<Content, RecoverError> {
     let kind = Kind::from_number(record.kind).expect("checked with the batch");
-    let of_group = (kind.is_entry() || kind.is_copy() && kind != Kind::Manifest || matches!(kind, Kind::HardState | Kind::Piece))
-        .then(|| record.group());
+    let of_group = (kind.is_entry()
+        || kind.is_copy() && kind != Kind::Manifest
+        || matches!(kind, Kind::HardState | Kind::Piece | Kind::Moved))
+    .then(|| record.group());
     let bad = |what: &str| bad_record(place, of_group, what.to_string());
     // A mark of an older program may be: a boot passes it over.
     if !is_within_reason(record) && kind != Kind::PeerMark {
@@ -595,6 +605,11 @@ fn read_record(nonce: u64, place: Place, record: &RecordHeader, bytes: &[u8]) ->
             let base = LogBase { index: record.index(), term: record.term() };
             let (snapshot, parts, is_last) = piece_of(record, bytes).ok_or_else(|| bad("a piece of a state is none"))?;
             Content::Piece { group, base, snapshot, number: record.commit, parts: parts.len(), is_last }
+        }
+        Kind::Moved => {
+            let parts = moved_of(record, bytes).ok_or_else(|| bad("values that were moved cannot be read"))?;
+            let key = |part: Part<Stored>| if let Part::Item { key, .. } = part { Some(key) } else { None };
+            Content::Moved { group, keys: parts.into_iter().filter_map(key).collect() }
         }
         Kind::Root => Content::Root(group, root_of(&copied()?).ok_or_else(|| bad("a root cannot be read"))?),
         Kind::Manifest => Content::Manifest(manifest_of(&copied()?).ok_or_else(|| bad("a manifest cannot be read"))?),

@@ -116,6 +116,11 @@ impl Disk {
                     at += part.len();
                 }
             }
+            DiskOp::Recycle { segment, to } => {
+                let file = self.segments.remove(&segment).expect("segments are created before they are freed");
+                self.segments.insert(to, file);
+            }
+            DiskOp::Remove { segment } => _ = self.segments.remove(&segment).expect("segments are created before they are freed"),
             DiskOp::SyncDirectory | DiskOp::Sync { .. } => {}
             DiskOp::Read { place } => {
                 let file = &self.segments[&place.segment];

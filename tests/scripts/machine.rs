@@ -72,6 +72,18 @@ impl Disk {
                     at += part.len();
                 }
             }
+            DiskOp::Recycle { segment, to } => {
+                for files in [&mut self.visible, &mut self.medium] {
+                    if let Some(file) = files.remove(&segment) {
+                        files.insert(to, file);
+                    }
+                }
+            }
+            DiskOp::Remove { segment } => {
+                for files in [&mut self.visible, &mut self.medium] {
+                    files.remove(&segment);
+                }
+            }
             DiskOp::Sync { segment } => _ = self.medium.insert(segment, self.visible[&segment].clone()),
             DiskOp::SyncDirectory => {
                 for (segment, file) in &self.visible {

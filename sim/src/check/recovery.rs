@@ -11,6 +11,7 @@ use ringseed::msg::disk::LogDevice;
 use ringseed::msg::log::{FactSummary, ValuePlace};
 use ringseed::wal::Recovered;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 #[derive(Debug, Default)]
 pub struct Recovery {
@@ -98,6 +99,27 @@ impl Recovery {
                         );
                         return Err(Violation { promise: "P4", checker: "recovery", what });
                     }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value that each item points at, of what was recovered from a checkpoint. What is read is sound.
+impl Recovery {
+    /// # Errors
+    /// One fails its checksum, or is not there.
+    pub fn items_are_right(node: NodeId, recovered: &Recovered, sound: &mut dyn LogDevice) -> Result<(), Violation> {
+        let copies = recovered.groups.iter().filter_map(|(group, found)| Some((group, found.copy.as_ref()?)));
+        for (group, state) in copies {
+            for (key, item) in state.items().range(Bound::Unbounded) {
+                let Some(value) = item.value.filter(|value| value.place.length > 0) else { continue };
+                let place = value.place;
+                let bytes = sound.read(place.segment, u64::from(place.offset), place.length as usize).unwrap_or_default();
+                if value_checksum(&bytes) != value.checksum {
+                    let what = format!("node {node} recovers {key:?} of group {group} at {place:?}, which is not its value");
+                    return Err(Violation { promise: "P4", checker: "recovery", what });
                 }
             }
         }

@@ -74,6 +74,7 @@ fn left_behind(plan: &mut Plan, dice: &mut Dice, strike: fn(&mut Plan, &mut Dice
         node.segment_kib = segment_kib;
         node.limits.insert("checkpoint_bytes".into(), *dice.pick(&[1_000, 4_000]));
         node.limits.insert("checkpoint_percent".into(), 200);
+        node.limits.insert("garbage_percent".into(), *dice.pick(&[0, 33]));
         node.limits.insert("retained_bytes".into(), 1);
         let bytes = if dice.chance(100) { 700 } else { piece_bytes };
         node.limits.insert("snapshot_piece_bytes".into(), bytes);

@@ -13,7 +13,7 @@ use crate::points::Point;
 use ringseed::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, NodeId, Place};
 use ringseed::msg::disk::DiskOp;
 use ringseed::node::{Event, Node, NodeOptions};
-use ringseed::wal::{self, Recovered};
+use ringseed::wal::{self, RecoverError, Recovered};
 use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Debug)]
@@ -100,14 +100,18 @@ impl Machine {
         if recovered.groups.values().all(|group| group.root.is_none()) {
             return Recovery::values_are_right(self.id, recovered, &mut self.disk);
         }
-        let trouble = std::mem::take(&mut self.disk.trouble);
-        let mut sound = (!self.disk.rotten.is_empty()).then(|| self.disk.sound());
-        let disk = sound.as_mut().unwrap_or(&mut self.disk);
-        let whole = wal::recover_from_start(disk, self.id).expect("it was recovered");
-        let again = wal::recover(disk, self.id).expect("it was recovered");
-        let verdict = Recovery::values_are_right(self.id, &whole, &mut self.disk);
-        self.disk.trouble = trouble;
-        verdict.and_then(|()| check::checkpoint::check(self.id, again, whole))
+        let mut disk = self.disk.whole();
+        let whole = wal::recover_from_start(&mut disk, self.id).expect("it was recovered");
+        let mut sound = self.disk.sound();
+        let again = wal::recover(&mut sound, self.id).expect("it was recovered");
+        Recovery::values_are_right(self.id, &whole, &mut disk)?;
+        Recovery::items_are_right(self.id, &again, &mut sound)?;
+        check::checkpoint::check(self.id, again, whole)
+    }
+
+    /// Whether something has rotted that a boot has not met: in what it does not read.
+    pub fn reads_would_meet_rot(&self) -> bool {
+        matches!(wal::recover_from_start(&mut self.disk.whole_as_it_is(), self.id), Err(RecoverError::Damaged { .. }))
     }
 
     pub fn new(number: usize, plan: &Plan) -> Machine {

@@ -56,7 +56,7 @@ impl World {
             Err(error) => return self.boot_failed(number, &error),
         };
         let is_rotten = !machine.disk.rotten.is_empty();
-        if is_rotten && matches!(wal::recover_from_start(&mut machine.disk, machine.id), Err(RecoverError::Damaged { .. })) {
+        if is_rotten && machine.reads_would_meet_rot() {
             // What a boot reads is whole. Nothing repairs yet what reads would meet: the operator takes the node away.
             self.timeline.note(self.now, || format!("n{} is taken away, since its disk rots", number + 1));
             self.machines[number].stays_down = true;
@@ -532,14 +532,16 @@ impl World {
         let us = match op {
             DiskOp::Write { .. } => self.plan.disk.write_us,
             DiskOp::Sync { .. } => self.plan.disk.sync_us + machine.disk.trouble.slow_ms * 1000,
-            DiskOp::SyncDirectory => self.plan.disk.sync_us,
+            DiskOp::SyncDirectory | DiskOp::Recycle { .. } | DiskOp::Remove { .. } => self.plan.disk.sync_us,
             DiskOp::Create { .. } => self.plan.disk.sync_us * 3,
             DiskOp::Read { .. } => self.plan.disk.read_us,
         };
         let trigger = match op {
             DiskOp::Write { .. } => Some(Trigger::Writes),
             DiskOp::Sync { .. } => Some(Trigger::Syncs),
-            DiskOp::Create { .. } | DiskOp::SyncDirectory => Some(Trigger::Creates),
+            DiskOp::Create { .. } | DiskOp::Recycle { .. } | DiskOp::Remove { .. } | DiskOp::SyncDirectory => {
+                Some(Trigger::Creates)
+            }
             DiskOp::Read { .. } => None,
         };
         machine.disk_busy = true;
@@ -719,6 +721,8 @@ fn digest(op: &DiskOp) -> u64 {
         }
         DiskOp::Create { segment, size } => u64::from(segment.0) << 32 | u64::from(*size),
         DiskOp::SyncDirectory => 1,
+        DiskOp::Recycle { segment, to } => u64::from(segment.0) << 32 | u64::from(to.0) << 3 | 5,
+        DiskOp::Remove { segment } => u64::from(segment.0) << 8 | 6,
         DiskOp::Sync { segment } => u64::from(segment.0) << 8 | 2,
         DiskOp::Read { place } => u64::from(place.segment.0) << 32 | u64::from(place.offset),
     }

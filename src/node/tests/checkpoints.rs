@@ -45,8 +45,8 @@ fn a_start_replays_little_of_a_long_log_and_what_is_written_again_is_not_written
     let mut cluster = Cluster::with_checkpoints();
     (0..20).for_each(|round| cluster.write_all(1, round, 200));
     for n in 1..=3 {
-        let (used, left) = (cluster.status(n).log_bytes_used, cluster.to_replay(n));
-        assert!(used > 1_000_000 && left < 200_000, "node {n}: {left} of {used} bytes");
+        let (written, left) = (cluster.status(n).log_bytes_written, cluster.to_replay(n));
+        assert!(written > 1_000_000 && left < 200_000, "node {n}: {left} of {written} bytes");
         assert_eq!(cluster.held_back(n), 0);
     }
     for n in 1..=3 {

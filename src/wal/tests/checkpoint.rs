@@ -56,7 +56,8 @@ impl Kept {
         let rooted = crate::msg::log::Rooted { group: GROUP, term: Term(4), vote: Some(ME), commit: self.last, root: Some(root) };
         let mark = PeerMark { epoch: Epoch(3), durable: Lsn(9) };
         let epoch = self.rig.epoch;
-        let manifest = Manifest { start, epoch, formation: None, marks: vec![(NodeId(1), mark)], groups: vec![rooted] };
+        let (marks, groups) = (vec![(NodeId(1), mark)], vec![rooted]);
+        let manifest = Manifest { start, epoch, formation: None, marks, groups, kept: None };
         self.append(Record::Manifest(manifest));
         self.rig.settle();
         pieces
@@ -89,7 +90,7 @@ fn a_boot_reads_the_checkpoint_and_replays_what_stands_behind() {
     kept.write(300);
     let (base, start) = (kept.last, kept.segment());
     kept.checkpoint(base, start);
-    assert_eq!(kept.recover().start, SegmentId(1), "no header names it yet");
+    assert_eq!(kept.recover().start, start, "no header names it yet");
     kept.roll();
     kept.write(20);
     let mut found = kept.recover();
