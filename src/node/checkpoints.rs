@@ -242,7 +242,7 @@ impl Node {
         let pays = kept.progress() - kept.paid;
         kept.paid += pays;
         kept.credit += (pays * self.options.limits.checkpoint_percent as u64 / 100) as i64;
-        while self.checkpoints.credit > 0 && self.checkpoints.round.is_some() && !self.compaction.is_reading() {
+        while self.checkpoints.credit > 0 && self.checkpoints.round.is_some() && self.compaction.asked().is_none() {
             self.checkpoints.credit -=
                 if self.compaction.is_sweeping() { self.go_on_sweeping(now) as i64 } else { self.copy_next(now) as i64 };
         }
@@ -394,7 +394,7 @@ impl Node {
             Rooted { group: *id, term: state.term, vote: state.vote, commit: state.commit, root }
         };
         let is_kept = |segment: &SegmentId| !gone.contains(segment) && !self.compaction.is_condemned(*segment);
-        let kept = self.log.segments_before(start).map(|(segment, _)| segment).filter(is_kept).collect();
+        let kept = self.log.numbers_before(start).filter(is_kept).collect();
         let manifest = Manifest {
             start,
             kept: Some(kept),

@@ -76,9 +76,9 @@ impl Compaction {
         !self.left.is_empty()
     }
 
-    /// Whether it waits for the disk.
-    pub fn is_reading(&self) -> bool {
-        self.asked.is_some()
+    /// The block that it waits for.
+    pub fn asked(&self) -> Option<Place> {
+        self.asked
     }
 
     /// Segments that are to go, or have gone as far as the log can tell.

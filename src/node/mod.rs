@@ -35,7 +35,9 @@ use crate::actor::{Actor, Placement, TimerKind};
 use crate::base::cache::ValueCache;
 use crate::base::limits::Limits;
 use crate::base::random::{self, Random, Rng};
-use crate::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, SharedClock, Sometimes, Term, Time};
+use crate::base::{
+    ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, SharedClock, Sometimes, Term, Time,
+};
 use crate::gateway::{self, Gateway};
 use crate::liveness::{Liveness, LivenessOptions};
 use crate::msg::client::{Request, Response};
@@ -399,6 +401,11 @@ impl Node {
             }
         }
         self.flow.end_turns();
+    }
+
+    /// The block of a segment that is being read for a compaction.
+    pub fn block_read(&self) -> Option<Place> {
+        self.compaction.asked()
     }
 
     /// When to send [`Event::Timer`] at the latest, and why.

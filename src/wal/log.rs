@@ -245,6 +245,13 @@ impl Log {
         self.segments.before(segment)
     }
 
+    /// The segments before this one, those included that have records and whose files are not made yet.
+    pub fn numbers_before(&self, segment: SegmentId) -> impl Iterator<Item = SegmentId> + '_ {
+        let made = self.segments.before(segment).map(|(id, _)| id);
+        let behind = self.segments.last().map_or(1, |last| last.0 + 1);
+        made.chain((behind..segment.0).map(SegmentId))
+    }
+
     /// What ties the log's bytes to its directory.
     pub fn nonce(&self) -> u64 {
         self.nonce

@@ -80,6 +80,11 @@ impl Segments {
         self.sizes.range(..id).map(|(id, size)| (*id, *size))
     }
 
+    /// The last one of which the file is there.
+    pub fn last(&self) -> Option<SegmentId> {
+        self.sizes.last_key_value().map(|(id, _)| *id)
+    }
+
     /// Nothing of this segment is needed any more.
     pub fn free(&mut self, id: SegmentId) {
         if let Some(size) = self.sizes.remove(&id) {

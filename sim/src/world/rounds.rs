@@ -599,7 +599,11 @@ impl World {
         let Some(op) = self.machines[number].reads.remove(&io) else { return };
         let result = self.machines[number].disk.execute(&op, &mut self.counters);
         let machine = &mut self.machines[number];
-        if let DiskOp::Read { place } = op {
+        // Of a block that is swept what counts is what is moved: that is judged at the next boot.
+        let swept = machine.node.as_ref().and_then(Node::block_read);
+        if let DiskOp::Read { place } = op
+            && swept != Some(place)
+        {
             let disk = &machine.disk;
             match &result {
                 DiskResult::Data(answer) => {
