@@ -163,12 +163,27 @@ impl Node {
                 cost += self.move_values(now, group, values);
             }
         }
-        let Some(place) = sweep.next() else { return cost };
+        let Some(place) = sweep.next() else {
+            if self.compaction.left.is_empty() {
+                self.settle_victims();
+            }
+            return cost;
+        };
         self.compaction.left.push_front(sweep);
         self.compaction.asked = Some(place);
         self.work.push_back(Work::Log(wal::In::ReadBlock(place)));
         self.drain(now);
         cost
+    }
+
+    /// All victims were swept: those that are not empty are none. Now, not in the end: the leaves are copied in between, and what a
+    /// leaf names must be there, even if it was overwritten since.
+    fn settle_victims(&mut self) {
+        let groups = &self.groups;
+        let alive = |victim: &SegmentId| groups.values().any(|group| group.store.state().items().live().of(*victim) > 0);
+        let stuck: Vec<SegmentId> = self.compaction.victims.extract_if(.., |victim| alive(victim)).collect();
+        Sometimes::VictimNotEmptied.when(!stuck.is_empty());
+        self.compaction.stuck.extend(stuck);
     }
 
     /// Appends values anew, and points the index at them. Returns how many bytes that took.
@@ -207,13 +222,13 @@ impl Node {
         u64::from(place.length)
     }
 
-    /// The victims of the checkpoint that ends now of which nothing is needed any more.
+    /// The victims of the checkpoint that ends now: nothing is needed of them any more.
     pub(super) fn emptied(&mut self) -> Vec<SegmentId> {
         let victims = std::mem::take(&mut self.compaction.victims);
-        let (empty, stuck): (Vec<SegmentId>, Vec<SegmentId>) = victims.into_iter().partition(|victim| self.live_in(*victim) == 0);
-        Sometimes::VictimNotEmptied.when(!stuck.is_empty());
-        self.compaction.stuck.extend(stuck);
-        empty
+        for victim in &victims {
+            assert_eq!(self.live_in(*victim), 0, "segment {victim} is empty, and no root names it");
+        }
+        victims.into_iter().collect()
     }
 
     /// Frees what nobody reads from any more.

@@ -105,6 +105,8 @@ pub struct SegmentHeader {
     pub previous_chain: u64,
     /// The record of the newest manifest that was durable.
     pub manifest: Option<Place>,
+    /// The file was in use before: behind the end of the log it holds old bytes.
+    pub is_recycled: bool,
 }
 
 impl SegmentHeader {
@@ -123,6 +125,7 @@ impl SegmentHeader {
         copy[60..64].copy_from_slice(&self.previous_length.to_le_bytes());
         copy[64..72].copy_from_slice(&self.previous_chain.to_le_bytes());
         copy[72..72 + PLACE_SIZE].copy_from_slice(&encode_place(self.manifest.unwrap_or_default()));
+        copy[84] = u8::from(self.is_recycled);
         let sum = checksum(salt(0, self.segment, 0), &copy[..SEGMENT_CHECKSUM_AT]);
         copy[SEGMENT_CHECKSUM_AT..SEGMENT_CHECKSUM_AT + 8].copy_from_slice(&sum.to_le_bytes());
         [copy, copy].concat()
@@ -151,7 +154,16 @@ impl SegmentHeader {
             previous_length: u32_at(copy, 60),
             previous_chain: u64_at(copy, 64),
             manifest: Some(place_at(copy, 72)).filter(|place| place.length > 0),
+            is_recycled: copy[84] != 0,
         })
+    }
+
+    /// Whether the file was another segment's, whose header is still in it.
+    pub fn is_of_another(segment: SegmentId, bytes: &[u8]) -> bool {
+        let copies = bytes.chunks_exact(SEGMENT_HEADER_COPY_SIZE).take(2);
+        copies
+            .map(|copy| (u32_at(copy, 12), copy))
+            .any(|(other, copy)| other != segment.0 && Self::decode_copy(SegmentId(other), copy).is_some())
     }
 
     /// What the first batch of the segment names as the batch before it.

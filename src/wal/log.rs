@@ -488,6 +488,7 @@ impl Log {
             previous_length: self.current.map_or(0, |_| self.current_end),
             previous_chain: self.chain,
             manifest: self.manifest,
+            is_recycled: segment.is_recycled,
         };
         assert_eq!(batch.offset, SEGMENT_HEADER_SIZE, "a segment's first batch stands behind its header");
         self.chain = header.chain();

@@ -112,7 +112,7 @@ impl Tail {
             (self.next_sequence, self.next_lsn) = (header.first_sequence, header.first_lsn);
         }
         self.chain = header.chain();
-        self.segment = Some(Segment { id, size: header.size });
+        self.segment = Some(Segment { id, size: header.size, is_recycled: header.is_recycled });
         self.end = SEGMENT_HEADER_SIZE;
         Ok(())
     }
@@ -144,7 +144,8 @@ impl Tail {
 pub fn recover(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, RecoverError> {
     let mut files = Files::read(device, me)?;
     let named = match files.segments.last() {
-        Some(last) => newest_manifest(device, last)?.map(|place| (directory_nonce(last.header.directory), place)),
+        Some(last) => newest_manifest(device, last.file.id, last.file.size, &last.header)?
+            .map(|place| (directory_nonce(last.header.directory), place)),
         None => None,
     };
     let Some((nonce, place)) = named else {
@@ -168,12 +169,16 @@ pub fn recover(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, Reco
 
 /// Where the newest manifest is: in the last segment, or where its header says. What is read here is read once more by the replay,
 /// which finds out what is wrong with it.
-fn newest_manifest(device: &mut dyn LogDevice, last: &Found) -> Result<Option<Place>, RecoverError> {
-    let (id, header) = (last.file.id, &last.header);
+pub(super) fn newest_manifest(
+    device: &mut dyn LogDevice,
+    id: SegmentId,
+    size: u64,
+    header: &SegmentHeader,
+) -> Result<Option<Place>, RecoverError> {
     let nonce = directory_nonce(header.directory);
     let (mut tail, mut newest) = (Tail::default(), header.manifest);
     tail.enter(id, id, header)?;
-    let mut window = Window::new(device, id, u64::from(header.size).min(last.file.size));
+    let mut window = Window::new(device, id, u64::from(header.size).min(size));
     while let Ok(batch) = check_batch(&mut window, nonce, &tail, header.size)? {
         let bytes = window.held(batch.offset, batch.header.length);
         let mut at = BATCH_HEADER_SIZE;
@@ -299,7 +304,7 @@ fn replay_segments(device: &mut dyn LogDevice, mut replay: Replay, files: &Files
         if replay.torn.is_some() {
             break;
         }
-        replay.torn = find_torn(&mut Window::new(device, file.id, file.size), Epoch::ZERO, 0)?;
+        replay.torn = find_torn(&mut Window::new(device, file.id, file.size), &Tail::default())?;
         Sometimes::SegmentHeaderTorn.when(replay.torn.is_some());
     }
     Sometimes::SpareSegmentFound.when(!segments.is_empty() && !empty.is_empty());
@@ -381,7 +386,7 @@ fn walk_segment(
     let nonce = directory_nonce(header.directory);
     check_torn(&mut window, nonce, &replay.tail, next, &why)?;
     let (end, sequence) = (replay.tail.end, replay.tail.next_sequence);
-    replay.torn = find_torn(&mut window, replay.tail.epoch, end)?;
+    replay.torn = find_torn(&mut window, &replay.tail)?;
     look_for_damage(device, empty, Some(nonce), sequence, id, end, &why)?;
     replay.keep_unsealed(device, id, header)
 }
@@ -418,9 +423,24 @@ pub(super) fn check_torn(
 
 /// What stands at the end of the log and is no whole batch. Earlier epochs leave the rest of what they cut; it begins with no
 /// header, or with a header of their epoch.
-pub(super) fn find_torn(window: &mut Window<'_>, epoch: Epoch, end: u32) -> Result<Option<Torn>, RecoverError> {
+///
+/// In a file that was in use before there are old bytes behind the end: there only a whole header of a batch tells anything.
+pub(super) fn find_torn(window: &mut Window<'_>, tail: &Tail) -> Result<Option<Torn>, RecoverError> {
+    let (segment, end, epoch) = (window.segment(), tail.end, tail.epoch);
     let Some(last) = last_byte(window, end)? else { return Ok(None) };
-    let segment = window.segment();
+    let is_fresh_file = end == 0;
+    let header = if is_fresh_file { window.get(0, SEGMENT_HEADER_SIZE as usize)? } else { None };
+    if header.is_some_and(|header| SegmentHeader::is_of_another(segment, header)) {
+        return Ok(None);
+    }
+    if tail.segment.is_some_and(|current| current.id == segment && current.is_recycled) {
+        let Some(bytes) = window.get(u64::from(end), BATCH_HEADER_SIZE)? else { return Ok(None) };
+        let Some((header, _)) = BatchHeader::decode(segment, end, bytes) else { return Ok(None) };
+        let is_fresh = header.epoch >= epoch;
+        Sometimes::TornTailCut.when(is_fresh);
+        Sometimes::TornTailOfEarlierEpoch.when(!is_fresh);
+        return Ok(Some(Torn { segment, offset: end, bytes: u64::from(header.length), is_fresh }));
+    }
     let length = (last + 1 - u64::from(end)).min(BATCH_HEADER_SIZE as u64) as usize;
     let Some(bytes) = window.get(u64::from(end), length)? else { return Ok(None) };
     let of_earlier_life = BatchHeader::decode(segment, end, bytes).is_some_and(|(header, _)| header.epoch < epoch);

@@ -21,6 +21,8 @@ pub struct Segment {
     pub id: SegmentId,
     /// In bytes.
     pub size: u32,
+    /// It holds old bytes.
+    pub is_recycled: bool,
 }
 
 #[derive(Debug)]
@@ -173,7 +175,12 @@ impl Segments {
             return;
         }
         let (create, sync) = (next_io(), next_io());
-        self.spare = Spare::Creating { segment: Segment { id, size }, create: Some(create), sync: Some(sync), lacking: None };
+        self.spare = Spare::Creating {
+            segment: Segment { id, size, is_recycled: freed.is_some() },
+            create: Some(create),
+            sync: Some(sync),
+            lacking: None,
+        };
         self.recycled += u64::from(freed.is_some());
         let op = freed.map_or(DiskOp::Create { segment: id, size }, |segment| DiskOp::Recycle { segment, to: id });
         emit(create, op);

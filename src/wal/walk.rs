@@ -19,7 +19,8 @@ use super::format::{
     SegmentHeader, directory_nonce,
 };
 use super::recover::{
-    Checked, Tail, Torn, check_batch, check_end, check_torn, fact_of, find_torn, is_epoch, is_within_reason, piece_of,
+    Checked, Tail, Torn, check_batch, check_end, check_torn, fact_of, find_torn, is_epoch, is_within_reason, newest_manifest,
+    piece_of,
 };
 use super::sweep::moved_of;
 use super::window::Window;
@@ -282,11 +283,20 @@ impl<E: From<DiskError>> Walk<'_, E> {
             Err(error) => self.bad(Bad::new(WITNESS, 0, error.to_string()))?,
         }
         let written = files.iter().rposition(|file| file.header.is_some()).map_or(0, |last| last + 1);
-        let (log, spare) = files.split_at(written);
+        let manifest = files[..written].last().and_then(|last| self.newest_manifest(device, last));
+        let kept = manifest.and_then(|manifest| Some((manifest.kept?, manifest.start)));
+        let is_needed = |id: SegmentId| kept.as_ref().is_none_or(|(kept, start)| id >= *start || kept.contains(&id));
+        // What was freed, and is still there, is no part of the log.
+        let mut log = files;
+        let spare = log.split_off(written);
+        log.retain(|file| is_needed(file.id));
+        let written = log.len();
         let mut expected = SegmentId(1);
         for (at, file) in log.iter().enumerate() {
+            if let Some(missing) = (expected.0..file.id.0).map(SegmentId).find(|id| is_needed(*id)) {
+                self.bad(Bad::new(missing, 0, format!("the segment is missing, and segment {} is there", file.id)))?;
+            }
             if file.id != expected {
-                self.bad(Bad::new(expected, 0, format!("the segment is missing, and segment {} is there", file.id)))?;
                 self.lose();
             }
             expected = SegmentId(file.id.0.saturating_add(1));
@@ -306,6 +316,14 @@ impl<E: From<DiskError>> Walk<'_, E> {
             self.bad(Bad::new(SegmentId(1), 0, what))?;
         }
         spare.iter().try_for_each(|file| self.spare(device, file))
+    }
+
+    /// The newest manifest, if it can be read. What is wrong with it is told by whoever reads all that it names.
+    fn newest_manifest(&mut self, device: &mut dyn LogDevice, last: &SegmentFile) -> Option<Manifest> {
+        let header = last.header.as_ref()?;
+        let place = newest_manifest(device, last.id, last.size, header).ok().flatten()?;
+        self.walked.manifest = Some(place);
+        read_manifest(device, directory_nonce(header.directory), place).ok()
     }
 
     /// Reads every segment's header, and what they say of the log.
@@ -360,7 +378,7 @@ impl<E: From<DiskError>> Walk<'_, E> {
                 (self.nonce, self.walked.torn) = (Some(header.nonce), None);
                 self.segment(device, file, None, true)
             }
-            Ok(None) if self.walked.torn.is_none() => match find_torn(&mut window, Epoch::ZERO, 0) {
+            Ok(None) if self.walked.torn.is_none() => match find_torn(&mut window, &Tail::default()) {
                 Ok(torn) => {
                     self.walked.torn = torn;
                     Ok(())
@@ -459,7 +477,7 @@ impl<E: From<DiskError>> Walk<'_, E> {
                 self.bad(Bad { segment: id, offset: end, what: why, groups })?;
                 continue;
             }
-            match find_torn(window, self.tail.epoch, end) {
+            match find_torn(window, &self.tail) {
                 Ok(torn) => self.walked.torn = torn,
                 Err(error) => self.bad(Bad::of(error, id, end))?,
             }
@@ -496,7 +514,7 @@ impl<E: From<DiskError>> Walk<'_, E> {
         let Some((offset, header)) = found else { return Ok(false) };
         self.lose();
         let tail = &mut self.tail;
-        tail.segment = Some(super::segments::Segment { id: window.segment(), size: limit });
+        tail.segment = Some(super::segments::Segment { id: window.segment(), size: limit, is_recycled: false });
         (tail.end, tail.chain) = (offset, header.previous);
         (tail.next_sequence, tail.next_lsn) = (header.sequence, header.first_lsn);
         Ok(true)
