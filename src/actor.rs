@@ -112,6 +112,16 @@ impl Room {
         !self.is_full() || self.left >= self.reserve / 2 + bytes
     }
 
+    /// Whether what makes room may be logged: copies of what is still asked for, so that the rest can go.
+    pub fn takes_copies(self) -> bool {
+        !self.is_full() || self.left >= self.reserve / 8
+    }
+
+    /// Bytes that copies may take.
+    pub fn for_copies(self) -> u64 {
+        self.left.saturating_sub(self.reserve / 8)
+    }
+
     /// Whether what needs no lasting room, deletes and the ends of transactions, may be logged in so many bytes.
     pub fn takes_ending(self, bytes: u64) -> bool {
         !self.is_full() || self.left >= self.reserve / 4 + bytes

@@ -38,12 +38,17 @@ use crate::wal::{self, Record, RecoveredGroup};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
+/// Of the index, the share that the reserve holds beyond it: what else a checkpoint has.
+const RESERVE_SHARE: u64 = 4;
 /// Bytes of one record with parts that are no leaves, unless one part alone is larger.
 const PARTS_BYTES: usize = 256 * 1024;
 /// What it counts for that a leaf is passed over, in bytes.
 const PASSED_OVER_COST: u64 = 32;
 /// By how much of what makes a checkpoint due the log grows before it is looked at again whether one is.
 const LOOKS: u64 = 16;
+/// While the disk is full, copies of so many bytes are made at a time, unless more wait to be written.
+const CREDIT_WHILE_FULL: i64 = 256 * 1024;
+const QUEUE_WHILE_FULL: u64 = 1024 * 1024;
 /// How many times as much is far more than makes a checkpoint due.
 const HELD_BACK: u64 = 4;
 
@@ -56,6 +61,7 @@ pub struct Checkpoints {
     /// Not due before so many.
     look_at: u64,
     begun_at: Time,
+    disk_was_full: bool,
     /// How much of what was logged and freed has paid for copies.
     paid: u64,
     /// Bytes that may be copied now; below zero: that were copied in advance.
@@ -206,6 +212,8 @@ impl Node {
         if let Some(Pending { start, gone, .. }) = kept.manifest.take_if(|manifest| manifest.lsn <= durable) {
             kept.start = start;
             kept.completed += 1;
+            // There may be more to win at once.
+            kept.look_at = if kept.disk_was_full && !gone.is_empty() { 0 } else { kept.look_at };
             self.compaction.condemn(gone);
             Sometimes::CheckpointCompleted.reached();
             let bases = kept.roots.iter().map(|(id, root)| Work::Replica(*id, replica::In::Compact(root.base.index)));
@@ -219,18 +227,30 @@ impl Node {
         kept.since += logged;
         // Behind the last record of an epoch nothing is written.
         let stops = matches!(self.stop, Stop::Sealing(_) | Stop::Done);
-        if stops || self.groups.is_empty() || logged == 0 && kept.round.is_none() {
+        let disk_is_full = self.log.disk_is_full();
+        if disk_is_full != std::mem::replace(&mut kept.disk_was_full, disk_is_full) {
+            kept.look_at = 0;
+            if disk_is_full && kept.round.take().is_some() {
+                // It was begun in another mind: what it still wants to copy may be more than there is room for.
+                Sometimes::CheckpointEndsOnFullDisk.reached();
+                self.compaction.give_up();
+            }
+        }
+        let kept = &mut self.checkpoints;
+        if stops || self.groups.is_empty() || logged == 0 && kept.round.is_none() && !disk_is_full {
             return;
         }
-        if self.log.room().is_full() {
+        if !self.log.room().takes_copies() {
             Sometimes::CheckpointWaitsForRoom.when(kept.round.is_some() || kept.progress() >= kept.look_at);
             return;
         }
         if kept.round.is_none() {
-            if kept.manifest.is_some() || kept.progress() < kept.look_at {
+            let waits = kept.manifest.is_some() || self.compaction.asked().is_some();
+            if waits || kept.progress() < kept.look_at {
                 return;
             }
-            let Some(victims) = self.is_checkpoint_due(now) else { return };
+            let due = if disk_is_full { self.is_room_to_win() } else { self.is_checkpoint_due(now) };
+            let Some(victims) = due else { return };
             self.begin_compaction(victims);
             let left = self.groups.keys().copied().collect();
             let kept = &mut self.checkpoints;
@@ -242,6 +262,11 @@ impl Node {
         let pays = kept.progress() - kept.paid;
         kept.paid += pays;
         kept.credit += (pays * self.options.limits.checkpoint_percent as u64 / 100) as i64;
+        if disk_is_full && self.log.queue_bytes() < QUEUE_WHILE_FULL {
+            // Little is logged that could pay. The disk says how fast it goes.
+            Sometimes::CompactionWhileFull.reached();
+            kept.credit = kept.credit.max(CREDIT_WHILE_FULL);
+        }
         while self.checkpoints.credit > 0 && self.checkpoints.round.is_some() && self.compaction.asked().is_none() {
             self.checkpoints.credit -=
                 if self.compaction.is_sweeping() { self.go_on_sweeping(now) as i64 } else { self.copy_next(now) as i64 };
@@ -274,8 +299,23 @@ impl Node {
         let moves = self.replay_start(base) > self.checkpoints.start;
         Sometimes::CheckpointHeldBack.when(!moves);
         self.checkpoints.is_held_back = !moves && self.checkpoints.since >= enough * HELD_BACK;
-        let victims = self.choose_victims();
+        self.log.keep_in_reserve(index + index / RESERVE_SHARE + u64::from(self.options.segment_size));
+        let victims = self.choose_victims(None);
         (moves || !victims.is_empty()).then_some(victims)
+    }
+
+    /// The disk is full: the segments that are to be emptied, if that gives so much room that it is worth a checkpoint.
+    fn is_room_to_win(&mut self) -> Option<Vec<(SegmentId, u32)>> {
+        let kept = &mut self.checkpoints;
+        kept.look_at = kept.progress() + u64::from(self.options.segment_size) / LOOKS;
+        let index: u64 = self.groups.values().map(|group| group.store.state().leaf_bytes()).sum();
+        // Deletes take some of it meanwhile.
+        let budget = (self.log.room().for_copies() / 2).checked_sub(index)?;
+        let victims = self.choose_victims(Some(budget));
+        let moved: u64 = victims.iter().map(|(victim, _)| self.live_in(*victim)).sum();
+        let is_worth_it = victims.len() as u64 > self.segments_for(moved + index);
+        Sometimes::NoRoomToWin.when(!is_worth_it);
+        is_worth_it.then_some(victims)
     }
 
     /// Up to here the group's log is not needed, once a checkpoint stands for it: every member has it durably, or it lies so far

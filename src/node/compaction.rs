@@ -31,7 +31,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A segment of which more than this is alive is never a victim: as much would be written as is won.
-const LIVE_PERCENT_MAX: u64 = 90;
+const LIVE_PERCENT_MAX: u64 = 85;
 /// What it counts for, in bytes, to look at as many of a victim.
 const LOOKED_AT_SHARE: u64 = 16;
 /// As many segments' worth of values is moved by one checkpoint, at least, if there is so much to win.
@@ -81,6 +81,13 @@ impl Compaction {
         self.asked
     }
 
+    /// The checkpoint in progress is none any more. What was moved has been moved.
+    pub fn give_up(&mut self) {
+        self.victims.clear();
+        self.left.clear();
+        self.block = None;
+    }
+
     /// Segments that are to go, or have gone as far as the log can tell.
     pub fn condemn(&mut self, gone: impl IntoIterator<Item = SegmentId>) {
         self.condemned.extend(gone);
@@ -93,13 +100,14 @@ impl Compaction {
 
 impl Node {
     /// Bytes of a segment that are alive: of values and of copies.
-    fn live_in(&self, segment: SegmentId) -> u64 {
+    pub(super) fn live_in(&self, segment: SegmentId) -> u64 {
         let values: u64 = self.groups.values().map(|group| group.store.state().items().live().of(segment)).sum();
         values + self.checkpoints.copied_in(segment)
     }
 
-    /// The segments that a checkpoint which begins now should empty.
-    pub(super) fn choose_victims(&self) -> Vec<(SegmentId, u32)> {
+    /// The segments that a checkpoint which begins now should empty. `budget`: the disk is full, so that any garbage is too much, and so
+    /// many bytes may be copied.
+    pub(super) fn choose_victims(&self, budget: Option<u64>) -> Vec<(SegmentId, u32)> {
         let start = self.checkpoints.start();
         let mut live: BTreeMap<SegmentId, u64> = BTreeMap::new();
         for group in self.groups.values() {
@@ -117,13 +125,12 @@ impl Node {
             }
         }
         candidates.sort_unstable();
-        // What is alive may have so much garbage beside it.
-        let allowed = alive * 100 / (100 - self.options.limits.garbage_percent.min(99) as u64);
+        let allowed = if budget.is_some() { 0 } else { self.allowed_beside(alive) };
         let enough = u64::from(self.options.segment_size) * SEGMENTS_MOVED;
-        let enough = enough.max(self.options.limits.checkpoint_bytes as u64);
+        let enough = budget.unwrap_or(enough.max(self.options.limits.checkpoint_bytes as u64));
         let (mut chosen, mut moved) = (Vec::new(), 0);
         for (held, segment, size) in candidates {
-            if old <= allowed || (moved + held > enough && !chosen.is_empty()) {
+            if old <= allowed || (moved + held > enough && (budget.is_some() || !chosen.is_empty())) {
                 break;
             }
             if self.groups.values().any(|group| group.store.state().has_prepared_in(segment)) {
@@ -133,12 +140,28 @@ impl Node {
             (old, moved) = (old + held - u64::from(size).min(old + held), moved + held);
             chosen.push((segment, size));
         }
+        if chosen.len() as u64 <= self.segments_for(moved) {
+            // Where values are large, and segments small, what is moved fills as many.
+            Sometimes::NothingToWin.when(!chosen.is_empty());
+            chosen.clear();
+        }
         chosen
+    }
+
+    /// How many segments so many bytes of copies fill, about.
+    pub(super) fn segments_for(&self, bytes: u64) -> u64 {
+        (bytes + bytes / 8).div_ceil(u64::from(self.options.segment_size))
+    }
+
+    /// Of segments with so many bytes that are alive, how many bytes there may be.
+    fn allowed_beside(&self, alive: u64) -> u64 {
+        alive * 100 / (100 - self.options.limits.garbage_percent.min(99) as u64)
     }
 
     /// The checkpoint that begins now empties these.
     pub(super) fn begin_compaction(&mut self, victims: Vec<(SegmentId, u32)>) {
         let compaction = &mut self.compaction;
+        compaction.block = None;
         compaction.victims = victims.iter().map(|(segment, _)| *segment).collect();
         compaction.left = victims.into_iter().map(|(segment, size)| Sweep::of(segment, size)).collect();
         Sometimes::CompactionBegun.when(!compaction.victims.is_empty());

@@ -13,6 +13,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 mod checkpoints;
+mod compaction;
 mod disks;
 mod flow;
 mod health;

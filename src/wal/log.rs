@@ -24,8 +24,11 @@ use std::collections::VecDeque;
 /// The smallest and the largest segment, in bytes, whatever the options say.
 const SEGMENT_SIZE_MIN: u32 = 8 * 1024;
 const SEGMENT_SIZE_MAX: u32 = 1 << 30;
-/// While the disk is full, this much of the last segment (or half of it, if that is less) is a reserve (see [`Room`]). In bytes.
+/// While the disk is full, this much of the last segment (or half of it, if that is less) is a reserve (see [`Room`]), beside the
+/// files that are kept for it. In bytes.
 const RESERVE_MAX: u32 = 8 * 1024 * 1024;
+/// As many files are kept in reserve, at least.
+const RESERVE_FILES: usize = 2;
 /// Bytes at a segment's end that only an epoch's first record may take (a sixteenth of a small segment): some twenty starts.
 /// Without them a node whose disk is full, and whose log is full to the last byte, could not even begin an epoch (seed 4316).
 const BOOT_RESERVE_MAX: u32 = 4 * 1024;
@@ -187,7 +190,7 @@ impl Log {
             unsynced: VecDeque::new(),
             sync_at: None,
             seal_at: None,
-            segments: Segments::new(tail.sizes, tail.leftover, tail.segment.map(|segment| segment.id)),
+            segments: Segments::new(tail.sizes, tail.leftover, tail.segment.map(|segment| segment.id), RESERVE_FILES),
             witness: Witness::new(nonce, tail.witness),
             reads: Reads::default(),
             queue_bytes: 0,
@@ -269,16 +272,30 @@ impl Log {
 
     /// What may still be appended.
     pub fn room(&self) -> Room {
-        if !self.segments.disk_is_full() || self.segments.has_spare() {
+        if !self.segments.disk_is_full() {
             return Room::AMPLE;
         }
-        let Some(current) = self.current.filter(|current| current.id == self.cursor.segment) else {
-            // What was appended last waits for the segment that cannot be made, and so will all behind it.
-            return Room::new(0, u64::from(RESERVE_MAX));
-        };
+        let size = self.cursor.capacity;
         let used = self.filling.as_ref().map_or(self.cursor.offset, |batch| batch.offset + batch.length());
-        let left = current.size.saturating_sub(used + boot_reserve(current.size));
-        Room::new(u64::from(left), u64::from(RESERVE_MAX.min(current.size / 2)))
+        let here = u64::from(size.saturating_sub(used + boot_reserve(size)));
+        let files = self.segments.bytes_ready() + self.segments.bytes_free();
+        // What was appended last may wait for segments that are not made yet.
+        let ahead = self.cursor.segment.0 - self.current.map_or(0, |current| current.id.0);
+        let taken = u64::from(ahead) * u64::from(self.options.segment_size);
+        let left = if files >= taken { files - taken + here } else { 0 };
+        let reserve = self.segments.reserve() as u64 * u64::from(self.options.segment_size);
+        Room::new(left, reserve + u64::from(RESERVE_MAX.min(size / 2)))
+    }
+
+    /// The disk had no room for another file when one was last to be made.
+    pub fn disk_is_full(&self) -> bool {
+        self.segments.disk_is_full()
+    }
+
+    /// Free files for so many bytes are kept in reserve, and two at least.
+    pub fn keep_in_reserve(&mut self, bytes: u64) {
+        let files = bytes.div_ceil(u64::from(self.options.segment_size));
+        self.segments.set_reserve(RESERVE_FILES.max(usize::try_from(files).unwrap_or(usize::MAX)));
     }
 
     /// Bytes that the disk lacks for the next segment; 0 while there is room.
@@ -428,7 +445,7 @@ impl Log {
             }
         }
         self.make_spare(now, out);
-        self.remove_needless(out);
+        self.tidy_files(now, out);
         self.write_witness(now, out);
     }
 
@@ -578,15 +595,15 @@ impl Log {
         }
     }
 
-    /// Files that were freed, and are more than will be used again soon, are removed.
-    fn remove_needless(&mut self, out: &mut Outbox<Out>) {
+    /// Keeps as many free files as there should be.
+    fn tidy_files(&mut self, now: Time, out: &mut Outbox<Out>) {
         let next_io = &mut self.next_io;
         let new_io = || {
             let io = IoId(*next_io);
             *next_io += 1;
             io
         };
-        self.segments.remove_needless(self.options.segment_size, new_io, |io, op| out.push(Out::Disk(io, op)));
+        self.segments.tidy(now, self.options.segment_size, new_io, |io, op| out.push(Out::Disk(io, op)));
     }
 
     fn write_witness(&mut self, now: Time, out: &mut Outbox<Out>) {
@@ -753,6 +770,7 @@ impl Log {
         }
         if self.segments.deadline().is_some_and(|at| at <= now) {
             self.make_spare(now, out);
+            self.tidy_files(now, out);
         }
         self.write_witness(now, out);
     }

@@ -1,11 +1,19 @@
 //! Segments made ahead of time: with their files whole, and their names durable, before anything is written into them.
 //!
-//! States: none -> creating -> ready -> taken. A full disk leads from creating back to none, to be retried each second; any other
-//! failure halts the node.
+//! ```text
+//! wanted -> a file that is free, under a new name --\
+//!        -> a file with zeros ----------------------> ready -> taken: it is written to -> (compaction) -> free
+//! ```
 //!
-//! A file is made with zeros, or it is one of a segment of which nothing is needed any more, *freed*, under another name: nothing
-//! has to be written then. The old bytes in it pass for nothing: every checksum is salted with the segment's number. A few freed
-//! files are kept for that; the others are removed.
+//! A full disk leads from making a file back to wanted, to be retried each second; any other failure halts the node.
+//!
+//! A file is *free* if nothing of its segment is needed any more, or if it was made to be in reserve. Under another name it becomes
+//! a new segment: no zeros have to be written. The old bytes in it pass for nothing: every checksum is salted with the segment's
+//! number.
+//!
+//! **Reserve.** So many free files are not touched until the disk is full. With them a log goes on in which there is no room for new
+//! values: deletes, votes, decisions, and the copies with which a compaction makes room. More free files than that are
+//! used first, and beyond a few they are removed.
 
 use crate::base::{Duration, IoId, SegmentId, Sometimes, Time};
 use crate::msg::disk::{DiskError, DiskOp, DiskResult};
@@ -13,8 +21,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a full disk is left alone before the next try.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// As many freed files are kept.
-const FREE_MAX: usize = 6;
+/// So many free files more than the reserve are kept.
+const FREE_MAX: usize = 4;
+/// A file of the reserve has a name that is so far behind the log's end: no segment asks for it soon.
+const RESERVE_NAMES: u32 = 1_000;
+/// A log of fewer segments has no reserve: it could not be emptied by much.
+const RESERVE_FROM: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
@@ -25,25 +37,25 @@ pub struct Segment {
     pub is_recycled: bool,
 }
 
+/// A file that is being made, or gets its name.
 #[derive(Debug)]
-enum Spare {
-    None,
+struct Job {
+    segment: Segment,
     /// `None` in place of an id: that operation was answered.
-    Creating {
-        segment: Segment,
-        create: Option<IoId>,
-        sync: Option<IoId>,
-        /// Bytes that the disk lacks for it.
-        lacking: Option<u32>,
-    },
-    Ready(Segment),
+    create: Option<IoId>,
+    sync: Option<IoId>,
+    /// Bytes that the disk lacks for it.
+    lacking: Option<u32>,
+    /// It is to be free, and no segment.
+    for_reserve: bool,
 }
 
-/// The next segment, and how much the files take together.
-#[derive(Debug)]
+/// The next segment, the files that are free, and how much all files take together.
+#[derive(Debug, Default)]
 pub struct Segments {
-    spare: Spare,
-    /// Since when the disk is full, as the time of the next try.
+    job: Option<Job>,
+    ready: Option<Segment>,
+    /// The disk is full; the time of the next try.
     retry_at: Option<Time>,
     /// Bytes that the disk lacked at the last try.
     lacking: u32,
@@ -51,6 +63,8 @@ pub struct Segments {
     sizes: BTreeMap<SegmentId, u64>,
     /// Files of which nothing is needed, and their sizes.
     free: BTreeMap<SegmentId, u64>,
+    /// So many of them are the reserve.
+    reserve: usize,
     /// Operations that remove a file.
     removals: BTreeSet<IoId>,
     created: u64,
@@ -67,14 +81,29 @@ pub enum Answer {
 
 impl Segments {
     /// `free`: files of which nothing is needed. Nor is anything of those behind `last`, which is written to.
-    pub fn new(mut sizes: BTreeMap<SegmentId, u64>, mut free: BTreeMap<SegmentId, u64>, last: Option<SegmentId>) -> Segments {
+    pub fn new(
+        mut sizes: BTreeMap<SegmentId, u64>,
+        mut free: BTreeMap<SegmentId, u64>,
+        last: Option<SegmentId>,
+        reserve: usize,
+    ) -> Segments {
         free.extend(sizes.extract_if(.., |id, _| Some(*id) > last));
-        let (removals, spare) = (BTreeSet::new(), Spare::None);
-        Segments { spare, retry_at: None, lacking: 0, sizes, free, removals, created: 0, recycled: 0 }
+        Segments { sizes, free, reserve, ..Segments::default() }
     }
 
+    /// Of all files.
     pub fn bytes_allocated(&self) -> u64 {
         self.sizes.values().chain(self.free.values()).sum()
+    }
+
+    /// Of the files before this one.
+    pub fn bytes_before(&self, id: SegmentId) -> u64 {
+        self.sizes.range(..id).map(|(_, size)| size).sum()
+    }
+
+    /// Of the files that no segment has yet, or has any more.
+    pub fn bytes_free(&self) -> u64 {
+        self.free.values().sum()
     }
 
     /// The segments before this one, and the sizes of their files.
@@ -87,76 +116,69 @@ impl Segments {
         self.sizes.last_key_value().map(|(id, _)| *id)
     }
 
-    /// Nothing of this segment is needed any more.
-    pub fn free(&mut self, id: SegmentId) {
-        if let Some(size) = self.sizes.remove(&id) {
-            Sometimes::SegmentFreed.reached();
-            self.free.insert(id, size);
-        }
-    }
-
-    /// Removes the files that are free and too many, or of another size than those of new segments.
-    pub fn remove_needless(&mut self, size: u32, mut next_io: impl FnMut() -> IoId, mut emit: impl FnMut(IoId, DiskOp)) {
-        let size = u64::from(size);
-        while let Some((&segment, _)) =
-            self.free.iter().find(|(_, of)| **of != size).or(self.free.last_key_value().filter(|_| self.free.len() > FREE_MAX))
-        {
-            self.free.remove(&segment);
-            let io = next_io();
-            self.removals.insert(io);
-            emit(io, DiskOp::Remove { segment });
-        }
-    }
-
-    /// Of the files before this one.
-    pub fn bytes_before(&self, id: SegmentId) -> u64 {
-        self.sizes.range(..id).map(|(_, size)| size).sum()
-    }
-
+    /// Files made, or named anew.
     pub fn created(&self) -> u64 {
         self.created
     }
 
+    /// Of these, those that were in use before.
     pub fn recycled(&self) -> u64 {
         self.recycled
     }
 
-    /// The segment `id` with at least `size` bytes, if it is ready.
-    pub fn ready(&self, id: SegmentId, size: u32) -> Option<Segment> {
-        match self.spare {
-            Spare::Ready(segment) if segment.id == id && segment.size >= size => Some(segment),
-            _ => None,
-        }
+    /// So many files that are free are the reserve.
+    pub fn set_reserve(&mut self, files: usize) {
+        self.reserve = files;
     }
 
-    pub fn has_spare(&self) -> bool {
-        matches!(self.spare, Spare::Ready(_))
+    /// The reserve that there should be; none in a small log.
+    pub fn reserve(&self) -> usize {
+        if self.sizes.len() < RESERVE_FROM { 0 } else { self.reserve }
+    }
+
+    /// The segment `id` with at least `size` bytes, if it is ready.
+    pub fn ready(&self, id: SegmentId, size: u32) -> Option<Segment> {
+        self.ready.filter(|segment| segment.id == id && segment.size >= size)
+    }
+
+    /// Bytes of the segment that is ready.
+    pub fn bytes_ready(&self) -> u64 {
+        self.ready.map_or(0, |segment| u64::from(segment.size))
     }
 
     /// Takes the segment that is ready: it is written to from now on.
     pub fn take(&mut self) -> Segment {
-        match std::mem::replace(&mut self.spare, Spare::None) {
-            Spare::Ready(segment) => segment,
-            other => panic!("no segment is ready: {other:?}"),
-        }
+        self.ready.take().expect("a segment is ready")
     }
 
-    /// The last try to make a segment failed for want of room.
+    /// The last try to make a file failed for want of room.
     pub fn disk_is_full(&self) -> bool {
         self.retry_at.is_some()
     }
 
-    /// Bytes that the disk lacked at the last try to make a segment; 0 if that is made.
+    /// Bytes that the disk lacked at the last try to make a file; 0 if that is made.
     pub fn bytes_needed(&self) -> u64 {
         if self.disk_is_full() { u64::from(self.lacking) } else { 0 }
     }
 
     /// When to retry; `None` while an attempt is under way, or none is needed.
     pub fn deadline(&self) -> Option<Time> {
-        self.retry_at.filter(|_| matches!(self.spare, Spare::None))
+        self.retry_at.filter(|_| self.job.is_none())
     }
 
-    /// Asks for the segment `id` with `size` bytes, unless it is there, being made, or the disk was full a moment ago.
+    /// Nothing of this segment is needed any more.
+    pub fn free(&mut self, id: SegmentId) {
+        if let Some(size) = self.sizes.remove(&id) {
+            Sometimes::SegmentFreed.reached();
+            self.free.insert(id, size);
+            if self.free.len() > self.reserve() {
+                Sometimes::RoomByCompaction.when(self.retry_at.is_some());
+                self.retry_at = None;
+            }
+        }
+    }
+
+    /// Asks for the segment `id` with `size` bytes, unless it is there, or something is being made.
     pub fn want(
         &mut self,
         now: Time,
@@ -165,24 +187,61 @@ impl Segments {
         mut next_io: impl FnMut() -> IoId,
         mut emit: impl FnMut(IoId, DiskOp),
     ) {
-        match &self.spare {
-            Spare::Creating { .. } => return,
-            Spare::Ready(segment) if segment.id == id && segment.size >= size => return,
-            Spare::Ready(_) | Spare::None => {}
-        }
-        let freed = self.take_free(id, size);
-        if freed.is_none() && self.retry_at.is_some_and(|at| now < at) {
+        if self.job.is_some() || self.ready(id, size).is_some() {
             return;
         }
-        let (create, sync) = (next_io(), next_io());
-        self.spare = Spare::Creating {
-            segment: Segment { id, size, is_recycled: freed.is_some() },
-            create: Some(create),
-            sync: Some(sync),
-            lacking: None,
-        };
+        let is_full = self.retry_at.is_some_and(|at| now < at);
+        let plenty = self.free.len() > self.reserve() || self.free.contains_key(&id);
+        let freed = if plenty || is_full { self.take_free(id, size) } else { None };
+        if freed.is_none() && is_full {
+            return;
+        }
+        Sometimes::ReserveUsed.when(freed.is_some() && !plenty);
         self.recycled += u64::from(freed.is_some());
         let op = freed.map_or(DiskOp::Create { segment: id, size }, |segment| DiskOp::Recycle { segment, to: id });
+        let segment = Segment { id, size, is_recycled: freed.is_some() };
+        self.begin(segment, op, false, &mut next_io, &mut emit);
+    }
+
+    /// Makes a file for the reserve, if it lacks one, and removes files that are free and too many, or of another size than new
+    /// segments are.
+    pub fn tidy(&mut self, now: Time, size: u32, mut next_io: impl FnMut() -> IoId, mut emit: impl FnMut(IoId, DiskOp)) {
+        let most = self.reserve() + FREE_MAX;
+        let is_needless = |(_, of): &(&SegmentId, &u64)| **of != u64::from(size);
+        while let Some((&segment, _)) =
+            self.free.iter().find(is_needless).or(self.free.last_key_value().filter(|_| self.free.len() > most))
+        {
+            self.free.remove(&segment);
+            let io = next_io();
+            self.removals.insert(io);
+            emit(io, DiskOp::Remove { segment });
+        }
+        let waits = self.retry_at.is_some_and(|at| now < at);
+        if self.job.is_some() || waits {
+            return;
+        }
+        if self.free.len() >= self.reserve() {
+            // Nothing is to be made now: so nothing is known of the disk any more.
+            self.retry_at = None;
+            return;
+        }
+        let behind = self.last().map_or(0, |last| last.0.saturating_add(RESERVE_NAMES));
+        let last = self.free.last_key_value().map_or(0, |(id, _)| id.0);
+        let segment = Segment { id: SegmentId(behind.max(last).saturating_add(1)), size, is_recycled: false };
+        Sometimes::ReserveMade.reached();
+        self.begin(segment, DiskOp::Create { segment: segment.id, size }, true, &mut next_io, &mut emit);
+    }
+
+    fn begin(
+        &mut self,
+        segment: Segment,
+        op: DiskOp,
+        for_reserve: bool,
+        next_io: &mut impl FnMut() -> IoId,
+        emit: &mut impl FnMut(IoId, DiskOp),
+    ) {
+        let (create, sync) = (next_io(), next_io());
+        self.job = Some(Job { segment, create: Some(create), sync: Some(sync), lacking: None, for_reserve });
         emit(create, op);
         emit(sync, DiskOp::SyncDirectory);
     }
@@ -206,7 +265,7 @@ impl Segments {
                 DiskResult::Done | DiskResult::Data(_) => Answer::Noted,
             };
         }
-        let Spare::Creating { segment, create, sync, lacking } = &mut self.spare else { return Answer::NotMine };
+        let Some(Job { segment, create, sync, lacking, .. }) = &mut self.job else { return Answer::NotMine };
         if *create == Some(io) {
             *create = None;
             match result {
@@ -222,27 +281,38 @@ impl Segments {
         } else {
             return Answer::NotMine;
         }
-        if create.is_none() && sync.is_none() {
-            if let Some(lacking) = *lacking {
-                self.lacking = lacking;
-                Sometimes::NoRoomForSegment.reached();
-                self.retry_at = Some(now + RETRY_AFTER);
-                self.spare = Spare::None;
-            } else {
-                Sometimes::RoomForSegmentAgain.when(self.retry_at.is_some());
-                let segment = *segment;
-                self.retry_at = None;
-                self.created += 1;
-                self.sizes.insert(segment.id, u64::from(segment.size));
-                self.spare = Spare::Ready(segment);
-            }
+        if let Some(job) = self.job.take_if(|job| job.create.is_none() && job.sync.is_none()) {
+            self.end(now, &job);
         }
         Answer::Noted
     }
 
+    fn end(&mut self, now: Time, job: &Job) {
+        let segment = job.segment;
+        if let Some(lacking) = job.lacking {
+            self.lacking = lacking;
+            Sometimes::NoRoomForSegment.reached();
+            self.retry_at = Some(now + RETRY_AFTER);
+            return;
+        }
+        self.created += 1;
+        if job.for_reserve {
+            self.free.insert(segment.id, u64::from(segment.size));
+        } else {
+            self.sizes.insert(segment.id, u64::from(segment.size));
+            self.ready = Some(segment);
+        }
+        // A file of the reserve that is used says nothing of the disk.
+        if !segment.is_recycled || self.free.len() >= self.reserve() {
+            Sometimes::RoomForSegmentAgain.when(self.retry_at.is_some());
+            self.retry_at = None;
+        }
+    }
+
     pub fn check(&self) {
-        if let Spare::Ready(segment) = &self.spare {
+        if let Some(segment) = &self.ready {
             assert!(self.sizes.contains_key(&segment.id), "a segment that is ready has a size");
         }
+        assert!(self.free.keys().all(|id| !self.sizes.contains_key(id)), "a file that is free is no segment's");
     }
 }
