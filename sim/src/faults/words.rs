@@ -178,6 +178,7 @@ impl Trigger {
             Trigger::Writes => "began a write of its log",
             Trigger::Syncs => "began a sync of its log",
             Trigger::Creates => "made a segment",
+            Trigger::Frees => "freed a segment, or used one again",
             Trigger::UsesNewSegment => "first wrote to a segment",
             Trigger::Transfers => "handed a leadership away",
             Trigger::Releases => "took a leadership over",

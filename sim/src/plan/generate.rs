@@ -371,6 +371,7 @@ const TRIGGERS: &[Trigger] = &[
     Trigger::Writes,
     Trigger::Syncs,
     Trigger::Creates,
+    Trigger::Frees,
     Trigger::UsesNewSegment,
     Trigger::Transfers,
     Trigger::Releases,

@@ -8,6 +8,7 @@
 //! of those are *steered*: they cast every node in its part, and delay single kinds of message.
 
 mod behind;
+mod compacting;
 pub(crate) mod draws;
 mod generate;
 pub mod operations;
@@ -240,6 +241,8 @@ pub enum Trigger {
     Syncs,
     /// A segment is being made.
     Creates,
+    /// Its disk removes a segment's file, or gives it another name.
+    Frees,
     /// The first write to a segment is being synced, or was a moment ago.
     UsesNewSegment,
     /// It hands a leadership away.

@@ -7,8 +7,8 @@ use super::draws::{
     CATCHES_UP_WITHIN_MS, Scenario, add, add_when, focus, readers, rot, settled, strict_sync, style, target, times,
 };
 use super::{
-    DiskPlan, Ending, Fault, FaultKind, LossStyle, NetworkPlan, Plan, Standing, Target, Trigger, WorkloadPlan, behind, steered,
-    transactions,
+    DiskPlan, Ending, Fault, FaultKind, LossStyle, NetworkPlan, Plan, Standing, Target, Trigger, WorkloadPlan, behind,
+    compacting, steered, transactions,
 };
 use crate::dice::Dice;
 use crate::faults;
@@ -40,6 +40,8 @@ pub const TABLE: &[Scenario] = &[
     Scenario { name: "the log that a member lacks is gone, and it loses power", draw: behind::powerless_members },
     Scenario { name: "the log that a member lacks is gone, and it is struck", draw: behind::struck_members },
     Scenario { name: "the log that a member lacks is gone, and the leader is struck", draw: behind::struck_senders },
+    Scenario { name: "segments are emptied, and their node is struck", draw: compacting::struck_compactions },
+    Scenario { name: "disks stay full, and are emptied by deleting", draw: compacting::emptied_disks },
     Scenario { name: "leaders change all the time", draw: leader_churn },
     Scenario { name: "the cluster is struck while it forms", draw: formation },
     Scenario { name: "relaxed syncing loses a tail", draw: relaxed_tails },

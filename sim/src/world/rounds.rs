@@ -539,9 +539,8 @@ impl World {
         let trigger = match op {
             DiskOp::Write { .. } => Some(Trigger::Writes),
             DiskOp::Sync { .. } => Some(Trigger::Syncs),
-            DiskOp::Create { .. } | DiskOp::Recycle { .. } | DiskOp::Remove { .. } | DiskOp::SyncDirectory => {
-                Some(Trigger::Creates)
-            }
+            DiskOp::Create { .. } | DiskOp::SyncDirectory => Some(Trigger::Creates),
+            DiskOp::Recycle { .. } | DiskOp::Remove { .. } => Some(Trigger::Frees),
             DiskOp::Read { .. } => None,
         };
         machine.disk_busy = true;
