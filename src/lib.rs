@@ -55,6 +55,7 @@
 //! | how a request finds its leader, what is retried | [`gateway`] |
 //! | what is on the disk, what recovery does, what damage is | [`wal`] and `src/wal/FORMAT.md` |
 //! | how a log is checked, past what is bad in it | [`wal::walk`], `src/cli/wal.rs` |
+//! | how room comes back, and from which segments | `src/node/compaction.rs`, `src/wal/segments.rs`, [`state::Live`] |
 //! | how a member that was away for long gets what no log holds any more | `src/node/snapshots.rs` |
 //! | what a message waits for before it leaves | [`node::gate`] |
 //! | how a message gets past a link that is cut | `src/node/relay.rs` |

@@ -129,6 +129,10 @@ pub const SEEDS_FOR_EVERY_STATE: u64 = 2_000;
 /// ... but for these, in one seed of a thousand.
 const RARE: &[Sometimes] = &[
     Sometimes::AppendAfterRelease,
+    Sometimes::BlockUnreadable,
+    Sometimes::CheckpointEndsOnFullDisk,
+    Sometimes::CompactionWhileFull,
+    Sometimes::CondemnedSegmentRead,
     Sometimes::DeleteTakesReserve,
     Sometimes::EndsHeldBackByTransfer,
     Sometimes::EntryInCopyReplaces,
@@ -142,12 +146,16 @@ const RARE: &[Sometimes] = &[
     Sometimes::NoRoomForWitness,
     Sometimes::PrepareRepeatedInFlight,
     Sometimes::QuorumWithoutRoom,
+    Sometimes::ReserveUsed,
+    Sometimes::RoomByCompaction,
     Sometimes::SnapshotGivenUp,
     Sometimes::SnapshotGoesBack,
     Sometimes::SnapshotOfRottenState,
+    Sometimes::SnapshotPieceRepeated,
     Sometimes::StopTriesNextFollower,
     Sometimes::StoppingNodeElected,
     Sometimes::UnfitLeaderWithoutHeir,
+    Sometimes::VictimNotEmptied,
     Sometimes::WaiterEvaluatedWhileHandedOver,
     Sometimes::WriteAnsweredByLaterEpoch,
 ];

@@ -19,13 +19,14 @@
 //!    more as it is, and synced. (After a failed sync the page cache may show what the medium never got.)
 //! 5. A batch, before the witness that names it is written.
 //! 6. A manifest, before the header that names it: what that names, copies and roots, stands before it.
+//! 7. A manifest, before the file of a segment goes that it does not name.
 //!
-//! **Left out on purpose**, for later: compaction, so that no segment is ever deleted; repair of rot from a peer. Damage that is not
+//! **Left out on purpose**, for later: repair of rot from a peer. Damage that is not
 //! a torn tail stops the boot. Of the log before the last checkpoint a boot reads the headers of segments alone: what rots there is
 //! noticed when it is read.
 //!
 //! - `format`: the bytes; `FORMAT.md` beside this file has the tables and the arguments.
-//! - `batch`: a batch being filled. - `log`: the actor. - `segments`: preallocation. - `reads`: values and entries read back.
+//! - `batch`: a batch being filled. - `log`: the actor. - `segments`: files made ahead, and used again. - [`sweep`]: values in a segment that is emptied. - `reads`: values and entries read back.
 //! - `recover`: from the disk to a [`Recovered`], through a `window`. - `checkpoint`: what a replay begins with. - `evidence`: telling a torn tail from damage. - `witness`:
 //!   evidence in another file. - [`walk`]: all of a log, past what is bad in it, for who looks at it.
 
