@@ -119,6 +119,8 @@ limits! {
     checkpoint_percent = 200,
     /// Of the segments before the start of a replay, how much may be garbage, in percent. Beyond: a checkpoint empties some.
     garbage_percent = 33,
+    /// Bytes of a segment that are read at a time to empty it, unless one record is larger.
+    sweep_block_bytes = 256 * 1024,
     /// Bytes of the log that are kept for members that lag, of whole segments. A member that lacks more is sent the group's state.
     retained_bytes = 256 * 1024 * 1024,
     /// Bytes of one piece of a group's state on its way to a member; one item or prepared transaction may be larger.

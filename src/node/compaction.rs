@@ -160,10 +160,11 @@ impl Node {
 
     /// The checkpoint that begins now empties these.
     pub(super) fn begin_compaction(&mut self, victims: Vec<(SegmentId, u32)>) {
+        let block = self.options.limits.sweep_block_bytes as u32;
         let compaction = &mut self.compaction;
         compaction.block = None;
         compaction.victims = victims.iter().map(|(segment, _)| *segment).collect();
-        compaction.left = victims.into_iter().map(|(segment, size)| Sweep::of(segment, size)).collect();
+        compaction.left = victims.into_iter().map(|(segment, size)| Sweep::of(segment, size, block)).collect();
         Sometimes::CompactionBegun.when(!compaction.victims.is_empty());
     }
 

@@ -18,15 +18,14 @@ use crate::msg::transaction::Stored;
 use crate::state::{Part, decode_piece};
 use bytes::Bytes;
 
-/// Bytes read at a time, unless one record is larger.
-const BLOCK: u32 = 256 * 1024;
-
 /// How far a segment has been swept.
 #[derive(Debug)]
 pub struct Sweep {
     segment: SegmentId,
     /// Bytes of its file.
     size: u32,
+    /// Bytes read at a time, unless one record is larger.
+    block: u32,
     at: u32,
     /// Records of the batch that are still to come, and where the batch ends.
     left: u32,
@@ -46,14 +45,15 @@ pub struct Found {
 }
 
 impl Sweep {
-    pub fn of(segment: SegmentId, size: u32) -> Sweep {
-        Sweep { segment, size, at: SEGMENT_HEADER_SIZE, left: 0, batch_end: 0, least: BATCH_HEADER_SIZE as u32, is_over: false }
+    pub fn of(segment: SegmentId, size: u32, block: u32) -> Sweep {
+        let (at, least) = (SEGMENT_HEADER_SIZE, BATCH_HEADER_SIZE as u32);
+        Sweep { segment, size, block, at, left: 0, batch_end: 0, least, is_over: false }
     }
 
     /// What to read next; `None`: all was read that can be.
     pub fn next(&self) -> Option<Place> {
         let left = self.size.saturating_sub(self.at);
-        let length = self.least.max(BLOCK).min(left);
+        let length = self.least.max(self.block).min(left);
         (!self.is_over && left >= self.least).then_some(Place { segment: self.segment, offset: self.at, length })
     }
 
@@ -89,8 +89,9 @@ impl Sweep {
                 }
                 self.pass(nonce, rest.slice(..length as usize), visit);
             }
-            self.is_over |= self.at <= before || (self.at - from) as usize > block.len();
-            if (self.at - from) as usize == block.len() {
+            self.is_over |= self.at <= before;
+            // A batch's footer may reach beyond the block.
+            if (self.at - from) as usize >= block.len() {
                 return;
             }
         }

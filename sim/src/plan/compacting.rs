@@ -71,6 +71,7 @@ fn small_segments(plan: &mut Plan, dice: &mut Dice) {
         node.limits.insert("checkpoint_percent".into(), *dice.pick(&[100, 200]));
         node.limits.insert("garbage_percent".into(), *dice.pick(&[0, 10, 33]));
         node.limits.insert("retained_bytes".into(), *dice.pick(&[1, 20_000]));
+        node.limits.insert("sweep_block_bytes".into(), *dice.pick(&[1, 500, 4_000, 100_000]));
         node.limits.insert("leaf_bytes".into(), *dice.pick(&[300, 1_000, 8_192]));
     }
     if dice.chance(700) {

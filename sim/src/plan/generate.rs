@@ -177,6 +177,7 @@ fn set_leaves(plan: &mut Plan, dice: &mut Dice) {
             let bytes = *dice.pick(&[1_000, 4_000, 16_000]);
             node.limits.insert("checkpoint_bytes".into(), bytes);
             node.limits.insert("checkpoint_percent".into(), *dice.pick(&[5, 30, 200]));
+            node.limits.insert("sweep_block_bytes".into(), *dice.pick(&[1, 1_000, 100_000]));
             node.limits.insert("garbage_percent".into(), *dice.pick(&[0, 5, 33]));
         }
         // A member that was away for a moment is sent the group's state.

@@ -10,6 +10,7 @@ impl Cluster {
         let mut cluster = Cluster { segment_size: segment_kib * 1024, ..Cluster::empty() };
         let limits = &mut cluster.limits;
         (limits.checkpoint_bytes, limits.leaf_bytes, limits.retained_bytes) = (20_000, 1_000, 20_000);
+        limits.sweep_block_bytes = 1_000;
         (1..=3).for_each(|n| cluster.boot(n, 3));
         cluster.run(5_000);
         cluster
