@@ -112,8 +112,15 @@ pub struct NodePlan {
 }
 
 /// Limits at which a node turns nothing away.
-const NOTHING_TURNED_AWAY: [&str; 6] =
-    ["leaf_bytes", "checkpoint_bytes", "checkpoint_percent", "garbage_percent", "retained_bytes", "snapshot_piece_bytes"];
+const NOTHING_TURNED_AWAY: [&str; 7] = [
+    "leaf_bytes",
+    "checkpoint_bytes",
+    "checkpoint_percent",
+    "garbage_percent",
+    "retained_bytes",
+    "snapshot_piece_bytes",
+    "sweep_block_bytes",
+];
 
 impl NodePlan {
     pub fn limits(&self) -> Limits {
