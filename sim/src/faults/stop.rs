@@ -70,15 +70,16 @@ fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
         return;
     }
     machine.stopping_led = node.replicas(now).iter().any(|replica| replica.leads);
-    machine.stopping = true;
+    machine.stopping.get_or_insert(world.now);
     world.put(number, Event::Stop);
 }
 
 fn end(world: &mut World, _: &FaultKind, strike: Strike) {
     let number = strike.node();
-    if world.machines[number].stopping {
+    // Another stop, of an epoch before, may have told it to.
+    if let Some(told) = world.machines[number].stopping {
         world.timeline.note(world.now, || format!("n{} has not stopped in time, and is ended", number + 1));
-        world.judge_stop(number, strike);
+        world.judge_stop(number, told);
         world.crash(number, None, 100, None);
     }
 }

@@ -23,7 +23,9 @@ pub fn struck_members(plan: &mut Plan, dice: &mut Dice) {
             2 => FaultKind::Pause { target: Target::There },
             _ => FaultKind::Full { target: Target::There },
         };
-        add_when(plan, back, dice.spread(10, 1_500), when, kind);
+        // It has a reserve.
+        let span = if matches!(kind, FaultKind::Full { .. }) { dice.between(1_000, 4_000) } else { dice.spread(10, 1_500) };
+        add_when(plan, back, span, when, kind);
     });
 }
 

@@ -305,8 +305,8 @@ impl World {
     }
 
     /// A stop has not come to its end. It had the time, unless something held up the node or its disk meanwhile.
-    pub fn judge_stop(&mut self, number: usize, stop: Strike) {
-        let took = (self.now - stop.since) / MS;
+    pub fn judge_stop(&mut self, number: usize, told: WorldTime) {
+        let took = (self.now - told) / MS;
         let holds = |kind: &FaultKind| {
             matches!(
                 kind,
@@ -323,7 +323,7 @@ impl World {
         let meanwhile = |struck: &Struck| {
             let fault = &self.plan.faults[struck.fault];
             let here = struck.node.is_none_or(|node| usize::from(node) == number + 1);
-            here && holds(&fault.kind) && struck.at + fault.for_ms * MS >= stop.since
+            here && holds(&fault.kind) && struck.at + fault.for_ms * MS >= told
         };
         if took >= STOPS_WITHIN_MS && !self.strikes.iter().any(meanwhile) {
             self.liveness(format!("n{} was told to stop {took} ms ago, and has not stopped", number + 1));

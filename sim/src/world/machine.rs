@@ -62,7 +62,8 @@ pub struct Machine {
     /// When it may start again; `None`: it runs.
     pub boot_at: Option<WorldTime>,
     pub stays_down: bool,
-    pub stopping: bool,
+    /// Since when it is told to stop.
+    pub stopping: Option<WorldTime>,
     /// The last entries of its groups when it crashed.
     pub had: Vec<(GroupId, Index)>,
     /// It led something when it was told to stop.
@@ -142,7 +143,7 @@ impl Machine {
             floods: Vec::new(),
             boot_at: Some(own.boot_ms * 1_000_000),
             stays_down: false,
-            stopping: false,
+            stopping: None,
             had: Vec::new(),
             stopping_led: false,
             failed: None,
@@ -226,7 +227,7 @@ impl Machine {
         self.disk_busy = false;
         self.stalled_since = None;
         self.reads.clear();
-        self.stopping = false;
+        self.stopping = None;
         self.failed = None;
         self.may_halt = false;
         self.met_rot.clear();
