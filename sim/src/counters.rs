@@ -152,6 +152,7 @@ const RARE: &[Sometimes] = &[
     Sometimes::SnapshotGoesBack,
     Sometimes::SnapshotOfRottenState,
     Sometimes::SnapshotPieceRepeated,
+    Sometimes::SnapshotWaitsForRoom,
     Sometimes::StopTriesNextFollower,
     Sometimes::StoppingNodeElected,
     Sometimes::UnfitLeaderWithoutHeir,

@@ -17,14 +17,14 @@ pub fn powerless_members(plan: &mut Plan, dice: &mut Dice) {
 pub fn struck_members(plan: &mut Plan, dice: &mut Dice) {
     left_behind(plan, dice, |plan, dice, back| {
         let when = *dice.pick(&[Trigger::TakesPiece, Trigger::TakesPiece, Trigger::HasState]);
-        let kind = match dice.below(4) {
+        let kind = match dice.below(5) {
             0 => FaultKind::Crash { target: Target::There },
             1 => FaultKind::Isolate { target: Target::There },
             2 => FaultKind::Pause { target: Target::There },
             _ => FaultKind::Full { target: Target::There },
         };
         // It has a reserve.
-        let span = if matches!(kind, FaultKind::Full { .. }) { dice.between(1_000, 4_000) } else { dice.spread(10, 1_500) };
+        let span = if matches!(kind, FaultKind::Full { .. }) { dice.between(2_000, 6_000) } else { dice.spread(10, 1_500) };
         add_when(plan, back, span, when, kind);
     });
 }
