@@ -210,10 +210,11 @@ impl Node {
         let (appended, durable) = (self.log.appended_bytes(), self.log.durable_lsn());
         let kept = &mut self.checkpoints;
         if let Some(Pending { start, gone, .. }) = kept.manifest.take_if(|manifest| manifest.lsn <= durable) {
+            // There may be more to win at once.
+            let wins = kept.disk_was_full && (start > kept.start || !gone.is_empty());
+            kept.look_at = if wins { 0 } else { kept.look_at };
             kept.start = start;
             kept.completed += 1;
-            // There may be more to win at once.
-            kept.look_at = if kept.disk_was_full && !gone.is_empty() { 0 } else { kept.look_at };
             self.compaction.condemn(gone);
             Sometimes::CheckpointCompleted.reached();
             let bases = kept.roots.iter().map(|(id, root)| Work::Replica(*id, replica::In::Compact(root.base.index)));
@@ -242,6 +243,10 @@ impl Node {
         }
         if !self.log.room().takes_copies() {
             Sometimes::CheckpointWaitsForRoom.when(kept.round.is_some() || kept.progress() >= kept.look_at);
+            if kept.round.take().is_some() {
+                // More was written meanwhile than was thought: what is left is for others.
+                self.compaction.give_up();
+            }
             return;
         }
         if kept.round.is_none() {
@@ -283,7 +288,7 @@ impl Node {
     /// Whether enough was logged, and a replay would begin later than now; or there is too much garbage. If so, the segments that
     /// are to be emptied.
     fn is_checkpoint_due(&mut self, now: Time) -> Option<Vec<(SegmentId, u32)>> {
-        let index: u64 = self.groups.values().map(|group| group.store.state().leaf_bytes()).sum();
+        let index = self.copy_bytes();
         let enough = index.max(self.options.limits.checkpoint_bytes as u64);
         let kept = &mut self.checkpoints;
         let interval = self.options.snapshot_interval;
@@ -299,21 +304,35 @@ impl Node {
         let moves = self.replay_start(base) > self.checkpoints.start;
         Sometimes::CheckpointHeldBack.when(!moves);
         self.checkpoints.is_held_back = !moves && self.checkpoints.since >= enough * HELD_BACK;
-        self.log.keep_in_reserve(index + index / RESERVE_SHARE + u64::from(self.options.segment_size));
+        self.keep_reserve(index);
         let victims = self.choose_victims(None);
         (moves || !victims.is_empty()).then_some(victims)
+    }
+
+    /// Keeps as many files in reserve as a checkpoint needs.
+    pub(super) fn keep_reserve(&mut self, index: u64) {
+        self.log.keep_in_reserve(index + index / RESERVE_SHARE + u64::from(self.options.segment_size));
+    }
+
+    /// What a checkpoint takes, if all of it has to be copied, in bytes.
+    pub(super) fn copy_bytes(&self) -> u64 {
+        let leaves: u64 = self.groups.values().map(|group| group.store.state().leaf_bytes()).sum();
+        leaves + self.token_bytes as u64
     }
 
     /// The disk is full: the segments that are to be emptied, if that gives so much room that it is worth a checkpoint.
     fn is_room_to_win(&mut self) -> Option<Vec<(SegmentId, u32)>> {
         let kept = &mut self.checkpoints;
         kept.look_at = kept.progress() + u64::from(self.options.segment_size) / LOOKS;
-        let index: u64 = self.groups.values().map(|group| group.store.state().leaf_bytes()).sum();
+        let index = self.copy_bytes();
         // Deletes take some of it meanwhile.
         let budget = (self.log.room().for_copies() / 2).checked_sub(index)?;
         let victims = self.choose_victims(Some(budget));
         let moved: u64 = victims.iter().map(|(victim, _)| self.live_in(*victim)).sum();
-        let is_worth_it = victims.len() as u64 > self.segments_for(moved + index);
+        // Or the log behind the old start is so long that there is something to win once it begins later.
+        let start = self.replay_start(|id| Some(self.may_forget(*id)));
+        let passed = u64::from(start.0.saturating_sub(self.checkpoints.start.0));
+        let is_worth_it = victims.len() as u64 + passed > self.segments_for(moved + index);
         Sometimes::NoRoomToWin.when(!is_worth_it);
         is_worth_it.then_some(victims)
     }

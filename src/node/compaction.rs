@@ -117,9 +117,14 @@ impl Node {
         let (mut old, mut alive) = (0, 0);
         let mut candidates = Vec::new();
         for (segment, size) in self.log.segments_before(start).filter(|(segment, _)| !self.compaction.is_condemned(*segment)) {
-            let held = live.get(&segment).copied().unwrap_or_default() + self.checkpoints.copied_in(segment);
+            let values = live.get(&segment).copied().unwrap_or_default();
+            if values > 0 && self.compaction.stuck.contains(&segment) {
+                // Nothing can be done about it.
+                continue;
+            }
+            let held = values + self.checkpoints.copied_in(segment);
             (old, alive) = (old + size, alive + held);
-            let is_worth_it = held * 100 <= size * LIVE_PERCENT_MAX && !self.compaction.stuck.contains(&segment);
+            let is_worth_it = held * 100 <= size * LIVE_PERCENT_MAX;
             if is_worth_it && let Ok(size) = u32::try_from(size) {
                 candidates.push((held, segment, size));
             }
@@ -178,6 +183,10 @@ impl Node {
             let mut alive: BTreeMap<GroupId, Vec<(Found, Item)>> = BTreeMap::new();
             let groups = &self.groups;
             sweep.take(self.log.nonce(), block.as_ref(), &mut |found| {
+                // A value of no bytes lies nowhere, and two may have one place.
+                if found.place.length == 0 {
+                    return;
+                }
                 let item = groups.get(&found.group).and_then(|group| group.store.state().items().get(&found.key));
                 if let Some(item) = item.filter(|item| item.value.is_some_and(|value| value.place == found.place)) {
                     alive.entry(found.group).or_default().push((found, item));

@@ -485,6 +485,7 @@ impl Node {
             self.groups.insert(id, group);
             self.vitals.add();
         }
+        self.keep_reserve(self.copy_bytes());
         if self.lossy {
             self.lossy_groups = self.groups.len();
             self.note_caught_up();

@@ -127,6 +127,8 @@ pub struct Log {
     current_end: u32,
     /// What the last epoch left unsealed: written once more, at its place, before anything else.
     restore: Option<(Place, Bytes)>,
+    /// That is durable, or there was nothing of the kind. Before, no file goes that a manifest in it does not name.
+    tail_is_sure: bool,
     filling: Option<Batch>,
     /// Closed batches that wait for the batch in flight, or for their segment; each with the size its segment must have.
     closed: VecDeque<(Batch, u32)>,
@@ -182,6 +184,7 @@ impl Log {
             cursor,
             current: tail.segment,
             current_end: tail.end,
+            tail_is_sure: tail.unsealed.is_none(),
             restore: tail.unsealed,
             filling: None,
             closed: VecDeque::new(),
@@ -190,7 +193,7 @@ impl Log {
             unsynced: VecDeque::new(),
             sync_at: None,
             seal_at: None,
-            segments: Segments::new(tail.sizes, tail.leftover, tail.segment.map(|segment| segment.id), RESERVE_FILES),
+            segments: Segments::new(tail.sizes, tail.leftover, tail.segment.map(|segment| segment.id)),
             witness: Witness::new(nonce, tail.witness),
             reads: Reads::default(),
             queue_bytes: 0,
@@ -444,8 +447,10 @@ impl Log {
                 }
             }
         }
-        self.make_spare(now, out);
-        self.tidy_files(now, out);
+        if self.tail_is_sure {
+            self.make_spare(now, out);
+            self.tidy_files(now, out);
+        }
         self.write_witness(now, out);
     }
 
@@ -707,6 +712,7 @@ impl Log {
 
     fn complete_sync(&mut self, now: Time, out: &mut Outbox<Out>) {
         let sync = self.sync.take().expect("a sync is in flight");
+        self.tail_is_sure |= self.restore.is_none();
         assert!(sync.covers >= self.durable_sequence, "what is durable only grows");
         self.durable_sequence = sync.covers;
         let took = now.since(sync.begun).as_nanos() as u64;
@@ -768,7 +774,7 @@ impl Log {
                 self.seal(now, out);
             }
         }
-        if self.segments.deadline().is_some_and(|at| at <= now) {
+        if self.tail_is_sure && self.segments.deadline().is_some_and(|at| at <= now) {
             self.make_spare(now, out);
             self.tidy_files(now, out);
         }

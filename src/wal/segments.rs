@@ -46,6 +46,8 @@ struct Job {
     sync: Option<IoId>,
     /// Bytes that the disk lacks for it.
     lacking: Option<u32>,
+    /// The free file that it is.
+    from: Option<SegmentId>,
     /// It is to be free, and no segment.
     for_reserve: bool,
 }
@@ -63,8 +65,8 @@ pub struct Segments {
     sizes: BTreeMap<SegmentId, u64>,
     /// Files of which nothing is needed, and their sizes.
     free: BTreeMap<SegmentId, u64>,
-    /// So many of them are the reserve.
-    reserve: usize,
+    /// So many of them are the reserve; `None`: all, since it is not known yet how many there should be.
+    reserve: Option<usize>,
     /// Operations that remove a file.
     removals: BTreeSet<IoId>,
     created: u64,
@@ -81,14 +83,9 @@ pub enum Answer {
 
 impl Segments {
     /// `free`: files of which nothing is needed. Nor is anything of those behind `last`, which is written to.
-    pub fn new(
-        mut sizes: BTreeMap<SegmentId, u64>,
-        mut free: BTreeMap<SegmentId, u64>,
-        last: Option<SegmentId>,
-        reserve: usize,
-    ) -> Segments {
+    pub fn new(mut sizes: BTreeMap<SegmentId, u64>, mut free: BTreeMap<SegmentId, u64>, last: Option<SegmentId>) -> Segments {
         free.extend(sizes.extract_if(.., |id, _| Some(*id) > last));
-        Segments { sizes, free, reserve, ..Segments::default() }
+        Segments { sizes, free, ..Segments::default() }
     }
 
     /// Of all files.
@@ -128,12 +125,13 @@ impl Segments {
 
     /// So many files that are free are the reserve.
     pub fn set_reserve(&mut self, files: usize) {
-        self.reserve = files;
+        self.reserve = Some(files);
     }
 
     /// The reserve that there should be; none in a small log.
     pub fn reserve(&self) -> usize {
-        if self.sizes.len() < RESERVE_FROM { 0 } else { self.reserve }
+        let reserve = self.reserve.unwrap_or(self.free.len());
+        if self.sizes.len() < RESERVE_FROM { 0 } else { reserve }
     }
 
     /// The segment `id` with at least `size` bytes, if it is ready.
@@ -200,12 +198,15 @@ impl Segments {
         self.recycled += u64::from(freed.is_some());
         let op = freed.map_or(DiskOp::Create { segment: id, size }, |segment| DiskOp::Recycle { segment, to: id });
         let segment = Segment { id, size, is_recycled: freed.is_some() };
-        self.begin(segment, op, false, &mut next_io, &mut emit);
+        self.begin(segment, op, freed, false, &mut next_io, &mut emit);
     }
 
     /// Makes a file for the reserve, if it lacks one, and removes files that are free and too many, or of another size than new
     /// segments are.
     pub fn tidy(&mut self, now: Time, size: u32, mut next_io: impl FnMut() -> IoId, mut emit: impl FnMut(IoId, DiskOp)) {
+        if self.reserve.is_none() {
+            return;
+        }
         let most = self.reserve() + FREE_MAX;
         let is_needless = |(_, of): &(&SegmentId, &u64)| **of != u64::from(size);
         while let Some((&segment, _)) =
@@ -229,19 +230,20 @@ impl Segments {
         let last = self.free.last_key_value().map_or(0, |(id, _)| id.0);
         let segment = Segment { id: SegmentId(behind.max(last).saturating_add(1)), size, is_recycled: false };
         Sometimes::ReserveMade.reached();
-        self.begin(segment, DiskOp::Create { segment: segment.id, size }, true, &mut next_io, &mut emit);
+        self.begin(segment, DiskOp::Create { segment: segment.id, size }, None, true, &mut next_io, &mut emit);
     }
 
     fn begin(
         &mut self,
         segment: Segment,
         op: DiskOp,
+        from: Option<SegmentId>,
         for_reserve: bool,
         next_io: &mut impl FnMut() -> IoId,
         emit: &mut impl FnMut(IoId, DiskOp),
     ) {
         let (create, sync) = (next_io(), next_io());
-        self.job = Some(Job { segment, create: Some(create), sync: Some(sync), lacking: None, for_reserve });
+        self.job = Some(Job { segment, create: Some(create), sync: Some(sync), lacking: None, from, for_reserve });
         emit(create, op);
         emit(sync, DiskOp::SyncDirectory);
     }
@@ -293,6 +295,8 @@ impl Segments {
             self.lacking = lacking;
             Sometimes::NoRoomForSegment.reached();
             self.retry_at = Some(now + RETRY_AFTER);
+            // A file that got no other name is still there.
+            self.free.extend(job.from.map(|from| (from, u64::from(segment.size))));
             return;
         }
         self.created += 1;

@@ -39,6 +39,8 @@ fn what_is_overwritten_gives_its_room_back() {
     let mut cluster = Cluster::that_compacts(16);
     // Some keys are written once, between others that are written again and again.
     cluster.write_all(2, 0, 400);
+    // A set of keys has values of no bytes, which lie nowhere.
+    (0..50).for_each(|n| _ = cluster.put(3, &format!("e{n}"), ""));
     (1..40).for_each(|round| cluster.write_all(1, round, 100));
     for n in 1..=3 {
         let (written, bytes) = (cluster.status(n).log_bytes_written, cluster.disk_bytes(n));
@@ -60,6 +62,7 @@ fn what_is_overwritten_gives_its_room_back() {
     for key in 100..400 {
         assert!(cluster.get(3, &format!("k{key}")).is_some_and(|value| value.starts_with(b"0 of")), "k{key}");
     }
+    (0..50).for_each(|n| assert_eq!(cluster.get(1, &format!("e{n}")).map(|value| value.len()), Some(0), "e{n}"));
     (40..60).for_each(|round| cluster.write_all(3, round, 100));
     (1..=3).for_each(|n| assert!(cluster.disk_bytes(n) < 600_000));
 }
