@@ -5,6 +5,7 @@
 
 use super::{MS, World};
 use crate::WorldTime;
+use crate::plan::{Fault, FaultKind};
 use ringseed::base::limits::VALUE_SIZE_MAX;
 
 /// In nanoseconds.
@@ -54,7 +55,10 @@ impl World {
     /// [`QUIET`], and until every node has told how it is.
     pub(super) fn quiet(&self) -> WorldTime {
         let beat = self.plan.slowest_heartbeat_ms() * MS;
-        QUIET.max(3 * beat)
+        // A disk that was full is asked for more once a second, and then the others have to hear of it.
+        let lasts = |fault: &Fault| fault.when.is_some() || fault.at_ms + fault.for_ms + 1_000 >= self.plan.faults_ms;
+        let full = self.plan.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Full { .. }) && lasts(fault));
+        QUIET.max(3 * beat) + if full { QUIET } else { 0 }
     }
 
     /// How long all values take over one link, if that is narrow. Most are far smaller than the largest.
