@@ -17,6 +17,7 @@ use ringseed::base::hash::value_checksum;
 use ringseed::base::{DirectoryId, Duration, Epoch, GroupId, Index, Key, Lsn, NodeId, Place, SegmentId, Term, Time};
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
 use ringseed::msg::log::{Entry, Fact, FactSummary, HardState, LogBase, Manifest, Root, Rooted};
+use ringseed::wal::sweep::Sweep;
 use ringseed::wal::{In, Log, LogOptions, Out, Record, Recovered, recover};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,6 +37,11 @@ impl Disk {
                 self.0.get_mut(&segment).expect("made before it is written")[offset as usize..][..data.len()]
                     .copy_from_slice(&data);
             }
+            DiskOp::Recycle { segment, to } => {
+                let file = self.0.remove(&segment).expect("it is there");
+                self.0.insert(to, file);
+            }
+            DiskOp::Remove { segment } => _ = self.0.remove(&segment).expect("it is there"),
             DiskOp::SyncDirectory | DiskOp::Sync { .. } | DiskOp::Read { .. } => {}
         }
         DiskResult::Done
@@ -134,7 +140,8 @@ fn forged(bytes: &[u8]) -> Disk {
     let root = append(&mut disk, Record::Root(group, root));
     let rooted = Rooted { group, term: Term(1), vote: None, commit: Index(u64::from(*commit)), root: Some(root) };
     let start = SegmentId(u32::from(*start) % 4);
-    let manifest = Manifest { start, epoch: Epoch(1), formation: None, marks: Vec::new(), groups: vec![rooted] };
+    let (marks, groups) = (Vec::new(), vec![rooted]);
+    let manifest = Manifest { start, epoch: Epoch(1), formation: None, marks, groups, kept: None };
     append(&mut disk, Record::Manifest(manifest));
     for _ in 0..100 {
         append(&mut disk, Record::HardState(GroupId(1), HardState { term: Term(1), ..HardState::default() }));
@@ -216,6 +223,15 @@ fn change(disk: &mut Disk, changes: &[u8]) {
     }
 }
 
+/// A segment of any bytes is swept to its end.
+fn sweep(segment: SegmentId, bytes: &[u8], nonce: u64) {
+    let mut sweep = Sweep::of(segment, bytes.len() as u32, 300);
+    while let Some(place) = sweep.next() {
+        let block = bytes[place.offset as usize..][..place.length as usize].to_vec().into();
+        sweep.take(nonce, Some(&block), &mut |found| assert_eq!(found.value.len(), found.place.length as usize));
+    }
+}
+
 fuzz_target!(|input: &[u8]| {
     let Some((&kind, rest)) = input.split_first() else { return };
     let (mut disk, written) = if kind == 0xFF {
@@ -250,6 +266,7 @@ fuzz_target!(|input: &[u8]| {
             other.digest();
         }
         let mut log = Log::new(options(), recovered.tail);
+        disk.0.iter().for_each(|(segment, bytes)| sweep(*segment, bytes, log.nonce()));
         drive(&mut log, &mut disk, In::Append(Record::Epoch(recovered.epoch.following(1))));
         drive(&mut log, &mut disk, In::Flush);
         assert_eq!(log.durable_lsn(), log.last_lsn(), "a log that was recovered goes on");
