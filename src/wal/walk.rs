@@ -81,7 +81,7 @@ pub enum Content {
     Parts(GroupId),
     Root(GroupId, Root),
     Manifest(Manifest),
-    /// Values that were moved, of so many items.
+    /// Values that were moved, of items with these keys.
     Moved {
         group: GroupId,
         keys: Vec<Key>,
@@ -173,7 +173,7 @@ pub struct Walked {
     pub torn: Option<Torn>,
     /// How often something was bad.
     pub bad: u64,
-    /// The last manifest that a header names.
+    /// The newest manifest.
     pub manifest: Option<Place>,
 }
 
