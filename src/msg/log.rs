@@ -11,6 +11,7 @@ use super::transaction::TransactionFact;
 use crate::base::{Epoch, GroupId, Index, Key, Lsn, NodeId, Place, SegmentId, Term};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
+use std::collections::BTreeMap;
 
 /// An entry of a group's replicated log (Raft, section 5.3).
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -141,6 +142,15 @@ pub struct Root {
     pub configuration: Option<Box<Configuration>>,
     /// Leaves first, in the order of their keys; then the other parts, in their order.
     pub pieces: Vec<Place>,
+}
+
+impl Root {
+    /// The segments that its pieces are in, with how many bytes.
+    pub fn segments(&self) -> BTreeMap<SegmentId, u64> {
+        let mut segments = BTreeMap::new();
+        self.pieces.iter().for_each(|piece| *segments.entry(piece.segment).or_default() += u64::from(piece.length));
+        segments
+    }
 }
 
 /// What a boot needs to know of the log before where it begins to replay.

@@ -424,9 +424,8 @@ impl Node {
         }
         if copying.parts.is_empty() {
             let Copying { begin, base, configuration, pieces, .. } = copying;
-            let mut held = BTreeMap::new();
-            pieces.iter().for_each(|piece| *held.entry(piece.segment).or_default() += u64::from(piece.length));
             let root = Root { begin, base, configuration: configuration.map(Box::new), pieces };
+            let held = root.segments();
             let place = self.append_copy(now, Record::Root(id, root));
             Sometimes::WritesWhileCopied.when(self.groups[&id].store.state().applied() > begin);
             self.checkpoints.roots.insert(id, Kept { place, begin, base, pieces: held, is_outdated: false });

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A segment of which more than this is alive is never a victim: as much would be written as is won.
 const LIVE_PERCENT_MAX: u64 = 85;
-/// What it counts for, in bytes, to look at as many of a victim.
+/// Of the bytes of a victim that are read, one in so many counts as copied.
 const LOOKED_AT_SHARE: u64 = 16;
 /// As many segments' worth of values is moved by one checkpoint, at least, if there is so much to win.
 const SEGMENTS_MOVED: u64 = 4;

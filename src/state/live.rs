@@ -19,14 +19,13 @@ struct Held {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Live {
     segments: BTreeMap<SegmentId, Held>,
-    bytes: u64,
     /// Bytes of values that have come to be garbage; grows.
     freed: u64,
 }
 
 impl Live {
     pub(super) const fn new() -> Live {
-        Live { segments: BTreeMap::new(), bytes: 0, freed: 0 }
+        Live { segments: BTreeMap::new(), freed: 0 }
     }
 
     pub(super) fn add(&mut self, place: Place) {
@@ -34,7 +33,6 @@ impl Live {
             let held = self.segments.entry(place.segment).or_default();
             held.values += 1;
             held.bytes += cost(place);
-            self.bytes += cost(place);
         }
     }
 
@@ -48,7 +46,6 @@ impl Live {
         if held.values == 0 {
             self.segments.remove(&place.segment);
         }
-        self.bytes -= cost(place);
         self.freed += cost(place);
     }
 
@@ -62,11 +59,6 @@ impl Live {
         self.segments.iter().map(|(segment, held)| (*segment, held.bytes))
     }
 
-    /// Bytes of all values, counted as [`Live::of`] counts them.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// As many bytes of values have come to be garbage since the state is in memory, moved ones included.
     pub fn freed(&self) -> u64 {
         self.freed
@@ -74,7 +66,7 @@ impl Live {
 
     /// Whether it holds the same values.
     pub(super) fn agrees(&self, other: &Live) -> bool {
-        (&self.segments, self.bytes) == (&other.segments, other.bytes)
+        self.segments == other.segments
     }
 }
 

@@ -15,8 +15,8 @@
 //! image is all of it, in order and in pieces ([`State::parts`]); the digest is made of the same parts, so that what an image
 //! forgets, a digest does not see, and a test compares both.
 //!
-//! `items.rs`: keys, versions, places; `leaves.rs`: the sorted pages that they are in; `live.rs`: how much of each segment they use. `prepared.rs`: what participants hold until
-//! the decision, and what became of it. `locks.rs`: the locks that go with it. `tokens.rs`: idempotency tokens. `image.rs`: parts
+//! `items.rs`: keys, versions, places; `leaves.rs`: the sorted pages that they are in; `live.rs`: how much of each segment
+//! they use. `prepared.rs`: what participants hold until the decision, and what became of it. `locks.rs`: the locks that go with it. `tokens.rs`: idempotency tokens. `image.rs`: parts
 //! and digest. `piece.rs`: parts with their values, for another replica.
 
 mod image;
@@ -33,7 +33,7 @@ pub use items::{Item, Items, Visit};
 pub use leaves::Page;
 pub use live::Live;
 pub use locks::{LockMode, Locks, Rank};
-pub use piece::{decode_piece, encode_piece, fold_parts, push_part};
+pub use piece::{decode_piece, encode_piece, fold_parts, placed, push_part};
 pub use prepared::{Outcomes, Prepared};
 pub use tokens::Tokens;
 

@@ -52,8 +52,7 @@ impl State {
     /// Takes a piece behind those before it, of which the values lie one behind the other in `area`. `false`: one of its parts
     /// contradicts another.
     pub fn install_piece(&mut self, parts: Vec<Part<Stored>>, area: Place) -> bool {
-        let mut at = area.offset;
-        for part in parts {
+        for part in placed(parts, area) {
             let contradicts = match &part {
                 Part::Prepared { id, .. } | Part::Resolved { id, .. } => {
                     self.outcomes.prepared().contains_key(id) || self.outcomes.resolved.contains_key(id)
@@ -65,11 +64,7 @@ impl State {
             if contradicts {
                 return false;
             }
-            self.install(part.map(|value| {
-                let place = Place { segment: area.segment, offset: at, length: value.length };
-                at += value.length;
-                ValuePlace { place, checksum: value.checksum }
-            }));
+            self.install(part);
             // Two that are prepared have no key in common, unless both only read it.
             if self.outcomes.prepared().len() != held {
                 return false;
@@ -83,6 +78,18 @@ impl State {
         let is_item = |part: &Part<Stored>| matches!(part, Part::Item { .. });
         parts.iter().all(is_item) || self.clone().install_piece(parts.to_vec(), Place::default())
     }
+}
+
+/// Parts of which the values lie one behind the other in `area`.
+pub fn placed(parts: Vec<Part<Stored>>, area: Place) -> impl Iterator<Item = Part<ValuePlace>> {
+    let mut at = area.offset;
+    parts.into_iter().map(move |part| {
+        part.map(|value| {
+            let place = Place { segment: area.segment, offset: at, length: value.length };
+            at += value.length;
+            ValuePlace { place, checksum: value.checksum }
+        })
+    })
 }
 
 /// The digest of a state whose parts come piece by piece; zero before the first ([`State::digest`]).

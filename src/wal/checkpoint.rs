@@ -1,8 +1,8 @@
-//! A checkpoint read back at boot: the manifest that a segment's header names, the groups' roots, and the copies that they are made
-//! of.
+//! A checkpoint read back at boot: the newest manifest, the groups' roots, and the copies that they are made of.
 //!
 //! What makes a checkpoint right is the order in which the log is durable: a root stands behind its copies, the manifest behind the
-//! roots, and the header that names the manifest is written when all before it is durable. Each is under checksums of its own,
+//! roots. It is found in a whole batch of the last segment, or named by that segment's header, which was written when all before it
+//! was durable. Each is under checksums of its own,
 //! since it is read by its place, and not by a walk along the chain. One that is not whole is damage, like any other: to replay
 //! the whole log instead would meet the same bad bytes in it.
 
@@ -10,7 +10,7 @@ use super::error::RecoverError;
 use super::format::{Copied, Kind, PLACE_SIZE, RECORD_LENGTH_MAX, place_at};
 use super::{Recovered, RecoveredGroup};
 use crate::base::limits::COUNTER_MAX;
-use crate::base::{GroupId, Index, Place, SegmentId, Sometimes, Term};
+use crate::base::{GroupId, Index, Place, Sometimes, Term};
 use crate::msg::codec;
 use crate::msg::disk::LogDevice;
 use crate::msg::log::{LogBase, Manifest, Root, Rooted};
@@ -52,18 +52,11 @@ impl Checkpoint {
                 return Err(damaged(place, Some(id), "the copy that the root names is not of what is committed"));
             }
             group.copy = Some(state);
-            group.root = Some((place, segments_of(&root)));
+            group.root = Some((place, root.segments()));
             group.configuration = root.configuration;
         }
         Ok(())
     }
-}
-
-/// The segments that the pieces of a root are in, with how many bytes.
-fn segments_of(root: &Root) -> BTreeMap<SegmentId, u64> {
-    let mut segments = BTreeMap::new();
-    root.pieces.iter().for_each(|piece| *segments.entry(piece.segment).or_default() += u64::from(piece.length));
-    segments
 }
 
 fn damaged(place: Place, group: Option<GroupId>, what: &str) -> RecoverError {

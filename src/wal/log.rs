@@ -102,6 +102,15 @@ fn boot_reserve(size: u32) -> u32 {
     BOOT_RESERVE_MAX.min(size / 16)
 }
 
+/// Gives numbers to operations of the disk, from the next one on.
+fn counted(next_io: &mut u64) -> impl FnMut() -> IoId + '_ {
+    || {
+        let io = IoId(*next_io);
+        *next_io += 1;
+        io
+    }
+}
+
 /// One node's log. See the module's documentation.
 #[derive(Debug)]
 pub struct Log {
@@ -344,9 +353,7 @@ impl Log {
     }
 
     fn new_io(&mut self) -> IoId {
-        let io = IoId(self.next_io);
-        self.next_io += 1;
-        io
+        counted(&mut self.next_io)()
     }
 
     fn halt(&mut self, out: &mut Outbox<Out>, why: String) {
@@ -602,22 +609,12 @@ impl Log {
 
     /// Keeps as many free files as there should be.
     fn tidy_files(&mut self, now: Time, out: &mut Outbox<Out>) {
-        let next_io = &mut self.next_io;
-        let new_io = || {
-            let io = IoId(*next_io);
-            *next_io += 1;
-            io
-        };
+        let new_io = counted(&mut self.next_io);
         self.segments.tidy(now, self.options.segment_size, new_io, |io, op| out.push(Out::Disk(io, op)));
     }
 
     fn write_witness(&mut self, now: Time, out: &mut Outbox<Out>) {
-        let (next_io, counters) = (&mut self.next_io, &mut self.counters);
-        let new_io = || {
-            let io = IoId(*next_io);
-            *next_io += 1;
-            io
-        };
+        let (new_io, counters) = (counted(&mut self.next_io), &mut self.counters);
         self.witness.go_on(now, new_io, |io, op| {
             if let DiskOp::Write { data, .. } = &op {
                 counters.witnesses += 1;
@@ -628,13 +625,8 @@ impl Log {
     }
 
     fn want_segment(&mut self, now: Time, id: SegmentId, size: u32, out: &mut Outbox<Out>) {
-        let next_io = &mut self.next_io;
-        let mut new_io = || {
-            let io = IoId(*next_io);
-            *next_io += 1;
-            io
-        };
-        self.segments.want(now, id, size, &mut new_io, |io, op| out.push(Out::Disk(io, op)));
+        let new_io = counted(&mut self.next_io);
+        self.segments.want(now, id, size, new_io, |io, op| out.push(Out::Disk(io, op)));
     }
 
     // Answers of the disk.

@@ -689,8 +689,8 @@ impl Replay {
                 let commit = group.state.commit.max(Index(record.commit));
                 group.state = HardState { term: Term(record.term), vote, commit };
             }
-            // A replay goes from the checkpoint that it began with to the end; newer ones say nothing that it does not find.
             Kind::Piece => return self.apply_piece(segment, offset, record, bytes),
+            // Copies are read by their places, and of values that were moved the leaves tell.
             Kind::Clean | Kind::CaughtUp | Kind::Leaf | Kind::Parts | Kind::Root | Kind::Manifest | Kind::Moved => {}
             Kind::Noop | Kind::Write | Kind::Transaction | Kind::Configuration => {
                 return self.apply_entry(segment, offset, record, bytes);

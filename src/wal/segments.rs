@@ -196,9 +196,8 @@ impl Segments {
         }
         Sometimes::ReserveUsed.when(freed.is_some() && !plenty);
         self.recycled += u64::from(freed.is_some());
-        let op = freed.map_or(DiskOp::Create { segment: id, size }, |segment| DiskOp::Recycle { segment, to: id });
         let segment = Segment { id, size, is_recycled: freed.is_some() };
-        self.begin(segment, op, freed, false, &mut next_io, &mut emit);
+        self.begin(segment, freed, false, &mut next_io, &mut emit);
     }
 
     /// Makes a file for the reserve, if it lacks one, and removes files that are free and too many, or of another size than new
@@ -230,19 +229,20 @@ impl Segments {
         let last = self.free.last_key_value().map_or(0, |(id, _)| id.0);
         let segment = Segment { id: SegmentId(behind.max(last).saturating_add(1)), size, is_recycled: false };
         Sometimes::ReserveMade.reached();
-        self.begin(segment, DiskOp::Create { segment: segment.id, size }, None, true, &mut next_io, &mut emit);
+        self.begin(segment, None, true, &mut next_io, &mut emit);
     }
 
     fn begin(
         &mut self,
         segment: Segment,
-        op: DiskOp,
         from: Option<SegmentId>,
         for_reserve: bool,
         next_io: &mut impl FnMut() -> IoId,
         emit: &mut impl FnMut(IoId, DiskOp),
     ) {
         let (create, sync) = (next_io(), next_io());
+        let Segment { id, size, .. } = segment;
+        let op = from.map_or(DiskOp::Create { segment: id, size }, |segment| DiskOp::Recycle { segment, to: id });
         self.job = Some(Job { segment, create: Some(create), sync: Some(sync), lacking: None, from, for_reserve });
         emit(create, op);
         emit(sync, DiskOp::SyncDirectory);

@@ -15,7 +15,7 @@ use super::recover::{fact_of, piece_of};
 use crate::base::{GroupId, Index, Key, Place, SegmentId};
 use crate::msg::log::{FactSummary, ValuePlace};
 use crate::msg::transaction::Stored;
-use crate::state::{Part, decode_piece};
+use crate::state::{Part, decode_piece, placed};
 use bytes::Bytes;
 
 /// How far a segment has been swept.
@@ -152,15 +152,9 @@ pub(super) fn moved_of(header: &RecordHeader, bytes: &[u8]) -> Option<Vec<Part<S
 
 /// The values of parts, one behind the other in `area`.
 fn places_of(parts: Vec<Part<Stored>>, area: Place) -> Vec<(Key, ValuePlace)> {
-    let mut at = area.offset;
-    let mut placed = |value: Stored| {
-        let place = Place { segment: area.segment, offset: at, length: value.length };
-        at += value.length;
-        ValuePlace { place, checksum: value.checksum }
-    };
     let mut values = Vec::new();
-    for part in parts {
-        match part.map(&mut placed) {
+    for part in placed(parts, area) {
+        match part {
             Part::Item { key, value: Some(value), .. } => values.push((key, value)),
             Part::Prepared { writes, .. } => {
                 values.extend(writes.0.into_iter().filter_map(|write| Some((write.key, write.value?))));

@@ -104,10 +104,9 @@ impl Recovery {
         }
         Ok(())
     }
-}
 
-/// The value that each item points at, of what was recovered from a checkpoint. What is read is sound.
-impl Recovery {
+    /// Reads the value that each item points at, of what was recovered from a checkpoint. What is read is sound.
+    ///
     /// # Errors
     /// One fails its checksum, or is not there.
     pub fn items_are_right(node: NodeId, recovered: &Recovered, sound: &mut dyn LogDevice) -> Result<(), Violation> {

@@ -1,7 +1,7 @@
 //! Compaction: disks that stay small whatever is overwritten and deleted, and a full one that is emptied by deleting.
 
 use super::*;
-use crate::msg::operation::{Condition, Operation};
+use crate::msg::operation::Condition;
 use crate::wal::walk::{Met, verify};
 
 impl Cluster {
@@ -78,7 +78,7 @@ fn what_is_deleted_gives_its_room_back_though_deletes_are_small() {
     let before = cluster.disk_bytes(1);
     assert!(before > 800_000, "{before} bytes");
     for n in 0..190 {
-        let gone = cluster.call(2, alone(Operation::delete(format!("k{n}"))));
+        let gone = cluster.delete(2, &format!("k{n}"));
         assert!(matches!(gone, ResponseBody::Written { .. }), "{gone:?}");
     }
     cluster.run(5_000);
@@ -113,7 +113,7 @@ fn a_full_disk_is_emptied_by_deleting() {
         assert!(filled < 800, "the disks do not fill: {answer:?}");
     }
     for n in 0..240 {
-        let gone = cluster.call(2, alone(Operation::delete(format!("k{n}"))));
+        let gone = cluster.delete(2, &format!("k{n}"));
         assert!(matches!(gone, ResponseBody::Written { .. }), "k{n}: {gone:?}");
         cluster.run(20);
     }

@@ -31,7 +31,7 @@ impl Cluster {
         answers
     }
 
-    fn delete(&mut self, n: u16, key: &str) -> ResponseBody {
+    pub(super) fn delete(&mut self, n: u16, key: &str) -> ResponseBody {
         self.call(n, alone(Operation::delete(key.to_string())))
     }
 }
