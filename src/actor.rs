@@ -206,6 +206,8 @@ pub struct PeerLiveness {
     pub disk: DiskHealth,
     /// The latest end of any promise received from the peer, lapsed ones included.
     pub answered_until: Time,
+    /// When the latest heartbeat was sent that the peer has answered.
+    pub answered: Time,
     /// It has restarted, and neither votes nor stands for election before then.
     pub votes_from: Time,
     /// The link to the peer is said to be down; believed until then.
@@ -224,6 +226,7 @@ impl PeerLiveness {
             given: None,
             received: None,
             answered_until: Time::ZERO,
+            answered: Time::ZERO,
             votes_from: Time::ZERO,
             down_until: Time::ZERO,
             detours: Vec::new(),
@@ -279,6 +282,11 @@ impl LivenessView {
     /// Whether the peer, as far as this node has seen it restart, may vote and stand for election.
     pub fn votes(&self, peer: NodeId, now: Time) -> bool {
         self.peer(peer).is_none_or(|p| p.votes_from <= now)
+    }
+
+    /// Whether the peer has answered a heartbeat that was sent at `time` or later.
+    pub fn has_answered_since(&self, peer: NodeId, time: Time) -> bool {
+        self.peer(peer).is_some_and(|p| p.answered >= time)
     }
 
     /// The highest epoch of `peer` seen; zero if none was.

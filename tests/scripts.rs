@@ -331,13 +331,13 @@ impl World {
             self.stage.now = self.stage.now + Duration::from_millis(100);
             self.heartbeats();
             self.on_one("timer", id, &[]);
-            self.flush();
+            // The target answers first.
+            self.settle(|message| say::kind(message) != "TimeoutNow");
             if let Some(asked) = self.stage.pool.iter().find(|mail| asks(mail)).cloned() {
                 self.stage.lines.quiet = false;
                 self.stage.lines.message(&asked);
                 return;
             }
-            self.settle(|_| true);
         }
         self.stage.lines.news(format!("{id} keeps the leadership"));
     }

@@ -87,6 +87,7 @@ sometimes! {
         TransferAskedInVain,
         StopTriesNextFollower,
         StopFindsNoFollower,
+        TransferTargetSilent,
         TransferNeverReady,
         FullFollowerTriedAgain,
         AppendUnanswered,

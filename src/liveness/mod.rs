@@ -278,6 +278,7 @@ impl Liveness {
             }
         }
         entry.answered_until = entry.answered_until.max(until);
+        entry.answered = entry.answered.max(Time(reply.sent));
         self.lapse_at = self.lapse_at.min(until);
     }
 
@@ -565,6 +566,8 @@ mod tests {
         run(&mut liveness, 310, In::Reply(NodeId(2), Epoch(3), late));
         let (_, same) = liveness.view().supported_by(NodeId(2), Time::from_millis(310)).expect("supported");
         assert_eq!(until, same, "an overtaken reply shortens nothing");
+        let answered_since = |millis| liveness.view().has_answered_since(NodeId(2), Time::from_millis(millis));
+        assert!(answered_since(100) && !answered_since(101), "when it was answered says nothing");
         let out = run(&mut liveness, 492, In::Timer);
         assert!(out.iter().any(|o| matches!(o, Out::SupportLost(NodeId(2)))));
     }

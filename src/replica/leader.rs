@@ -62,9 +62,20 @@ pub struct Leader {
 #[derive(Debug, Clone, Copy)]
 struct Transfer {
     target: NodeId,
+    /// When the step that it is in has taken too long.
     until: Time,
+    step: TransferStep,
+}
+
+/// A transfer takes these steps, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TransferStep {
+    /// Nothing is given up yet: the target has to answer first what was sent since then, this round or a heartbeat.
+    Sounds { round: u64, since: Time },
+    /// Nothing new is begun, until the target has everything, and everything is committed.
+    Drains,
     /// The target was told to campaign.
-    asked: bool,
+    Asked,
 }
 
 impl Leader {
@@ -139,6 +150,11 @@ impl Leader {
             self.leaving.is_none() || self.progress.is_empty() || self.transfer.is_some() || self.hand_over_at.is_some(),
             "a leader whose node stops hands over, or will look again for a follower that takes over"
         );
+    }
+
+    /// The target of a transfer that has not answered yet whether it is there.
+    fn sounded(&self) -> Option<NodeId> {
+        self.transfer.filter(|t| matches!(t.step, TransferStep::Sounds { .. })).map(|t| t.target)
     }
 
     fn nudge_by(&mut self, at: Time) {
@@ -241,7 +257,8 @@ impl Replica {
             leader.round += 1;
         }
         let mut sender = Sender::new(cx, &self.log, self.options.group, self.state, self.everywhere, leader.round, retry);
-        let mut look_at = if leader.confirms.is_empty() { Time::NEVER } else { retry };
+        let waits_for_round = !leader.confirms.is_empty() || leader.sounded().is_some();
+        let mut look_at = if waits_for_round { retry } else { Time::NEVER };
         for progress in &mut leader.progress {
             progress.careful = cx.liveness.disk_of(progress.node).full;
             sender.send_entries(progress, &mut leader.fetches, out);
@@ -285,7 +302,7 @@ impl Replica {
             let needless = needed.unwrap_or(self.applied).min(self.applied);
             self.log.trim(needless, self.applied, cx.flow.recent_bytes_max());
             self.serve_confirms(cx, out);
-            self.advance_transfer(out);
+            self.advance_transfer(cx, out);
             if stalls {
                 self.on_stalls(cx, out);
             }
@@ -391,7 +408,7 @@ impl Replica {
         }
         self.try_commit(cx, out);
         self.serve_confirms(cx, out);
-        self.advance_transfer(out);
+        self.advance_transfer(cx, out);
         self.send_appends(cx, out);
     }
 
@@ -589,10 +606,12 @@ impl Replica {
                 return;
             }
         }
+        // By a heartbeat, which tells the replica nothing.
+        self.advance_transfer(cx, out);
         let Role::Leader(leader) = &mut self.role else { return };
         if let Some(transfer) = leader.transfer.filter(|t| t.until <= cx.now) {
             leader.transfer = None;
-            if transfer.asked {
+            if transfer.step == TransferStep::Asked {
                 // Without its lease there is no use in staying: a plain election is quicker.
                 Sometimes::TransferAskedInVain.reached();
                 self.step_down(cx, out);
@@ -605,8 +624,12 @@ impl Replica {
                     self.leave(cx, out);
                 }
                 None => {
-                    Sometimes::TransferNeverReady.reached();
-                    out.push(Out::Paused(false));
+                    if transfer.step == TransferStep::Drains {
+                        Sometimes::TransferNeverReady.reached();
+                        out.push(Out::Paused(false));
+                    } else {
+                        Sometimes::TransferTargetSilent.reached();
+                    }
                     self.handovers.vain += 1;
                 }
             }
@@ -630,14 +653,17 @@ impl Replica {
         let last = self.log.last_index();
         let commit = self.state.commit;
         let Role::Leader(leader) = &mut self.role else { return };
+        let sounded = leader.sounded();
         let mut sender =
             Sender::new(cx, &self.log, self.options.group, self.state, self.everywhere, leader.round, cx.now + retry);
         let mut pending = last > commit;
-        let mut look_at = if pending || !leader.confirms.is_empty() { cx.now + retry } else { Time::NEVER };
+        let waiting = pending || !leader.confirms.is_empty() || sounded.is_some();
+        let mut look_at = if waiting { cx.now + retry } else { Time::NEVER };
         for progress in &mut leader.progress {
             let Some((promise, _)) = cx.liveness.supported_by(progress.node, cx.now) else { continue };
             let accepted = progress.acceptance == Some(promise);
-            let waits_for_round = !leader.confirms.is_empty() && progress.round_acked < leader.round;
+            let round_matters = !leader.confirms.is_empty() || sounded == Some(progress.node);
+            let waits_for_round = round_matters && progress.round_acked < leader.round;
             progress.careful = cx.liveness.disk_of(progress.node).full;
             if accepted && !waits_for_round {
                 if progress.matched >= last && progress.commit_acked >= commit {

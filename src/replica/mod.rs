@@ -95,6 +95,9 @@
 //! - *Back-off.* A leadership that this node gave away by itself, to the preferred leader or because it stalled, and that no
 //!   replica took or that soon came back, is kept twice as long the next time. It is not given to a preferred leader that
 //!   acknowledges far more slowly than the others.
+//! - *A transfer begins with a question.* The target may be gone, and its promise last for almost D. So nothing is given up, nor
+//!   paused, before it has answered what was sent since the transfer began: a round, or a heartbeat, which does not stand behind
+//!   bulk.
 //! - *A stop* offers the leadership to one follower after the other, and the node stands no more itself.
 //!
 //! # Configurations

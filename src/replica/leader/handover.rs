@@ -1,7 +1,7 @@
 //! Leaderships given away: to the preferred leader, by a node that stops, and because commits stall.
 
 use super::super::{Out, Replica, Role};
-use super::{Sender, Transfer};
+use super::{Sender, Transfer, TransferStep};
 use crate::actor::{Context, Outbox};
 use crate::base::limits::APPEND_ENTRIES_MAX;
 use crate::base::random::below;
@@ -172,25 +172,46 @@ impl Replica {
             .map(|p| p.node)
     }
 
+    /// Asks the target first whether it is there. It may be gone, and its promise last for almost D: a lease that is given up for
+    /// it leaves the group without a leader for so long, and so does a pause that waits for it to catch up. A round may stand
+    /// behind bulk, heartbeats do not: a leader whose links are narrow must get rid of its leadership, too.
     pub(super) fn begin_transfer(&mut self, cx: &Context<'_>, target: NodeId, out: &mut Outbox<Out>) {
-        let support = self.options.support;
+        let until = cx.now + self.transfer_patience(cx);
         if let Some(leader) = self.leader_mut() {
-            let patience = if leader.leaving.is_some() { support.min(LEAVE_PATIENCE) } else { support };
-            let until = cx.now + patience + cx.sync * 4;
-            leader.transfer = Some(Transfer { target, until, asked: false });
-            out.push(Out::Paused(true));
-            self.advance_transfer(out);
+            leader.round_wanted = true;
+            let step = TransferStep::Sounds { round: leader.round + 1, since: cx.now };
+            leader.transfer = Some(Transfer { target, until, step });
         }
+        self.send_appends(cx, out);
     }
 
-    /// Once the target has everything, and everything is committed: give up the lease, and only then ask it to campaign.
-    pub(super) fn advance_transfer(&mut self, out: &mut Outbox<Out>) {
+    /// How long each step of a transfer may take.
+    fn transfer_patience(&self, cx: &Context<'_>) -> Duration {
+        let stops = matches!(&self.role, Role::Leader(leader) if leader.leaving.is_some());
+        let patience = if stops { self.options.support.min(LEAVE_PATIENCE) } else { self.options.support };
+        patience + cx.sync * 4
+    }
+
+    /// Once the target has answered: begin nothing new. Once it has everything, and everything is committed: give up the lease,
+    /// and only then ask it to campaign.
+    pub(super) fn advance_transfer(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
         let (last, commit, term) = (self.log.last_index(), self.state.commit, self.state.term);
-        let Some(leader) = self.leader_mut() else { return };
-        let Some(transfer) = leader.transfer.as_mut().filter(|t| !t.asked) else { return };
-        let ready = leader.progress.iter().any(|p| p.node == transfer.target && p.matched == last);
-        if ready && commit == last {
-            transfer.asked = true;
+        let until = cx.now + self.transfer_patience(cx);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(transfer) = &mut leader.transfer else { return };
+        let Some(target) = leader.progress.iter().find(|p| p.node == transfer.target) else { return };
+        // It may have restarted meanwhile.
+        if !cx.liveness.votes(target.node, cx.now) {
+            return;
+        }
+        if let TransferStep::Sounds { round, since } = transfer.step
+            && (target.round_acked >= round || cx.liveness.has_answered_since(target.node, since))
+        {
+            (transfer.step, transfer.until) = (TransferStep::Drains, until);
+            out.push(Out::Paused(true));
+        }
+        if transfer.step == TransferStep::Drains && target.matched == last && commit == last {
+            transfer.step = TransferStep::Asked;
             leader.released = true;
             out.push(Out::Send(transfer.target, ReplicaMessage::TimeoutNow { term }));
         }

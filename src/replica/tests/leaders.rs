@@ -56,6 +56,27 @@ fn timer(around: &Around, leader: &mut Replica, now: Time) -> Vec<(u16, u64, usi
     appends(&around.sent(leader, 1, now, In::Timer))
 }
 
+/// What the leader sends on this input, while both followers answer all appends at once.
+fn answered(around: &Around, leader: &mut Replica, now: Time, input: In) -> Vec<(NodeId, ReplicaMessage)> {
+    let mut sent = around.sent(leader, 1, now, input);
+    let mut answered = 0;
+    while let Some((node, message)) = sent.get(answered).cloned() {
+        answered += 1;
+        if let ReplicaMessage::Append(append) = message {
+            sent.extend(around.sent(leader, 1, now, from(node.0, answer(&append))));
+        }
+    }
+    sent
+}
+
+/// Of a follower that takes all.
+fn answer(append: &Append) -> ReplicaMessage {
+    let last = Index(append.previous_index.0 + append.entries.len() as u64);
+    let (outcome, acceptance) = (AppendOutcome::Matched(last), Some(PROMISE));
+    let (term, round, commit) = (append.term, append.round, append.commit);
+    ReplicaMessage::AppendReply(AppendReply { term, outcome, round, acceptance, commit, synced: Some(Lsn(1)) })
+}
+
 #[test]
 fn a_follower_that_says_it_has_more_than_there_is_is_not_believed() {
     let mut leader = leader_of(empty_log());
@@ -179,7 +200,7 @@ fn an_unfit_leader_of_a_long_log_hands_over_to_a_fit_follower_that_has_it() {
     around.view.own_disk.unfit = true;
     around.view.entry(NodeId(2)).disk.unfit = true;
     around.outputs(&mut leader, 1, NOW, In::Fitness);
-    let sent = around.sent(&mut leader, 1, NOW + SUPPORT, In::Timer);
+    let sent = answered(&around, &mut leader, NOW + SUPPORT, In::Timer);
     assert!(sent.contains(&(NodeId(3), ReplicaMessage::TimeoutNow { term: leader.term() })), "{sent:?}");
 }
 
@@ -188,12 +209,44 @@ fn a_leader_that_has_handed_over_waits_for_its_heir_longer_while_disks_are_slow(
     for (sync_ms, until) in [(0, 400), (100, 800)] {
         let around = Around { sync: Duration::from_millis(sync_ms), ..Around::peers(&[2, 3]) };
         let mut leader = accepted(&around, empty_log());
-        let sent = around.sent(&mut leader, 1, NOW, In::Stop);
-        assert_eq!(sent, [(NodeId(2), ReplicaMessage::TimeoutNow { term: leader.term() })]);
+        let sent = answered(&around, &mut leader, NOW, In::Stop);
+        assert!(sent.contains(&(NodeId(2), ReplicaMessage::TimeoutNow { term: leader.term() })), "{sent:?}");
         timer(&around, &mut leader, NOW + Duration::from_millis(until - 1));
         assert!(leader.leads(), "syncs of {sync_ms} ms");
         timer(&around, &mut leader, NOW + Duration::from_millis(until));
         assert!(!leader.leads(), "syncs of {sync_ms} ms");
+    }
+}
+
+/// It may be gone, and its promise last. What another follower answers says nothing of it.
+#[test]
+fn a_leader_gives_nothing_up_for_a_follower_that_does_not_answer() {
+    let around = Around::peers(&[2, 3]);
+    let mut leader = accepted(&around, empty_log());
+    let given_up = |out: &Out| matches!(out, Out::Paused(true) | Out::Send(_, ReplicaMessage::TimeoutNow { .. }));
+    for out in around.outputs(&mut leader, 1, NOW, In::Stop) {
+        assert!(!given_up(&out), "{out:?}");
+        if let Out::Send(NodeId(3), ReplicaMessage::Append(append)) = out {
+            let outputs = around.outputs(&mut leader, 1, NOW, from(3, answer(&append)));
+            assert!(!outputs.iter().any(given_up), "{outputs:?}");
+        }
+    }
+    let again = appends(&around.sent(&mut leader, 1, NOW + SUPPORT / 2, In::Timer));
+    assert!(again.contains(&(2, 1, 0)), "the question may have been lost: {again:?}");
+    let sent = answered(&around, &mut leader, NOW + SUPPORT, In::Timer);
+    assert!(sent.contains(&(NodeId(3), ReplicaMessage::TimeoutNow { term: leader.term() })), "the next is asked: {sent:?}");
+}
+
+#[test]
+fn a_follower_that_answers_a_heartbeat_is_handed_the_leadership_though_its_link_is_full() {
+    let mut around = Around::peers(&[2, 3]);
+    let mut leader = accepted(&around, empty_log());
+    around.outputs(&mut leader, 1, NOW, In::Stop);
+    let timeout_now = (NodeId(2), ReplicaMessage::TimeoutNow { term: leader.term() });
+    for (answered, asked) in [(NOW - Duration::from_millis(1), false), (NOW, true)] {
+        around.view.entry(NodeId(2)).answered = answered;
+        let sent = around.sent(&mut leader, 1, NOW + SUPPORT / 4, In::Timer);
+        assert_eq!(sent.contains(&timeout_now), asked, "{sent:?}");
     }
 }
 
@@ -207,7 +260,7 @@ fn recoveries_of_the_preferred_leaders_disk_do_not_put_off_that_it_gets_the_lead
         if millis % 1_000 == 0 {
             around.outputs(&mut leader, 1, now, In::Recovered(NodeId(2)));
         }
-        around.sent(&mut leader, 1, now, In::Timer).contains(&timeout_now)
+        answered(&around, &mut leader, now, In::Timer).contains(&timeout_now)
     });
     // Eight spans of support, and up to one more.
     assert!(handed_over.is_some_and(|millis| (3_200..=3_650).contains(&millis)), "{handed_over:?}");
@@ -226,6 +279,6 @@ fn a_leader_whose_node_stops_hands_over_as_soon_as_a_follower_that_has_just_rest
     let timeout_now = (NodeId(2), ReplicaMessage::TimeoutNow { term: leader.term() });
     let handed_over = (10..2_000)
         .step_by(10)
-        .find(|millis| around.sent(&mut leader, 1, NOW + Duration::from_millis(*millis), In::Timer).contains(&timeout_now));
+        .find(|millis| answered(&around, &mut leader, NOW + Duration::from_millis(*millis), In::Timer).contains(&timeout_now));
     assert!(handed_over.is_some_and(|millis| (230..=330).contains(&millis)), "{handed_over:?}");
 }
