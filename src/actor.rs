@@ -145,6 +145,8 @@ pub enum TimerKind {
     Log,
     /// When a piece of a snapshot is to be sent, or sent again, or values for it to be read.
     Snapshot,
+    /// When a member is to be asked for a value, or a read has waited long enough for one.
+    Repair,
     /// When a stop has waited long enough for its leaderships to be taken over.
     Stop,
 }

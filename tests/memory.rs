@@ -17,6 +17,7 @@ use ringseed::msg::configuration::Configuration;
 use ringseed::msg::log::{Entry, Fact};
 use ringseed::msg::operation::*;
 use ringseed::msg::peer::*;
+use ringseed::msg::repair::*;
 use ringseed::msg::snapshot::*;
 use ringseed::msg::transaction::*;
 use std::collections::BTreeSet;
@@ -369,6 +370,7 @@ fn messages() -> Vec<PeerMessage> {
         PeerMessage::Leading(vec![Leadership { group: GroupId(1), term: Term(1) }]),
         PeerMessage::Snapshot(GroupId(1), piece()),
         PeerMessage::SnapshotReply(GroupId(1), SnapshotReply { snapshot: 1, number: 1, wanted: Some(1) }),
+        PeerMessage::Fetch(GroupId(1), Fetch { key: "k".into(), version: Version(1) }),
     ];
     let refusals = [
         Refusal::OtherDirectory { bound: DirectoryId(1) },
@@ -379,6 +381,10 @@ fn messages() -> Vec<PeerMessage> {
     ];
     assert_has_each!(refusals, Refusal: OtherDirectory OldDirectory OtherCluster NotAMember OtherOptions);
     all.extend(refusals.map(|refusal| PeerMessage::Refused(epoch, refusal)));
+    let copies = [MemberCopy::Whole(Blob(Bytes::from_static(b"v"))), MemberCopy::Rotten, MemberCopy::OtherVersion];
+    assert_has_each!(copies, MemberCopy: Whole Rotten OtherVersion);
+    let fetched = |copy| PeerMessage::Fetched(GroupId(1), Fetched { key: "k".into(), version: Version(1), copy });
+    all.extend(copies.map(fetched));
     all.extend(consensus().into_iter().map(|message| PeerMessage::Replica(GroupId(1), message)));
     let mut carried = vec![Carried::Farewell(farewell)];
     carried.extend(tasks().into_iter().map(|task| {
@@ -394,7 +400,7 @@ fn messages() -> Vec<PeerMessage> {
     }));
     assert_has_each!(
         all,
-        PeerMessage: Greeting Formed Refused Heartbeat HeartbeatReply Replica Forward ForwardReply Farewell Relayed Addresses Leading Snapshot SnapshotReply
+        PeerMessage: Greeting Formed Refused Heartbeat HeartbeatReply Replica Forward ForwardReply Farewell Relayed Addresses Leading Snapshot SnapshotReply Fetch Fetched
     );
     all
 }

@@ -98,6 +98,8 @@ kinds! {
     RotHeader = "disk: one copy of a segment's header rots",
     /// A read of the running node met it, and the node reported it.
     RotRead = "disk: what is read back rots",
+    /// A read of the running node met it, and the node reported it.
+    RotValue = "disk: values of a node that goes on rot",
     /// The node said at its next boot that its log is damaged.
     LostSynced = "disk: synced write lost",
     /// The node said so, or booted from its log all the same.
@@ -162,7 +164,7 @@ const RARE: &[Sometimes] = &[
 ];
 /// Faults that may keep a node from reading a value.
 const SPOILING: &[Kind] =
-    &[Kind::ReadError, Kind::WrongRead, Kind::RotSynced, Kind::RotRead, Kind::LostSynced, Kind::Misdirected];
+    &[Kind::ReadError, Kind::WrongRead, Kind::RotSynced, Kind::RotRead, Kind::RotValue, Kind::LostSynced, Kind::Misdirected];
 const SEEDS_FOR_RARE_STATES: u64 = 20_000;
 /// Blind spots: no plan leads there but by chance, and no batch has to. Each with what it takes. A plan that leads there takes
 /// its state out of this list.

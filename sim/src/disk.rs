@@ -342,7 +342,27 @@ impl Disk {
                     |read: &Place| vouched.iter().any(|&(segment, end)| segment == read.segment && bytes_of(read).end <= end);
                 read.iter().filter(|read| whole(read)).map(|read| (read.segment, bytes_of(read))).collect()
             }
+            Synced::Values(_) => unreachable!("values are not drawn here"),
         };
+        self.rot_places(places, decay, kind)
+    }
+
+    /// As [`Disk::rot_synced`], in so many of these values.
+    pub fn rot_values(&mut self, mut values: Vec<Place>, count: u16, decay: Decay, kind: Kind) -> bool {
+        let vouched = self.vouched();
+        let is_vouched =
+            |place: &Place| vouched.iter().any(|&(segment, end)| segment == place.segment && bytes_of(place).end <= end);
+        values.retain(|place| place.length > 0 && is_vouched(place));
+        while values.len() > usize::from(count) {
+            let at = self.dice.below(values.len() as u64) as usize;
+            values.swap_remove(at);
+        }
+        let decay = if decay == Decay::End { Decay::Zeros } else { decay };
+        let places = values.iter().map(|place| (place.segment, bytes_of(place))).collect();
+        self.rot_places(places, decay, kind)
+    }
+
+    fn rot_places(&mut self, places: Vec<(SegmentId, Range<usize>)>, decay: Decay, kind: Kind) -> bool {
         let mut changed = false;
         for (segment, range) in places {
             let file = self.files.get_mut(&segment).expect("it is vouched for");
@@ -505,7 +525,8 @@ impl Disk {
             let range = bytes_of(&place);
             file.sound.range(range.clone()).for_each(|(at, byte)| right[at - range.start] = *byte);
         }
-        (answer != right).then_some(if answer == shown { Kind::RotRead } else { Kind::WrongRead })
+        let rot = if self.rotten.contains(&Kind::RotValue) { Kind::RotValue } else { Kind::RotRead };
+        (answer != right).then_some(if answer == shown { rot } else { Kind::WrongRead })
     }
 
     /// The same disk, if nothing had rotted.

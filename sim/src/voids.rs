@@ -175,6 +175,7 @@ fn may_draw(kind: Kind, plan: &Plan) -> bool {
         Kind::RotSynced => any(|kind| matches!(kind, FaultKind::RotSynced { place: Synced::Anywhere | Synced::Header, .. })),
         Kind::RotHeader => any(|kind| matches!(kind, FaultKind::RotSynced { place: Synced::HeaderCopy, .. })),
         Kind::RotRead => any(|kind| matches!(kind, FaultKind::RotSynced { place: Synced::ReadBack, .. })),
+        Kind::RotValue => any(|kind| matches!(kind, FaultKind::RotSynced { place: Synced::Values(_), .. })),
         Kind::LostSynced => any(|kind| matches!(kind, FaultKind::StrayWrite { to: Stray::Nowhere, .. })),
         Kind::Misdirected => any(|kind| matches!(kind, FaultKind::StrayWrite { to, .. } if *to != Stray::Nowhere)),
         Kind::CreateError => any(|kind| matches!(kind, FaultKind::CreateErrors { .. })),

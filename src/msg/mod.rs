@@ -4,6 +4,7 @@
 //! - [`client`]: what a client asks and is told.
 //! - [`peer`]: what nodes say to each other.
 //! - [`log`]: what a group's log holds: entries, and the facts in them.
+//! - [`repair`]: a value, from a member to one whose own copy has rotted.
 //! - [`snapshot`]: a group's state, from its leader to a member that lacks what no log holds any more.
 //! - [`transaction`]: transactions, to clients, between nodes and in the log.
 //! - [`disk`]: what the log asks of the disk.
@@ -18,5 +19,6 @@ pub mod disk;
 pub mod log;
 pub mod operation;
 pub mod peer;
+pub mod repair;
 pub mod snapshot;
 pub mod transaction;

@@ -13,6 +13,7 @@ use super::cluster::{ClusterOptions, Formation};
 use super::codec::Slices;
 use super::log::{Entry, Fact};
 use super::operation::{Consistency, Single};
+use super::repair::{Fetch, Fetched};
 use super::snapshot::{SnapshotPiece, SnapshotReply};
 use super::transaction::{Age, Measure, Preparation, Seen, Transaction, TransactionId, Vote};
 use crate::base::limits::{ENVELOPE_MESSAGES_MAX, LEADERSHIPS_TOLD_MAX, NODES_MAX};
@@ -116,6 +117,11 @@ pub enum PeerMessage {
     Snapshot(#[n(0)] GroupId, #[n(1)] SnapshotPiece),
     #[n(13)]
     SnapshotReply(#[n(0)] GroupId, #[n(1)] SnapshotReply),
+    /// To a member, from one that cannot read a value any more.
+    #[n(14)]
+    Fetch(#[n(0)] GroupId, #[n(1)] Fetch),
+    #[n(15)]
+    Fetched(#[n(0)] GroupId, #[n(1)] Fetched),
 }
 
 impl PeerMessage {
@@ -146,7 +152,9 @@ impl PeerMessage {
             | PeerMessage::Farewell(_)
             | PeerMessage::Relayed(_)
             | PeerMessage::Snapshot(..)
-            | PeerMessage::SnapshotReply(..) => Lane::Bulk,
+            | PeerMessage::SnapshotReply(..)
+            | PeerMessage::Fetch(..)
+            | PeerMessage::Fetched(..) => Lane::Bulk,
         }
     }
 

@@ -46,9 +46,11 @@ const PARTS_BYTES: usize = 256 * 1024;
 const PASSED_OVER_COST: u64 = 32;
 /// By how much of what makes a checkpoint due the log grows before it is looked at again whether one is.
 const LOOKS: u64 = 16;
-/// While the disk is full, copies of so many bytes are made at a time, unless more wait to be written.
-const CREDIT_WHILE_FULL: i64 = 256 * 1024;
-const QUEUE_WHILE_FULL: u64 = 1024 * 1024;
+/// While the disk is full, and for what was repaired, copies of so many bytes are made at a time, unless more wait to be written.
+const CREDIT_IN_ADVANCE: i64 = 256 * 1024;
+const QUEUE_IN_ADVANCE: u64 = 1024 * 1024;
+/// After a repair a checkpoint is begun, but not more often than this: what is repaired before the next is a part of it.
+const WANTED_EVERY: Duration = Duration::from_secs(5);
 /// How many times as much is far more than makes a checkpoint due.
 const HELD_BACK: u64 = 4;
 
@@ -62,6 +64,10 @@ pub struct Checkpoints {
     look_at: u64,
     begun_at: Time,
     disk_was_full: bool,
+    /// A boot from the last checkpoint would find what has been repaired since.
+    is_wanted: bool,
+    /// The round in progress is made because it was wanted: what is logged need not pay for it.
+    is_urgent: bool,
     /// How much of what was logged and freed has paid for copies.
     paid: u64,
     /// Bytes that may be copied now; below zero: that were copied in advance.
@@ -193,6 +199,11 @@ impl Checkpoints {
         }
     }
 
+    /// A boot from the last checkpoint would find rot that has been repaired.
+    pub fn want(&mut self) {
+        self.is_wanted = true;
+    }
+
     /// So many bytes of values have come to be garbage.
     pub fn note_freed(&mut self, bytes: u64) {
         self.freed += bytes;
@@ -238,7 +249,8 @@ impl Node {
             }
         }
         let kept = &mut self.checkpoints;
-        if stops || self.groups.is_empty() || logged == 0 && kept.round.is_none() && !disk_is_full {
+        let is_wanted = kept.is_wanted && now.since(kept.begun_at) >= WANTED_EVERY;
+        if stops || self.groups.is_empty() || logged == 0 && kept.round.is_none() && !disk_is_full && !is_wanted {
             return;
         }
         if !self.log.room().takes_copies() {
@@ -251,26 +263,28 @@ impl Node {
         }
         if kept.round.is_none() {
             let waits = kept.manifest.is_some() || self.compaction.asked().is_some();
-            if waits || kept.progress() < kept.look_at {
+            if waits || kept.progress() < kept.look_at && !is_wanted {
                 return;
             }
-            let due = if disk_is_full { self.is_room_to_win() } else { self.is_checkpoint_due(now) };
+            let due = if disk_is_full { self.is_room_to_win() } else { self.is_checkpoint_due(now, is_wanted) };
             let Some(victims) = due else { return };
+            Sometimes::CheckpointAfterRepair.when(is_wanted);
             self.begin_compaction(victims);
             let left = self.groups.keys().copied().collect();
             let kept = &mut self.checkpoints;
             (kept.round, kept.credit) = (Some(Round { left, copying: None }), 0);
             (kept.since, kept.freed, kept.paid, kept.look_at, kept.begun_at) = (logged, 0, 0, 0, now);
+            kept.is_urgent = std::mem::take(&mut kept.is_wanted);
         }
         let kept = &mut self.checkpoints;
         // What was freed pays as what was logged: a delete is small, and may free much.
         let pays = kept.progress() - kept.paid;
         kept.paid += pays;
         kept.credit += (pays * self.options.limits.checkpoint_percent as u64 / 100) as i64;
-        if disk_is_full && self.log.queue_bytes() < QUEUE_WHILE_FULL {
+        if (disk_is_full || kept.is_urgent) && self.log.queue_bytes() < QUEUE_IN_ADVANCE {
             // Little is logged that could pay. The disk says how fast it goes.
-            Sometimes::CompactionWhileFull.reached();
-            kept.credit = kept.credit.max(CREDIT_WHILE_FULL);
+            Sometimes::CompactionWhileFull.when(disk_is_full);
+            kept.credit = kept.credit.max(CREDIT_IN_ADVANCE);
         }
         while self.checkpoints.credit > 0 && self.checkpoints.round.is_some() && self.compaction.asked().is_none() {
             self.checkpoints.credit -=
@@ -287,14 +301,14 @@ impl Node {
 
     /// Whether enough was logged, and a replay would begin later than now; or there is too much garbage. If so, the segments that
     /// are to be emptied.
-    fn is_checkpoint_due(&mut self, now: Time) -> Option<Vec<(SegmentId, u32)>> {
+    fn is_checkpoint_due(&mut self, now: Time, is_wanted: bool) -> Option<Vec<(SegmentId, u32)>> {
         let index = self.copy_bytes();
         let enough = index.max(self.options.limits.checkpoint_bytes as u64);
         let kept = &mut self.checkpoints;
         let interval = self.options.snapshot_interval;
         let is_time = interval > Duration::ZERO && now.since(kept.begun_at) >= interval;
         kept.look_at = kept.progress() + enough / LOOKS;
-        if kept.progress() < if is_time { enough / LOOKS } else { enough } {
+        if kept.progress() < if is_time { enough / LOOKS } else { enough } && !is_wanted {
             return None;
         }
         let groups = &self.groups;
@@ -306,7 +320,7 @@ impl Node {
         self.checkpoints.is_held_back = !moves && self.checkpoints.since >= enough * HELD_BACK;
         self.keep_reserve(index);
         let victims = self.choose_victims(None);
-        (moves || !victims.is_empty()).then_some(victims)
+        (moves || is_wanted || !victims.is_empty()).then_some(victims)
     }
 
     /// Keeps as many files in reserve as a checkpoint needs.

@@ -24,9 +24,9 @@
 use super::{Node, Work};
 use crate::base::{GroupId, Place, SegmentId, Sometimes, Time};
 use crate::msg::transaction::Stored;
-use crate::state::{Item, Part, encode_piece};
+use crate::state::{Item, Part};
+use crate::wal;
 use crate::wal::sweep::{Found, Sweep};
-use crate::wal::{self, Record};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -86,6 +86,11 @@ impl Compaction {
         self.victims.clear();
         self.left.clear();
         self.block = None;
+    }
+
+    /// Something in the segment could not be read, and has been repaired.
+    pub fn is_repaired(&mut self, segment: SegmentId) {
+        self.stuck.remove(&segment);
     }
 
     /// Segments that are to go, or have gone as far as the log can tell.
@@ -221,12 +226,17 @@ impl Node {
 
     /// Appends values anew, and points the index at them. Returns how many bytes that took.
     fn move_values(&mut self, now: Time, id: GroupId, values: Vec<(Found, Item)>) -> u64 {
-        let right = |(found, item): &(Found, Item)| {
-            // What has rotted stays where it is: nothing repairs it yet, and its own checksum must not hide it.
+        let is_right = |(found, item): &(Found, Item)| {
             let checksum = item.value.map(|value| value.checksum);
             checksum == Some(crate::base::hash::value_checksum(&found.value))
         };
-        let values: Vec<(Found, Item)> = values.into_iter().filter(right).collect();
+        let (values, rotten): (Vec<(Found, Item)>, Vec<(Found, Item)>) = values.into_iter().partition(is_right);
+        for (found, item) in rotten {
+            // It stays where it is until a member has sent it: a checksum of its own must not hide what has become of it.
+            let Some(value) = item.value else { continue };
+            self.tell_rot(id, Some(found.key.clone()), found.place, "the value that is to be moved fails its checksum".into());
+            self.begin_repair(now, id, found.key, item.version, value, None);
+        }
         if values.is_empty() {
             return 0;
         }
@@ -236,23 +246,18 @@ impl Node {
         };
         let parts: Vec<Part<Stored>> = values.iter().map(part).collect();
         let bytes: Vec<Bytes> = values.iter().map(|(found, _)| found.value.clone()).collect();
-        let (parts, all) = encode_piece(&parts, &bytes);
-        let length = all.0.len() as u32;
-        let place = self.append_copy(now, Record::Moved { group: id, parts: parts.0, values: all.0 });
-        let mut at = place.offset + place.length - length;
-        let group = self.groups.get_mut(&id).expect("its values were looked up");
+        let (record, area) = self.append_values(now, id, &parts, &bytes);
+        let mut at = area.offset;
         for (found, _) in &values {
-            let to = Place { segment: place.segment, offset: at, length: found.place.length };
+            let to = Place { segment: area.segment, offset: at, length: found.place.length };
             at += to.length;
-            let moved = group.store.relocate(&found.key, found.place, to);
-            assert!(moved, "nothing comes between the look and the move");
-            self.cache.moved(found.place, to);
+            self.point_at(id, &found.key, found.place, to);
         }
         self.checkpoints.moved(id);
         Sometimes::ValuesMoved.reached();
         self.compaction.counters.moved += values.len() as u64;
-        self.compaction.counters.bytes_moved += u64::from(place.length);
-        u64::from(place.length)
+        self.compaction.counters.bytes_moved += u64::from(record);
+        u64::from(record)
     }
 
     /// The victims of the checkpoint that ends now: nothing is needed of them any more.

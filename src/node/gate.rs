@@ -6,6 +6,7 @@
 //! | acknowledgement of an append, or of a piece of a snapshot | all that was logged before it may be *acknowledged* (durable, unless syncing is relaxed) |
 //! | greeting, heartbeat and its reply; formation; refusal | the present epoch is *durable* |
 //! | append, piece of a snapshot, `TimeoutNow`, forwards and their replies, farewell; what is relayed | the epoch alone (1) |
+//! | a question for a value, and the value | the epoch alone: the value is committed |
 //! | pre-votes and their replies | the epoch alone: they promise nothing and change no vote (2) |
 //! | releases and their replies | the epoch alone: what they say stays true in the next epoch (3) |
 //!
@@ -47,6 +48,8 @@ pub fn waits_for(message: &PeerMessage) -> Wait {
         | PeerMessage::Addresses(_)
         | PeerMessage::Leading(_)
         | PeerMessage::Snapshot(..)
+        | PeerMessage::Fetch(..)
+        | PeerMessage::Fetched(..)
         | PeerMessage::ForwardReply(_) => Wait::Epoch,
         PeerMessage::SnapshotReply(..) => Wait::Acknowledgeable,
         PeerMessage::Replica(_, message) => match message {

@@ -1,13 +1,13 @@
 //! How a node does, for its operator: what a driver compares from time to time to say what has begun and what has ended.
 //!
 //! It is a state and no stream of events, so that nothing is told twice, and nothing told has to be remembered here. Only rot is
-//! an event ([`Effect::Rot`](super::Effect)): a read finds it, and it is part of no state.
+//! an event ([`Effect::Rot`](super::Effect), [`Effect::Lost`](super::Effect)): a read finds it, and it is part of no state.
 //!
 //! Counted along the way, so that a look costs a few bytes per peer and none per partition. Nothing here is an input to anything
 //! that the node does.
 
 use super::{Group, Node};
-use crate::base::{ClusterId, Duration, GroupId, Key, NodeId, Place, Time};
+use crate::base::{ClusterId, Duration, GroupId, Key, NodeId, Place, Time, Version};
 use crate::msg::client::Membership as Standing;
 use crate::msg::peer::{DiskHealth, Refusal};
 use crate::replica::Replica;
@@ -56,11 +56,21 @@ pub struct PeerHealth {
     pub since: Duration,
 }
 
+/// A value that no replica has any more: what each of them has of it has rotted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    pub group: GroupId,
+    pub key: Key,
+    pub version: Version,
+    /// Where it lies here.
+    pub place: Place,
+}
+
 /// Bytes on this node's disk that are not what was written, found by a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rot {
     pub group: GroupId,
-    /// Of the value; `None`: an entry for a peer, or one of so many that their keys are not looked up any more ([`NAMED_MAX`]).
+    /// Of the value; `None`: an entry for a peer, or a part of a snapshot.
     pub key: Option<Key>,
     pub place: Place,
     /// What is wrong with the bytes.
@@ -71,9 +81,6 @@ pub struct Rot {
 pub const TURNED_AWAY_FOR: Duration = Duration::from_secs(30);
 /// And not before the node has tried for this long: a message of an earlier epoch that comes late is turned away, too.
 const TURNED_AWAY_AFTER: Duration = Duration::from_secs(2);
-/// Keys are looked up for so many places of rot within [`NAMED_FOR`]: each takes a walk through the group's index.
-pub const NAMED_MAX: usize = 16;
-const NAMED_FOR: Duration = Duration::from_secs(3600);
 /// A clock that a peer tells and that is further ahead than this is remembered with its name.
 const CLOCK_JUMP_MS: u64 = 1_000;
 
@@ -87,9 +94,6 @@ pub struct Vitals {
     /// This node's own wall clock, and when it was told.
     own_clock: Option<(Time, u64)>,
     clock_told_by: Option<NodeId>,
-    /// Where rot was found and named, since when.
-    named: Vec<Place>,
-    named_since: Time,
 }
 
 #[derive(Debug)]
@@ -151,19 +155,6 @@ impl Vitals {
         Duration::from_millis(own.map_or(0, |own| shown_ms.saturating_sub(own)))
     }
 
-    /// Whether rot at this place was not named before, and is to be.
-    pub fn is_to_be_named(&mut self, now: Time, place: Place) -> bool {
-        if now.since(self.named_since) >= NAMED_FOR {
-            self.named.clear();
-            self.named_since = now;
-        }
-        if self.named.len() >= NAMED_MAX || self.named.contains(&place) {
-            return false;
-        }
-        self.named.push(place);
-        true
-    }
-
     pub(super) fn check<'a>(&self, groups: impl Iterator<Item = &'a Group> + Clone) {
         assert!(groups.clone().all(|group| group.leads == Leads::of(&group.replica)), "what is counted of a replica is as it is");
         assert_eq!(self.led, groups.clone().filter(|group| group.leads.leads).count(), "groups that are led are counted");
@@ -172,7 +163,6 @@ impl Vitals {
             groups.filter(|group| !group.leads.knows_leader).count(),
             "groups without a leader are counted"
         );
-        assert!(self.named.len() <= NAMED_MAX, "what is named is bounded");
     }
 }
 

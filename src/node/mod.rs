@@ -9,6 +9,7 @@
 //! - `relay.rs`: what goes through other nodes where a link is cut;
 //! - [`campaigns`](self): `campaigns.rs`: which groups campaign at a time; `syncs.rs`: how long a sync takes;
 //! - `checkpoints.rs`: when and how the groups' states are copied into the log, so that a boot replays little of it;
+//! - `repairs.rs`: how a value that has rotted comes from another member; `compaction.rs`: how room comes back;
 //! - `snapshots.rs`: how a group's state is sent to a member that lacks what no log holds any more;
 //! - `flow.rs`: what all groups together have on their way to each peer;
 //! - `report.rs`: what the node says of itself; [`health`]: what its operator is told.
@@ -24,6 +25,7 @@ pub mod gate;
 pub mod health;
 mod leaderships;
 mod relay;
+mod repairs;
 mod report;
 mod router;
 mod snapshots;
@@ -57,7 +59,8 @@ use checkpoints::Checkpoints;
 use compaction::Compaction;
 use flow::{Flow, Noted};
 use gate::Gate;
-use health::{Leads, Rot, Vitals};
+use health::{Leads, Loss, Rot, Vitals};
+use repairs::Repairs;
 use router::{Outboxes, Work};
 use snapshots::Snapshots;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -125,6 +128,8 @@ pub enum Effect {
     Disk(IoId, DiskOp),
     /// A read found rot on the disk: for the operator alone.
     Rot(Rot),
+    /// No replica has a value any more: for the operator alone.
+    Lost(Loss),
     /// The node has stopped cleanly: everything acknowledged is durable, nothing is in flight.
     Stopped,
     /// The node must not go on: its disk failed. The driver ends it, saying what and where.
@@ -210,6 +215,7 @@ pub struct Node {
     gate: Gate,
     campaigns: Campaigns,
     snapshots: Snapshots,
+    repairs: Repairs,
     checkpoints: Checkpoints,
     compaction: Compaction,
     syncs: Syncs,
@@ -309,6 +315,7 @@ impl Node {
             gate: Gate::default(),
             campaigns: Campaigns::default(),
             snapshots: Snapshots::default(),
+            repairs: Repairs::default(),
             checkpoints: Checkpoints::after_replay_of(recovered.start, recovered.replayed),
             compaction: Compaction::default(),
             syncs: Syncs::default(),
@@ -370,6 +377,7 @@ impl Node {
         self.log_marks(now);
         self.advance_checkpoint(now);
         self.advance_snapshot(now);
+        self.advance_repairs(now);
         let stopped = self.advance_stop(now);
         self.work.push_back(Work::Log(wal::In::Flush));
         self.drain(now);
@@ -425,6 +433,7 @@ impl Node {
             stop,
             turn,
             self.snapshots.deadline().map(|at| (at, TimerKind::Snapshot)),
+            self.repairs.deadline().map(|at| (at, TimerKind::Repair)),
         ];
         actors.into_iter().flatten().min()
     }

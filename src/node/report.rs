@@ -4,11 +4,12 @@ use super::gate::Watermarks;
 use super::{Node, ReplicaProbe, Stop};
 use crate::actor::{Actor, Context, Origin};
 use crate::base::limits::TRANSACTIONS_REPORTED_MAX;
-use crate::base::{ClusterId, Duration, Epoch, GroupId, Index, NodeId, Term, Time};
+use crate::base::{ClusterId, Duration, Epoch, GroupId, Index, NodeId, Place, Term, Time};
 use crate::msg::client::{PartitionReport, RingReport, StatusReport};
 use crate::msg::transaction::TransactionReport;
 use crate::state::{State, Visit};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// How often things happened since boot, beside what the actors count.
 #[derive(Debug, Default)]
@@ -111,6 +112,10 @@ impl Node {
             ("checkpoints", self.checkpoints.completed),
             ("segments_freed", self.compaction.counters.freed),
             ("segments_recycled", self.log.counters().recycled),
+            ("values_lent", self.repairs.counters.lent),
+            ("values_lost", self.repairs.lost().count() as u64),
+            ("values_repaired", self.repairs.counters.repaired),
+            ("values_to_repair", self.repairs.count() as u64),
             ("values_moved", self.compaction.counters.moved),
             ("bytes_moved", self.compaction.counters.bytes_moved),
             ("corrupt_reads", self.counters.corrupt_reads),
@@ -211,6 +216,14 @@ impl Node {
         }
     }
 
+    /// Calls `visit` with the place of each value that the node has.
+    pub fn visit_values(&self, visit: &mut dyn FnMut(Place)) {
+        for group in self.groups.values() {
+            let items = group.store.state().items().range(Bound::Unbounded);
+            items.filter_map(|(_, item)| item.value).for_each(|value| visit(value.place));
+        }
+    }
+
     /// [`State::digest`] of all that the group's log has come to here; `None`: this node has no replica of it.
     pub fn digest(&self, group: GroupId) -> Option<u64> {
         self.groups.get(&group).map(|group| group.store.state().digest())
@@ -224,6 +237,7 @@ impl Node {
         self.gateway.check();
         self.gate.check();
         self.snapshots.check();
+        self.repairs.check();
         self.flow.check(self.groups.values().map(|group| &group.noted));
         let lossy = self.groups.values().filter(|group| group.replica.is_lossy()).count();
         assert_eq!(lossy, self.lossy_groups, "groups that have not caught up are counted");

@@ -1,6 +1,5 @@
 //! Which actor's output is which actor's input: one flat match, and a FIFO that is drained before a step returns.
 
-use super::health::Rot;
 use super::{Effect, Fatal, Node, Stop};
 use crate::actor::{Actor, Context, Origin, Outbox};
 use crate::base::{ConnId, Duration, GroupId, Index, NodeId, Sometimes, Time};
@@ -9,6 +8,7 @@ use crate::msg::client::{Doubt, Request, RequestBody, Response, ResponseBody};
 use crate::msg::disk::DiskOp;
 use crate::msg::operation::Rejection;
 use crate::msg::peer::{Envelope, ForwardReply, LeaderHint, Outcome, PeerMessage, ReplicaMessage, Task};
+use crate::replica::Unread;
 use crate::ring::membership;
 use crate::state::State;
 use crate::wal::{ReadError, ReadFor, Record};
@@ -42,12 +42,23 @@ pub struct Outboxes {
 const INQUIRE_FOR: Duration = Duration::from_millis(400);
 /// A read of the log that a replica asked for, as told from others by the lowest bit of its tag.
 const FOR_REPLICA: u64 = 1;
-/// A read of the log for a snapshot: the next bit.
+/// A read of the log for a snapshot: the next bit. Both: for a member that asks for a value.
 const FOR_SNAPSHOT: u64 = 2;
+const FOR_MEMBER: u64 = FOR_REPLICA | FOR_SNAPSHOT;
+
+/// A read of the store's.
+pub(super) fn for_store(group: GroupId, tag: u64) -> ReadFor {
+    ReadFor { group, tag: tag << 2 }
+}
 
 /// The tag of a read for a snapshot.
 pub(super) fn for_snapshot(tag: u64) -> u64 {
     tag << 2 | FOR_SNAPSHOT
+}
+
+/// The tag of a read for a member.
+pub(super) fn for_member(tag: u64) -> u64 {
+    tag << 2 | FOR_MEMBER
 }
 
 macro_rules! context {
@@ -140,7 +151,9 @@ impl Node {
                 Work::Liveness(liveness::In::Reply(from, epoch, reply))
             }
             // The last record of this epoch says that nothing acknowledged is missing: nothing more is acknowledged behind it.
-            PeerMessage::Replica(..) | PeerMessage::Snapshot(..) if matches!(self.stop, Stop::Sealing(_) | Stop::Done) => {
+            PeerMessage::Replica(..) | PeerMessage::Snapshot(..) | PeerMessage::Fetched(..)
+                if matches!(self.stop, Stop::Sealing(_) | Stop::Done) =>
+            {
                 Sometimes::SealingNodeHearsGroup.reached();
                 return;
             }
@@ -152,6 +165,11 @@ impl Node {
             PeerMessage::Relayed(relayed) => return self.on_relayed(now, from, *relayed),
             PeerMessage::Snapshot(group, piece) => return self.on_snapshot_piece(now, from, group, piece),
             PeerMessage::SnapshotReply(group, reply) => return self.on_snapshot_reply(now, from, group, reply),
+            PeerMessage::Fetch(group, fetch) => return self.on_fetch(now, from, group, fetch),
+            PeerMessage::Fetched(group, fetched) => {
+                self.on_fetched(now, from, group, fetched);
+                return self.drain(now);
+            }
             PeerMessage::Leading(groups) => return self.on_leading(now, from, epoch, groups),
             // The server's affair.
             PeerMessage::Addresses(_) => return,
@@ -239,19 +257,31 @@ impl Node {
                         self.deliver(now, to, message);
                     }
                 }
-                wal::Out::Value(reader, result) if reader.tag & FOR_SNAPSHOT != 0 => {
-                    if let Err(error) = &result {
-                        self.on_read_error(now, reader, error.clone());
+                wal::Out::Value(ReadFor { group, tag }, result) => {
+                    let (kind, tag) = (tag & FOR_MEMBER, tag >> 2);
+                    match result {
+                        result if kind == FOR_MEMBER => self.on_fetch_read(now, tag, result),
+                        result if kind == FOR_SNAPSHOT => self.on_snapshot_value(now, tag, result),
+                        Err(ReadError::Corrupt { place, why }) => self.on_rotten_read(now, group, tag, place, why),
+                        Err(ReadError::Overloaded) => {
+                            let overloaded = Err(Rejection::Overloaded);
+                            self.work.push_back(Work::Store(group, store::In::Value(tag, overloaded)));
+                        }
+                        Ok(value) => {
+                            self.on_whole_read(group, tag, &value);
+                            self.work.push_back(Work::Store(group, store::In::Value(tag, Ok(value))));
+                        }
                     }
-                    self.on_snapshot_value(now, reader.tag >> 2, result);
                 }
-                wal::Out::Value(reader, result) => {
-                    let result = result.map_err(|error| self.on_read_error(now, reader, error));
-                    self.work.push_back(Work::Store(reader.group, store::In::Value(reader.tag >> 2, result)));
-                }
-                wal::Out::Entry(reader, result) => {
-                    let entry = result.map_err(|error| self.on_read_error(now, reader, error)).ok();
-                    self.work.push_back(Work::Replica(reader.group, replica::In::Entry(reader.tag >> 2, entry)));
+                wal::Out::Entry(ReadFor { group, tag }, result) => {
+                    let entry = result.map_err(|error| match error {
+                        ReadError::Overloaded => Unread::Overloaded,
+                        ReadError::Corrupt { place, why } => {
+                            self.tell_rot(group, None, place, why);
+                            Unread::Rotten
+                        }
+                    });
+                    self.work.push_back(Work::Replica(group, replica::In::Entry(tag >> 2, entry)));
                 }
                 wal::Out::Disk(io, operation) => {
                     if matches!(operation, DiskOp::Sync { .. }) {
@@ -263,20 +293,6 @@ impl Node {
             }
         }
         self.outboxes.log = out;
-    }
-
-    fn on_read_error(&mut self, now: Time, reader: ReadFor, error: ReadError) -> Rejection {
-        match error {
-            ReadError::Corrupt { place, why } => {
-                self.counters.corrupt_reads += 1;
-                let group = reader.group;
-                let named = reader.tag & FOR_REPLICA == 0 && self.vitals.is_to_be_named(now, place);
-                let key = self.groups.get(&group).filter(|_| named).and_then(|group| group.store.key_at(place));
-                self.effects.push(Effect::Rot(Rot { group, key, place, why }));
-                Rejection::Corrupt
-            }
-            ReadError::Overloaded => Rejection::Overloaded,
-        }
     }
 
     fn run_membership(&mut self, now: Time, input: membership::In) {
@@ -491,7 +507,7 @@ impl Node {
                 }
                 store::Out::Confirm(tag) => self.work.push_back(Work::Replica(id, replica::In::Confirm(tag))),
                 store::Out::ReadValue(tag, place) => {
-                    self.work.push_back(Work::Log(wal::In::ReadValue(ReadFor { group: id, tag: tag << 2 }, place)));
+                    self.work.push_back(Work::Log(wal::In::ReadValue(for_store(id, tag), place)));
                 }
                 store::Out::Answer(origin, outcome) => self.answer(now, id, origin, outcome),
                 store::Out::AnswerLacking(origin, index) => {

@@ -338,7 +338,7 @@ impl Node {
         let (serial, nth) = (tag >> 24, (tag & 0xff_ffff) as usize);
         let is_current = serial == self.snapshots.pieces;
         let Some(sending) = self.snapshots.sending.as_mut().filter(|_| is_current) else { return };
-        let Stage::Reading { values, asked, again_at, .. } = &mut sending.stage else { return };
+        let Stage::Reading { parts, values, asked, again_at } = &mut sending.stage else { return };
         let Some(value) = values.get_mut(nth) else { return };
         match (result, &*value) {
             (Ok(bytes), Value::Asked(_)) => *value = Value::Read(bytes),
@@ -346,9 +346,22 @@ impl Node {
                 *value = Value::Wanted(*place);
                 *again_at = Some(now + READ_AGAIN);
             }
-            (Err(ReadError::Corrupt { .. }), _) => {
+            (Err(ReadError::Corrupt { place, why }), _) => {
+                // It begins again once the value is repaired, when the member is fed again.
                 Sometimes::SnapshotOfRottenState.reached();
+                let lies_there = |part: &&Part<ValuePlace>| part.values().any(|value| value.place == place);
+                let key = parts.iter().find(lies_there).and_then(|part| match part {
+                    Part::Item { key, .. } => Some(key.clone()),
+                    _ => None,
+                });
+                let id = sending.group;
                 self.snapshots.sending = None;
+                self.tell_rot(id, key.clone(), place, why);
+                let item = key.as_ref().and_then(|key| self.groups.get(&id)?.store.state().items().get(key));
+                let current = item.and_then(|item| Some((item.version, item.value?))).filter(|(_, value)| value.place == place);
+                if let (Some(key), Some((version, value))) = (key, current) {
+                    self.begin_repair(now, id, key, version, value, None);
+                }
                 return;
             }
             (_, Value::Wanted(_) | Value::Read(_)) => return,
@@ -376,7 +389,7 @@ impl Node {
                 let index = sending.base.index;
                 self.snapshots.sent.push(Sent { group: id, to: from, index, at: now });
                 self.snapshots.sending = None;
-                self.work.push_back(Work::Replica(id, replica::In::Installed(from)));
+                self.work.push_back(Work::Replica(id, replica::In::Installed(from, index)));
             }
             Some(wanted) if wanted == sending.number + 1 && !is_last => {
                 (sending.after, sending.number, sending.digest) = (Some((**last).clone()), wanted, *digest);

@@ -20,6 +20,7 @@ mod health;
 mod leaderships;
 mod many_groups;
 mod reach;
+mod repairs;
 mod snapshots;
 mod transactions;
 
@@ -108,6 +109,8 @@ struct Cluster {
     answers: BTreeMap<u64, ResponseBody>,
     stopped: Vec<NodeId>,
     rot: Vec<super::health::Rot>,
+    /// Keys whose values no replica has any more, and the nodes that have said so.
+    lost: Vec<(NodeId, Key)>,
     /// Ids of directories that are not their node's own.
     directories: BTreeMap<NodeId, DirectoryId>,
     /// Envelopes with forwards to this node are lost.
@@ -154,6 +157,7 @@ impl Cluster {
             answers: BTreeMap::new(),
             stopped: Vec::new(),
             rot: Vec::new(),
+            lost: Vec::new(),
             directories: BTreeMap::new(),
             loses_forwards: None,
             cuts: Vec::new(),
@@ -292,6 +296,7 @@ impl Cluster {
                     self.answers.insert(response.id, response.body);
                 }
                 Effect::Rot(rot) => self.rot.push(rot),
+                Effect::Lost(loss) => self.lost.push((id, loss.key)),
                 Effect::Stopped => self.stopped.push(id),
                 Effect::Halt(why) => panic!("{why:?}"),
             }

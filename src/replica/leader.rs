@@ -4,7 +4,7 @@ mod handover;
 
 use super::log::GroupLog;
 use super::progress::{Fetch, Pace, Progress};
-use super::{Out, Replica, Role};
+use super::{Out, Replica, Role, Unread};
 use crate::actor::{Context, FlowView, Outbox, Outstanding, Share};
 use crate::base::limits::{APPEND_ENTRIES_MAX, Limits};
 use crate::base::random::below;
@@ -24,6 +24,8 @@ const CAREFUL_BYTES_MAX: usize = 1024;
 const HAND_OVER_WITHIN: Duration = Duration::from_millis(200);
 /// What reading an entry back counts for beside its bytes, in bytes: many small ones are as much work as a few large ones.
 const READ_COST: usize = 256;
+/// An entry that has rotted is read again after this: its follower is sent the group's state meanwhile.
+const ROTTEN_AGAIN: Duration = Duration::from_secs(1);
 /// How long a commit index waits for an append to ride on.
 const COMMIT_WAIT: Duration = Duration::from_millis(5);
 
@@ -412,11 +414,12 @@ impl Replica {
         self.send_appends(cx, out);
     }
 
-    /// The follower has the group's state: it is asked at once how far its log goes now.
-    pub(super) fn on_installed(&mut self, cx: &Context<'_>, follower: NodeId) {
-        let first = self.log.base().index.next();
+    /// The follower has the group's state up to this index: it is asked at once whether its log goes on from there.
+    pub(super) fn on_installed(&mut self, cx: &Context<'_>, follower: NodeId, index: Index) {
+        let first = self.log.base().index.max(index.min(self.log.last_index())).next();
         let Some(leader) = self.leader_mut() else { return };
         if let Some(progress) = leader.progress.iter_mut().find(|p| p.node == follower) {
+            progress.rotten = None;
             progress.probe_from(first, cx.now);
             leader.nudge_by(cx.now);
         }
@@ -705,7 +708,7 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_entry_read(&mut self, cx: &Context<'_>, tag: u64, entry: Option<Entry>, out: &mut Outbox<Out>) {
+    pub(super) fn on_entry_read(&mut self, cx: &Context<'_>, tag: u64, entry: Result<Entry, Unread>, out: &mut Outbox<Out>) {
         let retry = cx.now + self.retry_interval();
         let Role::Leader(leader) = &mut self.role else { return };
         let (number, position) = (tag / FETCH_ENTRIES_MAX as u64, (tag % FETCH_ENTRIES_MAX as u64) as usize);
@@ -716,7 +719,8 @@ impl Replica {
         let Some(fetch) = &mut progress.fetch else { return };
         // The log vouches for the bytes and the place; that it is the entry that was meant is for us to see.
         let wanted = Index(fetch.first.0 + position as u64);
-        let entry = entry.filter(|entry| entry.index == wanted && self.log.term_at(wanted) == Some(entry.term));
+        let is_rotten = entry != Err(Unread::Overloaded);
+        let entry = entry.ok().filter(|entry| entry.index == wanted && self.log.term_at(wanted) == Some(entry.term));
         match (entry, fetch.entries.get_mut(position)) {
             (Some(entry), Some(slot)) => *slot = Some(entry),
             // It cannot be read here now. What is before it is sent all the same: else a log with one bad entry, or a disk that
@@ -729,7 +733,18 @@ impl Replica {
         }
         if fetch.entries.is_empty() {
             progress.fetch = None;
-            leader.nudge_by(retry);
+            let mut again_at = retry;
+            if is_rotten {
+                // Once it may be an error of the moment. What comes of the entry is in the group's state, if it is committed.
+                let is_known = progress.rotten.is_some_and(|(index, _)| index == wanted);
+                if is_known && wanted <= self.applied {
+                    Sometimes::StateSentForRottenEntry.reached();
+                    again_at = cx.now + ROTTEN_AGAIN;
+                    out.push(Out::LacksBase(progress.node));
+                }
+                progress.rotten = Some((wanted, again_at));
+            }
+            leader.nudge_by(again_at);
             return;
         }
         if fetch.entries.iter().all(Option::is_some) {
@@ -805,7 +820,9 @@ impl<'a> Sender<'a> {
                 break;
             }
             if entries.is_empty() {
-                self.fetch(progress, size_max, fetches, out);
+                if progress.rotten.is_none_or(|(index, at)| index != progress.next || at <= self.now) {
+                    self.fetch(progress, size_max, fetches, out);
+                }
                 break;
             }
             self.send_all(progress, entries, share, out);

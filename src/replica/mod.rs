@@ -153,6 +153,15 @@ pub struct ReplicaOptions {
     pub synced: bool,
 }
 
+/// Why an entry was not read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// Too many reads wait for the disk.
+    Overloaded,
+    /// Its bytes are not what was written, or cannot be read.
+    Rotten,
+}
+
 #[derive(Debug)]
 pub enum In {
     /// The node is let in by the cluster: take part from now on.
@@ -180,14 +189,14 @@ pub enum In {
     Fitness,
     /// The peer's disk has room again, or the peer is fit to lead again.
     Recovered(NodeId),
-    /// An entry that was asked for by `Out::ReadEntry`; `None` if it cannot be read.
-    Entry(u64, Option<Entry>),
+    /// An entry that was asked for by `Out::ReadEntry`.
+    Entry(u64, Result<Entry, Unread>),
     /// Entries up to this are needed no more: a checkpoint stands for them.
     Compact(Index),
     /// The store has the state up to there, from this follower's leader: the log begins behind it, in this configuration.
     Install(LogBase, Box<Configuration>),
-    /// The follower has installed the state that it lacked.
-    Installed(NodeId),
+    /// The follower has the group's state up to this index, which it lacked.
+    Installed(NodeId, Index),
     /// Its turn has come to campaign, if it still wants to.
     Turn,
     /// The node stops: hand the leadership over, to one after the other until one takes it, and do not stand any more.
@@ -483,7 +492,7 @@ impl Actor for Replica {
             In::Entry(tag, entry) => self.on_entry_read(cx, tag, entry, out),
             In::Compact(to) => self.on_compact(cx, to),
             In::Install(base, configuration) => self.on_install(base, *configuration),
-            In::Installed(follower) => self.on_installed(cx, follower),
+            In::Installed(follower, index) => self.on_installed(cx, follower, index),
             In::Turn => self.on_turn(cx, out),
             In::Stop => self.on_stop(cx, out),
             In::Flush => self.send_appends(cx, out),

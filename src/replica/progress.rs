@@ -58,6 +58,8 @@ pub struct Progress {
     asked: u32,
     /// Entries that are being read back from the log to be sent.
     pub fetch: Option<Fetch>,
+    /// An entry that the follower lacks and that has rotted, and when it is read again.
+    pub rotten: Option<(Index, Time)>,
     /// The follower's heartbeats say that its disk is full: it is sent small appends at most, seldom.
     pub careful: bool,
     /// The follower refused entries for want of room, and is sent none before this.
@@ -131,6 +133,7 @@ impl Progress {
             ask_at: Time::ZERO,
             asked: 0,
             fetch: None,
+            rotten: None,
             careful: false,
             full_until: Time::ZERO,
             full_wait: Duration::ZERO,

@@ -1,5 +1,6 @@
 //! What one message may do to a replica. Interleavings of several are told by `tests/scripts/`.
 
+use super::Unread;
 use super::log::GroupLog;
 use super::{In, Out, Replica, ReplicaOptions, TERM_MAX, TERM_STEP_MAX};
 use crate::actor::{Actor, Context, LivenessView, Outbox, Room};
@@ -27,8 +28,13 @@ fn replica() -> Replica {
 
 /// Node 1, elected by node 2 in term 1.
 fn leader_of(log: GroupLog) -> Replica {
+    leader_with(log, Index::ZERO)
+}
+
+/// The same, of which it knows that it is committed up to here.
+fn leader_with(log: GroupLog, commit: Index) -> Replica {
     let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
-    let mut replica = Replica::new(options, HardState { term: log.last_term(), ..HardState::default() }, log);
+    let mut replica = Replica::new(options, HardState { term: log.last_term(), commit, ..HardState::default() }, log);
     step(&mut replica, 1, In::Start);
     let now = Time::from_millis(2_000);
     step_at(&mut replica, 1, now, In::Timer);
@@ -396,7 +402,7 @@ fn what_stands_before_an_entry_that_cannot_be_read_back_is_sent() {
     let mut sent = Vec::new();
     for (tag, place) in reads {
         let entry = Entry { index: Index(place.offset.into()), term: Term(1), fact: Fact::Noop };
-        sent.extend(step(&mut leader, 1, In::Entry(tag, (place.offset != 4).then_some(entry))));
+        sent.extend(step(&mut leader, 1, In::Entry(tag, if place.offset == 4 { Err(Unread::Rotten) } else { Ok(entry) })));
     }
     assert!(appends(&sent).contains(&(2, 0, 3)), "{sent:?}");
 }

@@ -196,6 +196,7 @@ impl Driver {
                 ) => self.disk.allocate(id, op),
                 Effect::Disk(id, op) => turn.disk_ops.push((id, op)),
                 Effect::Rot(rot) => self.notices.rot(rot),
+                Effect::Lost(loss) => self.notices.lost(loss),
                 Effect::Stopped => course = Course::Stopped,
                 Effect::Halt(fatal) => {
                     course = Course::Halt(fatal);

@@ -21,7 +21,7 @@ pub use repeats::Repeats;
 
 use super::net::Network;
 use crate::base::{Duration, NodeId, Time};
-use crate::node::health::{Health, Rot};
+use crate::node::health::{Health, Loss, Rot};
 use crate::wal::Torn;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io;
@@ -76,6 +76,7 @@ fn say(node: NodeId, line: &Line) {
 enum News {
     Health(Time, Box<Health>),
     Rot(Rot),
+    Lost(Loss),
 }
 
 /// Where the node's thread leaves what there is to say.
@@ -107,6 +108,10 @@ impl Notices {
     pub fn rot(&self, rot: Rot) {
         let _ = self.sender.try_send(News::Rot(rot));
     }
+
+    pub fn lost(&self, loss: Loss) {
+        let _ = self.sender.try_send(News::Lost(loss));
+    }
 }
 
 /// The body of the thread.
@@ -118,6 +123,7 @@ fn tell(node: NodeId, mut watch: Watch, news: &Receiver<News>, network: &Network
                 lines.into_iter().chain(watch.quiet()).chain(network.refused.quiet(Instant::now())).collect()
             }
             News::Rot(rot) => watch.rot(&rot).into_iter().collect::<Vec<_>>(),
+            News::Lost(loss) => vec![watch.lost(&loss)],
         };
         lines.iter().for_each(|line| say(node, line));
     }

@@ -303,23 +303,23 @@ impl Store {
                 items.filter(|item| may_need_value(item)).map(|item| &item.key).collect()
             }
         };
-        let places: Vec<ValuePlace> = wanted
+        let wanted: Vec<(Key, ValuePlace)> = wanted
             .into_iter()
-            .filter_map(|key| self.state.items().get(key).and_then(|item| item.value))
-            .filter(|value| value.place.length > 0 && !waiter.pins.contains_key(&value.place))
+            .filter_map(|key| Some((key.clone(), self.state.items().get(key)?.value?)))
+            .filter(|(_, value)| value.place.length > 0 && !waiter.pins.contains_key(&value.place))
             .collect();
-        assert!(!places.is_empty(), "only what has a value on the disk lacks one");
+        assert!(!wanted.is_empty(), "only what has a value on the disk lacks one");
         Sometimes::WaiterReadsAgain.when(!waiter.pins.is_empty());
-        let Some(lent) = cx.cache.lend(places.iter().map(|value| value.place.length as usize).sum()) else {
+        let Some(lent) = cx.cache.lend(wanted.iter().map(|(_, value)| value.place.length as usize).sum()) else {
             turn_away(waiter.intent, &Rejection::Overloaded, out);
             return false;
         };
         waiter.lent.push(lent);
-        waiter.reading = places.len();
-        for place in places {
+        waiter.reading = wanted.len();
+        for (key, value) in wanted {
             let tag = self.tag();
-            self.waiting.insert(tag, Waiting::Parked { ticket, place: place.place });
-            out.push(Out::ReadValue(tag, place));
+            self.waiting.insert(tag, Waiting::Parked { ticket, key, value });
+            out.push(Out::ReadValue(tag, value));
         }
         if let Some(leading) = &mut self.leading {
             if let Intent::Claim(claim) = &waiter.intent {

@@ -5,7 +5,7 @@ use super::{Out, Store};
 use crate::actor::{Context, Origin, Outbox};
 use crate::base::cache::Lent;
 use crate::base::limits::{Limits, TRANSACTION_SIZE_MAX};
-use crate::base::{Key, Place, Sometimes, Time, Version};
+use crate::base::{Key, Sometimes, Time, Version};
 use crate::msg::client::{self, ResponseBody, Scan, Scanned};
 use crate::msg::log::ValuePlace;
 use crate::msg::operation::Rejection;
@@ -20,20 +20,34 @@ use std::ops::Bound;
 pub enum Waiting {
     Get {
         origin: Origin,
+        key: Key,
         version: Version,
-        place: ValuePlace,
+        value: ValuePlace,
         lent: Lent,
     },
     /// The item at `position` of what is being gathered.
     Part {
         gathering: u64,
         position: usize,
+        key: Key,
+        value: ValuePlace,
     },
     /// A waiter needs it.
     Parked {
         ticket: u64,
-        place: Place,
+        key: Key,
+        value: ValuePlace,
     },
+}
+
+impl Waiting {
+    fn wanted(&self) -> (&Key, ValuePlace) {
+        match self {
+            Waiting::Get { key, value, .. } | Waiting::Part { key, value, .. } | Waiting::Parked { key, value, .. } => {
+                (key, *value)
+            }
+        }
+    }
 }
 
 /// A read that waits for a prepared transaction to be resolved.
@@ -213,43 +227,44 @@ impl Store {
         keys: impl Iterator<Item = &'a Key>,
         out: &mut Outbox<Out>,
     ) {
-        let found: Vec<Option<Item>> = keys.map(|key| self.state.items().get(key)).collect();
-        let places: Vec<Option<ValuePlace>> = found.iter().map(|item| item.and_then(|item| item.value)).collect();
-        let size: usize = places.iter().flatten().map(|value| value.place.length as usize).sum();
+        let found: Vec<(&Key, Option<Item>)> = keys.map(|key| (key, self.state.items().get(key))).collect();
+        let wanted: Vec<Option<(Key, ValuePlace)>> =
+            found.iter().map(|(key, item)| Some(((*key).clone(), item.as_ref()?.value?))).collect();
+        let size: usize = wanted.iter().flatten().map(|(_, value)| value.place.length as usize).sum();
         if size > TRANSACTION_SIZE_MAX {
             answer(origin, ResponseBody::Rejected(Rejection::TooLarge), out);
             return;
         }
         let version = |item: &Option<Item>| item.map_or(Version::ZERO, |item| item.version);
-        let items = found.iter().map(|item| ItemResult { version: version(item), number: None, value: None }).collect();
-        self.gather(cx, origin, Page::Many(items), &places, out);
+        let items = found.iter().map(|(_, item)| ItemResult { version: version(item), number: None, value: None }).collect();
+        self.gather(cx, origin, Page::Many(items), wanted, out);
     }
 
-    /// Answers with the values at these places, by position, once all are there.
+    /// Answers with these values, by position, once all are there.
     fn gather(
         &mut self,
         cx: &mut Context<'_>,
         origin: Origin,
         mut page: Page,
-        places: &[Option<ValuePlace>],
+        wanted: Vec<Option<(Key, ValuePlace)>>,
         out: &mut Outbox<Out>,
     ) {
-        let Some(lent) = cx.cache.lend(places.iter().flatten().map(|value| value.place.length as usize).sum()) else {
+        let Some(lent) = cx.cache.lend(wanted.iter().flatten().map(|(_, value)| value.place.length as usize).sum()) else {
             answer(origin, ResponseBody::Rejected(Rejection::Overloaded), out);
             return;
         };
         let gathering = self.tag();
         let mut missing = 0;
-        for (position, place) in places.iter().enumerate() {
-            let Some(place) = place else { continue };
-            if let Some(value) = cx.cache.get(place.place) {
+        for (position, wanted) in wanted.into_iter().enumerate() {
+            let Some((key, value)) = wanted else { continue };
+            if let Some(value) = cx.cache.get(value.place) {
                 page.fill(position, value);
                 continue;
             }
             missing += 1;
             let tag = self.tag();
-            self.waiting.insert(tag, Waiting::Part { gathering, position });
-            out.push(Out::ReadValue(tag, *place));
+            self.waiting.insert(tag, Waiting::Part { gathering, position, key, value });
+            out.push(Out::ReadValue(tag, value));
         }
         if missing == 0 {
             answer(origin, page.into_body(), out);
@@ -281,30 +296,29 @@ impl Store {
         }
     }
 
-    /// The key whose value lies at this place. Walks the whole index: for what is rare.
-    pub fn key_at(&self, place: Place) -> Option<Key> {
-        let lies_there = |item: &Item| item.value.is_some_and(|value| value.place == place);
-        self.state.items().range(Bound::Unbounded).find(|(_, item)| lies_there(item)).map(|(key, _)| key)
+    /// The key and the value that were asked for with this tag, and have not come yet.
+    pub fn wanted(&self, tag: u64) -> Option<(&Key, ValuePlace)> {
+        self.waiting.get(&tag).map(Waiting::wanted)
     }
 
     fn get(&mut self, cx: &mut Context<'_>, origin: Origin, key: &Key, out: &mut Outbox<Out>) {
         let item = self.state.items().get(key);
         let version = item.map_or(Version::ZERO, |item| item.version);
-        let Some(place) = item.and_then(|item| item.value) else {
+        let Some(value) = item.and_then(|item| item.value) else {
             answer(origin, ResponseBody::Value { value: None, version }, out);
             return;
         };
-        if let Some(value) = cx.cache.get(place.place) {
+        if let Some(value) = cx.cache.get(value.place) {
             answer(origin, ResponseBody::Value { value: Some(value), version }, out);
             return;
         }
-        let Some(lent) = cx.cache.lend(place.place.length as usize) else {
+        let Some(lent) = cx.cache.lend(value.place.length as usize) else {
             answer(origin, ResponseBody::Rejected(Rejection::Overloaded), out);
             return;
         };
         let tag = self.tag();
-        self.waiting.insert(tag, Waiting::Get { origin, version, place, lent });
-        out.push(Out::ReadValue(tag, place));
+        self.waiting.insert(tag, Waiting::Get { origin, key: key.clone(), version, value, lent });
+        out.push(Out::ReadValue(tag, value));
     }
 
     /// The items that are present, in order of keys from the start of the scan on: as many as may be looked at, shown, and as
@@ -342,24 +356,24 @@ impl Store {
             out.push(Out::Answer(origin, Outcome::Listed(Listing { items, next, read_at: self.state.applied() })));
             return;
         }
-        let places: Vec<Option<ValuePlace>> = found.iter().map(|(_, item)| item.value).collect();
+        let wanted = found.iter().map(|(key, item)| Some((key.clone(), item.value?))).collect();
         let items =
             found.into_iter().map(|(key, item)| client::Item { key, value: Bytes::new(), version: item.version }).collect();
         let scanned = Scanned { items, next, read_at: vec![(self.group, self.state.applied())] };
-        self.gather(cx, origin, Page::Scanned(scanned), &places, out);
+        self.gather(cx, origin, Page::Scanned(scanned), wanted, out);
     }
 
     pub(super) fn on_value(&mut self, cx: &mut Context<'_>, tag: u64, value: Result<Bytes, Rejection>, out: &mut Outbox<Out>) {
         match self.waiting.remove(&tag) {
-            Some(Waiting::Get { origin, version, place, lent: _lent }) => match value {
+            Some(Waiting::Get { origin, version, value: wanted, lent: _lent, .. }) => match value {
                 Ok(value) => {
-                    cx.cache.insert(place.place, &value);
+                    cx.cache.insert(wanted.place, &value);
                     answer(origin, ResponseBody::Value { value: Some(value), version }, out);
                 }
                 Err(rejection) => answer(origin, ResponseBody::Rejected(rejection), out),
             },
-            Some(Waiting::Part { gathering, position }) => self.on_part(gathering, position, value, out),
-            Some(Waiting::Parked { ticket, place }) => self.on_pinned(cx, ticket, place, value, out),
+            Some(Waiting::Part { gathering, position, .. }) => self.on_part(gathering, position, value, out),
+            Some(Waiting::Parked { ticket, value: wanted, .. }) => self.on_pinned(cx, ticket, wanted.place, value, out),
             None => {}
         }
     }
@@ -395,7 +409,7 @@ fn answer(origin: Origin, body: ResponseBody, out: &mut Outbox<Out>) {
 mod tests {
     use super::*;
     use crate::actor::{Actor, Committed};
-    use crate::base::{GroupId, SegmentId};
+    use crate::base::{GroupId, Place, SegmentId};
     use crate::msg::log::FactSummary;
     use crate::msg::operation::Consistency;
     use crate::msg::transaction::{Age, Attempt, TransactionFact, Write, Writes};

@@ -523,7 +523,7 @@ impl Machine {
                         }
                     }
                 }
-                Effect::Reply(..) | Effect::Rot(_) => {}
+                Effect::Reply(..) | Effect::Rot(_) | Effect::Lost(_) => {}
             }
         }
         assert!(!self.failed || self.over, "a write or a sync failed, and it goes on");

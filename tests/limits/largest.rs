@@ -12,6 +12,7 @@ use ringseed::msg::codec::{self, Blob, Frame};
 use ringseed::msg::log::{Entry, Fact};
 use ringseed::msg::operation::*;
 use ringseed::msg::peer::*;
+use ringseed::msg::repair::*;
 use ringseed::msg::snapshot::*;
 use ringseed::msg::transaction::*;
 use ringseed::wire::frame::HEADER_SIZE;
@@ -366,6 +367,10 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Leading(vec![Leadership { group: GROUP, term: TERM }; LEADERSHIPS_TOLD_MAX]),
     ];
     all.push(PeerMessage::SnapshotReply(GROUP, SnapshotReply { snapshot: u64::MAX, number: u64::MAX, wanted: Some(u64::MAX) }));
+    let (key, version) = (key(1, KEY_SIZE_MAX), Version(u64::MAX));
+    all.push(PeerMessage::Fetch(GROUP, Fetch { key: key.clone(), version }));
+    let copy = MemberCopy::Whole(Blob(vec![1; VALUE_SIZE_MAX].into()));
+    all.push(PeerMessage::Fetched(GROUP, Fetched { key, version, copy }));
     all.extend(appends().into_iter().map(|append| PeerMessage::Replica(GROUP, append)));
     all.extend(tasks().into_iter().map(|task| PeerMessage::Forward(forward(task))));
     all.extend(outcomes().into_iter().map(|outcome| PeerMessage::ForwardReply(reply(outcome))));
@@ -376,6 +381,7 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::HeartbeatReply(_) | PeerMessage::Replica(..) | PeerMessage::Forward(_) => {}
         PeerMessage::ForwardReply(_) | PeerMessage::Farewell(_) | PeerMessage::Relayed(_) | PeerMessage::Addresses(_) => {}
         PeerMessage::Leading(_) | PeerMessage::Snapshot(..) | PeerMessage::SnapshotReply(..) => {}
+        PeerMessage::Fetch(..) | PeerMessage::Fetched(..) => {}
     });
     all
 }

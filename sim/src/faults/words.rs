@@ -126,6 +126,7 @@ fn synced(place: Synced) -> &'static str {
         Synced::Header => "in both copies of a segment's header",
         Synced::HeaderCopy => "in one copy of a segment's header",
         Synced::ReadBack => "in each value that was read back last",
+        Synced::Values(_) => "in some of its values",
     }
 }
 

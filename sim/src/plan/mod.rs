@@ -298,6 +298,8 @@ pub enum Synced {
     HeaderCopy,
     /// In all that a running node has read back last.
     ReadBack,
+    /// In so many of a running node's values, which goes on running.
+    Values(u16),
 }
 
 /// What becomes of bytes that rot.

@@ -220,7 +220,8 @@ impl World {
 
     /// Whether this node's directory may be lost, beside those that are.
     pub fn may_lose_directory(&mut self, number: usize) -> bool {
-        let others = self.machines.iter().enumerate().filter(|(other, machine)| *other != number && machine.has_lost_directory());
+        let lacks = |machine: &super::Machine| machine.has_lost_directory() || machine.has_rotten_values();
+        let others = self.machines.iter().enumerate().filter(|(other, machine)| *other != number && lacks(machine));
         others.count() == 0 || self.counters.acts(Kind::SecondLoss)
     }
 

@@ -118,7 +118,8 @@ impl World {
         let budget = self.budget();
         self.end_all_faults(None);
         // A node that is refused, or whose log is damaged, is as good as dead: it is the minority.
-        if self.plan.ending == Ending::HealMajority && !self.machines.iter().any(Machine::is_lost) {
+        let is_weak = |machine: &Machine| machine.is_lost() || machine.has_rotten_values();
+        if self.plan.ending == Ending::HealMajority && !self.machines.iter().any(is_weak) {
             let dead = self.looks.below(self.machines.len() as u64) as usize;
             self.machines[dead].stays_down = true;
             self.crash(dead, Some(LossStyle::Nothing), 0, None);

@@ -212,7 +212,13 @@ impl Machine {
 
     /// Something rotted without which the log is not whole.
     pub fn has_lost_its_log(&self) -> bool {
-        matches!(self.rotten, Some(Rot::Zeros(_) | Rot::Bits(_))) || self.disk.rotten.iter().any(|kind| *kind != Kind::RotHeader)
+        let is_lost = |kind: &Kind| !matches!(kind, Kind::RotHeader | Kind::RotValue);
+        matches!(self.rotten, Some(Rot::Zeros(_) | Rot::Bits(_))) || self.disk.rotten.iter().any(is_lost)
+    }
+
+    /// Some of its values have rotted. It mends them while it runs; a boot that replays their entries fails.
+    pub fn has_rotten_values(&self) -> bool {
+        self.disk.rotten.contains(&Kind::RotValue)
     }
 
     /// The node is gone, and all that was scheduled for it. The disk is left to the caller.

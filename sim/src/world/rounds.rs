@@ -55,9 +55,10 @@ impl World {
             Ok(recovered) => recovered,
             Err(error) => return self.boot_failed(number, &error),
         };
-        let is_rotten = !machine.disk.rotten.is_empty();
+        // What a boot reads is whole. Values are mended when a read meets them.
+        let is_rotten = machine.disk.rotten.iter().any(|kind| *kind != Kind::RotValue);
         if is_rotten && machine.reads_would_meet_rot() {
-            // What a boot reads is whole. Nothing repairs yet what reads would meet: the operator takes the node away.
+            // Nothing mends yet what else reads would meet: the operator takes the node away.
             self.timeline.note(self.now, || format!("n{} is taken away, since its disk rots", number + 1));
             self.machines[number].stays_down = true;
             return;
@@ -140,7 +141,7 @@ impl World {
     fn boot_failed(&mut self, number: usize, error: &RecoverError) {
         self.timeline.note(self.now, || format!("n{} does not boot: {error}", number + 1));
         let machine = &mut self.machines[number];
-        if matches!(error, RecoverError::Damaged { .. }) && machine.has_lost_its_log() {
+        if matches!(error, RecoverError::Damaged { .. }) && (machine.has_lost_its_log() || machine.has_rotten_values()) {
             if machine.rotten.is_some_and(|rot| rot != Rot::Witness) {
                 self.counters.mattered(Kind::RotTail);
             }
@@ -265,6 +266,9 @@ impl World {
                 {
                     self.counters.mattered(kind);
                 }
+            }
+            Effect::Lost(loss) => {
+                self.timeline.note(self.now, || format!("n{} says that no replica has a value: {loss:?}", number + 1));
             }
             Effect::Stopped => {
                 self.timeline.note(self.now, || format!("n{} has stopped", number + 1));

@@ -180,13 +180,55 @@ fn what_was_read_back_for_a_follower_counts_against_its_budget_until_it_is_answe
         if let Out::ReadEntry(tag, place) = out {
             let fact = Fact::Write { key: "k".into(), value: Some(vec![7; 1_000].into()) };
             let entry = Entry { index: Index(place.offset.into()), term: Term(1), fact };
-            outputs(&mut leader, 1, NOW, In::Entry(tag, Some(entry)));
+            outputs(&mut leader, 1, NOW, In::Entry(tag, Ok(entry)));
         }
     }
     let (bytes, sent) = catch_up(&leader);
     assert!(bytes >= 3_000 && sent == bytes, "{bytes}, {sent}");
     hold(&mut leader, 2, Index(3));
     assert_eq!(catch_up(&leader).1, 0);
+}
+
+/// At the second attempt; and not while the disk has too much to do.
+#[test]
+fn a_follower_that_lacks_an_entry_that_has_rotted_is_sent_the_state() {
+    for (why, expected) in [(Unread::Rotten, 1), (Unread::Overloaded, 0)] {
+        let around = Around::peers(&[2, 3]);
+        let summary = |index| EntrySummary {
+            index: Index(index),
+            term: Term(1),
+            fact: FactSummary::Noop,
+            record: Place { offset: index as u32, length: 1, ..Place::default() },
+        };
+        let first = configuration(&[1, 2, 3], &[], &[]);
+        let log = GroupLog::recovered(LogBase::default(), first, (1..=6).map(summary).collect(), Index(6));
+        let mut leader = leader_with(log, Index(6));
+        let conflict = AppendOutcome::Conflict { index: Index(4), term: Term::ZERO, previous: leader.log().last_index() };
+        let lacks = from(2, reply(&leader, conflict, Index(3)));
+        let mut outputs = around.outputs(&mut leader, 1, NOW, lacks);
+        let (mut reads, mut states) = (0, 0);
+        for millis in 1..=900 {
+            let now = NOW + Duration::from_millis(millis);
+            let mut next = around.outputs(&mut leader, 1, now, In::Timer);
+            for out in outputs {
+                match out {
+                    Out::ReadEntry(tag, Place { offset: 4, .. }) => {
+                        reads += 1;
+                        next.extend(around.outputs(&mut leader, 1, now, In::Entry(tag, Err(why))));
+                    }
+                    Out::Send(NodeId(2), ReplicaMessage::Append(append)) => {
+                        let matched = from(2, reply(&leader, AppendOutcome::Matched(append.previous_index), Index(3)));
+                        next.extend(around.outputs(&mut leader, 1, now, matched));
+                    }
+                    Out::LacksBase(NodeId(2)) => states += 1,
+                    _ => {}
+                }
+            }
+            outputs = next;
+        }
+        assert_eq!(states, expected, "{why:?}");
+        assert_eq!(reads > 2, expected == 0, "{reads} reads");
+    }
 }
 
 #[test]

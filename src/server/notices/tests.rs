@@ -257,7 +257,7 @@ fn rot_is_told_by_key_segment_and_byte_and_once_however_often_it_is_read() {
         why: "the checksum is wrong".into(),
     };
     let line = watch.rot(&rot(Some("a\n"))).expect("said at once");
-    assert_eq!(line.level, Level::Error);
+    assert_eq!(line.level, Level::Warn);
     assert!(
         line.text
             .starts_with("the value of key \"a\\n\" is corrupt on this disk: 20 bytes at byte 4711 of segment 3, in /data/log"),
@@ -266,7 +266,11 @@ fn rot_is_told_by_key_segment_and_byte_and_once_however_often_it_is_read() {
     );
     assert!((0..10_000).all(|_| watch.rot(&rot(None)).is_none()));
     let other = Rot { place: Place { offset: 9, ..place }, ..rot(None) };
-    assert!(watch.rot(&other).expect("another place").text.starts_with("a value or an entry of the log is corrupt on this disk"));
+    assert!(watch.rot(&other).expect("another place").text.starts_with("an entry of the log, or a value in it, is corrupt"));
+    let loss = Loss { group: GroupId(1), key: Key::from("a"), version: crate::base::Version(7), place };
+    let line = watch.lost(&loss);
+    assert_eq!(line.level, Level::Error);
+    assert!(line.text.starts_with("no replica can read the value of key \"a\" any more (partition "), "{}", line.text);
 }
 
 #[test]

@@ -4,10 +4,10 @@
 //! told state is told. A node that is refused, or stopping, has no other state that matters.
 
 use super::{Line, Repeats, error, info, warn};
-use crate::base::{Duration, NodeId, Place, SegmentId, Time};
+use crate::base::{Duration, GroupId, NodeId, Place, SegmentId, Time};
 use crate::msg::client::Membership as Standing;
 use crate::msg::peer::Refusal;
-use crate::node::health::{Health, NAMED_MAX, Rot};
+use crate::node::health::{Health, Loss, Rot};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -80,8 +80,6 @@ pub struct Watch {
     clock: State,
     led: Led,
     rot: Repeats<(SegmentId, u32)>,
-    /// The keys whose values were found corrupt: the node says it once.
-    rotten: BTreeMap<(SegmentId, u32), String>,
 }
 
 /// How many partitions the node has led.
@@ -112,7 +110,6 @@ impl Watch {
             clock: State::default(),
             led: Led::default(),
             rot: Repeats::default(),
-            rotten: BTreeMap::new(),
         }
     }
 
@@ -338,29 +335,42 @@ impl Watch {
     /// Rot was found.
     pub fn rot(&mut self, rot: &Rot) -> Option<Line> {
         let Place { segment, offset, length } = rot.place;
-        if let Some(key) = &rot.key {
-            if self.rotten.len() >= 4 * NAMED_MAX {
-                self.rotten.pop_first();
-            }
-            self.rotten.insert((segment, offset), format!("the value of key \"{key}\""));
-        }
-        let what = self.rotten.get(&(segment, offset)).map_or("a value or an entry of the log", String::as_str);
+        let (what, help) = match &rot.key {
+            Some(key) => (format!("the value of key \"{key}\""), "It is not served, and is fetched from another replica"),
+            None => ("an entry of the log, or a value in it,".to_owned(), "It is not sent to other nodes"),
+        };
         let name = || format!("reads of {what} at byte {offset} of segment {segment} that found it corrupt");
         let count = self.rot.happened(Instant::now(), (segment, offset), name)?;
         let times = if count == 1 { String::new() } else { format!(", read {count} times since this was last said") };
-        Some(error(format!(
-            "{what} is corrupt on this disk: {length} bytes at byte {offset} of segment {segment}, in {}/log{times} ({}; partition {}). It is not served; write \
-             the key again, and have the disk looked at",
+        Some(warn(format!(
+            "{what} is corrupt on this disk: {length} bytes at byte {offset} of segment {segment}, in {}/log{times} ({}; partition {}). {help}; have the disk \
+             looked at",
             self.directory,
             rot.why,
-            rot.group.partition().map_or("-".to_owned(), |partition| partition.0.to_string()),
+            partition(rot.group),
         )))
+    }
+
+    /// No replica has a value any more.
+    pub fn lost(&self, loss: &Loss) -> Line {
+        let Place { segment, offset, .. } = loss.place;
+        error(format!(
+            "no replica can read the value of key \"{}\" any more (partition {}, version {}): all its copies are corrupt, here at byte {offset} of segment \
+             {segment}. It is neither served nor dropped: bring back a node or a disk with a whole copy, or write or delete the key",
+            loss.key,
+            partition(loss.group),
+            loss.version.0,
+        ))
     }
 
     /// What went on and has ended.
     pub fn quiet(&self) -> Vec<Line> {
         self.rot.quiet(Instant::now())
     }
+}
+
+fn partition(group: GroupId) -> String {
+    group.partition().map_or("-".to_owned(), |partition| partition.0.to_string())
 }
 
 /// `node 2`, `nodes 2, 3`.

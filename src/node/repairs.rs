@@ -1,0 +1,415 @@
+//! Repair: a value that has rotted here is fetched from another member of its group, before it is served.
+//!
+//! ```text
+//! a read finds rot -> Fetch(key, version) to one member after the other -> Fetched -> compared with our own checksum
+//!                  -> the reads that wait are answered -> the value is appended anew, and the index points at the copy
+//!                  -> a checkpoint, so that a boot finds the copy, too
+//! ```
+//!
+//! **Not laundered.** The index, which is in memory and was checked when it was loaded, says what the value's checksum is. What a
+//! peer sends counts if it has that length and that checksum. Version and key name one write of the group's log, and all replicas
+//! have the same of it.
+//!
+//! **Nothing is lost, and nothing is served.** While no member has a whole copy, reads are turned away with
+//! [`Rejection::Corrupt`], and the item stays as it is: a member that is away, or whose disk is replaced by an older copy, may
+//! still have the value. What every other member has read and found to be rotten, too, is told by key ([`super::Effect::Lost`]).
+//!
+//! **Bounded.** So many repairs are made at a time ([`repairs`](crate::base::limits::Limits::repairs)): beyond, a read that finds rot
+//! is turned away at once, and the next read of the item begins the repair. Of a member's questions as many are answered at a
+//! time; the others it asks again.
+
+use super::health::{Loss, Rot};
+use super::{Effect, Node, Work};
+use crate::base::{Duration, GroupId, Key, NodeId, Place, Sometimes, Time, Version};
+use crate::msg::codec::Blob;
+use crate::msg::log::ValuePlace;
+use crate::msg::operation::Rejection;
+use crate::msg::peer::PeerMessage;
+use crate::msg::repair::{Fetch, Fetched, MemberCopy};
+use crate::msg::transaction::Stored;
+use crate::state::{Part, encode_piece};
+use crate::store;
+use crate::wal::{self, ReadError, ReadFor, Record};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A member that does not answer is asked again after this, and after twice as long each time, up to the second. In between the
+/// others are asked.
+const ASK_MIN: Duration = Duration::from_millis(100);
+const ASK_MAX: Duration = Duration::from_secs(5);
+/// How long a read waits for a repair.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What all others have found rotten, too, is asked for again after this: a disk may be replaced. Once somebody reads it, after
+/// this: a disk may have failed for a moment.
+const LOST_AGAIN: Duration = Duration::from_secs(60);
+const LOST_READ_AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub struct Repairs {
+    /// Values that cannot be read here.
+    open: BTreeMap<(GroupId, Key), Repair>,
+    /// Questions of members whose values are being read, by tag.
+    asked: BTreeMap<u64, (NodeId, GroupId, Fetch)>,
+    tags: u64,
+    /// When a repair is to be looked at.
+    look_at: Option<Time>,
+    pub counters: Counters,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counters {
+    /// Values that were written anew, and the ones that were handed to members.
+    pub repaired: u64,
+    pub lent: u64,
+}
+
+/// A value that cannot be read here.
+#[derive(Debug)]
+struct Repair {
+    version: Version,
+    value: ValuePlace,
+    /// Reads that wait for it, by the store's tags, and until when.
+    waiters: Vec<u64>,
+    until: Time,
+    /// The members that can still be asked in this turn, the next last.
+    left: Vec<NodeId>,
+    /// Those whose copy has rotted, too.
+    rotten: BTreeSet<NodeId>,
+    /// When the next is asked, and how long that one has.
+    at: Time,
+    wait: Duration,
+    /// When it was last found that no member has it.
+    lost_at: Option<Time>,
+}
+
+impl Repairs {
+    pub fn deadline(&self) -> Option<Time> {
+        self.look_at
+    }
+
+    /// Values that cannot be read here, and that no other member has either.
+    pub fn lost(&self) -> impl Iterator<Item = (GroupId, &Key, Version)> {
+        self.open
+            .iter()
+            .filter(|(_, repair)| repair.lost_at.is_some())
+            .map(|((group, key), repair)| (*group, key, repair.version))
+    }
+
+    /// Values that cannot be read here.
+    pub fn count(&self) -> usize {
+        self.open.len()
+    }
+
+    fn look(&mut self, at: Time) {
+        self.look_at = Some(self.look_at.map_or(at, |held| held.min(at)));
+    }
+
+    pub(super) fn check(&self) {
+        for repair in self.open.values() {
+            let next = if repair.waiters.is_empty() { repair.at } else { repair.at.min(repair.until) };
+            assert!(self.look_at.is_some_and(|at| at <= next), "a repair is looked at in time");
+        }
+    }
+}
+
+impl Node {
+    /// A read of the store's brought what is no value of ours: it waits for the repair, or is turned away.
+    pub(super) fn on_rotten_read(&mut self, now: Time, id: GroupId, tag: u64, place: Place, why: String) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let Some((key, wanted)) = group.store.wanted(tag) else { return };
+        let (key, item) = (key.clone(), group.store.state().items().get(key));
+        let current = item.and_then(|item| Some((item.version, item.value?)));
+        self.tell_rot(id, Some(key.clone()), place, why);
+        match current {
+            Some((version, value)) if value.place == place => {
+                if !self.begin_repair(now, id, key, version, value, Some(tag)) {
+                    self.reject_read(id, tag);
+                }
+            }
+            Some((_, value)) if (value.checksum, value.place.length) == (wanted.checksum, wanted.place.length) => {
+                Sometimes::RepairedWhileRead.reached();
+                self.work.push_back(Work::Log(wal::In::ReadValue(super::router::for_store(id, tag), value)));
+            }
+            _ => self.reject_read(id, tag),
+        }
+    }
+
+    fn reject_read(&mut self, id: GroupId, tag: u64) {
+        self.work.push_back(Work::Store(id, store::In::Value(tag, Err(Rejection::Corrupt))));
+    }
+
+    /// Says that there is rot.
+    pub(super) fn tell_rot(&mut self, group: GroupId, key: Option<Key>, place: Place, why: String) {
+        self.counters.corrupt_reads += 1;
+        self.effects.push(Effect::Rot(Rot { group, key, place, why }));
+    }
+
+    /// Begins to repair the value of an item, for a read that waits for it. `false`: too many are being repaired.
+    pub(super) fn begin_repair(
+        &mut self,
+        now: Time,
+        id: GroupId,
+        key: Key,
+        version: Version,
+        value: ValuePlace,
+        waiter: Option<u64>,
+    ) -> bool {
+        let named = (id, key);
+        let is_known = self.repairs.open.get(&named).is_some_and(|repair| repair.value.place == value.place);
+        if !is_known {
+            if self.repairs.open.len() >= self.options.limits.repairs && !self.repairs.open.contains_key(&named) {
+                Sometimes::TooManyRepairs.reached();
+                return false;
+            }
+            Sometimes::RepairBegun.reached();
+            let repair = Repair {
+                version,
+                value,
+                waiters: Vec::new(),
+                until: now + PATIENCE,
+                left: Vec::new(),
+                rotten: BTreeSet::new(),
+                at: now,
+                wait: ASK_MIN,
+                lost_at: None,
+            };
+            if let Some(before) = self.repairs.open.insert(named.clone(), repair) {
+                before.waiters.into_iter().for_each(|tag| self.reject_read(id, tag));
+            }
+        }
+        let repair = self.repairs.open.get_mut(&named).expect("it was just looked up");
+        let Some(tag) = waiter else {
+            let at = repair.at;
+            self.repairs.look(at);
+            return true;
+        };
+        if repair.waiters.is_empty() {
+            match repair.lost_at {
+                Some(at) if now.since(at) < LOST_READ_AGAIN => return false,
+                Some(_) => {
+                    Sometimes::LostValueAskedForAgain.reached();
+                    (repair.rotten, repair.left, repair.at, repair.wait) = (BTreeSet::new(), Vec::new(), now, ASK_MIN);
+                }
+                None => {}
+            }
+            repair.until = now + PATIENCE;
+        }
+        repair.waiters.push(tag);
+        let at = repair.at.min(repair.until);
+        self.repairs.look(at);
+        true
+    }
+
+    /// A read of the store's has brought a value: what could not be read for a moment is whole.
+    pub(super) fn on_whole_read(&mut self, id: GroupId, tag: u64, bytes: &Bytes) {
+        if self.repairs.open.is_empty() {
+            return;
+        }
+        let Some((key, wanted)) = self.groups.get(&id).and_then(|group| group.store.wanted(tag)) else { return };
+        let named = (id, key.clone());
+        if self.repairs.open.get(&named).is_some_and(|repair| repair.value.place == wanted.place)
+            && let Some(repair) = self.repairs.open.remove(&named)
+        {
+            Sometimes::RottenValueReadable.reached();
+            self.compaction.is_repaired(wanted.place.segment);
+            for tag in repair.waiters {
+                self.work.push_back(Work::Store(id, store::In::Value(tag, Ok(bytes.clone()))));
+            }
+        }
+    }
+
+    /// Goes on with repairs whose time has come.
+    pub(super) fn advance_repairs(&mut self, now: Time) {
+        if self.repairs.look_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.repairs.look_at = None;
+        let named: Vec<(GroupId, Key)> = self.repairs.open.keys().cloned().collect();
+        for named in named {
+            self.advance_repair(now, named);
+        }
+        self.drain(now);
+    }
+
+    fn advance_repair(&mut self, now: Time, named: (GroupId, Key)) {
+        let Some(repair) = self.repairs.open.get_mut(&named) else { return };
+        let Some(group) = self.groups.get(&named.0) else { return };
+        let item = group.store.state().items().get(&named.1);
+        if item.and_then(|item| item.value).is_none_or(|value| value.place != repair.value.place) {
+            Sometimes::RepairOvertakenByWrite.reached();
+            let waiters = std::mem::take(&mut repair.waiters);
+            self.repairs.open.remove(&named);
+            waiters.into_iter().for_each(|tag| self.reject_read(named.0, tag));
+            return;
+        }
+        let late = if repair.until <= now { std::mem::take(&mut repair.waiters) } else { Vec::new() };
+        Sometimes::RepairTakesTooLong.when(!late.is_empty());
+        let mut asks = None;
+        if repair.at <= now {
+            if repair.left.is_empty() {
+                let configuration = group.replica.configuration();
+                let me = self.options.me;
+                repair.left = configuration.members().filter(|node| *node != me).collect();
+                repair.rotten.retain(|node| configuration.is_member(*node));
+                // Those that are up come first.
+                let view = self.liveness.view();
+                repair.left.sort_by_key(|node| view.supported_by(*node, now).is_some());
+                repair.wait = (repair.wait * 2).min(ASK_MAX);
+            }
+            asks = repair.left.pop();
+            repair.at = now + repair.wait;
+        }
+        let next = if repair.waiters.is_empty() { repair.at } else { repair.at.min(repair.until) };
+        let version = repair.version;
+        self.repairs.look(next);
+        for tag in late {
+            self.reject_read(named.0, tag);
+        }
+        match asks {
+            Some(to) => self.send(now, to, PeerMessage::Fetch(named.0, Fetch { key: named.1, version })),
+            None => self.note_if_lost(now, &named),
+        }
+    }
+
+    /// A member cannot read a value.
+    pub(super) fn on_fetch(&mut self, now: Time, from: NodeId, id: GroupId, fetch: Fetch) {
+        let Some(group) = self.groups.get(&id).filter(|group| group.replica.configuration().is_member(from)) else { return };
+        let item = group.store.state().items().get(&fetch.key).filter(|item| item.version == fetch.version);
+        let Some(value) = item.and_then(|item| item.value) else {
+            Sometimes::FetchOfOtherVersion.reached();
+            return self.answer_fetch(now, from, id, fetch, MemberCopy::OtherVersion);
+        };
+        if let Some(bytes) = self.cache.get(value.place) {
+            return self.answer_fetch(now, from, id, fetch, MemberCopy::Whole(Blob(bytes)));
+        }
+        if self.repairs.asked.len() >= self.options.limits.repairs {
+            Sometimes::TooManyFetches.reached();
+            return;
+        }
+        self.repairs.tags += 1;
+        let tag = self.repairs.tags;
+        self.repairs.asked.insert(tag, (from, id, fetch));
+        let read = ReadFor { group: id, tag: super::router::for_member(tag) };
+        self.work.push_back(Work::Log(wal::In::ReadValue(read, value)));
+        self.drain(now);
+    }
+
+    /// The value that a member has asked for was read.
+    pub(super) fn on_fetch_read(&mut self, now: Time, tag: u64, result: Result<Bytes, ReadError>) {
+        let Some((from, id, fetch)) = self.repairs.asked.remove(&tag) else { return };
+        match result {
+            Ok(bytes) => self.answer_fetch(now, from, id, fetch, MemberCopy::Whole(Blob(bytes))),
+            // The member asks again.
+            Err(ReadError::Overloaded) => {}
+            Err(ReadError::Corrupt { place, why }) => {
+                Sometimes::FetchedCopyRotten.reached();
+                self.tell_rot(id, Some(fetch.key.clone()), place, why);
+                let item = self.groups.get(&id).and_then(|group| group.store.state().items().get(&fetch.key));
+                let current = item.and_then(|item| Some((item.version, item.value?))).filter(|(_, value)| value.place == place);
+                if let Some((version, value)) = current {
+                    self.begin_repair(now, id, fetch.key.clone(), version, value, None);
+                }
+                self.answer_fetch(now, from, id, fetch, MemberCopy::Rotten);
+            }
+        }
+    }
+
+    fn answer_fetch(&mut self, now: Time, to: NodeId, id: GroupId, fetch: Fetch, copy: MemberCopy) {
+        self.repairs.counters.lent += u64::from(matches!(copy, MemberCopy::Whole(_)));
+        let Fetch { key, version } = fetch;
+        self.send(now, to, PeerMessage::Fetched(id, Fetched { key, version, copy }));
+    }
+
+    /// What a member has of a value that cannot be read here.
+    pub(super) fn on_fetched(&mut self, now: Time, from: NodeId, id: GroupId, fetched: Fetched) {
+        let named = (id, fetched.key);
+        let Some(repair) = self.repairs.open.get_mut(&named).filter(|repair| repair.version == fetched.version) else {
+            Sometimes::FetchedTooLate.reached();
+            return;
+        };
+        let is_right = |bytes: &Bytes| {
+            let value = repair.value;
+            bytes.len() == value.place.length as usize && crate::base::hash::value_checksum(bytes) == value.checksum
+        };
+        match fetched.copy {
+            MemberCopy::Whole(Blob(bytes)) if is_right(&bytes) => return self.settle_repair(now, &named, &bytes),
+            MemberCopy::OtherVersion => {
+                repair.rotten.remove(&from);
+            }
+            // Sent as whole, and not what we know the value to be: no better than rot.
+            MemberCopy::Rotten | MemberCopy::Whole(_) => {
+                repair.rotten.insert(from);
+            }
+        }
+        // The next is asked at once.
+        if !repair.left.is_empty() {
+            repair.at = now;
+            self.repairs.look(now);
+        }
+        self.note_if_lost(now, &named);
+    }
+
+    /// Whether no other member can read the value, either.
+    fn note_if_lost(&mut self, now: Time, named: &(GroupId, Key)) {
+        let Some(repair) = self.repairs.open.get_mut(named) else { return };
+        let Some(group) = self.groups.get(&named.0) else { return };
+        let me = self.options.me;
+        let has_rotten = |node: NodeId| node == me || repair.rotten.contains(&node);
+        let is_lost = group.replica.configuration().members().all(has_rotten);
+        if !is_lost {
+            return;
+        }
+        if repair.lost_at.replace(now).is_none() {
+            Sometimes::ValueLost.reached();
+            let (key, version, place) = (named.1.clone(), repair.version, repair.value.place);
+            self.effects.push(Effect::Lost(Loss { group: named.0, key, version, place }));
+        }
+        let waiters = std::mem::take(&mut repair.waiters);
+        (repair.rotten, repair.left, repair.at, repair.wait) = (BTreeSet::new(), Vec::new(), now + LOST_AGAIN, ASK_MIN);
+        self.repairs.look(now + LOST_AGAIN);
+        waiters.into_iter().for_each(|tag| self.reject_read(named.0, tag));
+    }
+
+    /// A member has sent the value.
+    fn settle_repair(&mut self, now: Time, named: &(GroupId, Key), bytes: &Bytes) {
+        let Some(repair) = self.repairs.open.remove(named) else { return };
+        for tag in repair.waiters {
+            self.work.push_back(Work::Store(named.0, store::In::Value(tag, Ok(bytes.clone()))));
+        }
+        self.drain(now);
+        let Some(group) = self.groups.get(&named.0) else { return };
+        let item = group.store.state().items().get(&named.1);
+        let is_there = item.and_then(|item| item.value).is_some_and(|value| value.place == repair.value.place);
+        if !is_there || self.log.room().is_full() {
+            // On a full disk the reads are answered all the same, and the value is fetched again each time.
+            Sometimes::RepairWithoutRoom.when(is_there);
+            return;
+        }
+        let ValuePlace { place, checksum } = repair.value;
+        let stored = Some(Stored { length: place.length, checksum });
+        let part = Part::Item { key: named.1.clone(), version: repair.version, value: stored };
+        let (_, to) = self.append_values(now, named.0, &[part], std::slice::from_ref(bytes));
+        self.point_at(named.0, &named.1, place, to);
+        self.checkpoints.moved(named.0);
+        self.checkpoints.want();
+        self.compaction.is_repaired(place.segment);
+        Sometimes::ValueRepaired.reached();
+        self.repairs.counters.repaired += 1;
+    }
+
+    /// Appends values of a group anew. Returns the length of their record, and where they lie in it, one behind the other.
+    pub(super) fn append_values(&mut self, now: Time, group: GroupId, parts: &[Part<Stored>], values: &[Bytes]) -> (u32, Place) {
+        let (parts, all) = encode_piece(parts, values);
+        let length = all.0.len() as u32;
+        let place = self.append_copy(now, Record::Moved { group, parts: parts.0, values: all.0 });
+        (place.length, Place { segment: place.segment, offset: place.offset + place.length - length, length })
+    }
+
+    /// The index points at the copy of a value.
+    pub(super) fn point_at(&mut self, id: GroupId, key: &Key, from: Place, to: Place) {
+        let group = self.groups.get_mut(&id).expect("its values were looked up");
+        let moved = group.store.relocate(key, from, to);
+        assert!(moved, "nothing comes between the look and the move");
+        self.cache.moved(from, to);
+    }
+}
