@@ -147,6 +147,8 @@ pub enum TimerKind {
     Snapshot,
     /// When a member is to be asked for a value, or a read has waited long enough for one.
     Repair,
+    /// When the next values are to be read that nobody has asked for.
+    Scrub,
     /// When a stop has waited long enough for its leaderships to be taken over.
     Stop,
 }

@@ -436,7 +436,9 @@ impl Outcome {
             ResponseBody::Transacted(results) => Outcome::Transacted { results: results.iter().map(Into::into).collect() },
             ResponseBody::NotCommitted(failures) => Outcome::NotCommitted { failures: failures.iter().map(Into::into).collect() },
             ResponseBody::Values(items) => Outcome::Values { items: items.iter().map(Into::into).collect() },
-            ResponseBody::Ring(_) | ResponseBody::Status(_) | ResponseBody::Transactions(..) => return None,
+            ResponseBody::Ring(_) | ResponseBody::Status(_) | ResponseBody::Transactions(..) | ResponseBody::Damage(_) => {
+                return None;
+            }
         })
     }
 }

@@ -57,6 +57,7 @@
 //! | how a log is checked, past what is bad in it | [`wal::walk`], `src/cli/wal.rs` |
 //! | how room comes back, and from which segments | `src/node/compaction.rs`, `src/wal/segments.rs`, [`state::Live`] |
 //! | how a member that was away for long gets what no log holds any more | `src/node/snapshots.rs` |
+//! | what happens to a value that has rotted, and how rot is looked for | `src/node/repairs.rs`, `scrub.rs` |
 //! | what a message waits for before it leaves | [`node::gate`] |
 //! | how a message gets past a link that is cut | `src/node/relay.rs` |
 //! | how a node knows leaders of what it has no replica of | `src/node/leaderships.rs` |

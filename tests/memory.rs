@@ -77,6 +77,14 @@ fn bodies() -> Vec<ResponseBody> {
         parties: vec![GroupId(1)],
         locks: 1,
     };
+    let damage = DamageReport {
+        node: NodeId(1),
+        lost: vec![LostValue { group: GroupId(1), key: key().into(), version }],
+        to_repair: 1,
+        repaired: 1,
+        corrupt_reads: 1,
+        scrub: ScrubReport { passes: 1, is_under_way: true, values: 1, read: 1, found: 1 },
+    };
     let mut all = vec![
         ResponseBody::Value { value: Some(key()), version },
         ResponseBody::Written { version, number: Some(1) },
@@ -87,6 +95,7 @@ fn bodies() -> Vec<ResponseBody> {
         ResponseBody::NotCommitted(failures),
         ResponseBody::Values(vec![ItemResult { version, number: Some(1), value: Some(key()) }]),
         ResponseBody::Transactions(vec![transaction], 1),
+        ResponseBody::Damage(damage),
     ];
     let memberships = [Membership::Forming, Membership::Member, Membership::Refused("why".into())];
     assert_has_each!(memberships, Membership: Forming Member Refused);
@@ -97,7 +106,7 @@ fn bodies() -> Vec<ResponseBody> {
     all.extend(rejections().map(ResponseBody::Rejected));
     assert_has_each!(
         all,
-        ResponseBody: Value Written ConditionFailed Scanned Rejected Unknown Ring Status Transacted NotCommitted Values Transactions
+        ResponseBody: Value Written ConditionFailed Scanned Rejected Unknown Ring Status Transacted NotCommitted Values Transactions Damage
     );
     all
 }
@@ -167,9 +176,10 @@ fn requests() -> Vec<RequestBody> {
         RequestBody::Transact(transaction()),
         RequestBody::GetMany(vec![Key::default()]),
         RequestBody::Transactions,
+        RequestBody::Damage(true),
     ];
     all.extend(operations().into_iter().map(RequestBody::Operation));
-    assert_has_each!(all, RequestBody: Ring Status Operation Scan Transact GetMany Transactions);
+    assert_has_each!(all, RequestBody: Ring Status Operation Scan Transact GetMany Transactions Damage);
     all
 }
 

@@ -133,6 +133,7 @@ fn words(setting: &Setting) -> String {
         "boot_ms" => format!("first starts at {value} ms"),
         "heartbeat_ms" => format!("a heartbeat every {value} ms"),
         "wal_sync_ms" => format!("syncs only every {value} ms"),
+        "scrub_ms" => format!("a scrub every {value} ms"),
         "segment_kib" => format!("segments of {value} KiB"),
         "cache_kib" => format!("a cache of {value} KiB"),
         "zone" => format!("in zone {value}"),

@@ -442,7 +442,7 @@ impl Workload {
             }
             RequestBody::Transact(transaction) => history::Action::from(transaction),
             RequestBody::GetMany(keys) => history::Action::GetMany { keys: keys.clone() },
-            RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => return,
+            RequestBody::Ring | RequestBody::Status | RequestBody::Transactions | RequestBody::Damage(_) => return,
         };
         let done = match &outcome {
             Outcome::Value { .. }
@@ -671,7 +671,9 @@ fn keys_of(body: &RequestBody) -> Vec<Key> {
         RequestBody::Operation(single) => vec![single.operation.key.clone()],
         RequestBody::GetMany(keys) => keys.clone(),
         RequestBody::Transact(transaction) => transaction.items.iter().map(|item| item.key.clone()).collect(),
-        RequestBody::Scan(_) | RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => Vec::new(),
+        RequestBody::Scan(_) | RequestBody::Ring | RequestBody::Status | RequestBody::Transactions | RequestBody::Damage(_) => {
+            Vec::new()
+        }
     }
 }
 

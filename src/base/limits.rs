@@ -40,6 +40,8 @@ pub const CLOCK_MS_MAX: u64 = 32_503_680_000_000;
 pub const REPLICATION_FACTOR_MAX: u8 = 32;
 /// The most transactions in flight that a node reports. There are more: the oldest, and how many others there are.
 pub const TRANSACTIONS_REPORTED_MAX: usize = 4 * 1024;
+/// The most values that a node reports as lost. There are more: those whose keys come first are left out.
+pub const LOST_REPORTED_MAX: usize = 1_024;
 /// The most members of a cluster.
 pub const NODES_MAX: usize = 100;
 /// Over how many links a message is passed on at most. A node further away is not reached.

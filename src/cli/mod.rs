@@ -5,6 +5,7 @@
 //! - [`up`]: a whole cluster in one process, to try things out.
 //! - [`operations`]: `put`, `get`, `delete`, `cas`, `incr`; [`prefix`]: `scan`, `count`, `delete --prefix`; [`status`]; [`ring`];
 //!   [`shell`] has the same commands at a prompt.
+//! - `damage`: `damage`, `scrub`.
 //! - [`txn`]: `txn`, `get-many`, `txns`; [`transaction_text`]: transactions as people and programs write them.
 //! - [`load`]: traffic, measured, and recorded for checkers.
 //! - [`wal`]: `wal verify`, `wal dump`: the log of a node that is stopped.
@@ -19,6 +20,7 @@ macro_rules! eprintln {
 }
 
 mod connection;
+mod damage;
 mod exit;
 mod folder;
 mod load;
@@ -108,6 +110,12 @@ enum DataCommand {
     GetMany(txn::GetManyArgs),
     /// List the transactions in flight
     Txns(txn::TxnsArgs),
+    /// Show what has rotted on the nodes' disks, and the keys of which no whole value is left
+    #[command(after_help = EXIT_CODES)]
+    Damage(damage::DamageArgs),
+    /// Read all values on every node now, and have what has rotted repaired
+    #[command(after_help = EXIT_CODES)]
+    Scrub(damage::DamageArgs),
     /// Show every node: up or down, leaderships, lag, disk, CPU
     Status(status::StatusArgs),
     /// Show which node owns what, or where a key is placed
@@ -127,6 +135,7 @@ impl DataCommand {
             DataCommand::Txn(args) => &args.common,
             DataCommand::GetMany(args) => &args.common,
             DataCommand::Txns(args) => &args.common,
+            DataCommand::Damage(args) | DataCommand::Scrub(args) => &args.common,
             DataCommand::Status(args) => &args.common,
             DataCommand::Ring(args) => &args.common,
         }
@@ -144,6 +153,7 @@ impl DataCommand {
             DataCommand::Txn(args) => &mut args.common,
             DataCommand::GetMany(args) => &mut args.common,
             DataCommand::Txns(args) => &mut args.common,
+            DataCommand::Damage(args) | DataCommand::Scrub(args) => &mut args.common,
             DataCommand::Status(args) => &mut args.common,
             DataCommand::Ring(args) => &mut args.common,
         }
@@ -211,6 +221,8 @@ async fn run_data(client: &Client, command: &DataCommand, at_prompt: bool) -> Re
         DataCommand::Txn(args) => txn::txn(client, args, at_prompt).await,
         DataCommand::GetMany(args) => txn::get_many(client, args).await,
         DataCommand::Txns(args) => txn::txns(client, args).await,
+        DataCommand::Damage(args) => damage::damage(client, args).await,
+        DataCommand::Scrub(args) => damage::scrub(client, args).await,
         DataCommand::Status(args) => status::status(client, args).await,
         DataCommand::Ring(args) => ring::ring(client, args).await,
     }
@@ -249,6 +261,7 @@ mod tests {
             "txn - --format json --token t",
             "get-many a b --json",
             "txns --json",
+            "damage --json",
             "load --workload bank --txn-items 3 --hot",
             "wal verify d",
             "wal dump d --group 3 --key k --from-lsn 100",

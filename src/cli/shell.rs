@@ -269,7 +269,9 @@ async fn run_inside(client: &Client, command: &DataCommand, transaction: &Intera
         DataCommand::Txn(_) | DataCommand::Scan(_) | DataCommand::Count(_) => {
             refused("this would not be part of the open transaction: `commit` or `rollback` first")
         }
-        DataCommand::Txns(_) | DataCommand::Status(_) | DataCommand::Ring(_) => run_data(client, command, true).await,
+        DataCommand::Txns(_) | DataCommand::Damage(_) | DataCommand::Scrub(_) | DataCommand::Status(_) | DataCommand::Ring(_) => {
+            run_data(client, command, true).await
+        }
     }
 }
 

@@ -133,9 +133,17 @@ fn cares_of(node: NodeId, report: &StatusReport) -> Vec<String> {
         (false, 0) => {}
         (false, _) => cares.push(format!("node {node}'s disk has no room for the log's next file: {needed} more are needed")),
     }
-    match count("corrupt_reads") {
-        0 => {}
-        reads => cares.push(format!("node {node} found damaged records {reads} times when it read its log: see what it logged")),
+    match (count("corrupt_reads"), count("values_lost"), count("values_to_repair")) {
+        (0, ..) => {}
+        (_, 0, 0) => cares.push(format!(
+            "node {node}'s disk has rotted in places, and all that was found is mended: have it looked at (`ringseed damage`)"
+        )),
+        (_, lost, 0) => {
+            cares.push(format!("node {node} has {lost} values that no replica can read any more: see `ringseed damage`"))
+        }
+        (_, _, left) => {
+            cares.push(format!("node {node} has {left} values that have rotted and are not mended yet: see `ringseed damage`"))
+        }
     }
     cares
 }

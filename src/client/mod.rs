@@ -28,7 +28,7 @@ use crate::base::limits::TIMEOUT_MAX;
 use crate::base::random::Random;
 use crate::base::{ClusterId, Duration, NodeId, Version};
 pub use crate::msg::client::Scanned;
-use crate::msg::client::{Doubt, RequestBody, Response, ResponseBody, RingReport, StatusReport};
+use crate::msg::client::{DamageReport, Doubt, RequestBody, Response, ResponseBody, RingReport, StatusReport};
 use crate::msg::operation::Rejection;
 pub use crate::msg::operation::{Acknowledge, Condition, Consistency};
 use crate::msg::transaction::FailureReason;
@@ -295,6 +295,18 @@ impl Client {
         futures::future::join_all(asked).await
     }
 
+    /// What has rotted on the disk of every node that the client knows of, asked at the same time, in order of node id. `scrub`:
+    /// each begins to look for more at once.
+    pub async fn damage(&self, scrub: bool) -> Vec<(NodeId, Result<DamageReport, Error>)> {
+        let asked =
+            self.known_nodes().await.into_iter().map(async |node| match self.call_node(node, RequestBody::Damage(scrub)).await {
+                Ok(ResponseBody::Damage(report)) => (node, Ok(report)),
+                Ok(other) => (node, Err(out_of_place(&other))),
+                Err(error) => (node, Err(error)),
+            });
+        futures::future::join_all(asked).await
+    }
+
     /// The members, once the cluster has formed.
     async fn known_nodes(&self) -> Vec<NodeId> {
         // Anew each time: nodes move.
@@ -481,7 +493,7 @@ fn applies(body: &RequestBody) -> bool {
 /// Whether the request asks how the node is. All others are for nodes of the cluster that the client belongs to, and none that
 /// may form another.
 fn is_report(body: &RequestBody) -> bool {
-    matches!(body, RequestBody::Ring | RequestBody::Status | RequestBody::Transactions)
+    matches!(body, RequestBody::Ring | RequestBody::Status | RequestBody::Transactions | RequestBody::Damage(_))
 }
 
 /// Whether the request may be sent again whatever became of it.

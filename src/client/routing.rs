@@ -177,7 +177,11 @@ impl Routing {
             RequestBody::Transact(transaction) => transaction.home()?,
             // Any node gathers them; this node has some of them itself.
             RequestBody::GetMany(keys) => keys.first()?.token(),
-            RequestBody::Ring | RequestBody::Status | RequestBody::Scan(_) | RequestBody::Transactions => return None,
+            RequestBody::Ring
+            | RequestBody::Status
+            | RequestBody::Scan(_)
+            | RequestBody::Transactions
+            | RequestBody::Damage(_) => return None,
         };
         self.knows_ring().then(|| self.partition_of_token(token))
     }

@@ -271,7 +271,7 @@ impl Gateway {
                 self.counters.reads += 1;
                 self.begin_many(cx, conn, request.id, keys, deadline, out);
             }
-            RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => {
+            RequestBody::Ring | RequestBody::Status | RequestBody::Transactions | RequestBody::Damage(_) => {
                 let why = Rejection::Invalid("the node itself answers this".into());
                 self.reply(caller, None, ResponseBody::Rejected(why), out);
             }

@@ -51,6 +51,9 @@ pub enum RequestBody {
     /// Answered by the node itself: the transactions in progress in the groups that it leads.
     #[n(6)]
     Transactions,
+    /// Answered by the node itself: what has rotted on its disk. `true`: it begins to look for more at once.
+    #[n(7)]
+    Damage(#[n(0)] bool),
 }
 
 impl RequestBody {
@@ -61,7 +64,7 @@ impl RequestBody {
     /// What the client is told. A certain refusal: nothing was done.
     pub fn validate(&self) -> Result<(), Rejection> {
         match self {
-            RequestBody::Ring | RequestBody::Status | RequestBody::Transactions => Ok(()),
+            RequestBody::Ring | RequestBody::Status | RequestBody::Transactions | RequestBody::Damage(_) => Ok(()),
             RequestBody::Operation(single) => single.validate(),
             RequestBody::Scan(scan) => scan.validate(),
             RequestBody::Transact(transaction) => transaction.validate(),
@@ -186,6 +189,8 @@ pub enum ResponseBody {
         #[cbor(default)]
         u32,
     ),
+    #[n(12)]
+    Damage(#[n(0)] DamageReport),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -281,6 +286,58 @@ pub struct PartitionReport {
     /// The node that the answering node takes for the leader.
     #[n(1)]
     pub leader: Option<NodeId>,
+}
+
+/// What has rotted on one node's disk, as far as reads have found it in this epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct DamageReport {
+    #[n(0)]
+    pub node: NodeId,
+    /// Values that no member of their group could read when they were last asked for; at most
+    /// [`crate::base::limits::LOST_REPORTED_MAX`].
+    #[n(1)]
+    #[cbor(decode_with = "crate::msg::codec::long_list")]
+    pub lost: Vec<LostValue>,
+    /// Values that are being fetched from other members, and the ones that were.
+    #[n(2)]
+    pub to_repair: u64,
+    #[n(3)]
+    pub repaired: u64,
+    /// Reads that have found rot.
+    #[n(4)]
+    pub corrupt_reads: u64,
+    #[n(5)]
+    pub scrub: ScrubReport,
+}
+
+/// A value that no replica can read any more.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(context_bound = "crate::msg::codec::Slices")]
+pub struct LostValue {
+    #[n(0)]
+    pub group: GroupId,
+    #[n(1)]
+    pub key: Key,
+    #[n(2)]
+    pub version: Version,
+}
+
+/// The last scrub of a node, or the one under way; of this epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct ScrubReport {
+    /// How many have ended.
+    #[n(0)]
+    pub passes: u64,
+    #[n(1)]
+    pub is_under_way: bool,
+    /// Values that the node had when it began, those that were read since, and those of them that had rotted.
+    #[n(2)]
+    pub values: u64,
+    #[n(3)]
+    pub read: u64,
+    #[n(4)]
+    pub found: u64,
 }
 
 /// One node's state, at one look. Times are in milliseconds.

@@ -356,7 +356,10 @@ impl fmt::Display for Rejection {
                 f,
                 "the disks of too many of the partition's replicas are full; `ringseed status` says how much room is needed (deletes are still taken for a while)"
             ),
-            Rejection::Corrupt => write!(f, "the value fails its checksum on the leader's disk; it is not served"),
+            Rejection::Corrupt => write!(
+                f,
+                "the value fails its checksum on the leader's disk, and no other replica has sent a whole copy yet; it is not served"
+            ),
             Rejection::Stopping => write!(f, "the node is stopping"),
             Rejection::NotReady => write!(f, "the cluster has not formed yet, or it refused this node"),
             Rejection::Invalid(why) => write!(f, "invalid request: {why}"),

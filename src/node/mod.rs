@@ -9,7 +9,7 @@
 //! - `relay.rs`: what goes through other nodes where a link is cut;
 //! - [`campaigns`](self): `campaigns.rs`: which groups campaign at a time; `syncs.rs`: how long a sync takes;
 //! - `checkpoints.rs`: when and how the groups' states are copied into the log, so that a boot replays little of it;
-//! - `repairs.rs`: how a value that has rotted comes from another member; `compaction.rs`: how room comes back;
+//! - `repairs.rs`: how a value that has rotted comes from another member; `scrub.rs`: how rot is looked for; `compaction.rs`: how room comes back;
 //! - `snapshots.rs`: how a group's state is sent to a member that lacks what no log holds any more;
 //! - `flow.rs`: what all groups together have on their way to each peer;
 //! - `report.rs`: what the node says of itself; [`health`]: what its operator is told.
@@ -28,6 +28,7 @@ mod relay;
 mod repairs;
 mod report;
 mod router;
+mod scrub;
 mod snapshots;
 mod syncs;
 #[cfg(test)]
@@ -62,6 +63,7 @@ use gate::Gate;
 use health::{Leads, Loss, Rot, Vitals};
 use repairs::Repairs;
 use router::{Outboxes, Work};
+use scrub::Scrub;
 use snapshots::Snapshots;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use syncs::Syncs;
@@ -86,6 +88,8 @@ pub struct NodeOptions {
     pub snapshot_interval: Duration,
     /// Bytes a second of groups' states that are sent to members that lag.
     pub catch_up_rate: u64,
+    /// How long a scrub takes, which reads every value; zero: none is made unless asked for.
+    pub scrub_interval: Duration,
     /// Bytes of one log segment.
     pub segment_size: u32,
     /// Bytes of values kept in memory.
@@ -216,6 +220,7 @@ pub struct Node {
     campaigns: Campaigns,
     snapshots: Snapshots,
     repairs: Repairs,
+    scrub: Scrub,
     checkpoints: Checkpoints,
     compaction: Compaction,
     syncs: Syncs,
@@ -316,6 +321,7 @@ impl Node {
             campaigns: Campaigns::default(),
             snapshots: Snapshots::default(),
             repairs: Repairs::default(),
+            scrub: Scrub::default(),
             checkpoints: Checkpoints::after_replay_of(recovered.start, recovered.replayed),
             compaction: Compaction::default(),
             syncs: Syncs::default(),
@@ -378,6 +384,7 @@ impl Node {
         self.advance_checkpoint(now);
         self.advance_snapshot(now);
         self.advance_repairs(now);
+        self.advance_scrub(now);
         let stopped = self.advance_stop(now);
         self.work.push_back(Work::Log(wal::In::Flush));
         self.drain(now);
@@ -434,6 +441,7 @@ impl Node {
             turn,
             self.snapshots.deadline().map(|at| (at, TimerKind::Snapshot)),
             self.repairs.deadline().map(|at| (at, TimerKind::Repair)),
+            self.scrub.deadline().map(|at| (at, TimerKind::Scrub)),
         ];
         actors.into_iter().flatten().min()
     }
@@ -495,6 +503,7 @@ impl Node {
             self.vitals.add();
         }
         self.keep_reserve(self.copy_bytes());
+        self.start_scrub(self.booted);
         if self.lossy {
             self.lossy_groups = self.groups.len();
             self.note_caught_up();

@@ -10,9 +10,10 @@
 //! peer sends counts if it has that length and that checksum. Version and key name one write of the group's log, and all replicas
 //! have the same of it.
 //!
-//! **Nothing is lost, and nothing is served.** While no member has a whole copy, reads are turned away with
-//! [`Rejection::Corrupt`], and the item stays as it is: a member that is away, or whose disk is replaced by an older copy, may
-//! still have the value. What every other member has read and found to be rotten, too, is told by key ([`super::Effect::Lost`]).
+//! **Nothing is dropped, and nothing is served.** While no member has a whole copy, reads are turned away with
+//! [`Rejection::Corrupt`], and the item stays as it is: a member that is away may still have the value. What every other member
+//! has read and found to be rotten, too, is *lost*, and told by key ([`super::Effect::Lost`]). It may be an error of the moment:
+//! each later read of it, and each scrub, asks once more.
 //!
 //! **Bounded.** So many repairs are made at a time ([`repairs`](crate::base::limits::Limits::repairs)): beyond, a read that finds rot
 //! is turned away at once, and the next read of the item begins the repair. Of a member's questions as many are answered at a
@@ -20,6 +21,7 @@
 
 use super::health::{Loss, Rot};
 use super::{Effect, Node, Work};
+use crate::base::limits::LOST_REPORTED_MAX;
 use crate::base::{Duration, GroupId, Key, NodeId, Place, Sometimes, Time, Version};
 use crate::msg::codec::Blob;
 use crate::msg::log::ValuePlace;
@@ -39,15 +41,15 @@ const ASK_MIN: Duration = Duration::from_millis(100);
 const ASK_MAX: Duration = Duration::from_secs(5);
 /// How long a read waits for a repair.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// What all others have found rotten, too, is asked for again after this: a disk may be replaced. Once somebody reads it, after
-/// this: a disk may have failed for a moment.
-const LOST_AGAIN: Duration = Duration::from_secs(60);
-const LOST_READ_AGAIN: Duration = Duration::from_secs(1);
+/// The members are not asked for what is lost more often than this.
+const LOST_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct Repairs {
     /// Values that cannot be read here.
     open: BTreeMap<(GroupId, Key), Repair>,
+    /// Those that no other member can read either, as far as was last found.
+    lost: BTreeMap<(GroupId, Key), Lost>,
     /// Questions of members whose values are being read, by tag.
     asked: BTreeMap<u64, (NodeId, GroupId, Fetch)>,
     tags: u64,
@@ -78,8 +80,14 @@ struct Repair {
     /// When the next is asked, and how long that one has.
     at: Time,
     wait: Duration,
-    /// When it was last found that no member has it.
-    lost_at: Option<Time>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    version: Version,
+    place: Place,
+    /// When that was last found.
+    at: Time,
 }
 
 impl Repairs {
@@ -89,10 +97,7 @@ impl Repairs {
 
     /// Values that cannot be read here, and that no other member has either.
     pub fn lost(&self) -> impl Iterator<Item = (GroupId, &Key, Version)> {
-        self.open
-            .iter()
-            .filter(|(_, repair)| repair.lost_at.is_some())
-            .map(|((group, key), repair)| (*group, key, repair.version))
+        self.lost.iter().map(|((group, key), lost)| (*group, key, lost.version))
     }
 
     /// Values that cannot be read here.
@@ -115,11 +120,12 @@ impl Repairs {
 impl Node {
     /// A read of the store's brought what is no value of ours: it waits for the repair, or is turned away.
     pub(super) fn on_rotten_read(&mut self, now: Time, id: GroupId, tag: u64, place: Place, why: String) {
-        let Some(group) = self.groups.get(&id) else { return };
-        let Some((key, wanted)) = group.store.wanted(tag) else { return };
-        let (key, item) = (key.clone(), group.store.state().items().get(key));
-        let current = item.and_then(|item| Some((item.version, item.value?)));
-        self.tell_rot(id, Some(key.clone()), place, why);
+        let group = self.groups.get(&id);
+        let wanted = group.and_then(|group| group.store.wanted(tag)).map(|(key, wanted)| (key.clone(), wanted));
+        self.tell_rot(id, wanted.as_ref().map(|(key, _)| key.clone()), place, why);
+        // Else the read is not waited for any more.
+        let (Some(group), Some((key, wanted))) = (self.groups.get(&id), wanted) else { return };
+        let current = group.store.state().items().get(&key).and_then(|item| Some((item.version, item.value?)));
         match current {
             Some((version, value)) if value.place == place => {
                 if !self.begin_repair(now, id, key, version, value, Some(tag)) {
@@ -155,6 +161,12 @@ impl Node {
         waiter: Option<u64>,
     ) -> bool {
         let named = (id, key);
+        let lost = self.repairs.lost.get(&named).filter(|lost| lost.version == version);
+        if lost.is_some_and(|lost| now.since(lost.at) < LOST_AGAIN) {
+            Sometimes::LostValueRead.reached();
+            return waiter.is_none();
+        }
+        Sometimes::LostValueAskedForAgain.when(lost.is_some());
         let is_known = self.repairs.open.get(&named).is_some_and(|repair| repair.value.place == value.place);
         if !is_known {
             if self.repairs.open.len() >= self.options.limits.repairs && !self.repairs.open.contains_key(&named) {
@@ -171,42 +183,36 @@ impl Node {
                 rotten: BTreeSet::new(),
                 at: now,
                 wait: ASK_MIN,
-                lost_at: None,
             };
             if let Some(before) = self.repairs.open.insert(named.clone(), repair) {
                 before.waiters.into_iter().for_each(|tag| self.reject_read(id, tag));
             }
         }
         let repair = self.repairs.open.get_mut(&named).expect("it was just looked up");
-        let Some(tag) = waiter else {
-            let at = repair.at;
-            self.repairs.look(at);
-            return true;
-        };
-        if repair.waiters.is_empty() {
-            match repair.lost_at {
-                Some(at) if now.since(at) < LOST_READ_AGAIN => return false,
-                Some(_) => {
-                    Sometimes::LostValueAskedForAgain.reached();
-                    (repair.rotten, repair.left, repair.at, repair.wait) = (BTreeSet::new(), Vec::new(), now, ASK_MIN);
-                }
-                None => {}
+        if let Some(tag) = waiter {
+            if repair.waiters.is_empty() {
+                repair.until = now + PATIENCE;
             }
-            repair.until = now + PATIENCE;
+            repair.waiters.push(tag);
         }
-        repair.waiters.push(tag);
-        let at = repair.at.min(repair.until);
+        let at = if repair.waiters.is_empty() { repair.at } else { repair.at.min(repair.until) };
         self.repairs.look(at);
         true
     }
 
-    /// A read of the store's has brought a value: what could not be read for a moment is whole.
+    /// A read of the store's has brought a value.
     pub(super) fn on_whole_read(&mut self, id: GroupId, tag: u64, bytes: &Bytes) {
-        if self.repairs.open.is_empty() {
+        if self.repairs.open.is_empty() && self.repairs.lost.is_empty() {
             return;
         }
         let Some((key, wanted)) = self.groups.get(&id).and_then(|group| group.store.wanted(tag)) else { return };
-        let named = (id, key.clone());
+        self.note_whole((id, key.clone()), wanted, bytes);
+    }
+
+    /// What could not be read for a moment is whole.
+    pub(super) fn note_whole(&mut self, named: (GroupId, Key), wanted: ValuePlace, bytes: &Bytes) {
+        let id = named.0;
+        self.repairs.lost.remove(&named);
         if self.repairs.open.get(&named).is_some_and(|repair| repair.value.place == wanted.place)
             && let Some(repair) = self.repairs.open.remove(&named)
         {
@@ -351,7 +357,7 @@ impl Node {
 
     /// Whether no other member can read the value, either.
     fn note_if_lost(&mut self, now: Time, named: &(GroupId, Key)) {
-        let Some(repair) = self.repairs.open.get_mut(named) else { return };
+        let Some(repair) = self.repairs.open.get(named) else { return };
         let Some(group) = self.groups.get(&named.0) else { return };
         let me = self.options.me;
         let has_rotten = |node: NodeId| node == me || repair.rotten.contains(&node);
@@ -359,20 +365,31 @@ impl Node {
         if !is_lost {
             return;
         }
-        if repair.lost_at.replace(now).is_none() {
-            Sometimes::ValueLost.reached();
-            let (key, version, place) = (named.1.clone(), repair.version, repair.value.place);
-            self.effects.push(Effect::Lost(Loss { group: named.0, key, version, place }));
-        }
-        let waiters = std::mem::take(&mut repair.waiters);
-        (repair.rotten, repair.left, repair.at, repair.wait) = (BTreeSet::new(), Vec::new(), now + LOST_AGAIN, ASK_MIN);
-        self.repairs.look(now + LOST_AGAIN);
+        let Some(Repair { version, value, waiters, .. }) = self.repairs.open.remove(named) else { return };
         waiters.into_iter().for_each(|tag| self.reject_read(named.0, tag));
+        let lost = Lost { version, place: value.place, at: now };
+        if self.repairs.lost.insert(named.clone(), lost).is_none_or(|before| before.version != version) {
+            Sometimes::ValueLost.reached();
+            self.effects.push(Effect::Lost(Loss { group: named.0, key: named.1.clone(), version, place: value.place }));
+        }
+        if self.repairs.lost.len() > LOST_REPORTED_MAX {
+            self.repairs.lost.pop_first();
+        }
+    }
+
+    /// What was lost and has been written or deleted since is lost no more.
+    pub(super) fn forget_losses(&mut self) {
+        let groups = &self.groups;
+        self.repairs.lost.retain(|(id, key), lost| {
+            let item = groups.get(id).and_then(|group| group.store.state().items().get(key));
+            item.and_then(|item| item.value).is_some_and(|value| value.place == lost.place)
+        });
     }
 
     /// A member has sent the value.
     fn settle_repair(&mut self, now: Time, named: &(GroupId, Key), bytes: &Bytes) {
         let Some(repair) = self.repairs.open.remove(named) else { return };
+        self.repairs.lost.remove(named);
         for tag in repair.waiters {
             self.work.push_back(Work::Store(named.0, store::In::Value(tag, Ok(bytes.clone()))));
         }

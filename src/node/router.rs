@@ -40,25 +40,33 @@ pub struct Outboxes {
 
 /// For how long a participant's question travels before it is asked anew.
 const INQUIRE_FOR: Duration = Duration::from_millis(400);
-/// A read of the log that a replica asked for, as told from others by the lowest bit of its tag.
+/// What a read of the log is for stands in the lowest bits of its tag.
+const FOR_BITS: u32 = 3;
+const FOR_STORE: u64 = 0;
 const FOR_REPLICA: u64 = 1;
-/// A read of the log for a snapshot: the next bit. Both: for a member that asks for a value.
 const FOR_SNAPSHOT: u64 = 2;
-const FOR_MEMBER: u64 = FOR_REPLICA | FOR_SNAPSHOT;
+/// A member has asked for the value.
+const FOR_MEMBER: u64 = 3;
+const FOR_SCRUB: u64 = 4;
 
 /// A read of the store's.
 pub(super) fn for_store(group: GroupId, tag: u64) -> ReadFor {
-    ReadFor { group, tag: tag << 2 }
+    ReadFor { group, tag: tag << FOR_BITS | FOR_STORE }
 }
 
 /// The tag of a read for a snapshot.
 pub(super) fn for_snapshot(tag: u64) -> u64 {
-    tag << 2 | FOR_SNAPSHOT
+    tag << FOR_BITS | FOR_SNAPSHOT
 }
 
 /// The tag of a read for a member.
 pub(super) fn for_member(tag: u64) -> u64 {
-    tag << 2 | FOR_MEMBER
+    tag << FOR_BITS | FOR_MEMBER
+}
+
+/// The tag of a read of a scrub.
+pub(super) fn for_scrub(tag: u64) -> u64 {
+    tag << FOR_BITS | FOR_SCRUB
 }
 
 macro_rules! context {
@@ -191,6 +199,7 @@ impl Node {
                 let (oldest, more) = self.transactions(now);
                 ResponseBody::Transactions(oldest, more)
             }
+            RequestBody::Damage(begin) => ResponseBody::Damage(self.damage(now, *begin)),
             _ if self.membership.is_refused() => ResponseBody::Rejected(Rejection::NotReady),
             _ => {
                 self.work.push_back(Work::Gateway(gateway::In::Request(conn, request)));
@@ -258,10 +267,11 @@ impl Node {
                     }
                 }
                 wal::Out::Value(ReadFor { group, tag }, result) => {
-                    let (kind, tag) = (tag & FOR_MEMBER, tag >> 2);
+                    let (kind, tag) = (tag & ((1 << FOR_BITS) - 1), tag >> FOR_BITS);
                     match result {
                         result if kind == FOR_MEMBER => self.on_fetch_read(now, tag, result),
-                        result if kind == FOR_SNAPSHOT => self.on_snapshot_value(now, tag, result),
+                        result if kind == FOR_SCRUB => self.on_scrub_read(now, group, tag, result),
+                        result if kind == FOR_SNAPSHOT => self.on_snapshot_value(now, group, tag, result),
                         Err(ReadError::Corrupt { place, why }) => self.on_rotten_read(now, group, tag, place, why),
                         Err(ReadError::Overloaded) => {
                             let overloaded = Err(Rejection::Overloaded);
@@ -281,7 +291,7 @@ impl Node {
                             Unread::Rotten
                         }
                     });
-                    self.work.push_back(Work::Replica(group, replica::In::Entry(tag >> 2, entry)));
+                    self.work.push_back(Work::Replica(group, replica::In::Entry(tag >> FOR_BITS, entry)));
                 }
                 wal::Out::Disk(io, operation) => {
                     if matches!(operation, DiskOp::Sync { .. }) {
@@ -458,7 +468,7 @@ impl Node {
                 }
                 replica::Out::AllMatched(index) => Work::Store(id, store::In::AllMatched(index)),
                 replica::Out::ReadEntry(tag, place) => {
-                    Work::Log(wal::In::ReadEntry(ReadFor { group: id, tag: tag << 2 | FOR_REPLICA }, place))
+                    Work::Log(wal::In::ReadEntry(ReadFor { group: id, tag: tag << FOR_BITS | FOR_REPLICA }, place))
                 }
             };
             // What is logged is logged before anything that follows in the outbox is gated: the gate reads the log's end.

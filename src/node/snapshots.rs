@@ -334,9 +334,12 @@ impl Node {
     }
 
     /// A value that was asked for a piece.
-    pub(super) fn on_snapshot_value(&mut self, now: Time, tag: u64, result: Result<Bytes, ReadError>) {
+    pub(super) fn on_snapshot_value(&mut self, now: Time, id: GroupId, tag: u64, result: Result<Bytes, ReadError>) {
         let (serial, nth) = (tag >> 24, (tag & 0xff_ffff) as usize);
         let is_current = serial == self.snapshots.pieces;
+        if let Err(ReadError::Corrupt { place, why }) = &result {
+            self.tell_rot(id, None, *place, why.clone());
+        }
         let Some(sending) = self.snapshots.sending.as_mut().filter(|_| is_current) else { return };
         let Stage::Reading { parts, values, asked, again_at } = &mut sending.stage else { return };
         let Some(value) = values.get_mut(nth) else { return };
@@ -346,7 +349,7 @@ impl Node {
                 *value = Value::Wanted(*place);
                 *again_at = Some(now + READ_AGAIN);
             }
-            (Err(ReadError::Corrupt { place, why }), _) => {
+            (Err(ReadError::Corrupt { place, .. }), _) => {
                 // It begins again once the value is repaired, when the member is fed again.
                 Sometimes::SnapshotOfRottenState.reached();
                 let lies_there = |part: &&Part<ValuePlace>| part.values().any(|value| value.place == place);
@@ -354,9 +357,7 @@ impl Node {
                     Part::Item { key, .. } => Some(key.clone()),
                     _ => None,
                 });
-                let id = sending.group;
                 self.snapshots.sending = None;
-                self.tell_rot(id, key.clone(), place, why);
                 let item = key.as_ref().and_then(|key| self.groups.get(&id)?.store.state().items().get(key));
                 let current = item.and_then(|item| Some((item.version, item.value?))).filter(|(_, value)| value.place == place);
                 if let (Some(key), Some((version, value))) = (key, current) {

@@ -136,6 +136,7 @@ struct Cluster {
     partitions: u32,
     wal_sync_interval: Duration,
     segment_size: u32,
+    scrub_interval: Duration,
     limits: Limits,
 }
 
@@ -174,6 +175,7 @@ impl Cluster {
             partitions: 4,
             wal_sync_interval: Duration::ZERO,
             segment_size: 1 << 20,
+            scrub_interval: Duration::ZERO,
             limits: Limits::DEFAULT,
         }
     }
@@ -194,6 +196,7 @@ impl Cluster {
             wal_sync_interval: self.wal_sync_interval,
             snapshot_interval: Duration::ZERO,
             catch_up_rate: 64 << 20,
+            scrub_interval: self.scrub_interval,
             segment_size: self.segment_size,
             cache_size: self.cache_size,
             limits: self.limits.clone(),

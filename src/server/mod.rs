@@ -282,6 +282,7 @@ fn node_options(
         wal_sync_interval: settings.wal_sync_interval,
         snapshot_interval: settings.snapshot_interval,
         catch_up_rate: settings.catch_up_rate,
+        scrub_interval: settings.scrub_interval,
         segment_size: settings.segment_size,
         cache_size: settings.cache_size,
         limits: Limits::DEFAULT,

@@ -33,6 +33,8 @@ pub struct ServerSettings {
     pub snapshot_interval: Duration,
     /// See [`crate::node::NodeOptions::catch_up_rate`].
     pub catch_up_rate: u64,
+    /// See [`crate::node::NodeOptions::scrub_interval`].
+    pub scrub_interval: Duration,
     /// Bytes of one log segment.
     pub segment_size: u32,
     /// Bytes of values kept in memory.
@@ -60,6 +62,7 @@ impl Default for ServerSettings {
             wal_sync_interval: Duration::ZERO,
             snapshot_interval: Duration::from_secs(60),
             catch_up_rate: 64 << 20,
+            scrub_interval: Duration::from_secs(7 * 24 * 3600),
             segment_size: 64 * 1024 * 1024,
             cache_size: 256 * 1024 * 1024,
             connections_max: 4096,

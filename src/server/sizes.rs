@@ -64,6 +64,7 @@ fn answer_size(body: &crate::msg::client::ResponseBody, fixed: usize) -> usize {
             items.iter().map(|item| item.value.as_ref().map_or(0, bytes::Bytes::len) + fixed).sum()
         }
         ResponseBody::NotCommitted(failures) => failures.len() * fixed,
+        ResponseBody::Damage(report) => report.lost.iter().map(|lost| lost.key.size() + fixed).sum(),
         ResponseBody::Transactions(reports, _) => reports.iter().map(|report| report.parties.len() * 8 + fixed).sum(),
         _ => 0,
     }

@@ -294,6 +294,7 @@ fn requests() -> Vec<RequestBody> {
         RequestBody::Ring,
         RequestBody::Status,
         RequestBody::Transactions,
+        RequestBody::Damage(true),
     ]
 }
 

@@ -21,7 +21,7 @@
 //! 6. A manifest, before the header that names it: what that names, copies and roots, stands before it.
 //! 7. A manifest, before the file of a segment goes that it does not name.
 //!
-//! **Left out on purpose**, for later: repair of rot from a peer. Damage that is not
+//! **Left out on purpose**, for later: starting in spite of rot. Damage that is not
 //! a torn tail stops the boot. Of the log before the last checkpoint a boot reads the headers of segments alone: what rots there is
 //! noticed when it is read.
 //!

@@ -161,6 +161,7 @@ fn options() -> NodeOptions {
         wal_sync_interval: Duration::ZERO,
         snapshot_interval: Duration::ZERO,
         catch_up_rate: 64 << 20,
+        scrub_interval: Duration::ZERO,
         segment_size: 1 << 20,
         cache_size: 4096,
         limits: Limits::DEFAULT,

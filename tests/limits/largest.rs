@@ -121,11 +121,12 @@ fn requests() -> Vec<RequestBody> {
         RequestBody::Transact(transaction()),
         RequestBody::GetMany(keys()),
         RequestBody::Transactions,
+        RequestBody::Damage(true),
     ];
     // Whoever adds a kind adds its largest above.
     all.iter().for_each(|body| match body {
         RequestBody::Ring | RequestBody::Status | RequestBody::Operation(_) | RequestBody::Scan(_) => {}
-        RequestBody::Transact(_) | RequestBody::GetMany(_) | RequestBody::Transactions => {}
+        RequestBody::Transact(_) | RequestBody::GetMany(_) | RequestBody::Transactions | RequestBody::Damage(_) => {}
     });
     all
 }
@@ -163,14 +164,28 @@ fn answers() -> Vec<ResponseBody> {
         ResponseBody::NotCommitted(failures()),
         ResponseBody::Values(results()),
         ResponseBody::Transactions(transactions, u32::MAX),
+        ResponseBody::Damage(damage()),
     ];
     all.iter().for_each(|body| match body {
         ResponseBody::Value { .. } | ResponseBody::Written { .. } | ResponseBody::ConditionFailed { .. } => {}
         ResponseBody::Scanned(_) | ResponseBody::Rejected(_) | ResponseBody::Unknown(_) | ResponseBody::Ring(_) => {}
         ResponseBody::Status(_) | ResponseBody::Transacted(_) | ResponseBody::NotCommitted(_) => {}
-        ResponseBody::Values(_) | ResponseBody::Transactions(..) => {}
+        ResponseBody::Values(_) | ResponseBody::Transactions(..) | ResponseBody::Damage(_) => {}
     });
     all
+}
+
+fn damage() -> DamageReport {
+    let lost = |number| LostValue { group: GROUP, key: key(number, KEY_SIZE_MAX), version: VERSION };
+    let most = u64::MAX;
+    DamageReport {
+        node: NODE,
+        lost: (0..LOST_REPORTED_MAX).map(lost).collect(),
+        to_repair: most,
+        repaired: most,
+        corrupt_reads: most,
+        scrub: ScrubReport { passes: most, is_under_way: true, values: most, read: most, found: most },
+    }
 }
 
 fn status() -> StatusReport {

@@ -164,6 +164,7 @@ impl Machine {
             wal_sync_interval: if setup.relaxed { SYNC_INTERVAL } else { Duration::ZERO },
             snapshot_interval: Duration::ZERO,
             catch_up_rate: 64 << 20,
+            scrub_interval: Duration::ZERO,
             segment_size: SEGMENT,
             // Values are read from the disk, always.
             cache_size: 0,

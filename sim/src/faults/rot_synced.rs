@@ -45,6 +45,11 @@ fn add(plan: &mut Plan, dice: &mut Dice) {
         struck = Target::LeaderOf(1 + dice.below(u64::from(plan.cluster.partitions)) as u32);
         (at_ms, for_ms) = (at_ms * 2 / 3, for_ms + 1_000);
     }
+    if matches!(place, Synced::Values(_)) && dice.chance(600) {
+        // What nobody reads is found, too.
+        let scrub_ms = *dice.pick(&[300, 1_000, 5_000]);
+        plan.nodes.iter_mut().for_each(|node| node.scrub_ms = scrub_ms);
+    }
     if matches!(place, Synced::Values(_)) && dice.chance(300) {
         plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("repairs".into(), 1 + dice.below(3) as u32));
     }

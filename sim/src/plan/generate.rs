@@ -169,6 +169,10 @@ fn set_leaves(plan: &mut Plan, dice: &mut Dice) {
         let bytes = *dice.pick(&[1, 300, 1_000]);
         plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("leaf_bytes".into(), bytes));
     }
+    if dice.chance(100) {
+        let scrub_ms = *dice.pick(&[300, 1_000, 5_000]);
+        plan.nodes.iter_mut().for_each(|node| node.scrub_ms = scrub_ms);
+    }
     if dice.chance(600) {
         let segment_kib = *dice.pick(&[0, 0, 16, 32]);
         for node in &mut plan.nodes {
@@ -303,6 +307,7 @@ fn node_plan(number: usize, nodes: usize, cluster: &ClusterPlan, sync_ms: u64, s
         boot_ms: dice.spread(1, 400),
         heartbeat_ms: (support_ms / dice.between(3, 6)).max(20),
         wal_sync_ms: sync_ms,
+        scrub_ms: 0,
         segment_kib: *dice.pick(&[64, 64, 128, 256, 512]),
         cache_kib: *dice.pick(&[1, 16, 256, 4096]),
         zone: if dice.chance(200) { "z1".into() } else { format!("z{}", number % nodes) },

@@ -89,6 +89,9 @@ pub struct NodePlan {
     pub heartbeat_ms: u64,
     /// 0: acknowledge only what is synced.
     pub wal_sync_ms: u64,
+    /// How long a scrub takes; 0: there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub scrub_ms: u32,
     pub segment_kib: u32,
     pub cache_kib: u32,
     pub zone: String,

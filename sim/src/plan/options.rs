@@ -26,6 +26,7 @@ impl Plan {
             boot_ms: 1,
             heartbeat_ms: 100,
             wal_sync_ms: 0,
+            scrub_ms: 0,
             segment_kib: 256,
             cache_kib: 256,
             zone: format!("z{number}"),

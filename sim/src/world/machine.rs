@@ -177,6 +177,7 @@ impl Machine {
             wal_sync_interval: Duration::from_millis(self.plan.wal_sync_ms),
             snapshot_interval: Duration::ZERO,
             catch_up_rate: 64 << 20,
+            scrub_interval: Duration::from_millis(u64::from(self.plan.scrub_ms)),
             segment_size: self.plan.segment_kib * 1024,
             cache_size: self.plan.cache_kib as usize * 1024,
             limits: self.plan.limits(),

@@ -1,12 +1,20 @@
 //! Rot that reads find: it is repaired from other members, and what none of them has is told and not served.
 
 use super::*;
+use crate::base::GroupId;
+use crate::msg::client::DamageReport;
+use crate::msg::codec::Blob;
 use crate::msg::peer::PeerMessage;
+use crate::msg::repair::{Fetched, MemberCopy};
 
 impl Cluster {
     /// Of nodes without a cache: every read is one of the disk.
     fn that_reads() -> Cluster {
-        let mut cluster = Cluster { cache_size: 0, segment_size: 64 * 1024, ..Cluster::empty() };
+        Cluster::that_scrubs(Duration::ZERO)
+    }
+
+    fn that_scrubs(scrub_interval: Duration) -> Cluster {
+        let mut cluster = Cluster { cache_size: 0, segment_size: 64 * 1024, scrub_interval, ..Cluster::empty() };
         cluster.limits.checkpoint_bytes = 20_000;
         cluster.limits.repairs = 4;
         (1..=3).for_each(|n| cluster.boot(n, 3));
@@ -29,6 +37,31 @@ impl Cluster {
 
     fn total(&self, name: &str) -> u64 {
         self.nodes.keys().map(|id| self.counter(id.0, name)).sum()
+    }
+
+    fn damage(&mut self, n: u16, scrub: bool) -> DamageReport {
+        match self.call(n, RequestBody::Damage(scrub)) {
+            ResponseBody::Damage(report) => report,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn leader_of(&self, key: &str) -> (GroupId, u16) {
+        let group = Key::from(key.to_owned()).partition(self.partitions).group();
+        let leads = |node: &&Node| node.groups.get(&group).is_some_and(|group| group.replica.leads());
+        (group, self.nodes.values().find(leads).expect("it is led").options.me.0)
+    }
+
+    /// As from this node.
+    fn envelope(&self, from: u16, message: PeerMessage) -> Envelope {
+        let node = &self.nodes[&NodeId(from)];
+        Envelope {
+            cluster: node.membership.cluster(),
+            from: NodeId(from),
+            directory: node.membership.directory(),
+            epoch: node.epoch(),
+            messages: vec![message],
+        }
     }
 
     fn read(&mut self, key: &str) -> ResponseBody {
@@ -113,14 +146,20 @@ fn what_no_member_has_is_told_by_key_and_neither_served_nor_dropped() {
     assert_eq!(cluster.total("values_lost"), 6);
     assert_eq!(cluster.read("a"), CORRUPT);
     assert_eq!(cluster.lost, []);
-    // A disk comes back.
+    // A disk comes back, and a key is written.
     cluster.flip(2, &value(1));
-    cluster.run(130_000);
+    cluster.run(1_000);
     assert_eq!(cluster.get(3, "a").expect("present"), value(1).as_bytes());
     cluster.put(1, "b", "new");
-    cluster.run(65_000);
-    assert_eq!((cluster.total("values_to_repair"), cluster.total("values_lost")), (0, 0));
     assert_eq!(cluster.get(3, "b").expect("present"), "new");
+    cluster.run(500);
+    for node in 1..=3 {
+        let report = cluster.damage(node, false);
+        assert!(report.lost.iter().all(|lost| lost.key == Key::from("a")), "{report:?}");
+    }
+    (1..=3).for_each(|node| _ = cluster.damage(node, true));
+    cluster.run(1_000);
+    assert_eq!((cluster.total("values_to_repair"), cluster.total("values_lost")), (0, 0));
 }
 
 #[test]
@@ -166,7 +205,7 @@ fn so_many_values_are_repaired_at_a_time_and_a_write_ends_a_repair() {
     }
     assert!((1..=3).all(|node| cluster.counter(node, "values_to_repair") <= 4));
     (0..12).for_each(|n| _ = cluster.put(1, &format!("k{n}"), "new"));
-    cluster.run(65_000);
+    cluster.run(6_000);
     assert_eq!(cluster.total("values_to_repair"), 0);
 }
 
@@ -190,4 +229,76 @@ fn on_a_full_disk_a_value_that_has_rotted_is_answered_all_the_same() {
         assert_eq!(cluster.get(1, "a").expect("present"), value(1).as_bytes());
     }
     assert_eq!(cluster.total("values_repaired"), 0);
+}
+
+#[test]
+fn a_scrub_finds_what_nobody_reads_and_passes_nothing_over() {
+    let interval = Duration::from_secs(4);
+    let mut cluster = Cluster::that_scrubs(interval);
+    (0..60).for_each(|n| _ = cluster.put(1, &format!("k{n}"), &value(n)));
+    (0..1_200).for_each(|n| _ = cluster.delete(1, &format!("gone{n}")));
+    cluster.put(1, "empty", "");
+    cluster.run(500);
+    for n in 0..60 {
+        // Of each value, one copy is left; and more have rotted than are repaired at a time.
+        let whole = 1 + n as u16 % 3;
+        (1..=3).filter(|node| *node != whole).for_each(|node| cluster.flip(node, &value(n)));
+    }
+    cluster.run(20_000);
+    let scrubs: Vec<u64> = (1..=3).map(|n| cluster.damage(n, false).scrub.passes).collect();
+    assert!(scrubs.iter().all(|passes| (3..=9).contains(passes)), "{scrubs:?} in 30 s");
+    assert_eq!((cluster.total("values_repaired"), cluster.total("values_to_repair")), (120, 0));
+    cluster.rot.clear();
+    cluster.run(12_000);
+    assert_eq!(cluster.rot, [], "each copy is whole");
+    for n in 1..=3 {
+        let scrub = cluster.damage(n, false).scrub;
+        assert!(scrub.values == 61 && scrub.read <= 61 && scrub.found == 0, "{scrub:?}");
+    }
+}
+
+#[test]
+fn a_scrub_that_is_asked_for_is_made_at_once_and_not_again() {
+    let mut cluster = Cluster::that_reads();
+    (0..60).for_each(|n| _ = cluster.put(1, &format!("k{n}"), &value(n)));
+    cluster.run(500);
+    let reads = cluster.disk_reads;
+    cluster.run(10_000);
+    assert_eq!(cluster.disk_reads, reads, "nobody has asked for one");
+    cluster.flip(2, &value(7));
+    assert!(cluster.damage(2, true).scrub.is_under_way);
+    cluster.run(500);
+    let scrub = cluster.damage(2, false).scrub;
+    assert_eq!((scrub.passes, scrub.is_under_way, scrub.values, scrub.read, scrub.found), (1, false, 60, 60, 1));
+    assert_eq!((cluster.counter(2, "values_repaired"), cluster.disk_reads), (1, reads + 61), "a copy of another node was read");
+    cluster.run(10_000);
+    assert_eq!(cluster.disk_reads, reads + 61);
+}
+
+/// It is no better than rot.
+#[test]
+fn what_a_member_sends_counts_only_if_it_is_what_the_index_says() {
+    let mut cluster = Cluster::that_reads();
+    for (n, key) in ["a", "b", "c", "d"].iter().enumerate() {
+        let version = cluster.put(1, key, &value(n));
+        cluster.run(500);
+        let (group, leader) = cluster.leader_of(key);
+        cluster.flip(leader, &value(n));
+        cluster.loses = Some(|message| matches!(message, PeerMessage::Fetch(..)));
+        let id = cluster.ask(leader, alone(Operation::read(key.to_string())));
+        cluster.run(10);
+        let peer = 1 + leader % 3;
+        for wrong in [&value(n + 1)[..], "short"] {
+            let copy = MemberCopy::Whole(Blob(Bytes::copy_from_slice(wrong.as_bytes())));
+            let fetched = Fetched { key: (*key).into(), version, copy };
+            let envelope = cluster.envelope(peer, PeerMessage::Fetched(group, fetched));
+            cluster.step(NodeId(leader), Event::Net(NodeId(peer), envelope));
+        }
+        cluster.run(10);
+        assert_eq!(cluster.answers.get(&id), None, "{key} is not served");
+        cluster.loses = None;
+        cluster.run(1_500);
+        let answer = cluster.answers.remove(&id).expect("answered");
+        assert!(matches!(&answer, ResponseBody::Value { value: Some(held), .. } if held == value(n).as_bytes()), "{answer:?}");
+    }
 }

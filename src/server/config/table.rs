@@ -201,6 +201,14 @@ pub static SETTINGS: &[Setting] = &[
         set: |c, v| c.server.catch_up_rate = number(v),
     },
     Setting {
+        name: "scrub_interval",
+        shape: between(0, 365 * 24 * HOUR_MS),
+        help: "How often each value is read to find what has rotted, and to fetch it from another node; the reads are spread evenly. 0: only when `ringseed scrub` asks for it",
+        of_cluster: false,
+        get: |c| Value::Duration(c.server.scrub_interval),
+        set: |c, v| c.server.scrub_interval = duration(v),
+    },
+    Setting {
         name: "segment_size",
         shape: Shape::Size { min: 1 << 20, max: 1 << 30 },
         help: "The size of one file of the log",
