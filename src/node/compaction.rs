@@ -230,7 +230,7 @@ impl Node {
             let checksum = item.value.map(|value| value.checksum);
             checksum == Some(crate::base::hash::value_checksum(&found.value))
         };
-        let (values, rotten): (Vec<(Found, Item)>, Vec<(Found, Item)>) = values.into_iter().partition(is_right);
+        let (values, rotten): (Vec<_>, Vec<_>) = values.into_iter().partition(is_right);
         for (found, item) in rotten {
             // It stays where it is until a member has sent it: a checksum of its own must not hide what has become of it.
             let Some(value) = item.value else { continue };

@@ -35,9 +35,9 @@ use crate::wal::{self, ReadError, ReadFor, Record};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A member that does not answer is asked again after this, and after twice as long each time, up to the second. In between the
-/// others are asked.
-const ASK_MIN: Duration = Duration::from_millis(100);
+/// Once all members were asked, the first is asked again after this, and after twice as long each time, up to the second: it may
+/// have had to hear first that the version is committed.
+const ASK_MIN: Duration = Duration::from_millis(25);
 const ASK_MAX: Duration = Duration::from_secs(5);
 /// How long a read waits for a repair.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -182,7 +182,7 @@ impl Node {
                 left: Vec::new(),
                 rotten: BTreeSet::new(),
                 at: now,
-                wait: ASK_MIN,
+                wait: ASK_MIN / 2,
             };
             if let Some(before) = self.repairs.open.insert(named.clone(), repair) {
                 before.waiters.into_iter().for_each(|tag| self.reject_read(id, tag));

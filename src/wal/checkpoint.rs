@@ -27,9 +27,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The manifest at this place, and its roots.
-    pub fn read(device: &mut dyn LogDevice, nonce: u64, place: Place) -> Result<Checkpoint, RecoverError> {
-        let manifest = read_manifest(device, nonce, place)?;
+    /// The roots that the manifest at this place names.
+    pub fn read(device: &mut dyn LogDevice, nonce: u64, place: Place, manifest: Manifest) -> Result<Checkpoint, RecoverError> {
         let mut roots = BTreeMap::new();
         for rooted in &manifest.groups {
             let Some(place) = rooted.root else { continue };

@@ -13,7 +13,7 @@
 //!
 //! Values are verified and let go; keys stay. Bytes of any kind give a result or an error, and are read in bounded chunks.
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, read_manifest};
 use super::error::RecoverError;
 use super::evidence::{find_header, groups_between, last_byte};
 use super::format::{
@@ -152,8 +152,9 @@ pub fn recover(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, Reco
         files.need(None)?;
         return files.replay(device, None);
     };
-    let checkpoint = Checkpoint::read(device, nonce, place)?;
-    files.need(Some(&checkpoint.manifest))?;
+    let manifest = read_manifest(device, nonce, place)?;
+    files.need(Some(&manifest))?;
+    let checkpoint = Checkpoint::read(device, nonce, place, manifest)?;
     let mut recovered = files.replay(device, Some(&checkpoint))?;
     checkpoint.load(device, nonce, &mut recovered)?;
     for (id, group) in &recovered.groups {
@@ -248,7 +249,7 @@ impl Files {
                 let what = if self.bad.iter().any(|file| file.id == id) {
                     format!("the segment's header is bad, and segment {last} follows it")
                 } else {
-                    format!("the segment is missing, and segment {last} is there")
+                    format!("the segment is missing, which the last whole manifest names, and segment {last} is there")
                 };
                 return Err(damaged(id, 0, what));
             };

@@ -6,6 +6,7 @@ use ringseed::msg::client::ResponseBody;
 use ringseed::msg::log::{Entry, Fact};
 use ringseed::msg::operation::{Action, Operation};
 use ringseed::msg::peer::{AppendOutcome, LeaderHint, Outcome, PeerMessage, ReplicaMessage, Task, VoteReply, VoteRequest};
+use ringseed::msg::repair::MemberCopy;
 use ringseed::msg::transaction::{TransactionFact, TransactionId, Vote};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -91,6 +92,15 @@ impl Lines {
                 (format!("{} for {leader}: {}", forward.sequence, task(&forward.task)), self.group(forward.group))
             }
             PeerMessage::ForwardReply(reply) => (format!("{}: {}", reply.sequence, outcome(&reply.outcome)), String::new()),
+            PeerMessage::Fetch(group, fetch) => (format!("{} of version {}", fetch.key, fetch.version.0), self.group(*group)),
+            PeerMessage::Fetched(group, fetched) => {
+                let copy = match &fetched.copy {
+                    MemberCopy::Whole(_) => "whole",
+                    MemberCopy::Rotten => "rotten",
+                    MemberCopy::OtherVersion => "another version here",
+                };
+                (format!("{} of version {}: {copy}", fetched.key, fetched.version.0), self.group(*group))
+            }
             message => (format!("{message:?}"), String::new()),
         };
         self.detail(format!("{from}->{to} {} {body}{of}", kind(message)));

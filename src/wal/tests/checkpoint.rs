@@ -165,6 +165,26 @@ fn a_copy_that_has_rotted_is_damage() {
     }
 }
 
+/// As where the newest manifest has rotted, and the one before names what is freed since.
+#[test]
+fn a_copy_whose_segment_is_gone_is_damage() {
+    let mut kept = Kept::new();
+    kept.write(200);
+    let start = kept.segment();
+    kept.checkpoint(kept.last, start);
+    kept.roll();
+    kept.write(1);
+    let start = kept.segment();
+    let pieces = kept.checkpoint(kept.last, start);
+    kept.roll();
+    let gone = pieces.iter().map(|place| place.segment).find(|segment| *segment < start).expect("an old copy");
+    let mut disk = kept.rig.disk.copy();
+    disk.remove(gone);
+    let error = recover(&mut disk, ME).unwrap_err();
+    assert!(matches!(error, RecoverError::Damaged { segment, .. } if segment == gone), "{error}");
+    assert!(error.to_string().contains("the segment is missing, which the last whole manifest names"), "{error}");
+}
+
 #[test]
 fn a_page_of_any_bytes_is_taken_for_a_leaf_or_is_not() {
     let mut kept = Kept::new();
