@@ -147,7 +147,6 @@ const RARE: &[Sometimes] = &[
     Sometimes::InstallDropsEntries,
     Sometimes::InstallKeepsEntries,
     Sometimes::LossyReplicaElected,
-    Sometimes::LostValueAskedForAgain,
     Sometimes::LostValueRead,
     Sometimes::MemberRestartsBeforeFormation,
     Sometimes::NoRoomForWitness,
@@ -173,6 +172,7 @@ const RARE: &[Sometimes] = &[
     Sometimes::TooManyRepairs,
     Sometimes::UnfitLeaderWithoutHeir,
     Sometimes::ValueLost,
+    Sometimes::ValueRescued,
     Sometimes::VictimNotEmptied,
     Sometimes::WaiterEvaluatedWhileHandedOver,
     Sometimes::WriteAnsweredByLaterEpoch,
@@ -184,6 +184,8 @@ const SEEDS_FOR_RARE_STATES: u64 = 20_000;
 /// Blind spots: no plan leads there but by chance, and no batch has to. Each with what it takes. A plan that leads there takes
 /// its state out of this list.
 const BLIND: &[Sometimes] = &[
+    // A value was lost, by errors of the moment on all disks, and is read a second later and more.
+    Sometimes::LostValueAskedForAgain,
     // A leader campaigns for a later term within D, and the release of its earlier term has not come.
     Sometimes::AcceptanceUnbound,
     // A header that is whole, at the very end of the log, and is not the next: only old bytes of this place show that.

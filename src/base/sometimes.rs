@@ -321,6 +321,7 @@ sometimes! {
         ScrubFindsRot,
         ScrubWaitsForRepairs,
         ScrubPassEnds,
+        ValueRescued,
         RottenValueReadable,
         CheckpointAfterRepair,
         SnapshotGoesBack,

@@ -16,13 +16,14 @@
 //! place: what a segment holds besides (replaced entries, what an earlier epoch left) is not in it.
 //!
 //! **Nothing is freed that is not empty.** Of each segment is counted what is alive in it ([`crate::state::Live`]). A victim of which
-//! a record cannot be read keeps what lies behind it, and stays. So does one in which a transaction is prepared: it is no victim.
+//! a record cannot be read keeps what lies behind it, until a scrub has moved that by its places ([`super::scrub`]). One in which a
+//! transaction is prepared is no victim.
 //!
 //! **Which.** Only segments before the start of the replay, and, of those, only if together they hold more garbage than
 //! [`garbage_percent`](crate::base::limits::Limits::garbage_percent) allows: those first that hold the least. Segments behind the start are garbage soon enough.
 
 use super::{Node, Work};
-use crate::base::{GroupId, Place, SegmentId, Sometimes, Time};
+use crate::base::{GroupId, Key, Place, SegmentId, Sometimes, Time};
 use crate::msg::transaction::Stored;
 use crate::state::{Item, Part};
 use crate::wal;
@@ -222,6 +223,17 @@ impl Node {
         let stuck: Vec<SegmentId> = self.compaction.victims.extract_if(.., |victim| alive(victim)).collect();
         Sometimes::VictimNotEmptied.when(!stuck.is_empty());
         self.compaction.stuck.extend(stuck);
+    }
+
+    /// Moves a value that was read by its place out of a segment which cannot be swept.
+    pub(super) fn rescue(&mut self, now: Time, id: GroupId, key: Key, place: Place, value: Bytes) {
+        let item = self.groups.get(&id).and_then(|group| group.store.state().items().get(&key));
+        let lies_there = |item: &Item| item.value.is_some_and(|held| held.place == place);
+        let Some(item) = item.filter(|item| self.compaction.stuck.contains(&place.segment) && lies_there(item)) else { return };
+        if !self.log.room().is_full() {
+            Sometimes::ValueRescued.reached();
+            self.move_values(now, id, vec![(Found { group: id, key, place, value }, item)]);
+        }
     }
 
     /// Appends values anew, and points the index at them. Returns how many bytes that took.

@@ -6,6 +6,9 @@
 //! of a node that starts often the same values would never be read. What cannot be read for now, or not be repaired since too
 //! much is being repaired, is read again; nothing is passed over.
 //!
+//! A segment that compaction could not empty, since what it is made of has rotted, is emptied by the way: its values are whole, and
+//! the index knows where they are.
+//!
 //! Only values are read: what a checkpoint has copied, and the entries that a start replays, are read by a start.
 
 use super::{Node, Work};
@@ -187,7 +190,10 @@ impl Node {
         let asked = self.scrub.asked.remove(&tag);
         let mut again = false;
         match (result, asked) {
-            (Ok(bytes), Some((key, value))) => self.note_whole((id, key), value, &bytes),
+            (Ok(bytes), Some((key, value))) => {
+                self.note_whole((id, key.clone()), value, &bytes);
+                self.rescue(now, id, key, value.place, bytes);
+            }
             (Ok(_) | Err(ReadError::Overloaded), None) => return,
             (Err(ReadError::Overloaded), Some(_)) => again = true,
             (Err(ReadError::Corrupt { place, why }), None) => return self.tell_rot(id, None, place, why),
