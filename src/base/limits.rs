@@ -126,7 +126,7 @@ limits! {
     /// Bytes of the log that are kept for members that lag, of whole segments. A member that lacks more is sent the group's state.
     retained_bytes = 256 * 1024 * 1024,
     /// Values that have rotted and are fetched from other members at a time, and questions of members that are answered at a time.
-    /// At the limit: a read that finds rot is rejected, `Corrupt`; a question is dropped, and asked again.
+    /// At the limit: a read that finds rot is rejected, `Overloaded`; a question is dropped, and asked again.
     repairs = 64,
     /// Bytes of one piece of a group's state on its way to a member; one item or prepared transaction may be larger.
     snapshot_piece_bytes = 256 * 1024,

@@ -247,7 +247,7 @@ impl Node {
             // It stays where it is until a member has sent it: a checksum of its own must not hide what has become of it.
             let Some(value) = item.value else { continue };
             self.tell_rot(id, Some(found.key.clone()), found.place, "the value that is to be moved fails its checksum".into());
-            self.begin_repair(now, id, found.key, item.version, value, None);
+            let _ = self.begin_repair(now, id, found.key, item.version, value, None);
         }
         if values.is_empty() {
             return 0;

@@ -16,7 +16,7 @@
 //! each later read of it, and each scrub, asks once more.
 //!
 //! **Bounded.** So many repairs are made at a time ([`repairs`](crate::base::limits::Limits::repairs)): beyond, a read that finds rot
-//! is turned away at once, and the next read of the item begins the repair. Of a member's questions as many are answered at a
+//! is told that the node is overloaded, and the next read of the item begins the repair. Of a member's questions as many are answered at a
 //! time; the others it asks again.
 
 use super::health::{Loss, Rot};
@@ -128,8 +128,8 @@ impl Node {
         let current = group.store.state().items().get(&key).and_then(|item| Some((item.version, item.value?)));
         match current {
             Some((version, value)) if value.place == place => {
-                if !self.begin_repair(now, id, key, version, value, Some(tag)) {
-                    self.reject_read(id, tag);
+                if let Err(why) = self.begin_repair(now, id, key, version, value, Some(tag)) {
+                    self.work.push_back(Work::Store(id, store::In::Value(tag, Err(why))));
                 }
             }
             Some((_, value)) if (value.checksum, value.place.length) == (wanted.checksum, wanted.place.length) => {
@@ -150,7 +150,10 @@ impl Node {
         self.effects.push(Effect::Rot(Rot { group, key, place, why }));
     }
 
-    /// Begins to repair the value of an item, for a read that waits for it. `false`: too many are being repaired.
+    /// Begins to repair the value of an item, for a read that waits for it.
+    ///
+    /// # Errors
+    /// What the read is told: too many are being repaired, or no member had it a moment ago.
     pub(super) fn begin_repair(
         &mut self,
         now: Time,
@@ -159,19 +162,19 @@ impl Node {
         version: Version,
         value: ValuePlace,
         waiter: Option<u64>,
-    ) -> bool {
+    ) -> Result<(), Rejection> {
         let named = (id, key);
         let lost = self.repairs.lost.get(&named).filter(|lost| lost.version == version);
         if lost.is_some_and(|lost| now.since(lost.at) < LOST_AGAIN) {
             Sometimes::LostValueRead.reached();
-            return waiter.is_none();
+            return if waiter.is_none() { Ok(()) } else { Err(Rejection::Corrupt) };
         }
         Sometimes::LostValueAskedForAgain.when(lost.is_some());
         let is_known = self.repairs.open.get(&named).is_some_and(|repair| repair.value.place == value.place);
         if !is_known {
             if self.repairs.open.len() >= self.options.limits.repairs && !self.repairs.open.contains_key(&named) {
                 Sometimes::TooManyRepairs.reached();
-                return false;
+                return Err(Rejection::Overloaded);
             }
             Sometimes::RepairBegun.reached();
             let repair = Repair {
@@ -197,7 +200,7 @@ impl Node {
         }
         let at = if repair.waiters.is_empty() { repair.at } else { repair.at.min(repair.until) };
         self.repairs.look(at);
-        true
+        Ok(())
     }
 
     /// A read of the store's has brought a value.
@@ -313,7 +316,7 @@ impl Node {
                 let item = self.groups.get(&id).and_then(|group| group.store.state().items().get(&fetch.key));
                 let current = item.and_then(|item| Some((item.version, item.value?))).filter(|(_, value)| value.place == place);
                 if let Some((version, value)) = current {
-                    self.begin_repair(now, id, fetch.key.clone(), version, value, None);
+                    let _ = self.begin_repair(now, id, fetch.key.clone(), version, value, None);
                 }
                 self.answer_fetch(now, from, id, fetch, MemberCopy::Rotten);
             }

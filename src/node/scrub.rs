@@ -203,7 +203,7 @@ impl Node {
                 self.tell_rot(id, Some(key.clone()), place, why);
                 let item = self.groups.get(&id).and_then(|group| group.store.state().items().get(&key));
                 let current = item.and_then(|item| Some((item.version, item.value?))).filter(|(_, value)| value.place == place);
-                again = current.is_some_and(|(version, value)| !self.begin_repair(now, id, key, version, value, None));
+                again = current.is_some_and(|(version, value)| self.begin_repair(now, id, key, version, value, None).is_err());
                 Sometimes::ScrubWaitsForRepairs.when(again);
             }
         }

@@ -361,7 +361,7 @@ impl Node {
                 let item = key.as_ref().and_then(|key| self.groups.get(&id)?.store.state().items().get(key));
                 let current = item.and_then(|item| Some((item.version, item.value?))).filter(|(_, value)| value.place == place);
                 if let (Some(key), Some((version, value))) = (key, current) {
-                    self.begin_repair(now, id, key, version, value, None);
+                    let _ = self.begin_repair(now, id, key, version, value, None);
                 }
                 return;
             }
