@@ -3,7 +3,7 @@
 //! - this file: the states, what goes in and out, timers;
 //! - [`election`](self): `election.rs`: votes, pre-votes, campaigns, acceptance, stepping down, releasing;
 //! - `follower.rs`: appends as a follower takes them; `leader.rs`: appends as a leader sends them, commit, reads;
-//!   `leader/handover.rs`: leaderships given away;
+//!   `leader/handover.rs`: leaderships given away; `read_back.rs`: entries read back from the log;
 //! - [`log`]: the entries, and the configuration that the last of them brought; [`progress`]: one follower as its leader sees it;
 //! - [`quorum`]: what a quorum is, and what follows from it: elections, commits, leases.
 //!
