@@ -32,18 +32,23 @@ pub async fn damage(client: &Client, args: &DamageArgs) -> Result<(), Failure> {
 /// Ends when every node that answers has read all that it has, and has fetched what it can.
 pub async fn scrub(client: &Client, args: &DamageArgs) -> Result<(), Failure> {
     let mut answers = client.damage(true).await;
+    let reports = |answers: &Answers| -> Vec<DamageReport> {
+        answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).cloned().collect()
+    };
+    let begun: BTreeMap<NodeId, u64> = reports(&answers).iter().map(|report| (report.node, report.scrub.passes)).collect();
     for look in 1.. {
-        let is_busy = |report: &DamageReport| report.scrub.is_under_way || report.to_repair > 0;
-        let reports: Vec<&DamageReport> = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).collect();
-        let busy: Vec<&&DamageReport> = reports.iter().filter(|report| is_busy(report)).collect();
+        let reports = reports(&answers);
+        let reads = |report: &&DamageReport| begun.get(&report.node) == Some(&report.scrub.passes);
+        let mut reading = reports.iter().filter(reads).peekable();
+        let is_mending = reports.iter().any(|report| report.to_repair > 0);
         // What waits for a member that is away is not waited for.
-        if reports.iter().all(|report| !report.scrub.is_under_way) && (busy.is_empty() || look % (5 * TOLD_EVERY) == 0) {
+        if reading.peek().is_none() && (!is_mending || look % (5 * TOLD_EVERY) == 0) {
             break;
         }
         if look % TOLD_EVERY == 0 {
             let progress: Vec<String> =
-                busy.iter().map(|report| format!("node {}: {}", report.node, of_scrub(&report.scrub))).collect();
-            eprintln!("{}", progress.join("; "));
+                reading.map(|report| format!("node {}: {}", report.node, of_scrub(&report.scrub))).collect();
+            eprintln!("{}", if progress.is_empty() { "values are being fetched".to_owned() } else { progress.join("; ") });
         }
         tokio::time::sleep(LOOK_EVERY).await;
         answers = client.damage(false).await;

@@ -23,6 +23,7 @@ use super::health::{Loss, Rot};
 use super::{Effect, Node, Work};
 use crate::base::limits::LOST_REPORTED_MAX;
 use crate::base::{Duration, GroupId, Key, NodeId, Place, Sometimes, Time, Version};
+use crate::msg::client::LostValue;
 use crate::msg::codec::Blob;
 use crate::msg::log::ValuePlace;
 use crate::msg::operation::Rejection;
@@ -93,11 +94,6 @@ struct Lost {
 impl Repairs {
     pub fn deadline(&self) -> Option<Time> {
         self.look_at
-    }
-
-    /// Values that cannot be read here, and that no other member has either.
-    pub fn lost(&self) -> impl Iterator<Item = (GroupId, &Key, Version)> {
-        self.lost.iter().map(|((group, key), lost)| (*group, key, lost.version))
     }
 
     /// Values that cannot be read here.
@@ -380,13 +376,13 @@ impl Node {
         }
     }
 
-    /// What was lost and has been written or deleted since is lost no more.
-    pub(super) fn forget_losses(&mut self) {
-        let groups = &self.groups;
-        self.repairs.lost.retain(|(id, key), lost| {
-            let item = groups.get(id).and_then(|group| group.store.state().items().get(key));
-            item.and_then(|item| item.value).is_some_and(|value| value.place == lost.place)
-        });
+    /// Values that no member had when they were last asked for. What has been written or deleted since is lost no more.
+    pub(super) fn lost_values(&self) -> impl Iterator<Item = LostValue> {
+        self.repairs.lost.iter().filter_map(|((id, key), lost)| {
+            let item = self.groups.get(id)?.store.state().items().get(key)?;
+            let lies_there = item.value.is_some_and(|value| value.place == lost.place);
+            lies_there.then(|| LostValue { group: *id, key: key.clone(), version: lost.version })
+        })
     }
 
     /// A member has sent the value.

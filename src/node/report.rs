@@ -113,7 +113,7 @@ impl Node {
             ("segments_freed", self.compaction.counters.freed),
             ("segments_recycled", self.log.counters().recycled),
             ("values_lent", self.repairs.counters.lent),
-            ("values_lost", self.repairs.lost().count() as u64),
+            ("values_lost", self.lost_values().count() as u64),
             ("values_repaired", self.repairs.counters.repaired),
             ("values_to_repair", self.repairs.count() as u64),
             ("values_moved", self.compaction.counters.moved),

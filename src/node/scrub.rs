@@ -14,7 +14,7 @@
 use super::{Node, Work};
 use crate::base::random::below;
 use crate::base::{Duration, GroupId, Key, Sometimes, Time};
-use crate::msg::client::{DamageReport, LostValue, ScrubReport};
+use crate::msg::client::{DamageReport, ScrubReport};
 use crate::msg::log::ValuePlace;
 use crate::wal::{self, ReadError, ReadFor};
 use bytes::Bytes;
@@ -87,11 +87,9 @@ impl Node {
             self.begin_pass(now, true);
             self.drain(now);
         }
-        self.forget_losses();
-        let lost = self.repairs.lost().map(|(group, key, version)| LostValue { group, key: key.clone(), version });
         DamageReport {
             node: self.options.me,
-            lost: lost.collect(),
+            lost: self.lost_values().collect(),
             to_repair: self.repairs.count() as u64,
             repaired: self.repairs.counters.repaired,
             corrupt_reads: self.counters.corrupt_reads,
