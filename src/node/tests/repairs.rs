@@ -275,14 +275,17 @@ fn a_scrub_that_is_asked_for_is_made_at_once_and_not_again() {
     assert_eq!(cluster.disk_reads, reads + 61);
 }
 
-/// More has rotted than is repaired at a time.
+/// More has rotted than is repaired at a time, and the members do not answer for a while.
 #[test]
 fn one_scrub_is_enough() {
     let mut cluster = Cluster::that_reads();
     (0..60).for_each(|n| _ = cluster.put(1, &format!("k{n}"), &value(n)));
     cluster.run(500);
     (0..60).for_each(|n| cluster.flip(2, &value(n)));
+    cluster.loses = Some(|message| matches!(message, PeerMessage::Fetch(..)));
     cluster.damage(2, true);
+    cluster.run(5_000);
+    cluster.loses = None;
     cluster.run(30_000);
     let report = cluster.damage(2, false);
     assert_eq!((report.repaired, report.to_repair, report.scrub.passes, report.scrub.read), (60, 0, 1, 60), "{report:?}");
