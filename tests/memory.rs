@@ -79,6 +79,7 @@ fn bodies() -> Vec<ResponseBody> {
     };
     let damage = DamageReport {
         node: NodeId(1),
+        epoch: 1,
         lost: vec![LostValue { group: GroupId(1), key: key().into(), version }],
         to_repair: 1,
         repaired: 1,

@@ -322,6 +322,8 @@ sometimes! {
         ScrubWaitsForRepairs,
         ScrubPassEnds,
         ValueRescued,
+        RepairPutOff,
+        ValuesMovedWhileCopied,
         RottenValueReadable,
         CheckpointAfterRepair,
         SnapshotGoesBack,

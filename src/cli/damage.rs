@@ -24,6 +24,8 @@ type Answers = Vec<(NodeId, Result<DamageReport, Error>)>;
 /// How often a scrub is looked at, and how often its progress is told.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const TOLD_EVERY: u32 = 10;
+/// Looks at which nothing more has been read, after which a scrub that waits for repairs is left alone.
+const STANDS_MAX: u32 = 75;
 
 pub async fn damage(client: &Client, args: &DamageArgs) -> Result<(), Failure> {
     show(&client.damage(false).await, args)
@@ -35,10 +37,25 @@ pub async fn scrub(client: &Client, args: &DamageArgs) -> Result<(), Failure> {
     let reports = |answers: &Answers| -> Vec<DamageReport> {
         answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).cloned().collect()
     };
-    let begun: BTreeMap<NodeId, u64> = reports(&answers).iter().map(|report| (report.node, report.scrub.passes)).collect();
+    let begun = reports(&answers).into_iter().filter(|report| report.scrub.is_under_way);
+    let begun: BTreeMap<NodeId, DamageReport> = begun.map(|report| (report.node, report)).collect();
+    let (mut read_before, mut stands_since) = (0, 0);
     for look in 1.. {
         let reports = reports(&answers);
-        let reads = |report: &&DamageReport| begun.get(&report.node) == Some(&report.scrub.passes);
+        let same = |a: &DamageReport, b: &DamageReport| (a.epoch, a.scrub.passes) == (b.epoch, b.scrub.passes);
+        let reads = |report: &&DamageReport| begun.get(&report.node).is_some_and(|begun| same(begun, report));
+        let restarted = reports.iter().find(|report| begun.get(&report.node).is_some_and(|begun| begun.epoch != report.epoch));
+        if let Some(report) = restarted {
+            let node = report.node;
+            return Err(Failure::Found(format!("node {node} was restarted, and has not read everything: scrub again")));
+        }
+        let read: u64 = reports.iter().map(|report| report.scrub.read).sum();
+        if read != std::mem::replace(&mut read_before, read) {
+            stands_since = look;
+        } else if look - stands_since > STANDS_MAX && reports.iter().any(|report| report.to_repair > 0) {
+            eprintln!("the scrub waits for nodes that are away: what has rotted is fetched once they are back");
+            break;
+        }
         let mut reading = reports.iter().filter(reads).peekable();
         let is_mending = reports.iter().any(|report| report.to_repair > 0);
         // What waits for a member that is away is not waited for.

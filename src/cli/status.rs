@@ -135,8 +135,8 @@ fn cares_of(node: NodeId, report: &StatusReport) -> Vec<String> {
     }
     match (count("corrupt_reads"), count("values_lost"), count("values_to_repair")) {
         (0, ..) => {}
-        (_, 0, 0) => cares.push(format!(
-            "node {node}'s disk has rotted in places, and all that was found is mended: have it looked at (`ringseed damage`)"
+        (reads, 0, 0) => cares.push(format!(
+            "node {node} has read wrong bytes from its disk {reads} times, and waits for no repair now: have the disk looked at (`ringseed damage`)"
         )),
         (_, lost, 0) => {
             cares.push(format!("node {node} has {lost} values that no replica can read any more: see `ringseed damage`"))

@@ -309,6 +309,9 @@ pub struct DamageReport {
     pub corrupt_reads: u64,
     #[n(5)]
     pub scrub: ScrubReport,
+    /// As in [`StatusReport::epoch`].
+    #[n(6)]
+    pub epoch: u64,
 }
 
 /// A value that no replica can read any more.

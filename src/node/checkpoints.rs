@@ -66,7 +66,8 @@ pub struct Checkpoints {
     disk_was_full: bool,
     /// A boot from the last checkpoint would find what has been repaired since.
     is_wanted: bool,
-    /// The round in progress is made because it was wanted: what is logged need not pay for it.
+    /// The round in progress was begun since it was wanted. What is logged need not pay for it, nor for one that the next wanted
+    /// one waits for.
     is_urgent: bool,
     /// How much of what was logged and freed has paid for copies.
     paid: u64,
@@ -139,6 +140,8 @@ struct Copying {
     /// What else is in the state, as it was at the beginning.
     parts: VecDeque<Bytes>,
     pieces: Vec<Place>,
+    /// Values were moved since it began: leaves that are copied already may point at where they lay.
+    is_outdated: bool,
 }
 
 impl Checkpoints {
@@ -197,6 +200,11 @@ impl Checkpoints {
         if let Some(root) = self.roots.get_mut(&id) {
             root.is_outdated = true;
         }
+        let copying = self.round.as_mut().and_then(|round| round.copying.as_mut());
+        if let Some(copying) = copying.filter(|copying| copying.group == id) {
+            Sometimes::ValuesMovedWhileCopied.reached();
+            copying.is_outdated = true;
+        }
     }
 
     /// A boot from the last checkpoint would find rot that has been repaired.
@@ -245,11 +253,12 @@ impl Node {
             if disk_is_full && kept.round.take().is_some() {
                 // It was begun in another mind: what it still wants to copy may be more than there is room for.
                 Sometimes::CheckpointEndsOnFullDisk.reached();
+                kept.is_wanted |= kept.is_urgent;
                 self.compaction.give_up();
             }
         }
         let kept = &mut self.checkpoints;
-        let is_wanted = kept.is_wanted && now.since(kept.begun_at) >= WANTED_EVERY;
+        let is_wanted = kept.is_wanted && !disk_is_full && now.since(kept.begun_at) >= WANTED_EVERY;
         if stops || self.groups.is_empty() || logged == 0 && kept.round.is_none() && !disk_is_full && !is_wanted {
             return;
         }
@@ -257,6 +266,7 @@ impl Node {
             Sometimes::CheckpointWaitsForRoom.when(kept.round.is_some() || kept.progress() >= kept.look_at);
             if kept.round.take().is_some() {
                 // More was written meanwhile than was thought: what is left is for others.
+                kept.is_wanted |= kept.is_urgent;
                 self.compaction.give_up();
             }
             return;
@@ -281,7 +291,7 @@ impl Node {
         let pays = kept.progress() - kept.paid;
         kept.paid += pays;
         kept.credit += (pays * self.options.limits.checkpoint_percent as u64 / 100) as i64;
-        if (disk_is_full || kept.is_urgent) && self.log.queue_bytes() < QUEUE_IN_ADVANCE {
+        if (disk_is_full || kept.is_urgent || kept.is_wanted) && self.log.queue_bytes() < QUEUE_IN_ADVANCE {
             // Little is logged that could pay. The disk says how fast it goes.
             Sometimes::CompactionWhileFull.when(disk_is_full);
             kept.credit = kept.credit.max(CREDIT_IN_ADVANCE);
@@ -415,7 +425,7 @@ impl Node {
         }
         let (next, parts) = (Some(Vec::new()), state.encoded_parts().into());
         let configuration = log.configuration_at(index).cloned();
-        Some(Copying { group: id, begin, base, configuration, next, parts, pieces: Vec::new() })
+        Some(Copying { group: id, begin, base, configuration, next, parts, pieces: Vec::new(), is_outdated: false })
     }
 
     fn go_on_copying(&mut self, now: Time, mut copying: Copying) -> (Option<Copying>, u64) {
@@ -437,12 +447,12 @@ impl Node {
             return (Some(copying), u64::from(place.length));
         }
         if copying.parts.is_empty() {
-            let Copying { begin, base, configuration, pieces, .. } = copying;
+            let Copying { begin, base, configuration, pieces, is_outdated, .. } = copying;
             let root = Root { begin, base, configuration: configuration.map(Box::new), pieces };
             let held = root.segments();
             let place = self.append_copy(now, Record::Root(id, root));
             Sometimes::WritesWhileCopied.when(self.groups[&id].store.state().applied() > begin);
-            self.checkpoints.roots.insert(id, Kept { place, begin, base, pieces: held, is_outdated: false });
+            self.checkpoints.roots.insert(id, Kept { place, begin, base, pieces: held, is_outdated });
             self.checkpoints.pieces.remove(&id);
             return (None, u64::from(place.length));
         }

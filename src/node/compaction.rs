@@ -230,7 +230,7 @@ impl Node {
         let item = self.groups.get(&id).and_then(|group| group.store.state().items().get(&key));
         let lies_there = |item: &Item| item.value.is_some_and(|held| held.place == place);
         let Some(item) = item.filter(|item| self.compaction.stuck.contains(&place.segment) && lies_there(item)) else { return };
-        if !self.log.room().is_full() {
+        if !self.log.room().is_full() && !self.is_sealing() {
             Sometimes::ValueRescued.reached();
             self.move_values(now, id, vec![(Found { group: id, key, place, value }, item)]);
         }

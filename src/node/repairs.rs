@@ -34,7 +34,7 @@ use crate::state::{Part, encode_piece};
 use crate::store;
 use crate::wal::{self, ReadError, ReadFor, Record};
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Once all members were asked, the first is asked again after this, and after twice as long each time, up to the second: it may
 /// have had to hear first that the version is committed.
@@ -71,9 +71,8 @@ pub struct Counters {
 struct Repair {
     version: Version,
     value: ValuePlace,
-    /// Reads that wait for it, by the store's tags, and until when.
-    waiters: Vec<u64>,
-    until: Time,
+    /// Reads that wait for it, by the store's tags, and until when; in that order.
+    waiters: VecDeque<(Time, u64)>,
     /// The members that can still be asked in this turn, the next last.
     left: Vec<NodeId>,
     /// Those whose copy has rotted, too.
@@ -91,7 +90,24 @@ struct Lost {
     at: Time,
 }
 
+impl Repair {
+    /// When it is to be looked at.
+    fn next(&self) -> Time {
+        self.waiters.front().map_or(self.at, |(until, _)| self.at.min(*until))
+    }
+}
+
 impl Repairs {
+    /// Gives up a repair for which no read waits and which makes no progress: the next read, or scrub, begins it again.
+    fn put_one_off(&mut self) -> bool {
+        let is_idle = |repair: &Repair| repair.waiters.is_empty() && repair.wait >= ASK_MAX;
+        let Some(named) = self.open.iter().find(|(_, repair)| is_idle(repair)).map(|(named, _)| named.clone()) else {
+            return false;
+        };
+        Sometimes::RepairPutOff.reached();
+        self.open.remove(&named).is_some()
+    }
+
     pub fn deadline(&self) -> Option<Time> {
         self.look_at
     }
@@ -107,7 +123,7 @@ impl Repairs {
 
     pub(super) fn check(&self) {
         for repair in self.open.values() {
-            let next = if repair.waiters.is_empty() { repair.at } else { repair.at.min(repair.until) };
+            let next = repair.next();
             assert!(self.look_at.is_some_and(|at| at <= next), "a repair is looked at in time");
         }
     }
@@ -168,7 +184,8 @@ impl Node {
         Sometimes::LostValueAskedForAgain.when(lost.is_some());
         let is_known = self.repairs.open.get(&named).is_some_and(|repair| repair.value.place == value.place);
         if !is_known {
-            if self.repairs.open.len() >= self.options.limits.repairs && !self.repairs.open.contains_key(&named) {
+            let is_full = self.repairs.open.len() >= self.options.limits.repairs && !self.repairs.open.contains_key(&named);
+            if is_full && !self.repairs.put_one_off() {
                 Sometimes::TooManyRepairs.reached();
                 return Err(Rejection::Overloaded);
             }
@@ -176,25 +193,25 @@ impl Node {
             let repair = Repair {
                 version,
                 value,
-                waiters: Vec::new(),
-                until: now + PATIENCE,
+                waiters: VecDeque::new(),
                 left: Vec::new(),
                 rotten: BTreeSet::new(),
                 at: now,
                 wait: ASK_MIN / 2,
             };
             if let Some(before) = self.repairs.open.insert(named.clone(), repair) {
-                before.waiters.into_iter().for_each(|tag| self.reject_read(id, tag));
+                before.waiters.into_iter().for_each(|(_, tag)| self.reject_read(id, tag));
             }
         }
         let repair = self.repairs.open.get_mut(&named).expect("it was just looked up");
         if let Some(tag) = waiter {
             if repair.waiters.is_empty() {
-                repair.until = now + PATIENCE;
+                // Nobody has waited for it: so the members were asked seldom.
+                (repair.at, repair.wait) = (now, ASK_MIN / 2);
             }
-            repair.waiters.push(tag);
+            repair.waiters.push_back((now + PATIENCE, tag));
         }
-        let at = if repair.waiters.is_empty() { repair.at } else { repair.at.min(repair.until) };
+        let at = repair.next();
         self.repairs.look(at);
         Ok(())
     }
@@ -217,7 +234,7 @@ impl Node {
         {
             Sometimes::RottenValueReadable.reached();
             self.compaction.is_repaired(wanted.place.segment);
-            for tag in repair.waiters {
+            for (_, tag) in repair.waiters {
                 self.work.push_back(Work::Store(id, store::In::Value(tag, Ok(bytes.clone()))));
             }
         }
@@ -242,12 +259,23 @@ impl Node {
         let item = group.store.state().items().get(&named.1);
         if item.and_then(|item| item.value).is_none_or(|value| value.place != repair.value.place) {
             Sometimes::RepairOvertakenByWrite.reached();
-            let waiters = std::mem::take(&mut repair.waiters);
-            self.repairs.open.remove(&named);
-            waiters.into_iter().for_each(|tag| self.reject_read(named.0, tag));
+            let current = item.and_then(|item| item.value);
+            let Some(Repair { value: before, waiters, .. }) = self.repairs.open.remove(&named) else { return };
+            for (_, tag) in waiters {
+                match current.filter(|value| (value.checksum, value.place.length) == (before.checksum, before.place.length)) {
+                    // The same lies elsewhere.
+                    Some(value) => {
+                        self.work.push_back(Work::Log(wal::In::ReadValue(super::router::for_store(named.0, tag), value)))
+                    }
+                    None => self.reject_read(named.0, tag),
+                }
+            }
             return;
         }
-        let late = if repair.until <= now { std::mem::take(&mut repair.waiters) } else { Vec::new() };
+        let mut late = Vec::new();
+        while let Some((_, tag)) = repair.waiters.pop_front_if(|(until, _)| *until <= now) {
+            late.push(tag);
+        }
         Sometimes::RepairTakesTooLong.when(!late.is_empty());
         let mut asks = None;
         if repair.at <= now {
@@ -264,8 +292,7 @@ impl Node {
             asks = repair.left.pop();
             repair.at = now + repair.wait;
         }
-        let next = if repair.waiters.is_empty() { repair.at } else { repair.at.min(repair.until) };
-        let version = repair.version;
+        let (next, version) = (repair.next(), repair.version);
         self.repairs.look(next);
         for tag in late {
             self.reject_read(named.0, tag);
@@ -365,7 +392,7 @@ impl Node {
             return;
         }
         let Some(Repair { version, value, waiters, .. }) = self.repairs.open.remove(named) else { return };
-        waiters.into_iter().for_each(|tag| self.reject_read(named.0, tag));
+        waiters.into_iter().for_each(|(_, tag)| self.reject_read(named.0, tag));
         let lost = Lost { version, place: value.place, at: now };
         if self.repairs.lost.insert(named.clone(), lost).is_none_or(|before| before.version != version) {
             Sometimes::ValueLost.reached();
@@ -387,9 +414,9 @@ impl Node {
 
     /// A member has sent the value.
     fn settle_repair(&mut self, now: Time, named: &(GroupId, Key), bytes: &Bytes) {
-        let Some(repair) = self.repairs.open.remove(named) else { return };
+        let Some(mut repair) = self.repairs.open.remove(named) else { return };
         self.repairs.lost.remove(named);
-        for tag in repair.waiters {
+        for (_, tag) in repair.waiters.drain(..) {
             self.work.push_back(Work::Store(named.0, store::In::Value(tag, Ok(bytes.clone()))));
         }
         self.drain(now);
@@ -397,8 +424,13 @@ impl Node {
         let item = group.store.state().items().get(&named.1);
         let is_there = item.and_then(|item| item.value).is_some_and(|value| value.place == repair.value.place);
         if !is_there || self.log.room().is_full() {
-            // On a full disk the reads are answered all the same, and the value is fetched again each time.
-            Sometimes::RepairWithoutRoom.when(is_there);
+            if is_there {
+                // On a full disk the reads are answered all the same, and the value is fetched again each time.
+                Sometimes::RepairWithoutRoom.reached();
+                (repair.at, repair.wait) = (now + ASK_MAX, ASK_MAX);
+                self.repairs.look(repair.at);
+                self.repairs.open.insert(named.clone(), repair);
+            }
             return;
         }
         let ValuePlace { place, checksum } = repair.value;

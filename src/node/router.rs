@@ -618,6 +618,11 @@ impl Node {
         self.timers.insert((at, id));
     }
 
+    /// Nothing is logged behind the last record of an epoch.
+    pub(super) fn is_sealing(&self) -> bool {
+        matches!(self.stop, Stop::Sealing(_) | Stop::Done)
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stop != Stop::No
     }

@@ -61,6 +61,8 @@ struct Step {
     /// It goes on behind this key; `None`: that was all of the group.
     end: Option<Key>,
     values: u64,
+    /// Of these, the ones that have rotted.
+    found: u64,
     /// In bytes.
     cost: u64,
     /// Some of it has to be read again.
@@ -76,12 +78,15 @@ impl Scrub {
 impl Node {
     /// The node's groups are there.
     pub(super) fn start_scrub(&mut self, now: Time) {
-        self.scrub.next_at = (self.options.scrub_interval > Duration::ZERO).then_some(now);
+        let reads = self.options.scrub_interval > Duration::ZERO && !self.groups.is_empty();
+        self.scrub.next_at = reads.then_some(now);
     }
 
-    /// How the last pass went, or goes, and what is lost. `begin`: a pass begins now, as fast as it may be.
+    /// How the last pass went, or goes, and what is lost. `begin`: a pass begins now, as fast as it may be, unless such a one is
+    /// under way.
     pub(super) fn damage(&mut self, now: Time, begin: bool) -> DamageReport {
-        if begin && !self.groups.is_empty() {
+        let is_hurried = self.scrub.pass.as_ref().is_some_and(|pass| pass.is_hurried);
+        if begin && !is_hurried && !self.groups.is_empty() && !self.is_sealing() {
             // What was asked for before is read in vain.
             self.scrub.asked.clear();
             self.begin_pass(now, true);
@@ -89,6 +94,7 @@ impl Node {
         }
         DamageReport {
             node: self.options.me,
+            epoch: self.epoch.count(),
             lost: self.lost_values().collect(),
             to_repair: self.repairs.count() as u64,
             repaired: self.repairs.counters.repaired,
@@ -99,7 +105,12 @@ impl Node {
 
     /// Goes on with a pass, or begins one.
     pub(super) fn advance_scrub(&mut self, now: Time) {
-        if self.scrub.deadline().is_none_or(|at| at > now) || self.groups.is_empty() {
+        if self.scrub.deadline().is_none_or(|at| at > now) {
+            return;
+        }
+        if self.is_sealing() {
+            // It may move values, and nothing is logged behind the last record of an epoch.
+            self.scrub.next_at = None;
             return;
         }
         match self.scrub.pass.take() {
@@ -165,12 +176,13 @@ impl Node {
     fn end_step(&mut self, now: Time) {
         let interval = self.options.scrub_interval;
         let Some(pass) = &mut self.scrub.pass else { return };
-        let Step { end, values, cost, again } = std::mem::take(&mut pass.step);
+        let Step { end, values, found, cost, again } = std::mem::take(&mut pass.step);
         if again {
             self.scrub.next_at = Some(now + AGAIN);
             return;
         }
         self.scrub.report.read += values;
+        self.scrub.report.found += found;
         // One look more finds that nothing stands behind the last key.
         if end.is_none() {
             pass.groups.pop();
@@ -197,7 +209,7 @@ impl Node {
             (Err(ReadError::Corrupt { place, why }), None) => return self.tell_rot(id, None, place, why),
             (Err(ReadError::Corrupt { place, why }), Some((key, _))) => {
                 Sometimes::ScrubFindsRot.reached();
-                self.scrub.report.found += 1;
+                self.scrub.pass.iter_mut().for_each(|pass| pass.step.found += 1);
                 self.tell_rot(id, Some(key.clone()), place, why);
                 let item = self.groups.get(&id).and_then(|group| group.store.state().items().get(&key));
                 let current = item.and_then(|item| Some((item.version, item.value?))).filter(|(_, value)| value.place == place);

@@ -180,6 +180,7 @@ fn damage() -> DamageReport {
     let most = u64::MAX;
     DamageReport {
         node: NODE,
+        epoch: most,
         lost: (0..LOST_REPORTED_MAX).map(lost).collect(),
         to_repair: most,
         repaired: most,

@@ -116,6 +116,32 @@ fn a_segment_that_cannot_be_swept_is_emptied_by_a_scrub() {
     }
 }
 
+/// A value is repaired while its group is being copied: leaves that are copied already point at where it has rotted.
+#[test]
+fn what_was_repaired_is_whole_after_a_boot() {
+    let mut cluster = Cluster::that_compacts(16);
+    cluster.limits.checkpoint_percent = 2;
+    (1..=3).for_each(|n| {
+        cluster.kill(n);
+        cluster.boot(n, 3);
+    });
+    cluster.run(5_000);
+    cluster.write_all(1, 0, 200);
+    for round in 1..40 {
+        cluster.write_all(1, round, 40);
+        cluster.flip(2, &format!("0 of {}, ", 100 + round));
+        cluster.damage(2, true);
+        cluster.run(12_000);
+        cluster.kill(2);
+        cluster.boot(2, 3);
+        cluster.run(3_000);
+        cluster.rot.clear();
+        cluster.damage(2, true);
+        cluster.run(1_000);
+        assert_eq!(cluster.rot, [], "in round {round}");
+    }
+}
+
 /// The disks stay full: all room comes from what is deleted.
 #[test]
 fn a_full_disk_is_emptied_by_deleting() {

@@ -23,7 +23,7 @@ impl Cluster {
     }
 
     /// A bit of this value flips wherever it stands in the node's log; again, and it is whole.
-    fn flip(&mut self, n: u16, value: &str) {
+    pub(super) fn flip(&mut self, n: u16, value: &str) {
         let mut found = 0;
         for file in self.disks.get_mut(&NodeId(n)).expect("it ran").0.values_mut() {
             let places: Vec<usize> = (0..file.len().saturating_sub(value.len()))
@@ -39,7 +39,7 @@ impl Cluster {
         self.nodes.keys().map(|id| self.counter(id.0, name)).sum()
     }
 
-    fn damage(&mut self, n: u16, scrub: bool) -> DamageReport {
+    pub(super) fn damage(&mut self, n: u16, scrub: bool) -> DamageReport {
         match self.call(n, RequestBody::Damage(scrub)) {
             ResponseBody::Damage(report) => report,
             other => panic!("{other:?}"),
@@ -273,6 +273,21 @@ fn a_scrub_that_is_asked_for_is_made_at_once_and_not_again() {
     assert_eq!((cluster.counter(2, "values_repaired"), cluster.disk_reads), (1, reads + 61), "a copy of another node was read");
     cluster.run(10_000);
     assert_eq!(cluster.disk_reads, reads + 61);
+}
+
+/// It has nothing to read, and is not woken all the time.
+#[test]
+fn a_node_without_a_partition_does_not_scrub() {
+    let mut cluster = Cluster { partitions: 1, scrub_interval: Duration::from_secs(4), ..Cluster::empty() };
+    (1..=5).for_each(|n| cluster.boot(n, 5));
+    cluster.run(5_000);
+    let idle: Vec<u16> = (1..=5).filter(|n| cluster.nodes[&NodeId(*n)].groups.is_empty()).collect();
+    assert_eq!(idle.len(), 2);
+    for n in idle {
+        let (at, why) = cluster.nodes[&NodeId(n)].deadline().expect("heartbeats");
+        assert!(at > cluster.now, "{why:?}");
+        assert!(!cluster.damage(n, true).scrub.is_under_way);
+    }
 }
 
 /// More has rotted than is repaired at a time, and the members do not answer for a while.
