@@ -173,6 +173,7 @@ const RARE: &[Sometimes] = &[
     Sometimes::UnfitLeaderWithoutHeir,
     Sometimes::ValueLost,
     Sometimes::ValueRescued,
+    Sometimes::ValuesMovedWhileCopied,
     Sometimes::VictimNotEmptied,
     Sometimes::WaiterEvaluatedWhileHandedOver,
     Sometimes::WriteAnsweredByLaterEpoch,
@@ -186,6 +187,8 @@ const SEEDS_FOR_RARE_STATES: u64 = 20_000;
 const BLIND: &[Sometimes] = &[
     // A value was lost, by errors of the moment on all disks, and is read a second later and more.
     Sometimes::LostValueAskedForAgain,
+    // More has rotted than is repaired at a time, and for ten seconds no member has any of it.
+    Sometimes::RepairPutOff,
     // A leader campaigns for a later term within D, and the release of its earlier term has not come.
     Sometimes::AcceptanceUnbound,
     // A header that is whole, at the very end of the log, and is not the next: only old bytes of this place show that.

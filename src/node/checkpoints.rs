@@ -496,3 +496,29 @@ impl Node {
         self.checkpoints.copied
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Leaves that are copied already point at where the values lay.
+    #[test]
+    fn a_copy_in_which_values_were_moved_is_outdated_from_the_beginning() {
+        let copying = |group| Copying {
+            group,
+            begin: Index(7),
+            base: LogBase::default(),
+            configuration: None,
+            next: None,
+            parts: VecDeque::new(),
+            pieces: Vec::new(),
+            is_outdated: false,
+        };
+        for (moved, expected) in [(GroupId(1), true), (GroupId(2), false)] {
+            let round = Round { left: VecDeque::new(), copying: Some(copying(GroupId(1))) };
+            let mut checkpoints = Checkpoints { round: Some(round), ..Checkpoints::default() };
+            checkpoints.moved(moved);
+            assert_eq!(checkpoints.round.and_then(|round| round.copying).map(|copying| copying.is_outdated), Some(expected));
+        }
+    }
+}
