@@ -316,14 +316,17 @@ impl Disk {
         }
     }
 
-    /// What was synced rots, and something synced later tells that it was. Returns whether any byte changed.
-    pub fn rot_synced(&mut self, place: Synced, decay: Decay, kind: Kind) -> bool {
+    /// What was synced rots, and something synced later tells that it was. `values`: those of the node, where values rot. Returns
+    /// whether any byte changed.
+    pub fn rot_synced(&mut self, place: Synced, decay: Decay, kind: Kind, mut values: Vec<Place>) -> bool {
         let vouched = self.vouched();
         if vouched.is_empty() {
             return false;
         }
-        let in_header = matches!(place, Synced::Header | Synced::HeaderCopy);
-        let decay = if in_header && decay == Decay::End { Decay::Zeros } else { decay };
+        let goes_on = matches!(place, Synced::Header | Synced::HeaderCopy | Synced::Values(_));
+        let decay = if goes_on && decay == Decay::End { Decay::Zeros } else { decay };
+        let is_vouched =
+            |place: &Place| vouched.iter().any(|&(segment, end)| segment == place.segment && bytes_of(place).end <= end);
         let places: Vec<(SegmentId, Range<usize>)> = match place {
             Synced::Anywhere => {
                 let (segment, end) = *self.dice.pick(&vouched);
@@ -338,31 +341,17 @@ impl Disk {
             }
             Synced::ReadBack => {
                 let read: BTreeSet<Place> = self.read_back.iter().copied().collect();
-                let whole =
-                    |read: &Place| vouched.iter().any(|&(segment, end)| segment == read.segment && bytes_of(read).end <= end);
-                read.iter().filter(|read| whole(read)).map(|read| (read.segment, bytes_of(read))).collect()
+                read.iter().filter(|read| is_vouched(read)).map(|read| (read.segment, bytes_of(read))).collect()
             }
-            Synced::Values(_) => unreachable!("values are not drawn here"),
+            Synced::Values(count) => {
+                values.retain(|place| place.length > 0 && is_vouched(place));
+                while values.len() > usize::from(count) {
+                    let at = self.dice.below(values.len() as u64) as usize;
+                    values.swap_remove(at);
+                }
+                values.iter().map(|place| (place.segment, bytes_of(place))).collect()
+            }
         };
-        self.rot_places(places, decay, kind)
-    }
-
-    /// As [`Disk::rot_synced`], in so many of these values.
-    pub fn rot_values(&mut self, mut values: Vec<Place>, count: u16, decay: Decay, kind: Kind) -> bool {
-        let vouched = self.vouched();
-        let is_vouched =
-            |place: &Place| vouched.iter().any(|&(segment, end)| segment == place.segment && bytes_of(place).end <= end);
-        values.retain(|place| place.length > 0 && is_vouched(place));
-        while values.len() > usize::from(count) {
-            let at = self.dice.below(values.len() as u64) as usize;
-            values.swap_remove(at);
-        }
-        let decay = if decay == Decay::End { Decay::Zeros } else { decay };
-        let places = values.iter().map(|place| (place.segment, bytes_of(place))).collect();
-        self.rot_places(places, decay, kind)
-    }
-
-    fn rot_places(&mut self, places: Vec<(SegmentId, Range<usize>)>, decay: Decay, kind: Kind) -> bool {
         let mut changed = false;
         for (segment, range) in places {
             let file = self.files.get_mut(&segment).expect("it is vouched for");
@@ -797,14 +786,14 @@ mod tests {
         ] {
             let (mut disk, mut counters) = made();
             for (offset, fill) in [(0, 1), (2_000, 2), (3_000, 3)] {
-                assert!(offset == 3_000 || !disk.rot_synced(place, decay, Kind::RotSynced), "nothing behind says so");
+                assert!(offset == 3_000 || !disk.rot_synced(place, decay, Kind::RotSynced, Vec::new()), "nothing behind says so");
                 write(&mut disk, offset, &[fill; 1_000]);
                 disk.execute(&DiskOp::Sync { segment: SEGMENT }, &mut counters);
             }
             let read = Place { segment: SEGMENT, offset: 2_500, length: 100 };
             let before = shown(&mut disk);
             disk.execute(&DiskOp::Read { place: read }, &mut counters);
-            assert!(disk.rot_synced(place, decay, Kind::RotSynced));
+            assert!(disk.rot_synced(place, decay, Kind::RotSynced, Vec::new()));
             let after = shown(&mut disk);
             let changed: Vec<usize> = (0..3_000).filter(|&at| after.get(at) != before.get(at)).collect();
             let spared = if decay == Decay::End { 4_096 } else { 3_000 };

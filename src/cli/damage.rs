@@ -49,15 +49,15 @@ pub async fn scrub(client: &Client, args: &DamageArgs) -> Result<(), Failure> {
             let node = report.node;
             return Err(Failure::Found(format!("node {node} was restarted, and has not read everything: scrub again")));
         }
+        let is_mending = reports.iter().any(|report| report.to_repair > 0);
         let read: u64 = reports.iter().map(|report| report.scrub.read).sum();
         if read != std::mem::replace(&mut read_before, read) {
             stands_since = look;
-        } else if look - stands_since > STANDS_MAX && reports.iter().any(|report| report.to_repair > 0) {
+        } else if look - stands_since > STANDS_MAX && is_mending {
             eprintln!("the scrub waits for nodes that are away: what has rotted is fetched once they are back");
             break;
         }
         let mut reading = reports.iter().filter(reads).peekable();
-        let is_mending = reports.iter().any(|report| report.to_repair > 0);
         // What waits for a member that is away is not waited for.
         if reading.peek().is_none() && (!is_mending || look % (5 * TOLD_EVERY) == 0) {
             break;

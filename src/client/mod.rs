@@ -298,12 +298,17 @@ impl Client {
     /// What has rotted on the disk of every node that the client knows of, asked at the same time, in order of node id. `scrub`:
     /// each begins to look for more at once.
     pub async fn damage(&self, scrub: bool) -> Vec<(NodeId, Result<DamageReport, Error>)> {
-        let asked =
-            self.known_nodes().await.into_iter().map(async |node| match self.call_node(node, RequestBody::Damage(scrub)).await {
-                Ok(ResponseBody::Damage(report)) => (node, Ok(report)),
-                Ok(other) => (node, Err(out_of_place(&other))),
-                Err(error) => (node, Err(error)),
-            });
+        let report = |answer| match answer {
+            ResponseBody::Damage(report) => Ok(report),
+            other => Err(out_of_place(&other)),
+        };
+        let answers = self.ask_all(RequestBody::Damage(scrub)).await;
+        answers.into_iter().map(|(node, answer)| (node, answer.and_then(report))).collect()
+    }
+
+    /// What every node answers that the client knows of, asked at the same time, in order of node id.
+    async fn ask_all(&self, body: RequestBody) -> Vec<(NodeId, Result<ResponseBody, Error>)> {
+        let asked = self.known_nodes().await.into_iter().map(async |node| (node, self.call_node(node, body.clone()).await));
         futures::future::join_all(asked).await
     }
 

@@ -195,11 +195,9 @@ impl Client {
     /// # Errors
     /// No node answered. If only some did not, they are named in the result.
     pub async fn transactions(&self) -> Result<TransactionsInFlight, Error> {
-        let nodes = self.known_nodes().await;
-        let asked = nodes.into_iter().map(async |node| (node, self.call_node(node, RequestBody::Transactions).await));
         let (mut reports, mut silent) = (Vec::new(), Vec::new());
         let (mut answered, mut more) = (false, 0);
-        for (node, answer) in futures::future::join_all(asked).await {
+        for (node, answer) in self.ask_all(RequestBody::Transactions).await {
             match answer {
                 Ok(ResponseBody::Transactions(of_node, more_of_node)) => {
                     answered = true;

@@ -8,6 +8,7 @@ use super::cluster::{Formation, PeerMark};
 use super::codec::Blob;
 use super::configuration::Configuration;
 use super::transaction::TransactionFact;
+use crate::base::hash::value_checksum;
 use crate::base::{Epoch, GroupId, Index, Key, Lsn, NodeId, Place, SegmentId, Term};
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -129,6 +130,13 @@ pub struct ValuePlace {
     /// [`crate::base::hash::value_checksum`] of the value.
     #[n(1)]
     pub checksum: u32,
+}
+
+impl ValuePlace {
+    /// Whether these bytes are the value.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        bytes.len() == self.place.length as usize && value_checksum(bytes) == self.checksum
+    }
 }
 
 /// A copy of a group's state, as its replica had it: where the pieces are.

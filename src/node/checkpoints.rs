@@ -28,7 +28,7 @@
 //! Of the log before the replay's start stay the segments with values that the index points at, and with copies that roots name. A
 //! checkpoint empties those of them that hold too much garbage, and the manifest says which are kept.
 
-use super::{Node, Stop, Work};
+use super::{Node, Work};
 use crate::base::{Duration, GroupId, Index, Lsn, Place, SegmentId, Sometimes, Time};
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{LogBase, Manifest, Root, Rooted};
@@ -241,20 +241,17 @@ impl Node {
             self.drain(now);
         }
         self.free_condemned(now);
+        let stops = self.is_sealing();
         let kept = &mut self.checkpoints;
         let logged = appended - kept.appended;
         kept.appended = appended;
         kept.since += logged;
-        // Behind the last record of an epoch nothing is written.
-        let stops = matches!(self.stop, Stop::Sealing(_) | Stop::Done);
         let disk_is_full = self.log.disk_is_full();
         if disk_is_full != std::mem::replace(&mut kept.disk_was_full, disk_is_full) {
             kept.look_at = 0;
-            if disk_is_full && kept.round.take().is_some() {
-                // It was begun in another mind: what it still wants to copy may be more than there is room for.
+            // It was begun in another mind: what it still wants to copy may be more than there is room for.
+            if disk_is_full && self.give_up_round() {
                 Sometimes::CheckpointEndsOnFullDisk.reached();
-                kept.is_wanted |= kept.is_urgent;
-                self.compaction.give_up();
             }
         }
         let kept = &mut self.checkpoints;
@@ -264,11 +261,8 @@ impl Node {
         }
         if !self.log.room().takes_copies() {
             Sometimes::CheckpointWaitsForRoom.when(kept.round.is_some() || kept.progress() >= kept.look_at);
-            if kept.round.take().is_some() {
-                // More was written meanwhile than was thought: what is left is for others.
-                kept.is_wanted |= kept.is_urgent;
-                self.compaction.give_up();
-            }
+            // More was written meanwhile than was thought: what is left is for others.
+            self.give_up_round();
             return;
         }
         if kept.round.is_none() {
@@ -307,6 +301,17 @@ impl Node {
         kept.appended = appended;
         // Copies pay for nothing.
         kept.paid += kept.progress() - progress;
+    }
+
+    /// Ends the checkpoint that is being made, and tells whether there was one.
+    fn give_up_round(&mut self) -> bool {
+        let kept = &mut self.checkpoints;
+        let was_made = kept.round.take().is_some();
+        if was_made {
+            kept.is_wanted |= kept.is_urgent;
+            self.compaction.give_up();
+        }
+        was_made
     }
 
     /// Whether enough was logged, and a replay would begin later than now; or there is too much garbage. If so, the segments that

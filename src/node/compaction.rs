@@ -227,10 +227,12 @@ impl Node {
 
     /// Moves a value that was read by its place out of a segment which cannot be swept.
     pub(super) fn rescue(&mut self, now: Time, id: GroupId, key: Key, place: Place, value: Bytes) {
+        if !self.compaction.stuck.contains(&place.segment) || self.log.room().is_full() || self.is_sealing() {
+            return;
+        }
         let item = self.groups.get(&id).and_then(|group| group.store.state().items().get(&key));
         let lies_there = |item: &Item| item.value.is_some_and(|held| held.place == place);
-        let Some(item) = item.filter(|item| self.compaction.stuck.contains(&place.segment) && lies_there(item)) else { return };
-        if !self.log.room().is_full() && !self.is_sealing() {
+        if let Some(item) = item.filter(lies_there) {
             Sometimes::ValueRescued.reached();
             self.move_values(now, id, vec![(Found { group: id, key, place, value }, item)]);
         }
@@ -238,16 +240,12 @@ impl Node {
 
     /// Appends values anew, and points the index at them. Returns how many bytes that took.
     fn move_values(&mut self, now: Time, id: GroupId, values: Vec<(Found, Item)>) -> u64 {
-        let is_right = |(found, item): &(Found, Item)| {
-            let checksum = item.value.map(|value| value.checksum);
-            checksum == Some(crate::base::hash::value_checksum(&found.value))
-        };
+        let is_right = |(found, item): &(Found, Item)| item.value.is_some_and(|value| value.is_of(&found.value));
         let (values, rotten): (Vec<_>, Vec<_>) = values.into_iter().partition(is_right);
-        for (found, item) in rotten {
+        for (found, _) in rotten {
             // It stays where it is until a member has sent it: a checksum of its own must not hide what has become of it.
-            let Some(value) = item.value else { continue };
             self.tell_rot(id, Some(found.key.clone()), found.place, "the value that is to be moved fails its checksum".into());
-            let _ = self.begin_repair(now, id, found.key, item.version, value, None);
+            let _ = self.begin_repair(now, id, found.key, found.place, None);
         }
         if values.is_empty() {
             return 0;

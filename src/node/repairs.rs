@@ -15,11 +15,12 @@
 //! has read and found to be rotten, too, is *lost*, and told by key ([`super::Effect::Lost`]). It may be an error of the moment:
 //! each later read of it, and each scrub, asks once more.
 //!
-//! **Bounded.** So many repairs are made at a time ([`repairs`](crate::base::limits::Limits::repairs)): beyond, a read that finds rot
-//! is told that the node is overloaded, and the next read of the item begins the repair. Of a member's questions as many are answered at a
-//! time; the others it asks again.
+//! **Bounded.** So many repairs are made at a time ([`repairs`](crate::base::limits::Limits::repairs)): beyond, one without
+//! progress for which no read waits is put off, or else a read that finds rot is told that the node is overloaded; the next read
+//! begins the repair. Of members' questions as many are answered at a time; the others they ask again.
 
 use super::health::{Loss, Rot};
+use super::router::Reader;
 use super::{Effect, Node, Work};
 use crate::base::limits::LOST_REPORTED_MAX;
 use crate::base::{Duration, GroupId, Key, NodeId, Place, Sometimes, Time, Version};
@@ -32,12 +33,12 @@ use crate::msg::repair::{Fetch, Fetched, MemberCopy};
 use crate::msg::transaction::Stored;
 use crate::state::{Part, encode_piece};
 use crate::store;
-use crate::wal::{self, ReadError, ReadFor, Record};
+use crate::wal::{self, ReadError, Record};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Once all members were asked, the first is asked again after this, and after twice as long each time, up to the second: it may
-/// have had to hear first that the version is committed.
+/// Once all members were asked, the first is asked again after this, and after twice as long each time, up to [`ASK_MAX`]: it
+/// may have had to hear first that the version is committed.
 const ASK_MIN: Duration = Duration::from_millis(25);
 const ASK_MAX: Duration = Duration::from_secs(5);
 /// How long a read waits for a repair.
@@ -136,17 +137,29 @@ impl Node {
         let wanted = group.and_then(|group| group.store.wanted(tag)).map(|(key, wanted)| (key.clone(), wanted));
         self.tell_rot(id, wanted.as_ref().map(|(key, _)| key.clone()), place, why);
         // Else the read is not waited for any more.
-        let (Some(group), Some((key, wanted))) = (self.groups.get(&id), wanted) else { return };
-        let current = group.store.state().items().get(&key).and_then(|item| Some((item.version, item.value?)));
-        match current {
-            Some((version, value)) if value.place == place => {
-                if let Err(why) = self.begin_repair(now, id, key, version, value, Some(tag)) {
+        let Some((key, wanted)) = wanted else { return };
+        match self.held(id, &key) {
+            Some((_, value)) if value.place == place => {
+                if let Err(why) = self.begin_repair(now, id, key, place, Some(tag)) {
                     self.work.push_back(Work::Store(id, store::In::Value(tag, Err(why))));
                 }
             }
+            held => self.read_again(id, tag, wanted, held),
+        }
+    }
+
+    /// The version and the value that the item has now.
+    fn held(&self, id: GroupId, key: &Key) -> Option<(Version, ValuePlace)> {
+        let item = self.groups.get(&id)?.store.state().items().get(key)?;
+        Some((item.version, item.value?))
+    }
+
+    /// A read waits for a value that lies where it has rotted no more: the same may lie elsewhere now.
+    fn read_again(&mut self, id: GroupId, tag: u64, wanted: ValuePlace, held: Option<(Version, ValuePlace)>) {
+        match held {
             Some((_, value)) if (value.checksum, value.place.length) == (wanted.checksum, wanted.place.length) => {
                 Sometimes::RepairedWhileRead.reached();
-                self.work.push_back(Work::Log(wal::In::ReadValue(super::router::for_store(id, tag), value)));
+                self.work.push_back(Work::Log(wal::In::ReadValue(Reader::Store.of(id, tag), value)));
             }
             _ => self.reject_read(id, tag),
         }
@@ -162,7 +175,7 @@ impl Node {
         self.effects.push(Effect::Rot(Rot { group, key, place, why }));
     }
 
-    /// Begins to repair the value of an item, for a read that waits for it.
+    /// Begins to repair the value of an item, for a read that waits for it; if the value still lies at this place.
     ///
     /// # Errors
     /// What the read is told: too many are being repaired, or no member had it a moment ago.
@@ -171,10 +184,10 @@ impl Node {
         now: Time,
         id: GroupId,
         key: Key,
-        version: Version,
-        value: ValuePlace,
+        place: Place,
         waiter: Option<u64>,
     ) -> Result<(), Rejection> {
+        let Some((version, value)) = self.held(id, &key).filter(|(_, value)| value.place == place) else { return Ok(()) };
         let named = (id, key);
         let lost = self.repairs.lost.get(&named).filter(|lost| lost.version == version);
         if lost.is_some_and(|lost| now.since(lost.at) < LOST_AGAIN) {
@@ -254,24 +267,15 @@ impl Node {
     }
 
     fn advance_repair(&mut self, now: Time, named: (GroupId, Key)) {
+        let held = self.held(named.0, &named.1);
         let Some(repair) = self.repairs.open.get_mut(&named) else { return };
-        let Some(group) = self.groups.get(&named.0) else { return };
-        let item = group.store.state().items().get(&named.1);
-        if item.and_then(|item| item.value).is_none_or(|value| value.place != repair.value.place) {
+        if held.is_none_or(|(_, value)| value.place != repair.value.place) {
             Sometimes::RepairOvertakenByWrite.reached();
-            let current = item.and_then(|item| item.value);
-            let Some(Repair { value: before, waiters, .. }) = self.repairs.open.remove(&named) else { return };
-            for (_, tag) in waiters {
-                match current.filter(|value| (value.checksum, value.place.length) == (before.checksum, before.place.length)) {
-                    // The same lies elsewhere.
-                    Some(value) => {
-                        self.work.push_back(Work::Log(wal::In::ReadValue(super::router::for_store(named.0, tag), value)))
-                    }
-                    None => self.reject_read(named.0, tag),
-                }
-            }
+            let Some(Repair { value, waiters, .. }) = self.repairs.open.remove(&named) else { return };
+            waiters.into_iter().for_each(|(_, tag)| self.read_again(named.0, tag, value, held));
             return;
         }
+        let Some(group) = self.groups.get(&named.0) else { return };
         let mut late = Vec::new();
         while let Some((_, tag)) = repair.waiters.pop_front_if(|(until, _)| *until <= now) {
             late.push(tag);
@@ -305,9 +309,10 @@ impl Node {
 
     /// A member cannot read a value.
     pub(super) fn on_fetch(&mut self, now: Time, from: NodeId, id: GroupId, fetch: Fetch) {
-        let Some(group) = self.groups.get(&id).filter(|group| group.replica.configuration().is_member(from)) else { return };
-        let item = group.store.state().items().get(&fetch.key).filter(|item| item.version == fetch.version);
-        let Some(value) = item.and_then(|item| item.value) else {
+        if self.groups.get(&id).is_none_or(|group| !group.replica.configuration().is_member(from)) {
+            return;
+        }
+        let Some((_, value)) = self.held(id, &fetch.key).filter(|(version, _)| *version == fetch.version) else {
             Sometimes::FetchOfOtherVersion.reached();
             return self.answer_fetch(now, from, id, fetch, MemberCopy::OtherVersion);
         };
@@ -321,8 +326,7 @@ impl Node {
         self.repairs.tags += 1;
         let tag = self.repairs.tags;
         self.repairs.asked.insert(tag, (from, id, fetch));
-        let read = ReadFor { group: id, tag: super::router::for_member(tag) };
-        self.work.push_back(Work::Log(wal::In::ReadValue(read, value)));
+        self.work.push_back(Work::Log(wal::In::ReadValue(Reader::Member.of(id, tag), value)));
         self.drain(now);
     }
 
@@ -336,11 +340,7 @@ impl Node {
             Err(ReadError::Corrupt { place, why }) => {
                 Sometimes::FetchedCopyRotten.reached();
                 self.tell_rot(id, Some(fetch.key.clone()), place, why);
-                let item = self.groups.get(&id).and_then(|group| group.store.state().items().get(&fetch.key));
-                let current = item.and_then(|item| Some((item.version, item.value?))).filter(|(_, value)| value.place == place);
-                if let Some((version, value)) = current {
-                    let _ = self.begin_repair(now, id, fetch.key.clone(), version, value, None);
-                }
+                let _ = self.begin_repair(now, id, fetch.key.clone(), place, None);
                 self.answer_fetch(now, from, id, fetch, MemberCopy::Rotten);
             }
         }
@@ -359,12 +359,8 @@ impl Node {
             Sometimes::FetchedTooLate.reached();
             return;
         };
-        let is_right = |bytes: &Bytes| {
-            let value = repair.value;
-            bytes.len() == value.place.length as usize && crate::base::hash::value_checksum(bytes) == value.checksum
-        };
         match fetched.copy {
-            MemberCopy::Whole(Blob(bytes)) if is_right(&bytes) => return self.settle_repair(now, &named, &bytes),
+            MemberCopy::Whole(Blob(bytes)) if repair.value.is_of(&bytes) => return self.settle_repair(now, &named, &bytes),
             MemberCopy::OtherVersion => {
                 repair.rotten.remove(&from);
             }
@@ -406,9 +402,8 @@ impl Node {
     /// Values that no member had when they were last asked for. What has been written or deleted since is lost no more.
     pub(super) fn lost_values(&self) -> impl Iterator<Item = LostValue> {
         self.repairs.lost.iter().filter_map(|((id, key), lost)| {
-            let item = self.groups.get(id)?.store.state().items().get(key)?;
-            let lies_there = item.value.is_some_and(|value| value.place == lost.place);
-            lies_there.then(|| LostValue { group: *id, key: key.clone(), version: lost.version })
+            let (version, _) = self.held(*id, key).filter(|(_, value)| value.place == lost.place)?;
+            Some(LostValue { group: *id, key: key.clone(), version })
         })
     }
 
@@ -420,9 +415,7 @@ impl Node {
             self.work.push_back(Work::Store(named.0, store::In::Value(tag, Ok(bytes.clone()))));
         }
         self.drain(now);
-        let Some(group) = self.groups.get(&named.0) else { return };
-        let item = group.store.state().items().get(&named.1);
-        let is_there = item.and_then(|item| item.value).is_some_and(|value| value.place == repair.value.place);
+        let is_there = self.held(named.0, &named.1).is_some_and(|(_, value)| value.place == repair.value.place);
         if !is_there || self.log.room().is_full() {
             if is_there {
                 // On a full disk the reads are answered all the same, and the value is fetched again each time.

@@ -40,33 +40,30 @@ pub struct Outboxes {
 
 /// For how long a participant's question travels before it is asked anew.
 const INQUIRE_FOR: Duration = Duration::from_millis(400);
-/// What a read of the log is for stands in the lowest bits of its tag.
-const FOR_BITS: u32 = 3;
-const FOR_STORE: u64 = 0;
-const FOR_REPLICA: u64 = 1;
-const FOR_SNAPSHOT: u64 = 2;
-/// A member has asked for the value.
-const FOR_MEMBER: u64 = 3;
-const FOR_SCRUB: u64 = 4;
 
-/// A read of the store's.
-pub(super) fn for_store(group: GroupId, tag: u64) -> ReadFor {
-    ReadFor { group, tag: tag << FOR_BITS | FOR_STORE }
+/// What a read of a value is for. It stands in the lowest bits of the read's tag.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reader {
+    Store,
+    Snapshot,
+    /// A member has asked for the value.
+    Member,
+    Scrub,
 }
 
-/// The tag of a read for a snapshot.
-pub(super) fn for_snapshot(tag: u64) -> u64 {
-    tag << FOR_BITS | FOR_SNAPSHOT
-}
+impl Reader {
+    const BITS: u32 = 2;
 
-/// The tag of a read for a member.
-pub(super) fn for_member(tag: u64) -> u64 {
-    tag << FOR_BITS | FOR_MEMBER
-}
+    /// The read with this tag of the reader's own.
+    pub(super) fn of(self, group: GroupId, tag: u64) -> ReadFor {
+        ReadFor { group, tag: tag << Reader::BITS | self as u64 }
+    }
 
-/// The tag of a read of a scrub.
-pub(super) fn for_scrub(tag: u64) -> u64 {
-    tag << FOR_BITS | FOR_SCRUB
+    /// The reader, and its own tag.
+    fn and_tag(tag: u64) -> (Reader, u64) {
+        let all = [Reader::Store, Reader::Snapshot, Reader::Member, Reader::Scrub];
+        (all[(tag % all.len() as u64) as usize], tag >> Reader::BITS)
+    }
 }
 
 macro_rules! context {
@@ -159,9 +156,7 @@ impl Node {
                 Work::Liveness(liveness::In::Reply(from, epoch, reply))
             }
             // The last record of this epoch says that nothing acknowledged is missing: nothing more is acknowledged behind it.
-            PeerMessage::Replica(..) | PeerMessage::Snapshot(..) | PeerMessage::Fetched(..)
-                if matches!(self.stop, Stop::Sealing(_) | Stop::Done) =>
-            {
+            PeerMessage::Replica(..) | PeerMessage::Snapshot(..) | PeerMessage::Fetched(..) if self.is_sealing() => {
                 Sometimes::SealingNodeHearsGroup.reached();
                 return;
             }
@@ -267,17 +262,19 @@ impl Node {
                     }
                 }
                 wal::Out::Value(ReadFor { group, tag }, result) => {
-                    let (kind, tag) = (tag & ((1 << FOR_BITS) - 1), tag >> FOR_BITS);
-                    match result {
-                        result if kind == FOR_MEMBER => self.on_fetch_read(now, tag, result),
-                        result if kind == FOR_SCRUB => self.on_scrub_read(now, group, tag, result),
-                        result if kind == FOR_SNAPSHOT => self.on_snapshot_value(now, group, tag, result),
-                        Err(ReadError::Corrupt { place, why }) => self.on_rotten_read(now, group, tag, place, why),
-                        Err(ReadError::Overloaded) => {
+                    let (reader, tag) = Reader::and_tag(tag);
+                    match (reader, result) {
+                        (Reader::Member, result) => self.on_fetch_read(now, tag, result),
+                        (Reader::Scrub, result) => self.on_scrub_read(now, group, tag, result),
+                        (Reader::Snapshot, result) => self.on_snapshot_value(now, group, tag, result),
+                        (Reader::Store, Err(ReadError::Corrupt { place, why })) => {
+                            self.on_rotten_read(now, group, tag, place, why);
+                        }
+                        (Reader::Store, Err(ReadError::Overloaded)) => {
                             let overloaded = Err(Rejection::Overloaded);
                             self.work.push_back(Work::Store(group, store::In::Value(tag, overloaded)));
                         }
-                        Ok(value) => {
+                        (Reader::Store, Ok(value)) => {
                             self.on_whole_read(group, tag, &value);
                             self.work.push_back(Work::Store(group, store::In::Value(tag, Ok(value))));
                         }
@@ -291,7 +288,7 @@ impl Node {
                             Unread::Rotten
                         }
                     });
-                    self.work.push_back(Work::Replica(group, replica::In::Entry(tag >> FOR_BITS, entry)));
+                    self.work.push_back(Work::Replica(group, replica::In::Entry(tag, entry)));
                 }
                 wal::Out::Disk(io, operation) => {
                     if matches!(operation, DiskOp::Sync { .. }) {
@@ -467,9 +464,7 @@ impl Node {
                     continue;
                 }
                 replica::Out::AllMatched(index) => Work::Store(id, store::In::AllMatched(index)),
-                replica::Out::ReadEntry(tag, place) => {
-                    Work::Log(wal::In::ReadEntry(ReadFor { group: id, tag: tag << FOR_BITS | FOR_REPLICA }, place))
-                }
+                replica::Out::ReadEntry(tag, place) => Work::Log(wal::In::ReadEntry(ReadFor { group: id, tag }, place)),
             };
             // What is logged is logged before anything that follows in the outbox is gated: the gate reads the log's end.
             match work {
@@ -517,7 +512,7 @@ impl Node {
                 }
                 store::Out::Confirm(tag) => self.work.push_back(Work::Replica(id, replica::In::Confirm(tag))),
                 store::Out::ReadValue(tag, place) => {
-                    self.work.push_back(Work::Log(wal::In::ReadValue(for_store(id, tag), place)));
+                    self.work.push_back(Work::Log(wal::In::ReadValue(Reader::Store.of(id, tag), place)));
                 }
                 store::Out::Answer(origin, outcome) => self.answer(now, id, origin, outcome),
                 store::Out::AnswerLacking(origin, index) => {

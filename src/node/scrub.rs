@@ -11,12 +11,13 @@
 //!
 //! Only values are read: what a checkpoint has copied, and the entries that a start replays, are read by a start.
 
+use super::router::Reader;
 use super::{Node, Work};
 use crate::base::random::below;
 use crate::base::{Duration, GroupId, Key, Sometimes, Time};
 use crate::msg::client::{DamageReport, ScrubReport};
 use crate::msg::log::ValuePlace;
-use crate::wal::{self, ReadError, ReadFor};
+use crate::wal::{self, ReadError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -160,8 +161,7 @@ impl Node {
                     self.scrub.tags += 1;
                     let tag = self.scrub.tags;
                     self.scrub.asked.insert(tag, (key.clone(), value));
-                    let read = ReadFor { group: id, tag: super::router::for_scrub(tag) };
-                    self.work.push_back(Work::Log(wal::In::ReadValue(read, value)));
+                    self.work.push_back(Work::Log(wal::In::ReadValue(Reader::Scrub.of(id, tag), value)));
                 }
             }
             pass.step.end = Some(key);
@@ -188,9 +188,10 @@ impl Node {
             pass.groups.pop();
         }
         pass.after = end;
-        let nanos = match pass.is_hurried {
-            true => u128::from(cost) * 1_000_000_000 / u128::from(HURRIED_RATE),
-            false => interval.as_nanos() * u128::from(cost) / u128::from(pass.total),
+        let nanos = if pass.is_hurried {
+            u128::from(cost) * 1_000_000_000 / u128::from(HURRIED_RATE)
+        } else {
+            interval.as_nanos() * u128::from(cost) / u128::from(pass.total)
         };
         self.scrub.next_at = Some(now + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
     }
@@ -211,9 +212,7 @@ impl Node {
                 Sometimes::ScrubFindsRot.reached();
                 self.scrub.pass.iter_mut().for_each(|pass| pass.step.found += 1);
                 self.tell_rot(id, Some(key.clone()), place, why);
-                let item = self.groups.get(&id).and_then(|group| group.store.state().items().get(&key));
-                let current = item.and_then(|item| Some((item.version, item.value?))).filter(|(_, value)| value.place == place);
-                again = current.is_some_and(|(version, value)| self.begin_repair(now, id, key, version, value, None).is_err());
+                again = self.begin_repair(now, id, key, place, None).is_err();
                 Sometimes::ScrubWaitsForRepairs.when(again);
             }
         }

@@ -22,6 +22,7 @@
 //! Where the state rots in the leader's log, the snapshot is given up, and tried again when the member asks again: nothing repairs
 //! yet.
 
+use super::router::Reader;
 use super::{Node, Work};
 use crate::base::limits::COUNTER_MAX;
 use crate::base::{Duration, GroupId, Index, NodeId, Place, SegmentId, Sometimes, Term, Time};
@@ -33,7 +34,7 @@ use crate::msg::snapshot::{SnapshotPiece, SnapshotReply};
 use crate::msg::transaction::Stored;
 use crate::replica;
 use crate::state::{Part, State, decode_piece, encode_piece, fold_parts};
-use crate::wal::{self, Installing, ReadError, ReadFor, Record};
+use crate::wal::{self, Installing, ReadError, Record};
 use bytes::Bytes;
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -307,7 +308,7 @@ impl Node {
             let Value::Wanted(place) = *value else { continue };
             *value = Value::Asked(place);
             *asked += 1;
-            let read = ReadFor { group: sending.group, tag: super::router::for_snapshot(serial << 24 | nth as u64) };
+            let read = Reader::Snapshot.of(sending.group, serial << 24 | nth as u64);
             self.work.push_back(Work::Log(wal::In::ReadValue(read, place)));
         }
         if *asked > 0 {
@@ -358,10 +359,8 @@ impl Node {
                     _ => None,
                 });
                 self.snapshots.sending = None;
-                let item = key.as_ref().and_then(|key| self.groups.get(&id)?.store.state().items().get(key));
-                let current = item.and_then(|item| Some((item.version, item.value?))).filter(|(_, value)| value.place == place);
-                if let (Some(key), Some((version, value))) = (key, current) {
-                    let _ = self.begin_repair(now, id, key, version, value, None);
+                if let Some(key) = key {
+                    let _ = self.begin_repair(now, id, key, place, None);
                 }
                 return;
             }

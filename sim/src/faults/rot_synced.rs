@@ -45,13 +45,14 @@ fn add(plan: &mut Plan, dice: &mut Dice) {
         struck = Target::LeaderOf(1 + dice.below(u64::from(plan.cluster.partitions)) as u32);
         (at_ms, for_ms) = (at_ms * 2 / 3, for_ms + 1_000);
     }
-    if matches!(place, Synced::Values(_)) && dice.chance(600) {
-        // What nobody reads is found, too.
-        let scrub_ms = *dice.pick(&[300, 1_000, 5_000]);
-        plan.nodes.iter_mut().for_each(|node| node.scrub_ms = scrub_ms);
-    }
-    if matches!(place, Synced::Values(_)) && dice.chance(300) {
-        plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("repairs".into(), 1 + dice.below(3) as u32));
+    if matches!(place, Synced::Values(_)) {
+        if dice.chance(600) {
+            // What nobody reads is found, too.
+            draws::scrub(plan, dice);
+        }
+        if dice.chance(300) {
+            plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("repairs".into(), 1 + dice.below(3) as u32));
+        }
     }
     let kind = FaultKind::RotSynced { target: struck, place, decay };
     draws::add(plan, at_ms, for_ms, kind);
@@ -74,15 +75,11 @@ fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
         return;
     }
     let machine = &mut world.machines[number];
-    let has_rotted = match place {
-        Synced::Values(count) => {
-            let mut values = Vec::new();
-            machine.node.iter().for_each(|node| node.visit_values(&mut |place| values.push(place)));
-            machine.disk.rot_values(values, count, decay, kind)
-        }
-        place => machine.disk.rot_synced(place, decay, kind),
-    };
-    if has_rotted {
+    let mut values = Vec::new();
+    if let Some(node) = machine.node.as_ref().filter(|_| kind == Kind::RotValue) {
+        node.visit_values(&mut |place| values.push(place));
+    }
+    if machine.disk.rot_synced(place, decay, kind, values) {
         world.counters.fired(kind);
     }
 }

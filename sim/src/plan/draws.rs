@@ -39,6 +39,12 @@ pub fn style(dice: &mut Dice) -> LossStyle {
     ])
 }
 
+/// All nodes scrub, this often.
+pub fn scrub(plan: &mut Plan, dice: &mut Dice) {
+    let scrub_ms = *dice.pick(&[300, 1_000, 5_000]);
+    plan.nodes.iter_mut().for_each(|node| node.scrub_ms = scrub_ms);
+}
+
 pub fn rot(dice: &mut Dice) -> Rot {
     let bytes = *dice.pick(&[512, 512, 4096, 4096, 97, 1_000, 10_000]);
     match dice.below(5) {

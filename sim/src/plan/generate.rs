@@ -3,7 +3,7 @@
 //! Each seed first draws the cluster and its surroundings, then *which* kinds of fault it uses at all, then how often and how
 //! hard. A seed that uses three kinds a lot reaches states that one which uses all of them a little never does.
 
-use super::draws::{CATCHES_UP_WITHIN_MS, YEAR_MS, aimed_there, settled};
+use super::draws::{self, CATCHES_UP_WITHIN_MS, YEAR_MS, aimed_there, settled};
 use super::{
     ClusterPlan, DiskPlan, Ending, Fault, FaultKind, MessageKind, NetworkPlan, NodePlan, Plan, Rot, Synced, Target,
     TransactionPlan, Trigger, WorkloadPlan, scenarios, standing, transactions,
@@ -170,8 +170,7 @@ fn set_leaves(plan: &mut Plan, dice: &mut Dice) {
         plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("leaf_bytes".into(), bytes));
     }
     if dice.chance(100) {
-        let scrub_ms = *dice.pick(&[300, 1_000, 5_000]);
-        plan.nodes.iter_mut().for_each(|node| node.scrub_ms = scrub_ms);
+        draws::scrub(plan, dice);
     }
     if dice.chance(600) {
         let segment_kib = *dice.pick(&[0, 0, 16, 32]);
