@@ -7,7 +7,7 @@
 //!
 //! # Words
 //!
-//! Twenty-five words that the rest is written in. Each means the same thing everywhere.
+//! Twenty-six words that the rest is written in. Each means the same thing everywhere.
 //!
 //! | word | meaning |
 //! |---|---|
@@ -35,6 +35,7 @@
 //! | call | One task of a gateway on its way to a leader, in a *forward* if that is a peer, by a *detour* if the link is cut. |
 //! | waiter | An operation in the *queue* of its key, until the value or the lock that it needs is there. |
 //! | home | The group whose leader, as *coordinator*, decides a transaction; other groups that take part are *participants*. |
+//! | amnesiac | A replica that may have forgotten what it acknowledged, or a vote, since its node's log was damaged: nothing that it says counts. |
 //! | floor | The attempt of a home up to which all are over, but for those that are named. |
 //!
 //! # Where to find what
@@ -55,6 +56,7 @@
 //! | how a request finds its leader, what is retried | [`gateway`] |
 //! | what is on the disk, what recovery does, what damage is | [`wal`] and `src/wal/FORMAT.md` |
 //! | how a log is checked, past what is bad in it | [`wal::walk`], `src/cli/wal.rs` |
+//! | how a node starts from a damaged log, and is made whole | `src/wal/salvage.rs`, [`replica`] ("Amnesia") |
 //! | how room comes back, and from which segments | `src/node/compaction.rs`, `src/wal/segments.rs`, [`state::Live`] |
 //! | how a member that was away for long gets what no log holds any more | `src/node/snapshots.rs` |
 //! | what happens to a value that has rotted, and how rot is looked for | `src/node/repairs.rs`, `scrub.rs` |

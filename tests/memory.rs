@@ -290,7 +290,15 @@ fn consensus() -> Vec<ReplicaMessage> {
     assert_has_each!(outcomes, AppendOutcome: Matched Conflict StaleTerm Full);
     all.extend(outcomes.map(|outcome| {
         let acceptance = Some(Promise::default());
-        ReplicaMessage::AppendReply(AppendReply { term, outcome, round: 1, acceptance, commit: index, synced: Some(Lsn(1)) })
+        ReplicaMessage::AppendReply(AppendReply {
+            term,
+            outcome,
+            round: 1,
+            acceptance,
+            commit: index,
+            synced: Some(Lsn(1)),
+            amnesiac: false,
+        })
     }));
     all.extend([vec![Fact::Noop], facts()].map(|facts| ReplicaMessage::Append(append(facts))));
     assert_has_each!(

@@ -271,6 +271,64 @@ fn an_operators_hour_reads_as_a_story() {
     op.ends();
 }
 
+/// The newest file of the log with anything in it, and where that ends.
+fn end_of_log(directory: &Path) -> (PathBuf, usize) {
+    let files = std::fs::read_dir(directory.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let end = |path: &Path| Some(std::fs::read(path).unwrap().iter().rposition(|byte| *byte != 0)? + 1);
+    let mut written: Vec<(PathBuf, usize)> = files.filter_map(|path| Some((path.clone(), end(&path)?))).collect();
+    written.sort();
+    written.pop().unwrap()
+}
+
+fn zero(path: &Path, from: usize, until: usize) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; until - from], from as u64).unwrap();
+}
+
+/// Real files are damaged while their node is down. It starts all the same, its peers make it whole, and then it counts like any
+/// other: with it alone beside one more, the cluster serves.
+#[test]
+fn a_node_with_a_damaged_log_is_made_whole_by_the_others() {
+    let home = Home::new("damaged");
+    let datas = vec![home.path("one"), home.path("two"), home.path("three")];
+    let mut op = Operator::new(datas, home);
+    (1..=3).for_each(|number| op.start(number, &["--partitions", "4"]));
+    (1..=3).for_each(|number| op.node(number).says("the cluster has formed"));
+    let put = |op: &Operator, round: u32| {
+        for number in 0..20 {
+            op.does(&["put", &format!("key{number}"), &format!("value {round} of {number}"), "--acknowledge", "all"]);
+        }
+    };
+    put(&op, 0);
+    type Damage = (&'static str, fn(&Path));
+    let kinds: [Damage; 3] = [
+        ("a byte of a sealed batch is flipped", |data| assert!(flip(data, b"of 7") > 0)),
+        ("the log's last 4 KiB are zeros", |data| {
+            let (path, end) = end_of_log(data);
+            zero(&path, end.saturating_sub(4096).max(1024), end);
+        }),
+        ("a segment's header is zeros, in both copies", |data| zero(&end_of_log(data).0, 0, 1024)),
+    ];
+    for (round, (what, damage)) in (1..).zip(kinds) {
+        put(&op, round);
+        op.node(2).stop(Signal::KILL);
+        let data = op.node(2).data.clone();
+        damage(&data);
+        op.start(2, &["--partitions", "4"]);
+        op.node(2).says_times("the node starts from what is left, and its peers make it whole", round as usize);
+        op.node(2).says_times("every partition with a replica here is whole again", round as usize);
+        op.node(1).stop(Signal::KILL);
+        for number in 0..20 {
+            let value = op.client(&["get", &format!("key{number}")]);
+            assert_eq!(value.stdout, format!("value {round} of {number}").as_bytes(), "{what}: {value:?}");
+        }
+        op.does(&["put", "alone", what]);
+        op.start(1, &["--partitions", "4"]);
+        op.chapter(what, [8, 12, 8]);
+    }
+    op.ends();
+}
+
 #[test]
 fn the_second_half_of_an_operators_hour() {
     let home = Home::new("half");

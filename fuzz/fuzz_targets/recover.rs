@@ -18,7 +18,7 @@ use ringseed::base::{DirectoryId, Duration, Epoch, GroupId, Index, Key, Lsn, Nod
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
 use ringseed::msg::log::{Entry, Fact, FactSummary, HardState, LogBase, Manifest, Root, Rooted};
 use ringseed::wal::sweep::Sweep;
-use ringseed::wal::{In, Log, LogOptions, Out, Record, Recovered, recover};
+use ringseed::wal::{In, Log, LogOptions, Out, Record, Recovered, recover, restore};
 use std::collections::{BTreeMap, BTreeSet};
 
 const ME: NodeId = NodeId(1);
@@ -123,7 +123,7 @@ fn forged(bytes: &[u8]) -> Disk {
         drive(&mut log, disk, In::Flush);
         place
     };
-    append(&mut disk, Record::Epoch(Epoch(1)));
+    append(&mut disk, Record::Epoch { epoch: Epoch(1), forgot: false });
     let [commit, begin, base, start, rest @ ..] = bytes else { return disk };
     let mut pieces = Vec::new();
     for piece in rest.split(|byte| *byte == 0xEE).take(8) {
@@ -138,7 +138,7 @@ fn forged(bytes: &[u8]) -> Disk {
     let base = LogBase { index: Index(u64::from(*base)), term: Term(1) };
     let root = Root { begin: Index(u64::from(*begin)), base, configuration: None, pieces };
     let root = append(&mut disk, Record::Root(group, root));
-    let rooted = Rooted { group, term: Term(1), vote: None, commit: Index(u64::from(*commit)), root: Some(root) };
+    let rooted = Rooted { group, term: Term(1), vote: None, commit: Index(u64::from(*commit)), root: Some(root), amnesiac: false };
     let start = SegmentId(u32::from(*start) % 4);
     let (marks, groups) = (Vec::new(), vec![rooted]);
     let manifest = Manifest { start, epoch: Epoch(1), formation: None, marks, groups, kept: None };
@@ -184,7 +184,7 @@ fn written(shape: &[u8]) -> Written {
     let (mut values, mut terms) = (BTreeSet::new(), BTreeSet::new());
     let mut disk = Disk::default();
     let mut log = Log::new(options(), Default::default());
-    drive(&mut log, &mut disk, In::Append(Record::Epoch(Epoch(1))));
+    drive(&mut log, &mut disk, In::Append(Record::Epoch { epoch: Epoch(1), forgot: false }));
     for (at, byte) in shape.iter().enumerate() {
         let group = GroupId(0);
         let record = match byte % 4 {
@@ -267,8 +267,21 @@ fuzz_target!(|input: &[u8]| {
         }
         let mut log = Log::new(options(), recovered.tail);
         disk.0.iter().for_each(|(segment, bytes)| sweep(*segment, bytes, log.nonce()));
-        drive(&mut log, &mut disk, In::Append(Record::Epoch(recovered.epoch.following(1))));
+        drive(&mut log, &mut disk, In::Append(Record::Epoch { epoch: recovered.epoch.following(1), forgot: false }));
         drive(&mut log, &mut disk, In::Flush);
         assert_eq!(log.durable_lsn(), log.last_lsn(), "a log that was recovered goes on");
+    } else if let Ok(salvaged) = restore(&mut disk, ME) {
+        let (epoch, forgot) = (salvaged.epoch, salvaged.forgot);
+        for mut group in salvaged.groups.into_values() {
+            assert!(group.entries.is_sorted_by_key(|entry| (entry.term, entry.index)), "terms never go back: {group:?}");
+            let last = group.last_index();
+            assert!(group.fold(300).applied() <= last, "nothing is applied that is not there");
+        }
+        let mut log = Log::new(options(), salvaged.tail);
+        drive(&mut log, &mut disk, In::Append(Record::Epoch { epoch: epoch.following(1), forgot }));
+        drive(&mut log, &mut disk, In::Flush);
+        assert_eq!(log.durable_lsn(), log.last_lsn(), "a damaged log goes on");
+        let again = restore(&mut disk, ME).expect("it is started once, so it is started again");
+        assert!(again.epoch > epoch, "no epoch is used twice");
     }
 });

@@ -24,6 +24,7 @@ fn envelope(entries: u64) -> Envelope {
         round: 1,
         follower: Epoch(1 << 24),
         everywhere: Index(100),
+        whole: false,
     };
     Envelope {
         cluster: Some(ClusterId(1)),

@@ -135,6 +135,7 @@ const RARE: &[Sometimes] = &[
     Sometimes::CheckpointEndsOnFullDisk,
     Sometimes::CompactionWhileFull,
     Sometimes::CondemnedSegmentRead,
+    Sometimes::CopyStandsForLost,
     Sometimes::DeleteTakesReserve,
     Sometimes::EndsHeldBackByTransfer,
     Sometimes::EntryInCopyReplaces,
@@ -143,11 +144,15 @@ const RARE: &[Sometimes] = &[
     Sometimes::FetchOfOtherVersion,
     Sometimes::FetchedCopyRotten,
     Sometimes::FetchedTooLate,
+    Sometimes::GroupWithoutCopy,
     Sometimes::HoldWhileHandedOver,
     Sometimes::InstallDropsEntries,
     Sometimes::InstallKeepsEntries,
+    Sometimes::KeptSegmentWithoutHeader,
+    Sometimes::LessThanStoodInLog,
     Sometimes::LossyReplicaElected,
     Sometimes::LostValueRead,
+    Sometimes::ManifestRotten,
     Sometimes::MemberRestartsBeforeFormation,
     Sometimes::NoRoomForWitness,
     Sometimes::PrepareRepeatedInFlight,
@@ -160,6 +165,8 @@ const RARE: &[Sometimes] = &[
     Sometimes::RoomByCompaction,
     Sometimes::RottenValueReadable,
     Sometimes::ScrubWaitsForRepairs,
+    Sometimes::SegmentGone,
+    Sometimes::SegmentWithoutHeaderWalked,
     Sometimes::SnapshotGivenUp,
     Sometimes::SnapshotGoesBack,
     Sometimes::SnapshotOfRottenState,
@@ -185,6 +192,8 @@ const SEEDS_FOR_RARE_STATES: u64 = 20_000;
 /// Blind spots: no plan leads there but by chance, and no batch has to. Each with what it takes. A plan that leads there takes
 /// its state out of this list.
 const BLIND: &[Sometimes] = &[
+    // Of a state that comes in pieces one rots that stands before the epoch which has found other damage.
+    Sometimes::PieceMissing,
     // A value was lost, by errors of the moment on all disks, and is read a second later and more.
     Sometimes::LostValueAskedForAgain,
     // More has rotted than is repaired at a time, and for ten seconds no member has any of it.

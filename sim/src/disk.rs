@@ -215,11 +215,6 @@ impl Disk {
         self.sound().with_gone()
     }
 
-    /// As [`Disk::whole`], with what has rotted in files that are there.
-    pub fn whole_as_it_is(&self) -> Disk {
-        Disk { trouble: DiskTrouble::default(), ..self.clone() }.with_gone()
-    }
-
     fn with_gone(mut self) -> Disk {
         for (segment, file) in std::mem::take(&mut self.gone) {
             self.files.entry(segment).or_insert(file);

@@ -133,6 +133,12 @@ fn cares_of(node: NodeId, report: &StatusReport) -> Vec<String> {
         (false, 0) => {}
         (false, _) => cares.push(format!("node {node}'s disk has no room for the log's next file: {needed} more are needed")),
     }
+    if count("forgetful_partitions") > 0 {
+        cares.push(format!(
+            "node {node}'s log was damaged: {} of its partitions are made whole by the others, and do not count until then",
+            count("forgetful_partitions")
+        ));
+    }
     match (count("corrupt_reads"), count("values_lost"), count("values_to_repair")) {
         (0, ..) => {}
         (reads, 0, 0) => cares.push(format!(

@@ -7,7 +7,8 @@ use crate::base::{GroupId, Key, Place};
 use crate::msg::log::{FactSummary, Manifest, ValuePlace};
 use crate::msg::transaction::TransactionFact;
 use crate::server::{StartError, StoppedDirectory};
-use crate::wal::walk::{Bad, CheckpointSeen, Content, Met, Seen, Walked, verify, walk};
+use crate::wal::Bad;
+use crate::wal::walk::{CheckpointSeen, Content, Met, Seen, Walked, verify, walk};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -160,6 +161,9 @@ fn content_json(content: &Content) -> (&'static str, Value) {
         }
         Content::Clean => ("clean", Value::Null),
         Content::CaughtUp => ("caught_up", Value::Null),
+        Content::Stands { last, whole, is_last, .. } => {
+            ("stands", json!({ "index": last.index, "term": last.term, "whole": whole, "last": is_last }))
+        }
         Content::Leaf { fence, items, .. } => ("leaf", json!({ "fence": escaped(fence), "items": items })),
         Content::Parts(_) => ("parts", Value::Null),
         Content::Root(_, root) => {

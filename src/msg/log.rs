@@ -198,6 +198,10 @@ pub struct Rooted {
     /// `None`: there is none yet; the group's log is replayed from its first entry.
     #[n(4)]
     pub root: Option<Place>,
+    /// What the replica acknowledged, and how it voted, may be forgotten.
+    #[n(5)]
+    #[cbor(default)]
+    pub amnesiac: bool,
 }
 
 /// The position of an entry in one node's log.

@@ -467,6 +467,10 @@ pub struct Append {
     #[n(7)]
     #[cbor(default)]
     pub everywhere: Index,
+    /// "You have all again that you may have forgotten, in the epoch that `follower` names": the end of an amnesia.
+    #[n(8)]
+    #[cbor(default)]
+    pub whole: bool,
 }
 
 impl Append {
@@ -495,6 +499,11 @@ pub struct AppendReply {
     /// a follower that is ever back without it runs on an old copy of its directory. `None`: it may not be synced.
     #[n(5)]
     pub synced: Option<Lsn>,
+    /// The follower's log was damaged: it may have forgotten what it acknowledged, and votes that it gave. Until the leader says
+    /// that it is whole ([`Append::whole`]), nothing that it says counts towards a quorum.
+    #[n(6)]
+    #[cbor(default)]
+    pub amnesiac: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

@@ -478,7 +478,8 @@ impl Node {
         let rooted = |(id, group): (&GroupId, &super::Group)| {
             let state = group.replica.hard_state();
             let root = roots.get(id).map(|root| root.place);
-            Rooted { group: *id, term: state.term, vote: state.vote, commit: state.commit, root }
+            let amnesiac = group.replica.is_amnesiac();
+            Rooted { group: *id, term: state.term, vote: state.vote, commit: state.commit, root, amnesiac }
         };
         let is_kept = |segment: &SegmentId| !gone.contains(segment) && !self.compaction.is_condemned(*segment);
         let kept = self.log.numbers_before(start).filter(is_kept).collect();

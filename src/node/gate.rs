@@ -198,8 +198,15 @@ mod tests {
         use crate::msg::peer::{AppendOutcome, AppendReply};
         let acknowledgement = |index| {
             let outcome = AppendOutcome::Matched(Index(index));
-            let reply =
-                AppendReply { term: Term(1), outcome, round: 0, acceptance: None, commit: Index::ZERO, synced: Some(Lsn(1)) };
+            let reply = AppendReply {
+                term: Term(1),
+                outcome,
+                round: 0,
+                acceptance: None,
+                commit: Index::ZERO,
+                synced: Some(Lsn(1)),
+                amnesiac: false,
+            };
             (NodeId(2), PeerMessage::Replica(GroupId(1), ReplicaMessage::AppendReply(reply)))
         };
         let mut gate = Gate::default();

@@ -33,6 +33,8 @@ pub struct Health {
     pub groups: usize,
     pub groups_led: usize,
     pub groups_leaderless: usize,
+    /// Those that may have forgotten what they acknowledged, since the log was damaged, and are not whole again.
+    pub groups_amnesiac: usize,
     /// The nodes that this node does not let in, and why: those that have sent messages for a while, within [`TURNED_AWAY_FOR`].
     pub turned_away: Vec<(NodeId, Refusal)>,
     pub disk: DiskHealth,
@@ -89,6 +91,7 @@ const CLOCK_JUMP_MS: u64 = 1_000;
 pub struct Vitals {
     led: usize,
     leaderless: usize,
+    pub(super) amnesiac: usize,
     /// At most one for each node that the network lets through to this one.
     turned_away: BTreeMap<NodeId, TurnedAway>,
     /// This node's own wall clock, and when it was told.
@@ -108,18 +111,22 @@ struct TurnedAway {
 pub struct Leads {
     leads: bool,
     knows_leader: bool,
+    is_amnesiac: bool,
 }
 
 impl Leads {
     fn of(replica: &Replica) -> Leads {
-        Leads { leads: replica.leads(), knows_leader: replica.known_leader().0.is_some() }
+        let knows_leader = replica.known_leader().0.is_some();
+        Leads { leads: replica.leads(), knows_leader, is_amnesiac: replica.is_amnesiac() }
     }
 }
 
 impl Vitals {
     /// A group has come, of which no leader is known.
-    pub fn add(&mut self) {
+    pub fn add(&mut self, replica: &Replica) -> Leads {
         self.leaderless += 1;
+        self.amnesiac += usize::from(replica.is_amnesiac());
+        Leads::of(replica)
     }
 
     /// The replica may have changed.
@@ -128,6 +135,7 @@ impl Vitals {
         if *was != is {
             self.led = self.led + usize::from(is.leads) - usize::from(was.leads);
             self.leaderless = self.leaderless + usize::from(was.knows_leader) - usize::from(is.knows_leader);
+            self.amnesiac = self.amnesiac + usize::from(is.is_amnesiac) - usize::from(was.is_amnesiac);
             *was = is;
         }
     }
@@ -158,6 +166,8 @@ impl Vitals {
     pub(super) fn check<'a>(&self, groups: impl Iterator<Item = &'a Group> + Clone) {
         assert!(groups.clone().all(|group| group.leads == Leads::of(&group.replica)), "what is counted of a replica is as it is");
         assert_eq!(self.led, groups.clone().filter(|group| group.leads.leads).count(), "groups that are led are counted");
+        let amnesiac = groups.clone().filter(|group| group.leads.is_amnesiac).count();
+        assert_eq!(self.amnesiac, amnesiac, "groups that have forgotten something are counted");
         assert_eq!(
             self.leaderless,
             groups.filter(|group| !group.leads.knows_leader).count(),
@@ -204,6 +214,7 @@ impl Node {
             groups: self.groups.len(),
             groups_led: vitals.led,
             groups_leaderless: vitals.leaderless,
+            groups_amnesiac: vitals.amnesiac,
             turned_away: turned_away.collect(),
             disk: self.liveness.view().own_disk,
             disk_bytes_needed: self.log.bytes_needed(),

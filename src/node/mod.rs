@@ -47,6 +47,7 @@ use crate::msg::client::{Request, Response};
 use crate::msg::cluster::ClusterOptions;
 use crate::msg::configuration::Configuration;
 use crate::msg::disk::{DiskOp, DiskResult};
+use crate::msg::log::LogBase;
 use crate::msg::peer::{Envelope, Lane, PeerMessage};
 use crate::replica::log::GroupLog;
 use crate::replica::{self, Replica, ReplicaOptions};
@@ -161,6 +162,8 @@ pub struct ReplicaProbe {
     pub applied: Index,
     /// Nothing is parked, queued, proposed and uncommitted, or waiting for an acknowledgement.
     pub idle: bool,
+    /// What it acknowledged, and how it voted, may be forgotten.
+    pub amnesiac: bool,
 }
 
 /// One partition's replica on this node, and its state.
@@ -196,6 +199,12 @@ pub struct Node {
     lossy: bool,
     /// Groups that have not caught up.
     lossy_groups: usize,
+    /// The log was damaged: where its groups stand is to be logged with this epoch.
+    forgot: bool,
+    /// Groups of which recovery found nothing may have had something.
+    amnesiac: bool,
+    /// The replay met damage: once a checkpoint lets the next begin behind it, it is out of the way.
+    was_damaged: bool,
     /// There was an epoch before this one, whose promises may still hold.
     reborn: bool,
     random: Random,
@@ -304,7 +313,10 @@ impl Node {
             epoch_lsn: Lsn::ZERO,
             lossy: !recovered.lossless,
             lossy_groups: 0,
-            reborn: recovered.epoch != Epoch::ZERO,
+            forgot: recovered.forgot,
+            amnesiac: recovered.amnesiac,
+            was_damaged: !recovered.damage.is_empty(),
+            reborn: recovered.epoch != Epoch::ZERO || recovered.forgot,
             random,
             log: Log::new(log_options, recovered.tail),
             membership,
@@ -337,7 +349,7 @@ impl Node {
             clock: SharedClock::default(),
             token_bytes: 0,
         };
-        node.work.push_back(Work::Log(wal::In::Append(Record::Epoch(epoch))));
+        node.work.push_back(Work::Log(wal::In::Append(Record::Epoch { epoch, forgot: recovered.forgot })));
         node.drain(now);
         node.epoch_lsn = node.log.last_lsn();
         node.liveness.set_durable(node.log.durable_lsn());
@@ -486,7 +498,8 @@ impl Node {
             if !voters.contains(&self.options.me) {
                 continue;
             }
-            let mut found = recovered.remove(&id).unwrap_or_default();
+            let nothing = || RecoveredGroup { amnesiac: self.amnesiac, ..RecoveredGroup::default() };
+            let mut found = recovered.remove(&id).unwrap_or_else(nothing);
             self.checkpoints.adopt(id, &found);
             self.snapshots.adopt(id, found.installing.take(), self.options.limits.leaf_bytes);
             let state = found.fold(self.options.limits.leaf_bytes);
@@ -496,11 +509,20 @@ impl Node {
             let store = Store::new(id, state, self.booted);
             let coordinator = Coordinator::new(id, self.placement.partition_count());
             let synced = self.options.wal_sync_interval.is_zero();
-            let options = ReplicaOptions { group: id, support, no_vote_until, lossy: self.lossy, synced };
+            let options =
+                ReplicaOptions { group: id, support, no_vote_until, lossy: self.lossy, amnesiac: found.amnesiac, synced };
             let replica = Replica::new(options, found.state, log);
-            let group = Group { replica, store, coordinator, timer: None, noted: Noted::default(), leads: Leads::default() };
+            let leads = self.vitals.add(&replica);
+            let group = Group { replica, store, coordinator, timer: None, noted: Noted::default(), leads };
             self.groups.insert(id, group);
-            self.vitals.add();
+        }
+        if self.was_damaged {
+            self.checkpoints.want();
+        }
+        if self.forgot {
+            let last = self.groups.keys().next_back().copied();
+            let stands: Vec<_> = self.groups.keys().flat_map(|id| self.stands(*id, Some(*id) == last)).collect();
+            self.work.extend(stands.into_iter().map(|record| Work::Log(wal::In::Append(record))));
         }
         self.keep_reserve(self.copy_bytes());
         self.start_scrub(self.booted);
@@ -511,6 +533,15 @@ impl Node {
         let peers = formation.members.iter().map(|m| m.node).filter(|node| *node != self.options.me).collect();
         self.work.push_back(Work::Gateway(gateway::In::Joined(self.placement.clone())));
         self.work.push_back(Work::Liveness(crate::liveness::In::Start(peers)));
+    }
+
+    /// Where the group's log ends, and whether the group is whole. Its term and vote are said again: should their own records rot,
+    /// nothing of the entries would tell.
+    fn stands(&self, group: GroupId, is_last: bool) -> [Record; 2] {
+        let replica = &self.groups[&group].replica;
+        let last = LogBase { index: replica.log().last_index(), term: replica.log().last_term() };
+        let stands = Record::Stands { group, last, whole: !replica.is_amnesiac(), is_last };
+        [Record::HardState(group, replica.hard_state()), stands]
     }
 
     /// Once no group lacks anything that an earlier epoch acknowledged, the log says so: were only this process to end now, the

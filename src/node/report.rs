@@ -123,6 +123,7 @@ impl Node {
             ("entry_bytes_in_memory", self.flow.view().entry_bytes as u64),
             ("envelopes_dropped", self.counters.envelopes_dropped),
             ("fitness_changes", self.counters.fitness_changes),
+            ("forgetful_partitions", self.vitals.amnesiac as u64),
             ("forwards_refused", gateway.forwards_refused),
             ("forwards_sent", gateway.forwards_sent),
             ("messages_gated", self.gate.len() as u64),
@@ -195,6 +196,7 @@ impl Node {
                 commit: group.replica.commit(),
                 applied: group.replica.applied(),
                 idle: group.replica.is_idle() && group.store.is_idle() && group.coordinator.is_idle(),
+                amnesiac: group.replica.is_amnesiac(),
             })
             .collect()
     }

@@ -317,8 +317,13 @@ impl Node {
                 membership::Out::Joined(formation) => self.join(&formation),
                 membership::Out::Welcomed => {
                     let waiting = self.groups.iter().filter(|(_, group)| !group.replica.has_started());
+                    let me = self.options.me;
                     let let_in = waiting.filter(|(_, group)| {
-                        group.replica.configuration().has_quorum(|node| self.membership.is_welcomed_by(node))
+                        let (configuration, is_amnesiac) = (group.replica.configuration(), group.replica.is_amnesiac());
+                        let welcomes = |node| self.membership.is_welcomed_by(node);
+                        // Two nodes on copies of one damaged directory must not both find a quorum.
+                        configuration.has_quorum(|node| welcomes(node) && !(is_amnesiac && node == me))
+                            || is_amnesiac && configuration.has_all(welcomes)
                     });
                     self.work.extend(let_in.map(|(id, _)| Work::Replica(*id, replica::In::Start)));
                 }
@@ -459,6 +464,12 @@ impl Node {
                 }
                 replica::Out::Leader(leader, term) => Work::Gateway(gateway::In::Leader(id, leader, term)),
                 replica::Out::Confirmed(tag) => Work::Store(id, store::In::Confirmed(tag)),
+                replica::Out::WantsEntry => Work::Store(id, store::In::Mark),
+                replica::Out::Whole => {
+                    let records = self.stands(id, false);
+                    records.into_iter().for_each(|record| self.run_log(now, wal::In::Append(record)));
+                    continue;
+                }
                 replica::Out::LacksBase(follower) => {
                     self.snapshots.ask(now, id, follower);
                     continue;
@@ -495,7 +506,8 @@ impl Node {
         let (me, own, view) = (self.options.me, self.log.room().is_full(), self.liveness.view());
         let is_full = |node: NodeId| if node == me { own } else { view.disk_of(node).full };
         // As far as heartbeats tell.
-        let quorum_has_room = group.replica.configuration().has_quorum(|node| !is_full(node));
+        let has_room = |node| !is_full(node) && group.replica.counts(node);
+        let quorum_has_room = group.replica.configuration().has_quorum(has_room);
         let mut out = std::mem::take(&mut self.outboxes.store);
         let mut cx = context!(self, now, self.liveness.view());
         cx.quorum_has_room = quorum_has_room;

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 mod checkpoints;
 mod compaction;
+mod damage;
 mod disks;
 mod flow;
 mod health;
@@ -183,7 +184,7 @@ impl Cluster {
     fn boot(&mut self, n: u16, nodes: u16) {
         let me = NodeId(n);
         let disk = self.disks.entry(me).or_default();
-        let recovered = crate::wal::recover(disk, me).expect("the disk is sound");
+        let recovered = crate::wal::restore(disk, me).expect("it is a node's disk");
         let options = NodeOptions {
             me,
             directory: self.directories.get(&me).copied().unwrap_or(DirectoryId(u128::from(n))),

@@ -58,7 +58,8 @@ impl Replica {
 
     /// It is time to campaign: the node says when.
     pub(super) fn ask_turn(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Out>) {
-        if self.stops || !self.configuration().is_voter(cx.me) {
+        Sometimes::AmnesiacWouldCampaign.when(self.amnesiac);
+        if self.stops || self.amnesiac || !self.configuration().is_voter(cx.me) {
             self.election_at = Some(cx.now + self.options.support * 8);
         } else if matches!(&self.role, Role::Candidate { votes } if !votes.has(cx.me)) {
             // Its own vote is still being synced. To start over would only put another behind it.
@@ -152,7 +153,7 @@ impl Replica {
             Sometimes::PreVoteWhileBound.reached();
             return;
         }
-        let granted = request.term > self.state.term && self.is_up_to_date(&request);
+        let granted = request.term > self.state.term && self.is_up_to_date(&request) && !self.amnesiac;
         Sometimes::PreVoteRefusedForLog.when(!self.is_up_to_date(&request));
         Sometimes::PreVoteOfEarlierTerm.when(request.term <= self.state.term);
         if granted && matches!(self.role, Role::Follower { .. }) {
@@ -202,7 +203,8 @@ impl Replica {
             return;
         }
         self.adopt(cx, request.term, out);
-        let free = self.state.vote.is_none_or(|vote| vote == from) && !self.leads();
+        Sometimes::AmnesiacAskedForVote.when(self.amnesiac);
+        let free = self.state.vote.is_none_or(|vote| vote == from) && !self.leads() && !self.amnesiac;
         let granted = request.term == self.state.term && free && self.is_up_to_date(&request);
         Sometimes::VoteRefusedForTerm.when(request.term < self.state.term);
         Sometimes::VoteRefusedForVote.when(request.term == self.state.term && !free);
@@ -386,7 +388,7 @@ impl Replica {
         let follows = matches!(self.role, Role::Follower { leader: Some(leader) } if leader == from);
         let released = Released { leader: from, term };
         let request = self.vote_request(self.state.term.next(), Some(released));
-        let stands = self.configuration().is_voter(cx.me) && !self.lossy && !self.stops;
+        let stands = self.configuration().is_voter(cx.me) && !self.lossy && !self.amnesiac && !self.stops;
         if term != self.state.term || !follows || !stands || self.is_bound(cx, cx.me, &request) {
             Sometimes::LeadershipOfferedTooLate.reached();
             return;

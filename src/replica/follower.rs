@@ -35,8 +35,7 @@ impl Replica {
         Sometimes::AppendToEarlierEpoch.when(!to_this_epoch);
         self.accept(cx, from, epoch, to_this_epoch, out);
         self.everywhere = self.everywhere.max(append.everywhere);
-        let round = append.round;
-        let commit = append.commit;
+        let (round, commit, is_whole) = (append.round, append.commit, append.whole);
         let outcome = match self.conflict(&append) {
             Some(conflict) => conflict,
             None if !self.has_room_for(cx, &append) => {
@@ -52,6 +51,11 @@ impl Replica {
                     if to_this_epoch && matched >= commit && self.log.term_at(commit) == Some(self.state.term) {
                         Sometimes::LossyReplicaCaughtUp.when(self.lossy);
                         self.lossy = false;
+                    }
+                    if is_whole && to_this_epoch && self.amnesiac {
+                        Sometimes::AmnesiaEnds.reached();
+                        (self.amnesiac, self.lossy) = (false, false);
+                        out.push(Out::Whole);
                     }
                     AppendOutcome::Matched(matched)
                 }
@@ -145,8 +149,10 @@ impl Replica {
     }
 
     fn reply(&self, to: NodeId, outcome: AppendOutcome, round: u64, out: &mut Outbox<Out>) {
-        let acceptance = self.accepted.filter(|a| a.leader == to && a.term == self.state.term).map(|a| a.promise);
-        let reply = AppendReply { term: self.state.term, outcome, round, acceptance, commit: self.state.commit, synced: None };
+        let accepted = self.accepted.filter(|a| a.leader == to && a.term == self.state.term && !self.amnesiac);
+        let (term, commit, amnesiac) = (self.state.term, self.state.commit, self.amnesiac);
+        let acceptance = accepted.map(|a| a.promise);
+        let reply = AppendReply { term, outcome, round, acceptance, commit, synced: None, amnesiac };
         out.push(Out::Send(to, ReplicaMessage::AppendReply(reply)));
     }
 }

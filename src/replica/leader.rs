@@ -4,7 +4,7 @@ mod handover;
 mod read_back;
 
 use super::log::GroupLog;
-use super::progress::{Fetch, Pace, Progress};
+use super::progress::{Fetch, Memory, Pace, Progress};
 use super::{Out, Replica, Role};
 use crate::actor::{Context, FlowView, Outbox, Outstanding, Share};
 use crate::base::limits::{APPEND_ENTRIES_MAX, Limits};
@@ -107,7 +107,7 @@ impl Leader {
     pub fn has_lease(&self, cx: &Context<'_>, configuration: &Configuration) -> bool {
         let accepted = |p: &Progress| {
             let promise = cx.liveness.supported_by(p.node, cx.now).map(|(promise, _)| promise);
-            promise.is_some() && p.acceptance == promise
+            promise.is_some() && p.acceptance == promise && p.counts()
         };
         !self.released && configuration.has_quorum(|node| self.of(node).map_or(node == cx.me, accepted))
     }
@@ -165,7 +165,7 @@ impl Leader {
     /// The highest round that a quorum, this leader included, has confirmed.
     fn quorum_round(&self, configuration: &Configuration) -> u64 {
         // A voter without a progress is this leader.
-        configuration.reached(|node| self.of(node).map_or(self.round, |p| p.round_acked))
+        configuration.reached(|node| self.of(node).map_or(self.round, |p| if p.counts() { p.round_acked } else { 0 }))
     }
 }
 
@@ -194,6 +194,14 @@ impl Replica {
             Role::PreCandidate { .. } | Role::Candidate { .. } => false,
         };
         quiet && self.applied == self.log.last_index()
+    }
+
+    /// Whether the node's copy counts towards a quorum, as far as this replica leads and knows.
+    pub fn counts(&self, node: NodeId) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.of(node).is_none_or(Progress::counts),
+            _ => true,
+        }
     }
 
     /// Entries that the peer has not acknowledged, if this node leads the group.
@@ -246,6 +254,9 @@ impl Replica {
             if configures {
                 leader.follow(cx, &self.log);
             }
+            for progress in leader.progress.iter_mut().filter(|progress| progress.wants_entry()) {
+                progress.memory = Memory::Amnesiac(Some(index));
+            }
             leader.stalls.waiting_since.get_or_insert(cx.now);
         }
     }
@@ -287,7 +298,8 @@ impl Replica {
         assert!(self.durable <= self.log.last_index(), "its own copy counts as far as there is one");
         let Role::Leader(leader) = &mut self.role else { return };
         // A voter without a progress is this leader.
-        let index = self.log.configuration().reached(|node| leader.of(node).map_or(self.durable, |p| p.matched));
+        let copy = |p: &Progress| if p.counts() { p.matched } else { Index::ZERO };
+        let index = self.log.configuration().reached(|node| leader.of(node).map_or(self.durable, copy));
         let of_earlier_term = self.log.term_at(index) != Some(self.state.term);
         Sometimes::EarlierTermOnQuorumNotCommitted.when(index > self.state.commit && of_earlier_term);
         if index > self.state.commit && !of_earlier_term {
@@ -374,6 +386,12 @@ impl Replica {
             Sometimes::AppendReplyAfterEpochOrTerm.reached();
             return;
         };
+        let counted = progress.counts();
+        progress.remembers(reply.amnesiac);
+        if progress.wants_entry() {
+            out.push(Out::WantsEntry);
+        }
+        let changes = progress.counts() != counted;
         if let Some(promise) = reply.acceptance
             && promise.leader == cx.epoch
         {
@@ -406,6 +424,9 @@ impl Replica {
                 progress.on_full(cx.now, matched);
             }
             AppendOutcome::Matched(_) | AppendOutcome::Full { .. } | AppendOutcome::StaleTerm => return,
+        }
+        if changes {
+            self.on_support_lost(cx);
         }
         self.try_commit(cx, out);
         self.serve_confirms(cx, out);
@@ -551,7 +572,7 @@ impl Replica {
         let configuration = self.log.configuration();
         let fit = |p: &&Progress| {
             let votes = configuration.is_voter(p.node);
-            votes && !cx.liveness.disk_of(p.node).unfit && cx.liveness.supported_by(p.node, cx.now).is_some()
+            votes && p.counts() && !cx.liveness.disk_of(p.node).unfit && cx.liveness.supported_by(p.node, cx.now).is_some()
         };
         let heirs: Vec<&Progress> = leader.progress.iter().filter(fit).collect();
         if heirs.is_empty() {
@@ -574,7 +595,9 @@ impl Replica {
     pub(super) fn on_support_lost(&mut self, cx: &Context<'_>) {
         let support = self.options.support;
         let Role::Leader(leader) = &mut self.role else { return };
-        let supports = |node: NodeId| node == cx.me || cx.liveness.supported_by(node, cx.now).is_some();
+        // A follower that does not count keeps no leader in office: the others may be able to elect one that can commit.
+        let counts = |node: NodeId| leader.progress.iter().find(|p| p.node == node).is_none_or(Progress::counts);
+        let supports = |node: NodeId| node == cx.me || cx.liveness.supported_by(node, cx.now).is_some() && counts(node);
         if self.log.configuration().has_quorum(supports) {
             Sometimes::LeaderRegainsSupport.when(leader.step_down_at.is_some());
             leader.step_down_at = None;
@@ -695,7 +718,10 @@ impl Replica {
                 Sometimes::AppendUnanswered.reached();
                 sender.ask(progress, out);
             } else if !sender.send_entries(progress, &mut leader.fetches, out)
-                && (due && !queued || !accepted || progress.commit_sent < commit.min(progress.matched))
+                && (due && !queued
+                    || !accepted && progress.counts()
+                    || progress.is_whole(commit)
+                    || progress.commit_sent < commit.min(progress.matched))
             {
                 sender.send_empty(progress, out);
             }
@@ -858,6 +884,7 @@ impl<'a> Sender<'a> {
             round: self.round,
             follower: progress.epoch,
             everywhere: self.everywhere,
+            whole: progress.is_whole(self.commit),
         };
         out.push(Out::Send(progress.node, ReplicaMessage::Append(append)));
     }

@@ -74,6 +74,28 @@
 //! anew *before* it handles the message, so that nothing an earlier epoch acknowledged is counted from then on. What was
 //! committed by it before is below the commit index that goes to the new one (script `late_append`).
 //!
+//! # Amnesia
+//!
+//! A replica whose log was damaged may have forgotten what relaxed syncing never loses: that it was in a later term, and voted in
+//! it. It is *amnesiac*: it gives no vote and does not campaign, and says so in its replies to appends, so that its leader sends it
+//! what it lacks and counts nothing of it, neither copies nor rounds nor acceptances. To be sent all up to the commit index ends
+//! nothing: by an old leader's word, in an old term, it would count again while a later leader, elected by its forgotten vote,
+//! has committed what it forgot. So the leader proposes an entry *after* it has heard of the amnesia in this epoch of the
+//! follower. Once that is committed, by a quorum without the follower, and the follower has it, the leader says that it is whole
+//! ([`Append::whole`](crate::msg::peer::Append::whole)). Why this is enough, with T the leader's term, E that entry, and Q the
+//! quorum that has it: each of Q took E after the follower had forgotten, in term T.
+//!
+//! - *Votes that it forgot, in terms after T.* Such a candidate asked for them before E was there, so it lacks E. It needs a vote
+//!   of one of Q as well: given before E, that voter was beyond T and would not have taken E; given after, E refuses it. So no
+//!   such candidate wins, and a second vote of the follower in that term makes no second leader.
+//! - *Entries that it acknowledged in terms after T.* Their leader was elected before E, by a quorum that shares one with Q. There
+//!   was none.
+//! - *Entries that it acknowledged in T or before* are in the log of T's leader, as far as they were committed: by an election
+//!   that the follower's honest vote took part in, or not at all. They stand before E, and the follower has E.
+//!
+//! Where a majority of a group's voters is amnesiac, no leader can be elected, and the group waits for those that are not: of
+//! what was committed by the forgotten acknowledgements there may be no other copy.
+//!
 //! # Terms that are too far ahead
 //!
 //! A term is raised one election at a time, and a wrong one that is logged stays for ever. So no message raises a term by more
@@ -149,6 +171,8 @@ pub struct ReplicaOptions {
     pub no_vote_until: Time,
     /// Acknowledged entries may be missing (relaxed syncing and an unclean start).
     pub lossy: bool,
+    /// So may votes: the log was damaged.
+    pub amnesiac: bool,
     /// What this node acknowledges in this epoch is synced.
     pub synced: bool,
 }
@@ -229,6 +253,10 @@ pub enum Out {
     ReadEntry(u64, Place),
     /// The follower lacks what this leader's log does not hold any more: it needs the group's state.
     LacksBase(NodeId),
+    /// Propose an entry that says nothing: its commit ends a follower's amnesia.
+    WantsEntry,
+    /// This replica's amnesia is over.
+    Whole,
 }
 
 #[derive(Debug)]
@@ -265,6 +293,8 @@ pub struct Replica {
     /// What this replica last said about the leader.
     announced: (Option<NodeId>, Term),
     lossy: bool,
+    /// What this replica acknowledged, and how it voted, may be forgotten.
+    amnesiac: bool,
     /// Elections won here.
     pub elections_won: u64,
 }
@@ -310,7 +340,7 @@ impl Replica {
     pub fn new(options: ReplicaOptions, state: HardState, log: GroupLog) -> Replica {
         let commit = state.commit.min(log.last_index()).max(log.base().index);
         let durable = log.last_index();
-        let lossy = options.lossy;
+        let (lossy, amnesiac) = (options.lossy, options.amnesiac);
         Replica {
             options,
             started: false,
@@ -332,6 +362,7 @@ impl Replica {
             release_wait: Duration::ZERO,
             announced: (None, Term::ZERO),
             lossy,
+            amnesiac,
             elections_won: 0,
         }
     }
@@ -385,6 +416,11 @@ impl Replica {
     /// Whether acknowledged entries may be missing here.
     pub fn is_lossy(&self) -> bool {
         self.lossy
+    }
+
+    /// Whether acknowledged entries, and votes, may be missing here.
+    pub fn is_amnesiac(&self) -> bool {
+        self.amnesiac
     }
 
     pub fn log(&self) -> &GroupLog {
@@ -529,6 +565,9 @@ impl Actor for Replica {
                 "a follower that keeps no promise campaigns some day"
             ),
             Role::PreCandidate { .. } | Role::Candidate { .. } => assert!(self.election_at.is_some(), "a campaign ends in time"),
+        }
+        if self.amnesiac {
+            assert!(!self.leads() && !self.campaigns(), "an amnesiac replica neither leads nor campaigns");
         }
     }
 }

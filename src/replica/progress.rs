@@ -25,6 +25,7 @@ pub struct Progress {
     pub node: NodeId,
     /// The epoch of the follower that all the rest is about; zero if none is known.
     pub epoch: Epoch,
+    pub memory: Memory,
     /// The follower's log equals ours up to here, durably. Never decreases within an epoch of the follower.
     pub matched: Index,
     /// The next entry to send. Always above `matched`.
@@ -74,6 +75,17 @@ pub struct Progress {
     pub probed_at: Option<Time>,
 }
 
+/// Whether what the follower says counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// It has not answered in this epoch.
+    Unknown,
+    /// It may have forgotten what it acknowledged, and its votes. That ends with the commit of the entry at this index, once it
+    /// has that; `None`: the entry is still to be proposed.
+    Amnesiac(Option<Index>),
+    Whole,
+}
+
 /// How long a follower without room is left alone, the first and the longest time. That it has room again is told by its
 /// heartbeats, so this is for what those do not tell.
 const FULL_WAIT_MIN: Duration = Duration::from_millis(200);
@@ -116,6 +128,7 @@ impl Progress {
         Progress {
             node,
             epoch,
+            memory: Memory::Unknown,
             matched: Index::ZERO,
             next: log.last_index().next(),
             first: log.base().index.next(),
@@ -152,6 +165,30 @@ impl Progress {
                     && self.in_flight.len() < limits.appends_in_flight
                     && self.in_flight_size < limits.append_bytes_in_flight
             }
+        }
+    }
+
+    /// Whether its copy, its rounds and its acceptance count towards a quorum.
+    pub fn counts(&self) -> bool {
+        !matches!(self.memory, Memory::Amnesiac(_))
+    }
+
+    /// It is amnesiac, and an entry that would end that is still to be proposed.
+    pub fn wants_entry(&self) -> bool {
+        self.memory == Memory::Amnesiac(None)
+    }
+
+    /// It is amnesiac no longer, if everything is committed up to here.
+    pub fn is_whole(&self, commit: Index) -> bool {
+        matches!(self.memory, Memory::Amnesiac(Some(until)) if until <= commit.min(self.matched))
+    }
+
+    /// It says whether it is amnesiac. Once it was whole, that was for the rest of its epoch: a late answer says nothing.
+    pub fn remembers(&mut self, amnesiac: bool) {
+        match (self.memory, amnesiac) {
+            (_, false) => self.memory = Memory::Whole,
+            (Memory::Unknown, true) => self.memory = Memory::Amnesiac(None),
+            (Memory::Whole | Memory::Amnesiac(_), true) => {}
         }
     }
 

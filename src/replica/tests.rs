@@ -11,6 +11,7 @@ use crate::msg::configuration::Configuration;
 use crate::msg::log::{Entry, EntrySummary, Fact, FactSummary, HardState, LogBase, Placed};
 use crate::msg::peer::{Append, AppendOutcome, AppendReply, Promise, ReplicaMessage, VoteReply, VoteRequest};
 
+mod amnesia;
 mod elections;
 mod leaders;
 
@@ -19,7 +20,14 @@ const EPOCH: Epoch = Epoch(1);
 const SUPPORT: Duration = Duration::from_millis(400);
 
 fn replica() -> Replica {
-    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
+    let options = ReplicaOptions {
+        group: GroupId(1),
+        support: SUPPORT,
+        no_vote_until: Time::ZERO,
+        lossy: false,
+        amnesiac: false,
+        synced: true,
+    };
     let mut replica =
         Replica::new(options, HardState::default(), GroupLog::new(LogBase::default(), Configuration::of(VOTERS.to_vec())));
     step(&mut replica, 1, In::Start);
@@ -33,7 +41,14 @@ fn leader_of(log: GroupLog) -> Replica {
 
 /// The same, of which it knows that it is committed up to here.
 fn leader_with(log: GroupLog, commit: Index) -> Replica {
-    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
+    let options = ReplicaOptions {
+        group: GroupId(1),
+        support: SUPPORT,
+        no_vote_until: Time::ZERO,
+        lossy: false,
+        amnesiac: false,
+        synced: true,
+    };
     let mut replica = Replica::new(options, HardState { term: log.last_term(), commit, ..HardState::default() }, log);
     step(&mut replica, 1, In::Start);
     let now = Time::from_millis(2_000);
@@ -99,6 +114,7 @@ fn matched(leader: &Replica, index: Index) -> ReplicaMessage {
         acceptance: None,
         commit: Index::ZERO,
         synced: Some(Lsn(1)),
+        amnesiac: false,
     })
 }
 
@@ -207,6 +223,7 @@ fn messages_of(term: Term) -> Vec<ReplicaMessage> {
             acceptance: None,
             commit: Index::ZERO,
             synced: Some(Lsn(1)),
+            amnesiac: false,
         }),
         ReplicaMessage::Append(Append {
             term,
@@ -217,6 +234,7 @@ fn messages_of(term: Term) -> Vec<ReplicaMessage> {
             round: 0,
             follower: EPOCH,
             everywhere: Index::ZERO,
+            whole: false,
         }),
         ReplicaMessage::Released { term },
         ReplicaMessage::TimeoutNow { term },
@@ -284,6 +302,7 @@ fn append(leader: &Replica, previous: Index, entries: Vec<Entry>) -> ReplicaMess
         round: 0,
         follower: EPOCH,
         everywhere: leader.everywhere(),
+        whole: false,
     })
 }
 
@@ -323,7 +342,14 @@ fn a_configuration_that_is_replaced_is_in_force_no_more() {
 fn a_follower_takes_an_append_that_begins_before_its_base() {
     let base = LogBase { index: Index(10), term: Term(1) };
     let log = GroupLog::new(base, configuration(&[1, 2, 3], &[], &[]));
-    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
+    let options = ReplicaOptions {
+        group: GroupId(1),
+        support: SUPPORT,
+        no_vote_until: Time::ZERO,
+        lossy: false,
+        amnesiac: false,
+        synced: true,
+    };
     let mut follower = Replica::new(options, HardState { term: Term(1), ..HardState::default() }, log);
     assert_eq!((follower.commit(), follower.applied()), (Index(10), Index(10)), "what is gone is committed and applied");
     step(&mut follower, 2, In::Start);
@@ -344,6 +370,7 @@ fn a_follower_takes_an_append_that_begins_before_its_base() {
                 round,
                 follower,
                 everywhere: Index::ZERO,
+                whole: false,
             }),
         )
     };
@@ -366,8 +393,15 @@ fn a_leader_has_no_entries_for_a_follower_that_lacks_its_base() {
     hold(&mut leader, 1, Index(11));
     let conflict = |leader: &Replica, index: u64, previous: u64| {
         let outcome = AppendOutcome::Conflict { index: Index(index), term: Term::ZERO, previous: Index(previous) };
-        let reply =
-            AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO, synced: Some(Lsn(1)) };
+        let reply = AppendReply {
+            term: leader.term(),
+            outcome,
+            round: 0,
+            acceptance: None,
+            commit: Index::ZERO,
+            synced: Some(Lsn(1)),
+            amnesiac: false,
+        };
         from(2, ReplicaMessage::AppendReply(reply))
     };
     let input = conflict(&leader, 4, 10);
@@ -393,8 +427,15 @@ fn what_stands_before_an_entry_that_cannot_be_read_back_is_sent() {
         GroupLog::recovered(LogBase::default(), configuration(&[1, 2, 3], &[], &[]), (1..=6).map(summary).collect(), Index(6));
     let mut leader = leader_of(log);
     let outcome = AppendOutcome::Conflict { index: Index(1), term: Term::ZERO, previous: leader.log().last_index() };
-    let reply =
-        AppendReply { term: leader.term(), outcome, round: 0, acceptance: None, commit: Index::ZERO, synced: Some(Lsn(1)) };
+    let reply = AppendReply {
+        term: leader.term(),
+        outcome,
+        round: 0,
+        acceptance: None,
+        commit: Index::ZERO,
+        synced: Some(Lsn(1)),
+        amnesiac: false,
+    };
     let asked = outputs(&mut leader, 1, Time::ZERO, from(2, ReplicaMessage::AppendReply(reply)));
     let reads: Vec<(u64, Place)> =
         asked.iter().filter_map(|out| if let Out::ReadEntry(tag, place) = out { Some((*tag, *place)) } else { None }).collect();
@@ -413,8 +454,14 @@ fn a_replica_that_is_sent_a_state_keeps_what_joins_on_to_it_and_nothing_else() {
     for (term, last) in [(1, 12), (2, 8)] {
         let first = configuration(&[1, 2, 3], &[], &[]);
         let log = GroupLog::recovered(LogBase::default(), first, (1..=12).map(|index| noop(index, 1)).collect(), Index(3));
-        let options =
-            ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
+        let options = ReplicaOptions {
+            group: GroupId(1),
+            support: SUPPORT,
+            no_vote_until: Time::ZERO,
+            lossy: false,
+            amnesiac: false,
+            synced: true,
+        };
         let state = HardState { term: Term(2), commit: Index(3), ..HardState::default() };
         let mut follower = Replica::new(options, state, log);
         step(&mut follower, 1, In::Start);

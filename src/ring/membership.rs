@@ -590,7 +590,7 @@ mod tests {
     /// An acknowledgement of everything up to this position.
     fn acknowledgement(epoch: u64, synced: u64) -> Envelope {
         let (outcome, synced) = (AppendOutcome::Matched(Index(1)), Some(Lsn(synced)));
-        let reply = AppendReply { term: Term(1), outcome, round: 0, acceptance: None, commit: Index(1), synced };
+        let reply = AppendReply { term: Term(1), outcome, round: 0, acceptance: None, commit: Index(1), synced, amnesiac: false };
         let messages = vec![PeerMessage::Replica(GroupId(1), ReplicaMessage::AppendReply(reply))];
         Envelope { messages, ..beat(epoch, 0, 0) }
     }

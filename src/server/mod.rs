@@ -245,7 +245,7 @@ fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
 fn recover(directory: &DataDirectory, boot_note: &BootNote, me: NodeId) -> Result<Recovered, StartError> {
     let path = directory.log_path();
     let mut files = SegmentFiles::new(path.clone(), me);
-    let recovered = match wal::recover(&mut files, me) {
+    let recovered = match wal::restore(&mut files, me) {
         Ok(recovered) => recovered,
         Err(RecoverError::Device(error)) => {
             // It may have been a sync.
@@ -257,6 +257,9 @@ fn recover(directory: &DataDirectory, boot_note: &BootNote, me: NodeId) -> Resul
     files.end();
     if let Some(torn) = &recovered.torn {
         notices::torn(me, torn);
+    }
+    if !recovered.damage.is_empty() {
+        notices::damaged(me, &recovered.damage, recovered.forgot);
     }
     Ok(recovered)
 }

@@ -22,7 +22,7 @@ pub use repeats::Repeats;
 use super::net::Network;
 use crate::base::{Duration, NodeId, Time};
 use crate::node::health::{Health, Loss, Rot};
-use crate::wal::Torn;
+use crate::wal::{Bad, Torn};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io;
 use std::path::Path;
@@ -36,6 +36,8 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 const WAITING_MAX: usize = 64;
 /// A recovery says how far it is each time that this has passed.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+/// Places of damage that are told one by one.
+const DAMAGE_SAID_MAX: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -144,6 +146,23 @@ pub fn torn(node: NodeId, torn: &Torn) {
         ))
     };
     say(node, &line);
+}
+
+/// Damage that a start went past. `forgot`: it was not known before.
+pub fn damaged(node: NodeId, damage: &[Bad], forgot: bool) {
+    for Bad { segment, offset, what, groups } in damage.iter().take(DAMAGE_SAID_MAX) {
+        let touched = match groups {
+            Some(groups) => format!("{} partitions are touched", groups.len()),
+            None => "any partition may be touched".into(),
+        };
+        say(node, &warn(format!("the log is damaged at byte {offset} of segment {segment}: {what}; {touched}")));
+    }
+    let then = if forgot {
+        "the node starts from what is left, and its peers make it whole; have the disk looked at"
+    } else {
+        "this was known at an earlier start, and is left behind with the next checkpoint"
+    };
+    say(node, &warn(format!("the log is damaged in {} places: {then}", damage.len())));
 }
 
 /// A recovery that takes long says how far it is.

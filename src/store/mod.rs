@@ -68,6 +68,8 @@ pub enum In {
     Led(Term, Index),
     Deposed,
     Paused(bool),
+    /// Propose an entry that says nothing, if anything may be begun.
+    Mark,
     /// The read or check with this tag may be answered: this node led when it was asked for, or after.
     Confirmed(u64),
     /// A value that was asked for, or why there is none.
@@ -733,6 +735,12 @@ impl Actor for Store {
             In::Paused(paused) => {
                 if let Some(leading) = &mut self.leading {
                     leading.paused = paused;
+                }
+            }
+            In::Mark => {
+                let begins = self.leading.as_ref().is_some_and(|leading| !leading.paused);
+                if begins && self.room(cx, 0, false).is_ok() {
+                    self.append(Fact::Noop, 0, Time::NEVER, None, Acknowledge::Quorum, out);
                 }
             }
             In::Confirmed(tag) => self.on_confirmed(cx, tag, out),

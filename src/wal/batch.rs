@@ -6,8 +6,9 @@
 
 use super::Record;
 use super::format::{
-    BATCH_HEADER_SIZE, BatchHeader, Copied, DIRECTORY_ENTRY_SIZE, Kind, RECORD_HEADER_SIZE, RECORD_JOINS, RECORD_KEY_FORM,
-    RECORD_LENGTH_MAX, RECORD_PRESENT, RecordHeader, TRAILER_SIZE, Trailer, encode_place, fold_body, salt,
+    BATCH_HEADER_SIZE, BatchHeader, Copied, DIRECTORY_ENTRY_SIZE, Kind, RECORD_FORGOT, RECORD_HEADER_SIZE, RECORD_JOINS,
+    RECORD_KEY_FORM, RECORD_LAST, RECORD_LENGTH_MAX, RECORD_PRESENT, RecordHeader, TRAILER_SIZE, Trailer, encode_place,
+    fold_body, salt,
 };
 use crate::base::hash::checksum;
 use crate::base::limits::COUNTER_MAX;
@@ -33,7 +34,15 @@ impl Parts {
     pub fn of(record: Record) -> Parts {
         let empty = RecordHeader::default();
         let (kind, header, key, value) = match record {
-            Record::Epoch(epoch) => (Kind::Epoch, RecordHeader { index: epoch.0, ..empty }, Bytes::new(), Bytes::new()),
+            Record::Epoch { epoch, forgot } => {
+                let flags = if forgot { RECORD_FORGOT } else { 0 };
+                (Kind::Epoch, RecordHeader { flags, index: epoch.0, ..empty }, Bytes::new(), Bytes::new())
+            }
+            Record::Stands { group, last, whole, is_last } => {
+                let flags = if whole { RECORD_PRESENT } else { 0 } | if is_last { RECORD_LAST } else { 0 };
+                let (index, term) = (last.index.0, last.term.0);
+                (Kind::Stands, RecordHeader { flags, group: group.0, index, term, ..empty }, Bytes::new(), Bytes::new())
+            }
             Record::Formation(formation) => (Kind::Formation, empty, Bytes::new(), codec::encode(&formation).into()),
             Record::PeerMark(node, mark) => {
                 let header = RecordHeader { node: node.0, index: mark.durable.0, term: mark.epoch.0, ..empty };
@@ -116,7 +125,7 @@ impl Parts {
 
     /// Must be durable before anything is said in its name, however relaxed syncing is.
     fn is_urgent(&self) -> bool {
-        matches!(self.kind, Kind::Epoch | Kind::HardState | Kind::Formation | Kind::Clean)
+        matches!(self.kind, Kind::Epoch | Kind::HardState | Kind::Stands | Kind::Formation | Kind::Clean)
     }
 
     /// Whether it begins an epoch.

@@ -41,7 +41,7 @@ impl Checkpoint {
     pub fn load(self, device: &mut dyn LogDevice, nonce: u64, recovered: &mut Recovered) -> Result<(), RecoverError> {
         for (id, (place, root)) in self.roots {
             let group: &mut RecoveredGroup = recovered.groups.entry(id).or_default();
-            if group.pieces_from.is_some() {
+            if group.pieces_from.is_some() || group.is_blank {
                 // Behind the manifest another state has taken its place.
                 Sometimes::CopyOutdatedBySnapshot.reached();
                 continue;
@@ -65,7 +65,12 @@ fn damaged(place: Place, group: Option<GroupId>, what: &str) -> RecoverError {
 
 fn read(device: &mut dyn LogDevice, place: Place) -> Result<Vec<u8>, RecoverError> {
     // A longer one is no record: what is read is not all of it, and does not pass.
-    Ok(device.read(place.segment, u64::from(place.offset), (place.length as usize).min(RECORD_LENGTH_MAX))?)
+    let read = device.read(place.segment, u64::from(place.offset), (place.length as usize).min(RECORD_LENGTH_MAX));
+    match read {
+        Ok(bytes) => Ok(bytes),
+        Err(_) if device.list()?.iter().all(|(id, _)| *id != place.segment) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The manifest at this place.

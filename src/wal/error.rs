@@ -57,3 +57,35 @@ impl From<DiskError> for RecoverError {
         RecoverError::Device(error)
     }
 }
+
+/// A place of the log at which something is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bad {
+    pub segment: SegmentId,
+    /// In bytes from the segment's start.
+    pub offset: u32,
+    pub what: String,
+    /// The groups that are touched, if what is left tells; `None`: it may be any.
+    pub groups: Option<BTreeSet<GroupId>>,
+}
+
+impl Bad {
+    pub fn new(segment: SegmentId, offset: u32, what: impl Into<String>) -> Bad {
+        Bad { segment, offset, what: what.into(), groups: None }
+    }
+
+    /// Of an error that was met while this place was looked at.
+    pub fn of(error: RecoverError, segment: SegmentId, offset: u32) -> Bad {
+        match error {
+            RecoverError::Damaged { segment, offset, what, groups } => Bad { segment, offset, what, groups },
+            RecoverError::NewerFormat { segment, offset, found } => {
+                let what = format!("{found} is of a newer format; this program reads version {FORMAT_VERSION}");
+                Bad::new(segment, offset, what)
+            }
+            RecoverError::WrongNode { segment, found, expected } => {
+                Bad::new(segment, 0, format!("the segment was written by node {found}, others by node {expected}"))
+            }
+            RecoverError::Device(error) => Bad::new(segment, offset, error.to_string()),
+        }
+    }
+}

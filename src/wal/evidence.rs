@@ -5,11 +5,12 @@
 //! there, batch `n` was not durable then.
 
 use super::format::{
-    BATCH_HEADER_SIZE, BATCH_MAGIC, BatchHeader, DIRECTORY_ENTRY_SIZE, RECORD_HEADER_SIZE, RecordHeader, TRAILER_SIZE, Trailer,
-    directory_entry_group, footer_size, salt,
+    BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_MAGIC, BatchHeader, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE, Kind,
+    RECORD_HEADER_SIZE, RecordHeader, TRAILER_SIZE, Trailer, directory_entry_group, footer_size, salt, u32_at,
 };
+use super::tail::Tail;
 use super::window::Window;
-use crate::base::{GroupId, SegmentId};
+use crate::base::{Epoch, GroupId, SegmentId};
 use crate::msg::disk::DiskError;
 use std::collections::BTreeSet;
 
@@ -89,40 +90,88 @@ pub fn groups_between(
         (None, Some(until)) => u64::from(until.saturating_sub(from)),
         (None, None) => return Ok(None),
     };
-    if until.is_some_and(|until| u64::from(from) + length != u64::from(until))
-        || length > u64::from(super::format::BATCH_LENGTH_MAX)
-    {
+    if until.is_some_and(|until| u64::from(from) + length != u64::from(until)) || length > u64::from(BATCH_LENGTH_MAX) {
         return Ok(None);
     }
     let Some(batch) = window.get(u64::from(from), length as usize)? else { return Ok(None) };
+    let records = || header.and_then(|(header, _)| by_records(batch, &header, segment, from));
     Ok(by_footer(batch, nonce, segment, from)
-        .or_else(|| header.and_then(|(header, _)| by_records(batch, &header, segment, from))))
+        .or_else(|| Some(records()?.iter().filter_map(|entry| directory_entry_group(entry)).collect())))
+}
+
+/// The groups of which something stands in the one bad batch from the tail's end to `until`. `behind`: what the batch or the segment
+/// behind it says: its sequence, the chain before it, its epoch. `None`: it may be any group, or more than one batch, or a record
+/// that tells of all.
+pub fn damaged_batch(
+    window: &mut Window<'_>,
+    tail: &Tail,
+    nonce: u64,
+    until: u32,
+    behind: (u64, u64, Epoch),
+) -> Result<Option<BTreeSet<GroupId>>, DiskError> {
+    let (segment, from, (sequence, chain, epoch)) = (window.segment(), tail.end, behind);
+    let length = until.saturating_sub(from);
+    if sequence != tail.next_sequence + 1 || !(EMPTY_BATCH_SIZE..=BATCH_LENGTH_MAX).contains(&length) {
+        return Ok(None);
+    }
+    let Some(batch) = window.get(u64::from(from), length as usize)? else { return Ok(None) };
+    // The chain behind a batch is its footer's checksum.
+    if let Some((entries, sum)) = footer(batch, nonce, segment, from) {
+        let kinds = entries.chunks_exact(DIRECTORY_ENTRY_SIZE).map(|entry| (Kind::from_number(entry[0]), entry));
+        return Ok(if sum == chain { touched(kinds) } else { None });
+    }
+    let header = BatchHeader::decode(segment, from, batch).map(|(header, _)| header);
+    let continues = |header: &BatchHeader| {
+        (header.nonce, header.sequence, header.previous, header.length) == (nonce, tail.next_sequence, tail.chain, length)
+            && header.epoch == epoch
+    };
+    let Some(header) = header.filter(continues) else { return Ok(None) };
+    let Some(entries) = by_records(batch, &header, segment, from) else { return Ok(None) };
+    Ok(touched(entries.iter().map(|entry| (Kind::from_number(entry[0]), &entry[..]))))
+}
+
+/// The groups whose replay such records are needed for.
+fn touched<'a>(entries: impl Iterator<Item = (Option<Kind>, &'a [u8])>) -> Option<BTreeSet<GroupId>> {
+    let mut groups = BTreeSet::new();
+    for (kind, entry) in entries {
+        match kind? {
+            Kind::Epoch | Kind::Formation => return None,
+            Kind::HardState | Kind::Stands | Kind::Piece => groups.insert(GroupId(u32_at(entry, 4))),
+            kind if kind.is_entry() => groups.insert(GroupId(u32_at(entry, 4))),
+            // What names copies notices that they are bad, and of values that were moved the old places count.
+            _ => false,
+        };
+    }
+    Some(groups)
 }
 
 /// The groups in a batch's footer, when the footer is whole.
 fn by_footer(batch: &[u8], nonce: u64, segment: SegmentId, offset: u32) -> Option<BTreeSet<GroupId>> {
+    let (directory, _) = footer(batch, nonce, segment, offset)?;
+    Some(directory.chunks_exact(DIRECTORY_ENTRY_SIZE).filter_map(directory_entry_group).collect())
+}
+
+/// A batch's directory, and the chain behind the batch, when its footer is whole.
+fn footer(batch: &[u8], nonce: u64, segment: SegmentId, offset: u32) -> Option<(&[u8], u64)> {
     let size = footer_size(Trailer::peek_count(batch)?);
     let at = (batch.len() as u64).checked_sub(size)? as usize;
     let footer = &batch[at..];
-    let (trailer, _) = Trailer::decode(salt(nonce, segment, offset.checked_add(at as u32)?), footer)?;
-    if trailer.length as usize != batch.len() {
-        return None;
-    }
-    Some(footer[..footer.len() - TRAILER_SIZE].chunks_exact(DIRECTORY_ENTRY_SIZE).filter_map(directory_entry_group).collect())
+    let (trailer, chain) = Trailer::decode(salt(nonce, segment, offset.checked_add(at as u32)?), footer)?;
+    (trailer.length as usize == batch.len()).then(|| (&footer[..footer.len() - TRAILER_SIZE], chain))
 }
 
-/// The groups in a batch's records, when all their headers are whole.
-fn by_records(batch: &[u8], header: &BatchHeader, segment: SegmentId, offset: u32) -> Option<BTreeSet<GroupId>> {
+/// A batch's directory, made of its records' headers, when these are all whole.
+fn by_records(batch: &[u8], header: &BatchHeader, segment: SegmentId, offset: u32) -> Option<Vec<Vec<u8>>> {
     let end = (batch.len() as u64).checked_sub(footer_size(header.count))? as usize;
     let mut at = BATCH_HEADER_SIZE;
-    let mut groups = BTreeSet::new();
+    let mut entries = Vec::new();
     while at < end {
         let place = offset.checked_add(at as u32)?;
         let (record, _) = RecordHeader::decode(salt(header.nonce, segment, place), &batch[at..end])?;
         let mut entry = Vec::with_capacity(DIRECTORY_ENTRY_SIZE);
         record.encode_directory_entry(0, &mut entry);
-        groups.extend(directory_entry_group(&entry));
+        entries.push(entry);
         at += (record.length as usize).max(RECORD_HEADER_SIZE);
     }
-    Some(groups)
+    Some(entries)
 }

@@ -45,6 +45,10 @@ pub const RECORD_PRESENT: u8 = 1;
 pub const RECORD_KEY_FORM: u8 = 2;
 /// Of the last piece of a state: the log had the state's last entry, and what stands behind that stays.
 pub const RECORD_JOINS: u8 = 4;
+/// Of where a group stands: the node has no other group.
+pub const RECORD_LAST: u8 = 8;
+/// Of an epoch: the log before it was damaged, and something of it is forgotten.
+pub const RECORD_FORGOT: u8 = 1;
 
 /// What ties batches to the data directory that they were written for.
 pub fn directory_nonce(directory: DirectoryId) -> u64 {
@@ -274,6 +278,8 @@ pub enum Kind {
     /// Values of a group's items, copied from a segment that is to go: the key part has the items, as the parts of a piece, the
     /// value part their values.
     Moved,
+    /// Where a group's log ended when an epoch began that has forgotten something, and whether the group is whole.
+    Stands,
 }
 
 impl Kind {
@@ -295,6 +301,7 @@ impl Kind {
             Kind::Manifest => 14,
             Kind::Piece => 15,
             Kind::Moved => 16,
+            Kind::Stands => 17,
         }
     }
 
@@ -326,6 +333,7 @@ impl Kind {
             14 => Kind::Manifest,
             15 => Kind::Piece,
             16 => Kind::Moved,
+            17 => Kind::Stands,
             _ => return None,
         })
     }

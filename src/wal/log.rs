@@ -10,8 +10,8 @@ use super::format::{
     directory_nonce,
 };
 use super::reads::{Reads, Wanted, answer, refuse};
-use super::recover::Tail;
 use super::segments::{Answer, Segment, Segments};
+use super::tail::Tail;
 use super::witness::{End, Witness};
 use super::{In, LogOptions, Out, ReadError, ReadFor, Record};
 use crate::actor::{Actor, Context, Outbox, Room, TimerKind};
@@ -367,7 +367,7 @@ impl Log {
     // Appending.
 
     fn on_append(&mut self, record: Record, out: &mut Outbox<Out>) {
-        if let Record::Epoch(epoch) = record {
+        if let Record::Epoch { epoch, .. } = record {
             self.epoch = epoch;
         }
         let parts = Parts::of(record);

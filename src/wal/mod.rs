@@ -21,13 +21,13 @@
 //! 6. A manifest, before the header that names it: what that names, copies and roots, stands before it.
 //! 7. A manifest, before the file of a segment goes that it does not name.
 //!
-//! **Left out on purpose**, for later: starting in spite of rot. Damage that is not
-//! a torn tail stops the boot. Of the log before the last checkpoint a boot reads the headers of segments alone: what rots there is
+//! **Left out on purpose**: of the log before the last checkpoint a boot reads the headers of segments alone: what rots there is
 //! noticed when it is read.
 //!
 //! - `format`: the bytes; `FORMAT.md` beside this file has the tables and the arguments.
 //! - `batch`: a batch being filled. - `log`: the actor. - `segments`: files made ahead, and used again. - [`sweep`]: values in a segment that is emptied. - `reads`: values and entries read back.
-//! - `recover`: from the disk to a [`Recovered`], through a `window`. - `checkpoint`: what a replay begins with. - `evidence`: telling a torn tail from damage. - `witness`:
+//! - `recover`: from the disk to a [`Recovered`], through a `window`. - `tail`: where a walk stands, and the check of a batch. - `replay`: what the records come to. - [`restore`]
+//!   (`salvage.rs`): the same, past damage. - `checkpoint`: what a replay begins with. - `evidence`: telling a torn tail from damage. - `witness`:
 //!   evidence in another file. - [`walk`]: all of a log, past what is bad in it, for who looks at it.
 
 mod batch;
@@ -38,8 +38,11 @@ mod format;
 mod log;
 mod reads;
 mod recover;
+mod replay;
+mod salvage;
 mod segments;
 pub mod sweep;
+mod tail;
 #[cfg(test)]
 mod test_disk;
 #[cfg(test)]
@@ -48,9 +51,11 @@ pub mod walk;
 mod window;
 mod witness;
 
-pub use error::RecoverError;
+pub use error::{Bad, RecoverError};
 pub use log::{Log, LogCounters};
-pub use recover::{Tail, Torn, recover, recover_from_start};
+pub use recover::{recover, recover_from_start};
+pub use salvage::restore;
+pub use tail::{Tail, Torn};
 
 use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, SegmentId, Sometimes, Term};
 use crate::msg::cluster::{Formation, PeerMark};
@@ -79,8 +84,20 @@ pub struct LogOptions {
 /// What is written to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// The first record of an epoch.
-    Epoch(Epoch),
+    /// The first record of an epoch. `forgot`: the log before it was damaged; what no [`Record::Stands`] behind it speaks of may
+    /// lack anything.
+    Epoch {
+        epoch: Epoch,
+        forgot: bool,
+    },
+    /// The group's log ends with this entry. Not `whole`: it may have had more, and votes, that are forgotten. `is_last`: of the
+    /// groups of which this is said behind an epoch that forgot; the node has no others.
+    Stands {
+        group: GroupId,
+        last: LogBase,
+        whole: bool,
+        is_last: bool,
+    },
     Formation(Formation),
     PeerMark(NodeId, PeerMark),
     HardState(GroupId, HardState),
@@ -195,6 +212,12 @@ pub struct Recovered {
     pub lossless: bool,
     /// What was cut off at the end of the log.
     pub torn: Option<Torn>,
+    /// The log was damaged since its last epoch began, or an epoch that found so has not said all of it.
+    pub forgot: bool,
+    /// Groups of which nothing was found may have had entries, and votes.
+    pub amnesiac: bool,
+    /// Where the log is damaged, of what was read.
+    pub damage: Vec<Bad>,
     /// The segment that the replay began with, and bytes of batches that were replayed.
     pub start: SegmentId,
     pub replayed: u64,
@@ -223,6 +246,10 @@ impl Recovered {
 
 #[derive(Debug, Default)]
 pub struct RecoveredGroup {
+    /// An epoch began with nothing of it: the checkpoint's copy is void.
+    pub is_blank: bool,
+    /// What it acknowledged, and how it voted, may be forgotten.
+    pub amnesiac: bool,
     /// The last one written; its commit index is the highest that any record of the group knew.
     pub state: HardState,
     /// The group's state as it was copied last; what is committed behind it is among the entries. `None`: there was no copy.
@@ -276,6 +303,22 @@ impl RecoveredGroup {
 
     pub fn last_index(&self) -> Index {
         Index(self.base.index.0 + self.entries.len() as u64)
+    }
+
+    /// Drops what stands behind this entry, if the log has it, and more.
+    fn truncate_to(&mut self, last: LogBase) -> bool {
+        let Some(at) = last.index.0.checked_sub(self.base.index.0 + 1).map(|at| at as usize) else { return false };
+        let held = self.entries.get(at).is_some_and(|entry| entry.term == last.term);
+        if held {
+            self.entries.truncate(at + 1);
+            self.state.commit = self.state.commit.min(last.index);
+        }
+        held
+    }
+
+    /// The last entry.
+    pub fn last(&self) -> LogBase {
+        self.entries.last().map_or(self.base, |entry| LogBase { index: entry.index, term: entry.term })
     }
 
     /// What is known to be committed of the entries.

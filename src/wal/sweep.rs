@@ -11,7 +11,7 @@
 use super::format::{
     BATCH_HEADER_SIZE, BatchHeader, Kind, RECORD_HEADER_SIZE, RECORD_LENGTH_MAX, RecordHeader, SEGMENT_HEADER_SIZE, salt,
 };
-use super::recover::{fact_of, piece_of};
+use super::replay::{fact_of, piece_of};
 use crate::base::{GroupId, Index, Key, Place, SegmentId};
 use crate::msg::log::{FactSummary, ValuePlace};
 use crate::msg::transaction::Stored;

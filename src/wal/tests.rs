@@ -4,6 +4,7 @@ mod batches;
 mod checkpoint;
 mod damage;
 mod keys;
+mod salvage;
 mod walk;
 mod witness;
 
@@ -75,7 +76,7 @@ impl Rig {
             progress: Vec::new(),
             halted: None,
         };
-        rig.append(Record::Epoch(Epoch(1)));
+        rig.append(Record::Epoch { epoch: Epoch(1), forgot: false });
         rig
     }
 
@@ -150,7 +151,7 @@ impl Rig {
         self.halted = None;
         // What was recovered beyond what was durable before is durable only once it is written again.
         self.acknowledgeable = self.acknowledgeable.min(self.log.durable_lsn());
-        self.append(Record::Epoch(self.epoch));
+        self.append(Record::Epoch { epoch: self.epoch, forgot: false });
         Ok(())
     }
 }
@@ -177,7 +178,7 @@ impl Model {
         let mut model = Model::default();
         for record in records {
             match record {
-                Record::Epoch(epoch) => model.epoch = *epoch,
+                Record::Epoch { epoch, .. } => model.epoch = *epoch,
                 Record::Formation(formation) => model.formation = Some(formation.clone()),
                 Record::PeerMark(node, seen) => {
                     let mark = model.marks.entry(*node).or_default();
@@ -205,7 +206,7 @@ impl Model {
                     };
                     entries.push((entry.term, key, value));
                 }
-                Record::Clean | Record::CaughtUp => {}
+                Record::Clean | Record::CaughtUp | Record::Stands { .. } => {}
                 Record::Leaf { .. }
                 | Record::Parts(..)
                 | Record::Root(..)
@@ -547,7 +548,7 @@ fn a_machine_that_stayed_up_has_lost_nothing_but_what_was_lost_before() {
     assert!(recovered.on_a_machine_up_since(Some(Epoch(1))));
     assert!(recovered.lossless);
     rig.log = Log::new(relaxed.clone(), recovered.tail);
-    rig.append(Record::Epoch(Epoch(2)));
+    rig.append(Record::Epoch { epoch: Epoch(2), forgot: false });
     rig.settle();
     assert!(is_whole_on_a_machine_that_stayed_up(&mut rig.disk.copy()));
     // The machine loses power; what is missing then is missing for every later process, too, until the node has caught up.

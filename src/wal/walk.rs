@@ -12,17 +12,16 @@
 //! **Left out on purpose:** bytes that the disk cannot read end the walk of their segment, not that of the log.
 
 use super::checkpoint::{manifest_of, read_copy, read_manifest, read_root, root_of};
-use super::error::RecoverError;
+use super::error::{Bad, RecoverError};
 use super::evidence::{find_header, groups_between};
 use super::format::{
-    BATCH_HEADER_SIZE, BatchHeader, Copied, FORMAT_VERSION, Kind, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE,
+    BATCH_HEADER_SIZE, BatchHeader, Copied, FORMAT_VERSION, Kind, RECORD_LAST, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE,
     SegmentHeader, directory_nonce,
 };
-use super::recover::{
-    Checked, Tail, Torn, check_batch, check_end, check_torn, fact_of, find_torn, is_epoch, is_within_reason, newest_manifest,
-    piece_of,
-};
+use super::recover::{check_end, check_torn, find_torn, newest_manifest};
+use super::replay::{fact_of, is_within_reason, piece_of};
 use super::sweep::moved_of;
+use super::tail::{Checked, Tail, Torn, check_batch, is_epoch};
 use super::window::Window;
 use super::witness::{self, WITNESS};
 use crate::base::limits::{COUNTER_MAX, PARTITIONS_MAX};
@@ -72,6 +71,13 @@ pub enum Content {
     },
     Clean,
     CaughtUp,
+    /// Where the group's log ended when an epoch began that has forgotten something; or when the group was made whole.
+    Stands {
+        group: GroupId,
+        last: LogBase,
+        whole: bool,
+        is_last: bool,
+    },
     /// `items`: deleted ones too.
     Leaf {
         group: GroupId,
@@ -107,6 +113,7 @@ impl Content {
             | Content::Entry { group, .. }
             | Content::Piece { group, .. }
             | Content::Moved { group, .. }
+            | Content::Stands { group, .. }
             | Content::Leaf { group, .. }
             | Content::Parts(group)
             | Content::Root(group, _) => Some(*group),
@@ -116,38 +123,6 @@ impl Content {
             | Content::Clean
             | Content::CaughtUp
             | Content::Manifest(_) => None,
-        }
-    }
-}
-
-/// A place of the log at which something is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bad {
-    pub segment: SegmentId,
-    /// In bytes from the segment's start.
-    pub offset: u32,
-    pub what: String,
-    /// The groups that are touched, if what is left tells; `None`: it may be any.
-    pub groups: Option<BTreeSet<GroupId>>,
-}
-
-impl Bad {
-    fn new(segment: SegmentId, offset: u32, what: impl Into<String>) -> Bad {
-        Bad { segment, offset, what: what.into(), groups: None }
-    }
-
-    /// Of an error that was met while this place was looked at.
-    fn of(error: RecoverError, segment: SegmentId, offset: u32) -> Bad {
-        match error {
-            RecoverError::Damaged { segment, offset, what, groups } => Bad { segment, offset, what, groups },
-            RecoverError::NewerFormat { segment, offset, found } => {
-                let what = format!("{found} is of a newer format; this program reads version {FORMAT_VERSION}");
-                Bad::new(segment, offset, what)
-            }
-            RecoverError::WrongNode { segment, found, expected } => {
-                Bad::new(segment, 0, format!("the segment was written by node {found}, others by node {expected}"))
-            }
-            RecoverError::Device(error) => Bad::new(segment, offset, error.to_string()),
         }
     }
 }
@@ -606,6 +581,11 @@ fn read_record(nonce: u64, place: Place, record: &RecordHeader, bytes: &[u8]) ->
             Content::Entry { group, index: record.index(), term: record.term(), commit: Index(record.commit), fact }
         }
         Kind::Clean => Content::Clean,
+        Kind::Stands => {
+            let last = LogBase { index: record.index(), term: record.term() };
+            let [whole, is_last] = [RECORD_PRESENT, RECORD_LAST].map(|flag| record.flags & flag != 0);
+            Content::Stands { group, last, whole, is_last }
+        }
         Kind::CaughtUp => Content::CaughtUp,
         Kind::Leaf => {
             let leaf = copied()?;

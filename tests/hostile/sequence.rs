@@ -336,6 +336,7 @@ fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
                 round: dice.number(),
                 follower: Epoch(dice.number()),
                 everywhere: Index(dice.number()),
+                whole: dice.flag(),
             })
         }
         6 | 7 => {
@@ -356,6 +357,7 @@ fn replica_message(dice: &mut Dice<'_>, epoch: Epoch) -> ReplicaMessage {
                 acceptance,
                 commit: Index(dice.number()),
                 synced: dice.flag().then(|| Lsn(dice.number())),
+                amnesiac: dice.flag(),
             })
         }
         8 => ReplicaMessage::TimeoutNow { term },

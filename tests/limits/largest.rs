@@ -276,6 +276,7 @@ fn appends() -> Vec<ReplicaMessage> {
             round: u64::MAX,
             follower: EPOCH,
             everywhere: INDEX,
+            whole: true,
         };
         ReplicaMessage::Append(append)
     };
@@ -370,6 +371,7 @@ fn peer_messages() -> Vec<PeerMessage> {
         acceptance: Some(PROMISE),
         commit: INDEX,
         synced: Some(Lsn(u64::MAX)),
+        amnesiac: true,
     };
     let mut all = vec![
         PeerMessage::Greeting(greeting),

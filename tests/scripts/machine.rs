@@ -205,7 +205,8 @@ impl Machine {
             Record::Entry(group, Entry { index: Index(index), term: Term(*term), fact }, Index::ZERO)
         });
         let state = HardState { term: Term(term), vote: None, commit: Index(commit) };
-        let records = [Record::Epoch(epoch)].into_iter().chain(entries).chain([Record::HardState(group, state)]);
+        let records =
+            [Record::Epoch { epoch, forgot: false }].into_iter().chain(entries).chain([Record::HardState(group, state)]);
         // Nothing is missing, in whichever way the epoch before ended.
         let records = records.chain([Record::CaughtUp, Record::Clean].into_iter().filter(|_| !lossy));
         let nobody = LivenessView::EMPTY;

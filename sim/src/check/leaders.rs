@@ -82,6 +82,7 @@ mod tests {
             commit: Index(0),
             applied: Index(0),
             idle: true,
+            amnesiac: false,
         }
     }
 

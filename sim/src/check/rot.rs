@@ -3,13 +3,16 @@
 
 use super::{Violation, checkpoint};
 use ringseed::base::{NodeId, Place};
+use ringseed::msg::log::EntrySummary;
 use ringseed::wal::{RecoverError, Recovered};
 
 /// How a node took it that some of its log has rotted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// It says that the log is damaged.
+    /// It says that the log is damaged, and does not start.
     Refused,
+    /// It says so, and starts with what is left.
+    Salvaged,
     /// It lacks nothing: what rotted stands elsewhere, too.
     Whole,
     /// The disk could not be read.
@@ -29,9 +32,36 @@ pub fn check_boot(
         (Err(RecoverError::Damaged { .. }), _) => Ok(Taken::Refused),
         (Err(RecoverError::Device(_)), _) => Ok(Taken::Unknown),
         (Err(error), _) => Err(violation(format!("some of node {node}'s log has rotted, and it does not boot because {error}"))),
+        (Ok(found), Ok(sound)) if !found.damage.is_empty() => salvaged(node, found, sound).map(|()| Taken::Salvaged),
         (Ok(found), Ok(sound)) if same(found, sound) => Ok(Taken::Whole),
         (Ok(_), _) => Err(violation(format!("some of node {node}'s log has rotted, and it boots from what was never written"))),
     }
+}
+
+/// What a start in spite of damage believes was written: all, of a group that it says is whole, and what it takes for committed of
+/// any other. It uses no epoch and no position twice.
+fn salvaged(node: NodeId, found: &Recovered, sound: &Recovered) -> Result<(), Violation> {
+    let wrong = |what: String| Err(violation(format!("some of node {node}'s log has rotted, and it starts {what}")));
+    if found.epoch < sound.epoch || found.last_lsn() < sound.last_lsn() {
+        let both = [found, sound].map(|log| (log.epoch, log.last_lsn()));
+        return wrong(format!("from epoch and position {:?}, which were {:?}", both[0], both[1]));
+    }
+    for (id, sound) in &sound.groups {
+        let Some(group) = found.groups.get(id) else {
+            if found.amnesiac {
+                continue;
+            }
+            return wrong(format!("without group {id}, of which it says nothing"));
+        };
+        if !group.amnesiac && !checkpoint::same_log(group, sound) {
+            return wrong(format!("with less of group {id} than there was, and takes that for all"));
+        }
+        let written = |entry: &&EntrySummary| entry.index > sound.base.index && !sound.entries.contains(entry);
+        if let Some(entry) = group.committed().iter().find(written) {
+            return wrong(format!("with {entry:?} committed in group {id}, which never was"));
+        }
+    }
+    if found.forgot { Ok(()) } else { wrong("and takes nothing for forgotten".into()) }
 }
 
 fn same(one: &Recovered, other: &Recovered) -> bool {

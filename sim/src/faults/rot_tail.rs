@@ -35,6 +35,8 @@ fn end(world: &mut World, kind: &FaultKind, strike: Strike) {
     world.crash(number, power, down_ms, None);
     if world.machines[number].disk.rot(rot) {
         world.counters.fired(kind);
-        world.machines[number].rotten = Some(rot);
+        let machine = &mut world.machines[number];
+        machine.rotten = Some(rot);
+        machine.is_whole_again &= rot == Rot::Witness;
     }
 }

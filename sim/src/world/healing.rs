@@ -65,6 +65,7 @@ impl World {
         let look_at = self.now + self.looks.between(3 * MS, 25 * MS);
         self.at(look_at, Happening::Look);
         let now = self.now;
+        self.look_at_amnesia();
         let views = views(&mut self.machines, now);
         if self.looks.chance(100) {
             views.iter().for_each(|view| view.node.check());
@@ -89,6 +90,18 @@ impl World {
         let views = views(&mut self.machines, self.now);
         if let Err(violation) = self.watch.held_by_all(group, index, &views) {
             self.safety(violation);
+        }
+    }
+
+    /// A node whose log was damaged, and which has forgotten nothing any more, is as good as any other.
+    fn look_at_amnesia(&mut self) {
+        for machine in self.machines.iter_mut().filter(|machine| machine.was_damaged && !machine.is_whole_again) {
+            let Some(node) = &mut machine.node else { continue };
+            let replicas = node.replicas(machine.clock.read(self.now));
+            if !replicas.is_empty() && replicas.iter().all(|replica| !replica.amnesiac) {
+                machine.is_whole_again = true;
+                self.timeline.note(self.now, || format!("{:?} is whole again", machine.id));
+            }
         }
     }
 
@@ -334,7 +347,7 @@ impl World {
             let whole = replicas.len() == usize::from(self.plan.cluster.replication_factor);
             for (number, replica) in replicas {
                 let same = replica.last == leader.last && replica.commit == leader.last && replica.applied == leader.last;
-                if !same || (whole && !replica.idle) {
+                if !same || replica.amnesiac || (whole && !replica.idle) {
                     return Some(format!("n{}: {replica:?}, while the leader's is {leader:?}", number + 1));
                 }
             }

@@ -13,7 +13,7 @@ use crate::points::Point;
 use ringseed::base::{ConnId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, NodeId, Place};
 use ringseed::msg::disk::DiskOp;
 use ringseed::node::{Event, Node, NodeOptions};
-use ringseed::wal::{self, RecoverError, Recovered};
+use ringseed::wal::{self, Recovered};
 use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Debug)]
@@ -62,6 +62,10 @@ pub struct Machine {
     /// When it may start again; `None`: it runs.
     pub boot_at: Option<WorldTime>,
     pub stays_down: bool,
+    /// Its log was damaged, and it has started in spite of that.
+    pub was_damaged: bool,
+    /// Its peers have made it whole since, and nothing has rotted after that.
+    pub is_whole_again: bool,
     /// Since when it is told to stop.
     pub stopping: Option<WorldTime>,
     /// The last entries of its groups when it crashed.
@@ -98,6 +102,10 @@ impl Machine {
     /// Judges what the node has just recovered: the values of its whole log, and a checkpoint against all of the log. Nothing
     /// fails that is read for this.
     pub fn judge_recovered(&mut self, recovered: &Recovered) -> Result<(), Violation> {
+        if self.was_damaged {
+            // All of the log is not what it comes to any more.
+            return Ok(());
+        }
         if recovered.groups.values().all(|group| group.root.is_none()) {
             return Recovery::values_are_right(self.id, recovered, &mut self.disk);
         }
@@ -108,11 +116,6 @@ impl Machine {
         Recovery::values_are_right(self.id, &whole, &mut disk)?;
         Recovery::items_are_right(self.id, &again, &mut sound)?;
         check::checkpoint::check(self.id, again, whole)
-    }
-
-    /// Whether something has rotted that a boot has not met: in what it does not read.
-    pub fn reads_would_meet_rot(&self) -> bool {
-        matches!(wal::recover_from_start(&mut self.disk.whole_as_it_is(), self.id), Err(RecoverError::Damaged { .. }))
     }
 
     pub fn new(number: usize, plan: &Plan) -> Machine {
@@ -143,6 +146,8 @@ impl Machine {
             floods: Vec::new(),
             boot_at: Some(own.boot_ms * 1_000_000),
             stays_down: false,
+            was_damaged: false,
+            is_whole_again: false,
             stopping: None,
             had: Vec::new(),
             stopping_led: false,
@@ -213,6 +218,9 @@ impl Machine {
 
     /// Something rotted without which the log is not whole.
     pub fn has_lost_its_log(&self) -> bool {
+        if self.is_whole_again || self.was_damaged {
+            return !self.is_whole_again;
+        }
         let is_lost = |kind: &Kind| !matches!(kind, Kind::RotHeader | Kind::RotValue);
         matches!(self.rotten, Some(Rot::Zeros(_) | Rot::Bits(_))) || self.disk.rotten.iter().any(is_lost)
     }

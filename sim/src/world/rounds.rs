@@ -34,7 +34,7 @@ impl World {
             return;
         }
         machine.disk.failed_at_boot = None;
-        let found = wal::recover(&mut machine.disk, machine.id);
+        let found = wal::restore(&mut machine.disk, machine.id);
         if let Some(error) = machine.disk.failed_at_boot.take() {
             let step = machine.disk.trouble.boot.expect("it has failed");
             self.counters.fired(faults::boot_error(step));
@@ -55,13 +55,13 @@ impl World {
             Ok(recovered) => recovered,
             Err(error) => return self.boot_failed(number, &error),
         };
-        // What a boot reads is whole. Values are mended when a read meets them.
-        let is_rotten = machine.disk.rotten.iter().any(|kind| *kind != Kind::RotValue);
-        if is_rotten && machine.reads_would_meet_rot() {
-            // Nothing mends yet what else reads would meet: the operator takes the node away.
-            self.timeline.note(self.now, || format!("n{} is taken away, since its disk rots", number + 1));
-            self.machines[number].stays_down = true;
-            return;
+        if let Some(bad) = recovered.damage.first() {
+            self.timeline.note(self.now, || format!("n{} starts from a damaged log: {bad:?}", number + 1));
+            machine.was_damaged = true;
+            machine.is_whole_again &= !recovered.forgot;
+            if machine.rotten.is_some_and(|rot| rot != Rot::Witness) {
+                self.counters.mattered(Kind::RotTail);
+            }
         }
         if let Err(violation) = machine.judge_recovered(&recovered) {
             return self.safety(violation);
@@ -84,7 +84,8 @@ impl World {
         }
         // An old copy of the directory lacks what its node held since.
         let relaxed = self.plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
-        let whole = machine.disowned.is_none() && (!relaxed || up_since.is_some());
+        let whole =
+            machine.disowned.is_none() && recovered.damage.is_empty() && !recovered.forgot && (!relaxed || up_since.is_some());
         let earlier_epoch = recovered.epoch > Epoch::ZERO;
         if let Err(violation) = self.watch.recovered(machine.id, &recovered, whole) {
             return self.safety(violation);
@@ -124,9 +125,13 @@ impl World {
     /// A log of which something rotted was read.
     fn boot_from_rot(&mut self, number: usize, found: &Result<Recovered, RecoverError>) -> Result<(), Violation> {
         let machine = &self.machines[number];
+        if machine.was_damaged {
+            // What it had forgotten is on the disk without the rot.
+            return Ok(());
+        }
         let sound = wal::recover(&mut machine.disk.sound(), machine.id);
         let kinds: &[Kind] = match rot::check_boot(machine.id, found, &sound)? {
-            Taken::Refused => &[Kind::RotSynced, Kind::LostSynced, Kind::Misdirected],
+            Taken::Refused | Taken::Salvaged => &[Kind::RotSynced, Kind::LostSynced, Kind::Misdirected],
             Taken::Whole => &[Kind::RotHeader, Kind::Misdirected],
             Taken::Unknown => &[],
         };

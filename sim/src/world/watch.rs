@@ -270,6 +270,7 @@ impl Watch {
     pub fn held_by_all(&self, group: GroupId, index: Index, views: &[View<'_>]) -> Result<(), Violation> {
         let whole = views.iter().filter(|view| self.syncs_all && !view.disowned);
         let replicas = whole.flat_map(|view| view.replicas.iter().map(move |replica| (view.id, replica)));
+        let replicas = replicas.filter(|(_, replica)| !replica.amnesiac);
         match replicas.filter(|(_, replica)| replica.group == group).find(|(_, replica)| replica.durable < index) {
             None => Ok(()),
             Some((id, replica)) => {
@@ -286,7 +287,8 @@ impl Watch {
     /// while all replicas can be looked at.
     fn quorum_durable(&self, view: &View<'_>, leader: &ReplicaProbe, views: &[View<'_>]) -> Result<(), Violation> {
         let group = leader.group;
-        let replicas = views.iter().flat_map(|view| &view.replicas).filter(|replica| replica.group == group);
+        let replicas = views.iter().flat_map(|view| &view.replicas);
+        let replicas = replicas.filter(|replica| replica.group == group && !replica.amnesiac);
         let mut durable: Vec<Index> = replicas.map(|replica| replica.durable).collect();
         let disowned = views.iter().any(|view| view.disowned);
         if !self.syncs_all || disowned || self.members.get(&group).is_none_or(|members| members.len() != durable.len()) {

@@ -7,7 +7,7 @@ use crate::wal::walk::{Met, verify};
 
 impl Cluster {
     /// Of small segments, in which a checkpoint is due soon, and little is kept for members that lag.
-    fn that_compacts(segment_kib: u32) -> Cluster {
+    pub(super) fn that_compacts(segment_kib: u32) -> Cluster {
         let mut cluster = Cluster { segment_size: segment_kib * 1024, ..Cluster::empty() };
         let limits = &mut cluster.limits;
         (limits.checkpoint_bytes, limits.leaf_bytes, limits.retained_bytes) = (20_000, 1_000, 20_000);
@@ -133,7 +133,7 @@ fn what_was_repaired_is_whole_after_a_boot() {
     for key in rotten {
         // Nothing is written in its group any more, while checkpoints go on with the others.
         let others: Vec<u32> = (0..100).filter(|other| group(*other) != group(key)).collect();
-        for other in others.iter().cycle().take(150 + key as usize) {
+        for other in others.iter().cycle().take(161 + key as usize) {
             cluster.put(1, &format!("k{other}"), &format!("{key} of {other}, {:100}", ""));
         }
         cluster.flip(2, &format!("0 of {key}, "));

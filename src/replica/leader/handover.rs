@@ -103,7 +103,7 @@ impl Replica {
         leader.rebalance_at = Some(again);
         let others = leader.progress.iter().filter(|p| p.node != preferred).filter_map(|p| p.round_trip).min();
         let slow = others.unwrap_or_default() * 4 + support / 8;
-        let Some(target) = leader.progress.iter_mut().find(|p| p.node == preferred) else { return };
+        let Some(target) = leader.progress.iter_mut().find(|p| p.node == preferred && p.counts()) else { return };
         if target.probed_at.is_some_and(|probed| cx.now.since(probed) < support * 4) {
             // Its link comes and goes, or it still catches up.
             Sometimes::PreferredLeaderNotReady.reached();
@@ -163,7 +163,7 @@ impl Replica {
         leader
             .progress
             .iter()
-            .filter(|p| configuration.is_voter(p.node) && cx.liveness.votes(p.node, cx.now))
+            .filter(|p| configuration.is_voter(p.node) && p.counts() && cx.liveness.votes(p.node, cx.now))
             .filter(|p| cx.liveness.supported_by(p.node, cx.now).is_some() && !tried(p.node))
             .max_by_key(|p| {
                 let fit = !cx.liveness.disk_of(p.node).unfit;
@@ -201,7 +201,7 @@ impl Replica {
         let Some(transfer) = &mut leader.transfer else { return };
         let Some(target) = leader.progress.iter().find(|p| p.node == transfer.target) else { return };
         // It may have restarted meanwhile.
-        if !cx.liveness.votes(target.node, cx.now) {
+        if !cx.liveness.votes(target.node, cx.now) || !target.counts() {
             return;
         }
         if let TransferStep::Sounds { round, since } = transfer.step

@@ -19,13 +19,15 @@ fn heartbeat(leader: u16, term: u64) -> In {
             round,
             follower,
             everywhere: Index::ZERO,
+            whole: false,
         }),
     )
 }
 
 /// Node 3, which follows node 1 in term 1.
 fn follower(around: &Around, lossy: bool, voters: &[u16]) -> Replica {
-    let options = ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy, synced: true };
+    let options =
+        ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy, amnesiac: false, synced: true };
     let learners: &[u16] = if voters.contains(&3) { &[] } else { &[3] };
     let log = GroupLog::new(LogBase::default(), configuration(voters, &[], learners));
     let mut follower = Replica::new(options, HardState::default(), log);
@@ -113,8 +115,14 @@ fn a_replica_whose_disk_is_unfit_leaves_the_first_campaign_to_one_that_is_fit() 
         let mut around = Around::peers(&[2]);
         around.view.own_disk.unfit = own;
         around.view.entry(NodeId(2)).disk.unfit = other;
-        let options =
-            ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy: false, synced: true };
+        let options = ReplicaOptions {
+            group: GroupId(1),
+            support: SUPPORT,
+            no_vote_until: Time::ZERO,
+            lossy: false,
+            amnesiac: false,
+            synced: true,
+        };
         let log = GroupLog::new(LogBase::default(), Configuration::of(VOTERS.to_vec()));
         let mut replica = Replica::new(options, HardState::default(), log);
         around.outputs(&mut replica, 1, NOW, In::Start);
@@ -140,6 +148,7 @@ fn a_follower_whose_disk_is_full_refuses_what_is_new_and_says_what_it_has() {
                 round,
                 follower,
                 everywhere: Index::ZERO,
+                whole: false,
             }),
         )
     };

@@ -9,7 +9,15 @@ const NOW: Time = Time::from_millis(3_000);
 
 fn reply(leader: &Replica, outcome: AppendOutcome, commit: Index) -> ReplicaMessage {
     let acceptance = Some(PROMISE);
-    ReplicaMessage::AppendReply(AppendReply { term: leader.term(), outcome, round: 0, acceptance, commit, synced: Some(Lsn(1)) })
+    ReplicaMessage::AppendReply(AppendReply {
+        term: leader.term(),
+        outcome,
+        round: 0,
+        acceptance,
+        commit,
+        synced: Some(Lsn(1)),
+        amnesiac: false,
+    })
 }
 
 const RECORD: Place = Place { segment: SegmentId(1), offset: 0, length: 1 };
@@ -74,7 +82,7 @@ fn answer(append: &Append) -> ReplicaMessage {
     let last = Index(append.previous_index.0 + append.entries.len() as u64);
     let (outcome, acceptance) = (AppendOutcome::Matched(last), Some(PROMISE));
     let (term, round, commit) = (append.term, append.round, append.commit);
-    ReplicaMessage::AppendReply(AppendReply { term, outcome, round, acceptance, commit, synced: Some(Lsn(1)) })
+    ReplicaMessage::AppendReply(AppendReply { term, outcome, round, acceptance, commit, synced: Some(Lsn(1)), amnesiac: false })
 }
 
 #[test]

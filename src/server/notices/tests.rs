@@ -25,6 +25,7 @@ fn well() -> Health {
         groups: 64,
         groups_led: 22,
         groups_leaderless: 0,
+        groups_amnesiac: 0,
         turned_away: Vec::new(),
         disk: DiskHealth::default(),
         disk_bytes_needed: 0,

@@ -72,6 +72,7 @@ pub struct Watch {
     silent: BTreeMap<NodeId, Time>,
     back_at: Option<Time>,
     leaderless: State,
+    amnesiac: State,
     full: State,
     replay: State,
     /// The node is unfit to lead: since its disk was full; for another reason.
@@ -103,6 +104,7 @@ impl Watch {
             silent: BTreeMap::new(),
             back_at: None,
             leaderless: State::default(),
+            amnesiac: State::default(),
             full: State::default(),
             replay: State::default(),
             unfit_as_full: false,
@@ -133,6 +135,7 @@ impl Watch {
         self.turned_away(health, &mut lines);
         self.peers(now, health, &trouble, &mut lines);
         self.leaderless(now, health, &mut lines);
+        self.amnesiac(now, health, &mut lines);
         self.disk(now, health, &mut lines);
         self.leaderships(now, health, &mut lines);
         self.clock(now, health, &mut lines);
@@ -230,7 +233,9 @@ impl Watch {
         match self.leaderless.is(now, health.groups_leaderless > 0, LEADERLESS_AFTER) {
             Turn::Begins => {
                 let silent: Vec<NodeId> = self.silent.keys().copied().collect();
-                let cause = if silent.is_empty() {
+                let cause = if silent.is_empty() && health.groups_amnesiac > 0 {
+                    "a majority of their replicas must answer that have forgotten nothing".into()
+                } else if silent.is_empty() {
                     "their replicas can be reached and have elected none yet".into()
                 } else {
                     let silent = list(&silent);
@@ -245,6 +250,20 @@ impl Watch {
             }
             Turn::Ends(after) => {
                 lines.push(info(format!("every partition with a replica here has a leader again, after {} s", after.as_secs())))
+            }
+            Turn::None => {}
+        }
+    }
+
+    fn amnesiac(&mut self, now: Time, health: &Health, lines: &mut Vec<Line>) {
+        match self.amnesiac.is(now, health.groups_amnesiac > 0, Duration::ZERO) {
+            Turn::Begins => lines.push(warn(format!(
+                "{} of the {} partitions with a replica here may have forgotten what they acknowledged, since the log was damaged: their leaders send what they \
+                 lack, and until then nothing of them counts. That needs a majority of their replicas that have forgotten nothing",
+                health.groups_amnesiac, health.groups
+            ))),
+            Turn::Ends(after) => {
+                lines.push(info(format!("every partition with a replica here is whole again, after {} s", after.as_secs())));
             }
             Turn::None => {}
         }

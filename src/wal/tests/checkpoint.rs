@@ -53,7 +53,14 @@ impl Kept {
         let base = LogBase { index: base, term: Term(1) };
         let root = Root { begin: self.last, base, configuration: None, pieces: pieces.clone() };
         let root = self.append(Record::Root(GROUP, root));
-        let rooted = crate::msg::log::Rooted { group: GROUP, term: Term(4), vote: Some(ME), commit: self.last, root: Some(root) };
+        let rooted = crate::msg::log::Rooted {
+            group: GROUP,
+            term: Term(4),
+            vote: Some(ME),
+            commit: self.last,
+            root: Some(root),
+            amnesiac: false,
+        };
         let mark = PeerMark { epoch: Epoch(3), durable: Lsn(9) };
         let epoch = self.rig.epoch;
         let (marks, groups) = (vec![(NodeId(1), mark)], vec![rooted]);

@@ -3,7 +3,7 @@
 use super::checkpoint::{GROUP, Kept};
 use super::*;
 use crate::msg::disk::DiskError;
-use crate::wal::walk::{Bad, CheckpointSeen, Content, Met, Seen, Walked, verify, walk};
+use crate::wal::walk::{CheckpointSeen, Content, Met, Seen, Walked, verify, walk};
 
 /// What a walk has met.
 struct Log {
