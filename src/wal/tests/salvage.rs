@@ -189,7 +189,6 @@ fn a_damaged_log_gives_each_group_as_it_was_and_says_which_have_forgotten_someth
             }
         }
     }
-    eprintln!("{untouched} untouched, {whole} with a group that is whole, {amnesiac} without; {again} groups went on");
     assert!(untouched > 20 && whole > 20 && amnesiac > 20 && again > 100);
 }
 
