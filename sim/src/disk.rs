@@ -513,9 +513,14 @@ impl Disk {
         (answer != right).then_some(if answer == shown { rot } else { Kind::WrongRead })
     }
 
+    /// The same disk, without trouble.
+    pub fn as_it_is(&self) -> Disk {
+        Disk { trouble: DiskTrouble::default(), ..self.clone() }
+    }
+
     /// The same disk, if nothing had rotted.
     pub fn sound(&self) -> Disk {
-        let mut sound = Disk { trouble: DiskTrouble::default(), ..self.clone() };
+        let mut sound = self.as_it_is();
         sound.files.values_mut().for_each(File::restore);
         sound
     }

@@ -148,7 +148,7 @@ pub fn torn(node: NodeId, torn: &Torn) {
     say(node, &line);
 }
 
-/// Damage that a start went past. `forgot`: it was not known before.
+/// Damage that a start went past. `forgot`: something is missing that was there at the last start.
 pub fn damaged(node: NodeId, damage: &[Bad], forgot: bool) {
     for Bad { segment, offset, what, groups } in damage.iter().take(DAMAGE_SAID_MAX) {
         let touched = match groups {
@@ -160,7 +160,7 @@ pub fn damaged(node: NodeId, damage: &[Bad], forgot: bool) {
     let then = if forgot {
         "the node starts from what is left, and its peers make it whole; have the disk looked at"
     } else {
-        "this was known at an earlier start, and is left behind with the next checkpoint"
+        "nothing of it is needed any more, or it was known at an earlier start; a checkpoint leaves it behind"
     };
     say(node, &warn(format!("the log is damaged in {} places: {then}", damage.len())));
 }

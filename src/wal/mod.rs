@@ -307,6 +307,11 @@ impl RecoveredGroup {
 
     /// Drops what stands behind this entry, if the log has it, and more.
     fn truncate_to(&mut self, last: LogBase) -> bool {
+        if last == self.base {
+            self.entries.clear();
+            self.state.commit = self.state.commit.min(last.index);
+            return true;
+        }
         let Some(at) = last.index.0.checked_sub(self.base.index.0 + 1).map(|at| at as usize) else { return false };
         let held = self.entries.get(at).is_some_and(|entry| entry.term == last.term);
         if held {

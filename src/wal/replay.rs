@@ -107,6 +107,11 @@ impl Replay {
         Replay { damage: Some(Vec::new()), ..Replay::default() }
     }
 
+    /// Of any group something may be missing at the log's end.
+    pub(super) fn lose_all(&mut self) {
+        self.lost.lose_all();
+    }
+
     /// Notes damage: of the groups that it touches something is lost.
     pub(super) fn lose(&mut self, error: RecoverError) -> Result<(), RecoverError> {
         let Some(damage) = &mut self.damage else { return Err(error) };
@@ -209,8 +214,10 @@ impl Replay {
                     group.entries.clear();
                     self.lost.find(id);
                 } else if !before_manifest && record.index() == Index::ZERO {
-                    // Nothing was left of it: the copy is void.
+                    // Nothing was left of it: the copy is void. Pieces of a state that are here were kept.
+                    let installing = group.installing.take();
                     group.forget();
+                    group.installing = installing;
                     self.lost.find(id);
                 } else if group.truncate_to(LogBase { index: record.index(), term: record.term() }) {
                     // An earlier start had read less.

@@ -95,6 +95,8 @@ fn salvage(device: &mut dyn LogDevice, me: NodeId, first: RecoverError) -> Resul
     let is_sure = Walk { device, nonce, replay: &mut replay }.all(&files)?;
     if !is_sure {
         Sometimes::LogGoesOnInNewSegment.reached();
+        // Whatever was said of groups within that segment: what stood behind it may be missing of any.
+        replay.lose_all();
         replay.tail.go_on_in_new_segment(&spare_files(device, &files, nonce)?);
     }
     let mut recovered = replay.finish();

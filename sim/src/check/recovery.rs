@@ -9,7 +9,7 @@ use ringseed::base::hash::value_checksum;
 use ringseed::base::{GroupId, Index, Lsn, NodeId, SegmentId};
 use ringseed::msg::disk::LogDevice;
 use ringseed::msg::log::{FactSummary, ValuePlace};
-use ringseed::wal::Recovered;
+use ringseed::wal::{Recovered, RecoveredGroup};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -35,6 +35,16 @@ impl Recovery {
     pub fn said(&mut self, node: NodeId, lsn: Lsn) {
         let durable = self.durable.entry(node).or_default();
         *durable = (*durable).max(lsn);
+    }
+
+    /// The node says that it has forgotten something of these groups, and begins with less.
+    pub fn forget_amnesiac(&mut self, node: NodeId, recovered: &Recovered) {
+        for (&(_, group), held) in self.held.range_mut((node, GroupId(0))..=(node, GroupId(u32::MAX))) {
+            let found = recovered.groups.get(&group);
+            if found.map_or(recovered.amnesiac, |found| found.amnesiac) {
+                *held = (*held).min(found.map_or(Index::ZERO, RecoveredGroup::last_index));
+            }
+        }
     }
 
     /// The node may have lost something, and begins from what recovery found.
@@ -146,7 +156,6 @@ mod tests {
     use ringseed::msg::disk::DiskOp;
     use ringseed::msg::log::EntrySummary;
     use ringseed::msg::transaction::{Attempt, TransactionFact, TransactionId, Write, Writes};
-    use ringseed::wal::RecoveredGroup;
 
     const NODE: NodeId = NodeId(1);
 

@@ -56,12 +56,19 @@ fn salvaged(node: NodeId, found: &Recovered, sound: &Recovered) -> Result<(), Vi
         if !group.amnesiac && !checkpoint::same_log(group, sound) {
             return wrong(format!("with less of group {id} than there was, and takes that for all"));
         }
+        if group.state.commit > sound.state.commit {
+            return wrong(format!(
+                "with group {id} committed up to {}, and it was to {}",
+                group.state.commit, sound.state.commit
+            ));
+        }
         let written = |entry: &&EntrySummary| entry.index > sound.base.index && !sound.entries.contains(entry);
         if let Some(entry) = group.committed().iter().find(written) {
             return wrong(format!("with {entry:?} committed in group {id}, which never was"));
         }
     }
-    if found.forgot { Ok(()) } else { wrong("and takes nothing for forgotten".into()) }
+    let forgets = found.amnesiac || found.groups.values().any(|group| group.amnesiac);
+    if found.forgot || !forgets { Ok(()) } else { wrong("and takes nothing for forgotten".into()) }
 }
 
 fn same(one: &Recovered, other: &Recovered) -> bool {

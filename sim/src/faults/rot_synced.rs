@@ -80,7 +80,9 @@ fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
         node.visit_values(&mut |place| values.push(place));
     }
     if machine.disk.rot_synced(place, decay, kind, values) {
-        machine.is_whole_again &= matches!(kind, Kind::RotHeader | Kind::RotValue);
+        if !matches!(kind, Kind::RotHeader | Kind::RotValue) {
+            machine.rots();
+        }
         world.counters.fired(kind);
     }
 }

@@ -37,6 +37,8 @@ fn end(world: &mut World, kind: &FaultKind, strike: Strike) {
         world.counters.fired(kind);
         let machine = &mut world.machines[number];
         machine.rotten = Some(rot);
-        machine.is_whole_again &= rot == Rot::Witness;
+        if rot != Rot::Witness {
+            machine.rots();
+        }
     }
 }

@@ -41,7 +41,7 @@ fn begin(world: &mut World, kind: &FaultKind, strike: Strike) {
         && world.counters.acts(kind)
         && world.machines[number].disk.stray(to, kind)
     {
-        world.machines[number].is_whole_again = false;
+        world.machines[number].rots();
         world.counters.fired(kind);
     }
 }

@@ -95,7 +95,10 @@ impl World {
 
     /// A node whose log was damaged, and which has forgotten nothing any more, is as good as any other.
     fn look_at_amnesia(&mut self) {
-        for machine in self.machines.iter_mut().filter(|machine| machine.was_damaged && !machine.is_whole_again) {
+        for machine in self.machines.iter_mut().filter(|machine| machine.was_damaged && !machine.has_unread_rot) {
+            if machine.is_whole_again {
+                continue;
+            }
             let Some(node) = &mut machine.node else { continue };
             let replicas = node.replicas(machine.clock.read(self.now));
             if !replicas.is_empty() && replicas.iter().all(|replica| !replica.amnesiac) {

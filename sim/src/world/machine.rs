@@ -66,6 +66,8 @@ pub struct Machine {
     pub was_damaged: bool,
     /// Its peers have made it whole since, and nothing has rotted after that.
     pub is_whole_again: bool,
+    /// Something of its log has rotted since it started, and may be met by the next start.
+    pub has_unread_rot: bool,
     /// Since when it is told to stop.
     pub stopping: Option<WorldTime>,
     /// The last entries of its groups when it crashed.
@@ -148,6 +150,7 @@ impl Machine {
             stays_down: false,
             was_damaged: false,
             is_whole_again: false,
+            has_unread_rot: false,
             stopping: None,
             had: Vec::new(),
             stopping_led: false,
@@ -228,6 +231,11 @@ impl Machine {
     /// Some of its values have rotted. It mends them while it runs; a boot that replays their entries fails.
     pub fn has_rotten_values(&self) -> bool {
         self.disk.rotten.contains(&Kind::RotValue)
+    }
+
+    /// Something of its log rots, of which its node knows nothing yet.
+    pub fn rots(&mut self) {
+        (self.is_whole_again, self.has_unread_rot) = (false, true);
     }
 
     /// The node is gone, and all that was scheduled for it. The disk is left to the caller.

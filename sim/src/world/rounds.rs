@@ -15,7 +15,7 @@ use ringseed::base::SegmentId;
 use ringseed::base::{ConnId, Epoch, Index, IoId, NodeId};
 use ringseed::msg::client::{Request, Response, ResponseBody};
 use ringseed::msg::codec;
-use ringseed::msg::disk::{DiskOp, DiskResult};
+use ringseed::msg::disk::{DiskError, DiskOp, DiskResult};
 use ringseed::msg::peer::{Envelope, PeerMessage, ReplicaMessage};
 use ringseed::node::{Effect, Event, LinkState, Node};
 use ringseed::wal::{self, RecoverError, Recovered};
@@ -58,6 +58,7 @@ impl World {
         if let Some(bad) = recovered.damage.first() {
             self.timeline.note(self.now, || format!("n{} starts from a damaged log: {bad:?}", number + 1));
             machine.was_damaged = true;
+            machine.has_unread_rot = false;
             machine.is_whole_again &= !recovered.forgot;
             if machine.rotten.is_some_and(|rot| rot != Rot::Witness) {
                 self.counters.mattered(Kind::RotTail);
@@ -84,8 +85,7 @@ impl World {
         }
         // An old copy of the directory lacks what its node held since.
         let relaxed = self.plan.nodes.iter().any(|node| node.wal_sync_ms > 0);
-        let whole =
-            machine.disowned.is_none() && recovered.damage.is_empty() && !recovered.forgot && (!relaxed || up_since.is_some());
+        let whole = machine.disowned.is_none() && (!relaxed || up_since.is_some());
         let earlier_epoch = recovered.epoch > Epoch::ZERO;
         if let Err(violation) = self.watch.recovered(machine.id, &recovered, whole) {
             return self.safety(violation);
@@ -146,6 +146,12 @@ impl World {
     fn boot_failed(&mut self, number: usize, error: &RecoverError) {
         self.timeline.note(self.now, || format!("n{} does not boot: {error}", number + 1));
         let machine = &mut self.machines[number];
+        if let RecoverError::Damaged { .. } = error
+            && wal::walk::walk::<DiskError>(&mut machine.disk.as_it_is(), &mut |_| Ok(())).is_ok_and(|log| log.node.is_some())
+        {
+            let what = format!("n{} does not start from a log of which it knows whose it is: {error}", number + 1);
+            return self.safety(Violation { promise: "P3", checker: "recovery", what });
+        }
         if matches!(error, RecoverError::Damaged { .. }) && (machine.has_lost_its_log() || machine.has_rotten_values()) {
             if machine.rotten.is_some_and(|rot| rot != Rot::Witness) {
                 self.counters.mattered(Kind::RotTail);
@@ -630,7 +636,7 @@ impl World {
     fn note_failure(&mut self, number: usize, op: &DiskOp, result: &DiskResult) {
         if let DiskResult::Failed(error) = result {
             self.timeline.note(self.now, || format!("n{}: {} fails: {error}", number + 1, brief(op)));
-            if matches!(error, ringseed::msg::disk::DiskError::Full { .. }) {
+            if matches!(error, DiskError::Full { .. }) {
                 self.counters.mattered(Kind::Full);
             } else {
                 let machine = &mut self.machines[number];

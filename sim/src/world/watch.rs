@@ -160,8 +160,11 @@ impl Watch {
     /// A node's log was read, before it boots from it. `whole`: its disk keeps what was acknowledged.
     pub fn recovered(&mut self, node: NodeId, recovered: &Recovered, whole: bool) -> Result<(), Violation> {
         if whole {
+            self.recovery.forget_amnesiac(node, recovered);
             self.recovery.holds(node, recovered)?;
-            self.recovery.begins_no_earlier(node, recovered)?;
+            if recovered.damage.is_empty() {
+                self.recovery.begins_no_earlier(node, recovered)?;
+            }
         } else {
             self.recovery.forget(node, recovered);
         }

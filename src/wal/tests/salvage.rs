@@ -215,3 +215,38 @@ fn what_is_missing_of_the_end_is_not_numbered_again() {
     assert!(found.last_lsn() > durable, "{} was durable, and the log goes on behind {}", durable, found.last_lsn());
     assert!(found.epoch > epoch);
 }
+
+/// What an epoch says of where groups stand is not to be believed of what came behind it.
+#[test]
+fn a_segment_that_is_cut_short_behind_what_it_says_of_groups_is_not_whole() {
+    let mut rig = Rig::new(options(64 * 1024), 5);
+    for index in 1..=5 {
+        rig.entry(1, index, "key", b"value");
+        rig.settle();
+    }
+    rig.pass(WITNESS_AFTER);
+    rig.settle();
+    let from = rig.placed[3].record.offset as usize;
+    rig.disk.segment(SegmentId(1))[from..].fill(0);
+    let found = restore(&mut rig.disk, ME).expect("it is started");
+    let (last, segment) = (found.groups[&GroupId(1)].last(), SegmentId(found.tail.segment.unwrap().id.0 + 1));
+    rig.epoch = found.epoch.following(7);
+    let mut log = Rig { log: Log::new(options(64 * 1024), found.tail), ..rig };
+    let epoch = log.epoch;
+    for record in [
+        Record::Epoch { epoch, forgot: true },
+        Record::Stands { group: GroupId(1), last, whole: false, is_last: true },
+        Record::Stands { group: GroupId(1), last, whole: true, is_last: false },
+    ] {
+        log.handle(In::Append(record));
+    }
+    log.settle();
+    let end = log.disk.segment(segment).iter().rposition(|byte| *byte != 0).expect("it is written to") + 1;
+    log.handle(In::Append(write(1, last.index.0 + 1, 1, "key", Some(b"acknowledged"), 0)));
+    log.settle();
+    assert!(!restore(&mut log.disk, ME).expect("it is started").groups[&GroupId(1)].amnesiac);
+    log.disk.segment(segment).truncate(end);
+    log.disk.remove(WITNESS);
+    let cut = restore(&mut log.disk, ME).expect("it is started");
+    assert!(cut.forgot && cut.groups[&GroupId(1)].amnesiac && cut.epoch > epoch);
+}
