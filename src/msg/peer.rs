@@ -506,6 +506,15 @@ pub struct AppendReply {
     pub amnesiac: bool,
 }
 
+#[cfg(test)]
+impl AppendReply {
+    /// Of a follower that accepts nobody, and knows of no commit.
+    pub fn of_test(term: Term, outcome: AppendOutcome) -> AppendReply {
+        let (acceptance, commit, synced) = (None, Index::ZERO, Some(Lsn(1)));
+        AppendReply { term, outcome, round: 0, acceptance, commit, synced, amnesiac: false }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum AppendOutcome {
     /// The follower's log equals the leader's up to here, and is durable.

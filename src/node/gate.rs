@@ -198,15 +198,7 @@ mod tests {
         use crate::msg::peer::{AppendOutcome, AppendReply};
         let acknowledgement = |index| {
             let outcome = AppendOutcome::Matched(Index(index));
-            let reply = AppendReply {
-                term: Term(1),
-                outcome,
-                round: 0,
-                acceptance: None,
-                commit: Index::ZERO,
-                synced: Some(Lsn(1)),
-                amnesiac: false,
-            };
+            let reply = AppendReply::of_test(Term(1), outcome);
             (NodeId(2), PeerMessage::Replica(GroupId(1), ReplicaMessage::AppendReply(reply)))
         };
         let mut gate = Gate::default();

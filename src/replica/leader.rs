@@ -596,7 +596,7 @@ impl Replica {
         let support = self.options.support;
         let Role::Leader(leader) = &mut self.role else { return };
         // A follower that does not count keeps no leader in office: the others may be able to elect one that can commit.
-        let counts = |node: NodeId| leader.progress.iter().find(|p| p.node == node).is_none_or(Progress::counts);
+        let counts = |node: NodeId| leader.of(node).is_none_or(Progress::counts);
         let supports = |node: NodeId| node == cx.me || cx.liveness.supported_by(node, cx.now).is_some() && counts(node);
         if self.log.configuration().has_quorum(supports) {
             Sometimes::LeaderRegainsSupport.when(leader.step_down_at.is_some());

@@ -93,7 +93,7 @@
 //! - *Entries that it acknowledged in T or before* are in the log of T's leader, as far as they were committed: by an election
 //!   that the follower's honest vote took part in, or not at all. They stand before E, and the follower has E.
 //!
-//! Where a majority of a group's voters is amnesiac, no leader can be elected, and the group waits for those that are not: of
+//! Where half of a group's voters or more are amnesiac, no leader can be elected, and the group waits for those that are not: of
 //! what was committed by the forgotten acknowledgements there may be no other copy.
 //!
 //! # Terms that are too far ahead

@@ -19,17 +19,14 @@ const VOTERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 const EPOCH: Epoch = Epoch(1);
 const SUPPORT: Duration = Duration::from_millis(400);
 
+fn options() -> ReplicaOptions {
+    let (group, no_vote_until) = (GroupId(1), Time::ZERO);
+    ReplicaOptions { group, support: SUPPORT, no_vote_until, lossy: false, amnesiac: false, synced: true }
+}
+
 fn replica() -> Replica {
-    let options = ReplicaOptions {
-        group: GroupId(1),
-        support: SUPPORT,
-        no_vote_until: Time::ZERO,
-        lossy: false,
-        amnesiac: false,
-        synced: true,
-    };
     let mut replica =
-        Replica::new(options, HardState::default(), GroupLog::new(LogBase::default(), Configuration::of(VOTERS.to_vec())));
+        Replica::new(options(), HardState::default(), GroupLog::new(LogBase::default(), Configuration::of(VOTERS.to_vec())));
     step(&mut replica, 1, In::Start);
     replica
 }
@@ -41,15 +38,7 @@ fn leader_of(log: GroupLog) -> Replica {
 
 /// The same, of which it knows that it is committed up to here.
 fn leader_with(log: GroupLog, commit: Index) -> Replica {
-    let options = ReplicaOptions {
-        group: GroupId(1),
-        support: SUPPORT,
-        no_vote_until: Time::ZERO,
-        lossy: false,
-        amnesiac: false,
-        synced: true,
-    };
-    let mut replica = Replica::new(options, HardState { term: log.last_term(), commit, ..HardState::default() }, log);
+    let mut replica = Replica::new(options(), HardState { term: log.last_term(), commit, ..HardState::default() }, log);
     step(&mut replica, 1, In::Start);
     let now = Time::from_millis(2_000);
     step_at(&mut replica, 1, now, In::Timer);
@@ -107,15 +96,7 @@ fn hold(leader: &mut Replica, node: u16, index: Index) {
 
 fn matched(leader: &Replica, index: Index) -> ReplicaMessage {
     let outcome = AppendOutcome::Matched(index);
-    ReplicaMessage::AppendReply(AppendReply {
-        term: leader.term(),
-        outcome,
-        round: 0,
-        acceptance: None,
-        commit: Index::ZERO,
-        synced: Some(Lsn(1)),
-        amnesiac: false,
-    })
+    ReplicaMessage::AppendReply(AppendReply::of_test(leader.term(), outcome))
 }
 
 /// The nodes to which appends go, each with the index that the entries follow and their number.
@@ -216,15 +197,7 @@ fn messages_of(term: Term) -> Vec<ReplicaMessage> {
         ReplicaMessage::PreVoteReply(reply),
         ReplicaMessage::VoteReply(reply),
         ReplicaMessage::Vote(VoteRequest { term, last_index: Index::ZERO, last_term: Term::ZERO, released: None }),
-        ReplicaMessage::AppendReply(AppendReply {
-            term,
-            outcome,
-            round: 0,
-            acceptance: None,
-            commit: Index::ZERO,
-            synced: Some(Lsn(1)),
-            amnesiac: false,
-        }),
+        ReplicaMessage::AppendReply(AppendReply::of_test(term, outcome)),
         ReplicaMessage::Append(Append {
             term,
             previous_index: Index::ZERO,
@@ -342,15 +315,7 @@ fn a_configuration_that_is_replaced_is_in_force_no_more() {
 fn a_follower_takes_an_append_that_begins_before_its_base() {
     let base = LogBase { index: Index(10), term: Term(1) };
     let log = GroupLog::new(base, configuration(&[1, 2, 3], &[], &[]));
-    let options = ReplicaOptions {
-        group: GroupId(1),
-        support: SUPPORT,
-        no_vote_until: Time::ZERO,
-        lossy: false,
-        amnesiac: false,
-        synced: true,
-    };
-    let mut follower = Replica::new(options, HardState { term: Term(1), ..HardState::default() }, log);
+    let mut follower = Replica::new(options(), HardState { term: Term(1), ..HardState::default() }, log);
     assert_eq!((follower.commit(), follower.applied()), (Index(10), Index(10)), "what is gone is committed and applied");
     step(&mut follower, 2, In::Start);
     let entries = |range: std::ops::RangeInclusive<u64>| {
@@ -393,15 +358,7 @@ fn a_leader_has_no_entries_for_a_follower_that_lacks_its_base() {
     hold(&mut leader, 1, Index(11));
     let conflict = |leader: &Replica, index: u64, previous: u64| {
         let outcome = AppendOutcome::Conflict { index: Index(index), term: Term::ZERO, previous: Index(previous) };
-        let reply = AppendReply {
-            term: leader.term(),
-            outcome,
-            round: 0,
-            acceptance: None,
-            commit: Index::ZERO,
-            synced: Some(Lsn(1)),
-            amnesiac: false,
-        };
+        let reply = AppendReply::of_test(leader.term(), outcome);
         from(2, ReplicaMessage::AppendReply(reply))
     };
     let input = conflict(&leader, 4, 10);
@@ -427,15 +384,7 @@ fn what_stands_before_an_entry_that_cannot_be_read_back_is_sent() {
         GroupLog::recovered(LogBase::default(), configuration(&[1, 2, 3], &[], &[]), (1..=6).map(summary).collect(), Index(6));
     let mut leader = leader_of(log);
     let outcome = AppendOutcome::Conflict { index: Index(1), term: Term::ZERO, previous: leader.log().last_index() };
-    let reply = AppendReply {
-        term: leader.term(),
-        outcome,
-        round: 0,
-        acceptance: None,
-        commit: Index::ZERO,
-        synced: Some(Lsn(1)),
-        amnesiac: false,
-    };
+    let reply = AppendReply::of_test(leader.term(), outcome);
     let asked = outputs(&mut leader, 1, Time::ZERO, from(2, ReplicaMessage::AppendReply(reply)));
     let reads: Vec<(u64, Place)> =
         asked.iter().filter_map(|out| if let Out::ReadEntry(tag, place) = out { Some((*tag, *place)) } else { None }).collect();
@@ -454,16 +403,8 @@ fn a_replica_that_is_sent_a_state_keeps_what_joins_on_to_it_and_nothing_else() {
     for (term, last) in [(1, 12), (2, 8)] {
         let first = configuration(&[1, 2, 3], &[], &[]);
         let log = GroupLog::recovered(LogBase::default(), first, (1..=12).map(|index| noop(index, 1)).collect(), Index(3));
-        let options = ReplicaOptions {
-            group: GroupId(1),
-            support: SUPPORT,
-            no_vote_until: Time::ZERO,
-            lossy: false,
-            amnesiac: false,
-            synced: true,
-        };
         let state = HardState { term: Term(2), commit: Index(3), ..HardState::default() };
-        let mut follower = Replica::new(options, state, log);
+        let mut follower = Replica::new(options(), state, log);
         step(&mut follower, 1, In::Start);
         let base = LogBase { index: Index(8), term: Term(term) };
         step(&mut follower, 1, In::Install(base, Box::new(configuration(&[1, 2, 3], &[], &[]))));

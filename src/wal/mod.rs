@@ -305,17 +305,16 @@ impl RecoveredGroup {
         Index(self.base.index.0 + self.entries.len() as u64)
     }
 
-    /// Drops what stands behind this entry, if the log has it, and more.
+    /// Drops what stands behind this entry, if the log has it.
     fn truncate_to(&mut self, last: LogBase) -> bool {
-        if last == self.base {
-            self.entries.clear();
-            self.state.commit = self.state.commit.min(last.index);
-            return true;
-        }
-        let Some(at) = last.index.0.checked_sub(self.base.index.0 + 1).map(|at| at as usize) else { return false };
-        let held = self.entries.get(at).is_some_and(|entry| entry.term == last.term);
+        let Some(kept) = last.index.0.checked_sub(self.base.index.0).map(|kept| kept as usize) else { return false };
+        let term = match kept {
+            0 => Some(self.base.term),
+            _ => self.entries.get(kept - 1).map(|entry| entry.term),
+        };
+        let held = term == Some(last.term);
         if held {
-            self.entries.truncate(at + 1);
+            self.entries.truncate(kept);
             self.state.commit = self.state.commit.min(last.index);
         }
         held

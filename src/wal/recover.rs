@@ -22,7 +22,7 @@ use super::format::{
     directory_nonce,
 };
 use super::replay::Replay;
-use super::tail::{Tail, Torn, check_batch, damaged};
+use super::tail::{Checked, Tail, Torn, check_batch, damaged};
 use super::window::Window;
 use super::witness::{self, WITNESS};
 use crate::base::{GroupId, NodeId, Place, SegmentId, Sometimes};
@@ -68,19 +68,26 @@ pub(super) fn newest_manifest(
     tail.enter(id, id, header)?;
     let mut window = Window::new(device, id, u64::from(header.size).min(size));
     while let Ok(batch) = check_batch(&mut window, nonce, &tail, header.size)? {
-        let bytes = window.held(batch.offset, batch.header.length);
-        let mut at = BATCH_HEADER_SIZE;
-        for _ in 0..batch.header.count {
-            let record = RecordHeader::decode_fields(&bytes[at..]);
-            if record.kind == Kind::Manifest.number() {
-                Sometimes::ManifestInLastSegment.reached();
-                newest = Some(Place { segment: id, offset: batch.offset + at as u32, length: record.length });
-            }
-            at += record.length as usize;
-        }
+        let found = manifest_in(&window, &batch);
+        Sometimes::ManifestInLastSegment.when(found.is_some());
+        newest = found.or(newest);
         tail.pass(&batch);
     }
     Ok(newest)
+}
+
+/// Where the last manifest is in a batch that was just checked.
+pub(super) fn manifest_in(window: &Window<'_>, batch: &Checked) -> Option<Place> {
+    let bytes = window.held(batch.offset, batch.header.length);
+    let (mut at, mut last) = (BATCH_HEADER_SIZE, None);
+    for _ in 0..batch.header.count {
+        let record = RecordHeader::decode_fields(&bytes[at..]);
+        if record.kind == Kind::Manifest.number() {
+            last = Some(Place { segment: window.segment(), offset: batch.offset + at as u32, length: record.length });
+        }
+        at += record.length as usize;
+    }
+    last
 }
 
 /// Reads all of the log of node `me`, as if there was no checkpoint.
@@ -134,6 +141,11 @@ impl Files {
     /// The files behind it, with their sizes.
     pub(super) fn behind_last(&self) -> impl Iterator<Item = (SegmentId, u64)> + '_ {
         self.empty.iter().map(|file| (file.id, file.size))
+    }
+
+    /// Whether one of them has a batch that says that batch `sequence` was durable.
+    pub(super) fn any_seals(&self, device: &mut dyn LogDevice, nonce: u64, sequence: u64) -> Result<bool, RecoverError> {
+        Ok(find_seal(device, &self.empty, Some(nonce), sequence)?.is_some())
     }
 
     pub(super) fn size_of(&self, segment: SegmentId) -> u64 {
@@ -419,13 +431,28 @@ fn look_for_damage(
     offset: u32,
     why: &str,
 ) -> Result<(), RecoverError> {
-    for file in empty {
+    match find_seal(device, empty, nonce, sequence)? {
+        Some((id, at)) => {
+            let what = format!("{why}, and a batch in segment {id} at byte {at} says that there was one");
+            Err(damaged(segment, offset, what))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Where a batch in these files says that batch `sequence` was durable.
+fn find_seal(
+    device: &mut dyn LogDevice,
+    files: &[File],
+    nonce: Option<u64>,
+    sequence: u64,
+) -> Result<Option<(SegmentId, u32)>, RecoverError> {
+    for file in files {
         let mut window = Window::new(device, file.id, file.size);
         let seals = |later: &BatchHeader| nonce.is_none_or(|nonce| nonce == later.nonce) && later.seals() >= sequence;
         if let Some((at, _)) = find_header(&mut window, 0, seals)? {
-            let what = format!("{why}, and a batch in segment {} at byte {at} says that there was one", file.id);
-            return Err(damaged(segment, offset, what));
+            return Ok(Some((file.id, at)));
         }
     }
-    Ok(())
+    Ok(None)
 }

@@ -208,22 +208,22 @@ impl Replay {
                 if !is_told {
                     group.amnesiac = record.flags & RECORD_PRESENT == 0;
                 }
-                if is_told && group.base.index > record.index() {
+                let stands = if is_told && group.base.index > record.index() {
                     // All that the copy does not hold was logged behind this.
                     Sometimes::CopyStandsForLost.when(self.lost.is(id));
                     group.entries.clear();
-                    self.lost.find(id);
+                    true
                 } else if !before_manifest && record.index() == Index::ZERO {
                     // Nothing was left of it: the copy is void. Pieces of a state that are here were kept.
                     let installing = group.installing.take();
                     group.forget();
                     group.installing = installing;
-                    self.lost.find(id);
-                } else if group.truncate_to(LogBase { index: record.index(), term: record.term() }) {
-                    // An earlier start had read less.
-                    self.lost.find(id);
-                } else if is_told && !self.lost.is(id) || group.last() == (LogBase { index: record.index(), term: record.term() })
-                {
+                    true
+                } else {
+                    // An earlier start may have read less.
+                    group.truncate_to(LogBase { index: record.index(), term: record.term() }) || is_told && !self.lost.is(id)
+                };
+                if stands {
                     self.lost.find(id);
                 } else {
                     Sometimes::LessThanStoodInLog.reached();

@@ -19,11 +19,11 @@
 use super::checkpoint::{Checkpoint, read_copy, read_manifest, read_root};
 use super::error::RecoverError;
 use super::evidence::{damaged_batch, find_header};
-use super::format::{BATCH_HEADER_SIZE, BatchHeader, Kind, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader};
-use super::recover::{Files, check_end, find_torn, recover};
+use super::format::{BatchHeader, SEGMENT_HEADER_SIZE, SegmentHeader};
+use super::recover::{Files, check_end, find_torn, manifest_in, recover};
 use super::replay::Replay;
 use super::segments::Segment;
-use super::tail::{Tail, check_batch, is_epoch};
+use super::tail::{Tail, check_batch, has_right_numbers, is_epoch};
 use super::window::Window;
 use super::{Recovered, RecoveredGroup};
 use crate::base::limits::COUNTER_MAX;
@@ -163,9 +163,10 @@ fn read_copies(
 fn newest_manifest(device: &mut dyn LogDevice, files: &Files, nonce: u64) -> Result<Option<Place>, RecoverError> {
     let Some((last, header)) = files.last() else { return Ok(None) };
     let mut newest = header.manifest;
-    let mut tail = Tail::at_start_of(last, u64::from(header.size), Some(header));
+    let mut tail = Tail::default();
+    tail.go_on_with(last, header);
     find_manifests(device, files, nonce, &mut tail, &mut newest)?;
-    if any_behind(device, files, nonce, tail.next_sequence)? {
+    if files.any_seals(device, nonce, tail.next_sequence)? {
         for (segment, size) in files.behind_last() {
             tail.go_on_without_header(segment, size);
             find_manifests(device, files, nonce, &mut tail, &mut newest)?;
@@ -187,15 +188,7 @@ fn find_manifests(
     loop {
         match check_batch(&mut window, nonce, tail, size)? {
             Ok(batch) => {
-                let bytes = window.held(batch.offset, batch.header.length);
-                let mut at = BATCH_HEADER_SIZE;
-                for _ in 0..batch.header.count {
-                    let record = RecordHeader::decode_fields(&bytes[at..]);
-                    if record.kind == Kind::Manifest.number() {
-                        *newest = Some(Place { segment, offset: batch.offset + at as u32, length: record.length });
-                    }
-                    at += record.length as usize;
-                }
+                *newest = manifest_in(&window, &batch).or(*newest);
                 tail.pass(&batch);
             }
             Err(_) => match next_batch(&mut window, nonce, tail, size)? {
@@ -214,17 +207,6 @@ fn next_batch(window: &mut Window<'_>, nonce: u64, tail: &Tail, limit: u32) -> R
         right && header.seals() >= tail.next_sequence && header.sequence.max(header.first_lsn.0) <= COUNTER_MAX
     })?;
     Ok(found.filter(|(offset, header)| *offset < limit && header.first_lsn > Lsn::ZERO))
-}
-
-/// Whether a file behind the last valid header has a batch that says that this one was durable.
-fn any_behind(device: &mut dyn LogDevice, files: &Files, nonce: u64, sequence: u64) -> Result<bool, RecoverError> {
-    for (id, size) in files.behind_last() {
-        let mut window = Window::new(device, id, size);
-        if find_header(&mut window, 0, |header| header.nonce == nonce && header.seals() >= sequence)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 struct Walk<'a> {
@@ -254,7 +236,7 @@ impl Walk<'_> {
             self.enter(*id, *size, *header)?;
             let is_sure = self.segment(*id, *size, *header, next, is_last)?;
             let sequence = self.replay.tail.next_sequence;
-            if is_last && !any_behind(self.device, files, self.nonce, sequence)? {
+            if is_last && !files.any_seals(self.device, self.nonce, sequence)? {
                 return Ok(is_sure);
             }
         }
@@ -273,11 +255,7 @@ impl Walk<'_> {
     /// Begins with a segment: at its first batch, whatever stood before.
     fn enter(&mut self, id: SegmentId, size: u64, header: Option<&SegmentHeader>) -> Result<(), RecoverError> {
         self.replay.unsealed.clear();
-        let believable = |header: &&SegmentHeader| {
-            let numbers = [header.first_sequence, header.first_lsn.0];
-            numbers.iter().all(|number| (1..=COUNTER_MAX).contains(number)) && is_epoch(header.epoch)
-        };
-        match header.filter(believable) {
+        match header.filter(|header| has_right_numbers(header) && is_epoch(header.epoch)) {
             Some(header) => {
                 if let Err(error) = self.replay.enter(id, header) {
                     self.replay.lose(error)?;
@@ -363,27 +341,14 @@ impl Walk<'_> {
 }
 
 impl Tail {
-    /// Where a walk of this segment alone begins.
-    fn at_start_of(id: SegmentId, size: u64, header: Option<&SegmentHeader>) -> Tail {
-        let mut tail = Tail::default();
-        match header {
-            Some(header) => tail.go_on_with(id, header),
-            None => tail.go_on_without_header(id, size),
-        }
-        tail
-    }
-
     /// Bytes of the segment that it is in.
     fn limit(&self) -> u32 {
         self.segment.map_or(0, |segment| segment.size)
     }
 
     fn go_on_with(&mut self, id: SegmentId, header: &SegmentHeader) {
-        self.segment = Some(Segment { id, size: header.size, is_recycled: header.is_recycled });
-        self.end = SEGMENT_HEADER_SIZE;
-        self.chain = header.chain();
-        self.next_sequence = header.first_sequence;
-        self.next_lsn = header.first_lsn;
+        self.begin_segment(id, header);
+        (self.next_sequence, self.next_lsn) = (header.first_sequence, header.first_lsn);
     }
 
     fn go_on_without_header(&mut self, id: SegmentId, size: u64) {

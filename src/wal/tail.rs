@@ -78,7 +78,7 @@ impl Tail {
     /// Begins with a segment, whose header must be what the log so far asks for. Nothing is asked of the log before `start`.
     pub(super) fn enter(&mut self, start: SegmentId, id: SegmentId, header: &SegmentHeader) -> Result<(), RecoverError> {
         let right = match self.segment {
-            None if id == start => [header.first_sequence, header.first_lsn.0].iter().all(|n| (1..=COUNTER_MAX).contains(n)),
+            None if id == start => has_right_numbers(header),
             None => (header.previous_length, header.previous_chain, header.first_sequence, header.first_lsn) == (0, 0, 1, Lsn(1)),
             Some(_) => header.epoch >= self.epoch,
         };
@@ -88,10 +88,15 @@ impl Tail {
         if self.segment.is_none() {
             (self.next_sequence, self.next_lsn) = (header.first_sequence, header.first_lsn);
         }
+        self.begin_segment(id, header);
+        Ok(())
+    }
+
+    /// Stands where the segment's first batch should.
+    pub(super) fn begin_segment(&mut self, id: SegmentId, header: &SegmentHeader) {
         self.chain = header.chain();
         self.segment = Some(Segment { id, size: header.size, is_recycled: header.is_recycled });
         self.end = SEGMENT_HEADER_SIZE;
-        Ok(())
     }
 
     /// Goes on behind a batch.
@@ -115,6 +120,11 @@ impl Tail {
             "{why}; position {last} is the last before it, and the log was durable up to position {lsn}, at byte {offset} of segment {segment}"
         ))
     }
+}
+
+/// Whether its first batch and record have numbers such as there are.
+pub(super) fn has_right_numbers(header: &SegmentHeader) -> bool {
+    [header.first_sequence, header.first_lsn.0].iter().all(|number| (1..=COUNTER_MAX).contains(number))
 }
 
 /// Whether another epoch can follow this one.

@@ -39,22 +39,24 @@ impl Recovery {
 
     /// The node says that it has forgotten something of these groups, and begins with less.
     pub fn forget_amnesiac(&mut self, node: NodeId, recovered: &Recovered) {
-        for (&(_, group), held) in self.held.range_mut((node, GroupId(0))..=(node, GroupId(u32::MAX))) {
-            let found = recovered.groups.get(&group);
-            if found.map_or(recovered.amnesiac, |found| found.amnesiac) {
-                *held = (*held).min(found.map_or(Index::ZERO, RecoveredGroup::last_index));
-            }
-        }
+        self.lower(node, recovered, |found| found.map_or(recovered.amnesiac, |found| found.amnesiac));
     }
 
     /// The node may have lost something, and begins from what recovery found.
     pub fn forget(&mut self, node: NodeId, recovered: &Recovered) {
-        for (&(_, group), held) in self.held.range_mut((node, GroupId(0))..=(node, GroupId(u32::MAX))) {
-            let last = recovered.groups.get(&group).map_or(0, |group| group.last_index().0);
-            *held = (*held).min(Index(last));
-        }
+        self.lower(node, recovered, |_| true);
         self.durable.insert(node, recovered.last_lsn());
         self.starts.insert(node, recovered.start);
+    }
+
+    /// Of such groups the node holds no more than was found.
+    fn lower(&mut self, node: NodeId, recovered: &Recovered, such: impl Fn(Option<&RecoveredGroup>) -> bool) {
+        for (&(_, group), held) in self.held.range_mut((node, GroupId(0))..=(node, GroupId(u32::MAX))) {
+            let found = recovered.groups.get(&group);
+            if such(found) {
+                *held = (*held).min(found.map_or(Index::ZERO, RecoveredGroup::last_index));
+            }
+        }
     }
 
     /// Judges where a replay began, on a disk that keeps what was synced.

@@ -95,10 +95,8 @@ impl World {
 
     /// A node whose log was damaged, and which has forgotten nothing any more, is as good as any other.
     fn look_at_amnesia(&mut self) {
-        for machine in self.machines.iter_mut().filter(|machine| machine.was_damaged && !machine.has_unread_rot) {
-            if machine.is_whole_again {
-                continue;
-            }
+        let may_be_whole = |machine: &&mut Machine| machine.was_damaged && !machine.is_whole_again && !machine.has_unread_rot;
+        for machine in self.machines.iter_mut().filter(may_be_whole) {
             let Some(node) = &mut machine.node else { continue };
             let replicas = node.replicas(machine.clock.read(self.now));
             if !replicas.is_empty() && replicas.iter().all(|replica| !replica.amnesiac) {
@@ -133,7 +131,7 @@ impl World {
         self.timeline.note(self.now, || "== the faults end".to_owned());
         let budget = self.budget();
         self.end_all_faults(None);
-        // A node that is refused, or whose log is damaged, is as good as dead: it is the minority.
+        // A node that is refused, or whose log was damaged and that is not whole again, is as good as dead: it is the minority.
         let is_weak = |machine: &Machine| machine.is_lost() || machine.has_rotten_values();
         if self.plan.ending == Ending::HealMajority && !self.machines.iter().any(is_weak) {
             let dead = self.looks.below(self.machines.len() as u64) as usize;

@@ -221,14 +221,14 @@ impl Machine {
 
     /// Something rotted without which the log is not whole.
     pub fn has_lost_its_log(&self) -> bool {
-        if self.is_whole_again || self.was_damaged {
+        if self.was_damaged {
             return !self.is_whole_again;
         }
         let is_lost = |kind: &Kind| !matches!(kind, Kind::RotHeader | Kind::RotValue);
         matches!(self.rotten, Some(Rot::Zeros(_) | Rot::Bits(_))) || self.disk.rotten.iter().any(is_lost)
     }
 
-    /// Some of its values have rotted. It mends them while it runs; a boot that replays their entries fails.
+    /// Some of its values have rotted. It mends them while it runs; a boot that replays their entries has forgotten their groups.
     pub fn has_rotten_values(&self) -> bool {
         self.disk.rotten.contains(&Kind::RotValue)
     }

@@ -6,14 +6,7 @@ const NOW: Time = Time::from_millis(3_000);
 
 /// Node 3, in term 1, with one entry. It follows node 1.
 fn amnesiac(around: &Around) -> Replica {
-    let options = ReplicaOptions {
-        group: GroupId(1),
-        support: SUPPORT,
-        no_vote_until: Time::ZERO,
-        lossy: false,
-        amnesiac: true,
-        synced: true,
-    };
+    let options = ReplicaOptions { amnesiac: true, ..options() };
     let log = GroupLog::new(LogBase::default(), configuration(&[1, 2, 3], &[], &[]));
     let mut replica = Replica::new(options, HardState::default(), log);
     around.outputs(&mut replica, 3, NOW, In::Start);

@@ -26,8 +26,7 @@ fn heartbeat(leader: u16, term: u64) -> In {
 
 /// Node 3, which follows node 1 in term 1.
 fn follower(around: &Around, lossy: bool, voters: &[u16]) -> Replica {
-    let options =
-        ReplicaOptions { group: GroupId(1), support: SUPPORT, no_vote_until: Time::ZERO, lossy, amnesiac: false, synced: true };
+    let options = ReplicaOptions { lossy, ..options() };
     let learners: &[u16] = if voters.contains(&3) { &[] } else { &[3] };
     let log = GroupLog::new(LogBase::default(), configuration(voters, &[], learners));
     let mut follower = Replica::new(options, HardState::default(), log);
@@ -115,16 +114,8 @@ fn a_replica_whose_disk_is_unfit_leaves_the_first_campaign_to_one_that_is_fit() 
         let mut around = Around::peers(&[2]);
         around.view.own_disk.unfit = own;
         around.view.entry(NodeId(2)).disk.unfit = other;
-        let options = ReplicaOptions {
-            group: GroupId(1),
-            support: SUPPORT,
-            no_vote_until: Time::ZERO,
-            lossy: false,
-            amnesiac: false,
-            synced: true,
-        };
         let log = GroupLog::new(LogBase::default(), Configuration::of(VOTERS.to_vec()));
-        let mut replica = Replica::new(options, HardState::default(), log);
+        let mut replica = Replica::new(options(), HardState::default(), log);
         around.outputs(&mut replica, 1, NOW, In::Start);
         let (at, _) = replica.deadline().expect("it campaigns some day");
         assert_eq!(at >= NOW + SUPPORT, waits, "own disk unfit: {own}, the other's: {other}");

@@ -192,9 +192,8 @@ fn a_damaged_log_gives_each_group_as_it_was_and_says_which_have_forgotten_someth
     assert!(untouched > 20 && whole > 20 && amnesiac > 20 && again > 100);
 }
 
-/// Peers have heard of records that the witness does not name yet.
-#[test]
-fn what_is_missing_of_the_end_is_not_numbered_again() {
+/// Of group 1, each in a batch of its own, and witnessed.
+fn five_entries() -> Rig {
     let mut rig = Rig::new(options(64 * 1024), 5);
     for index in 1..=5 {
         rig.entry(1, index, "key", b"value");
@@ -202,13 +201,25 @@ fn what_is_missing_of_the_end_is_not_numbered_again() {
     }
     rig.pass(WITNESS_AFTER);
     rig.settle();
+    rig
+}
+
+/// All is gone from the fourth of them on.
+fn lose_the_end(rig: &mut Rig) {
+    let from = rig.placed[3].record.offset as usize;
+    rig.disk.segment(SegmentId(1))[from..].fill(0);
+}
+
+/// Peers have heard of records that the witness does not name yet.
+#[test]
+fn what_is_missing_of_the_end_is_not_numbered_again() {
+    let mut rig = five_entries();
     for index in 6..=40 {
         rig.entry(1, index, "key", b"value");
         rig.settle();
     }
     let (epoch, durable) = (rig.epoch, rig.log.durable_lsn());
-    let from = rig.placed[3].record.offset as usize;
-    rig.disk.segment(SegmentId(1))[from..].fill(0);
+    lose_the_end(&mut rig);
     let found = restore(&mut rig.disk, ME).expect("it is started");
     assert!(found.forgot && found.groups[&GroupId(1)].amnesiac);
     assert_eq!(found.damage.len(), 1);
@@ -219,15 +230,8 @@ fn what_is_missing_of_the_end_is_not_numbered_again() {
 /// What an epoch says of where groups stand is not to be believed of what came behind it.
 #[test]
 fn a_segment_that_is_cut_short_behind_what_it_says_of_groups_is_not_whole() {
-    let mut rig = Rig::new(options(64 * 1024), 5);
-    for index in 1..=5 {
-        rig.entry(1, index, "key", b"value");
-        rig.settle();
-    }
-    rig.pass(WITNESS_AFTER);
-    rig.settle();
-    let from = rig.placed[3].record.offset as usize;
-    rig.disk.segment(SegmentId(1))[from..].fill(0);
+    let mut rig = five_entries();
+    lose_the_end(&mut rig);
     let found = restore(&mut rig.disk, ME).expect("it is started");
     let (last, segment) = (found.groups[&GroupId(1)].last(), SegmentId(found.tail.segment.unwrap().id.0 + 1));
     rig.epoch = found.epoch.following(7);
