@@ -393,7 +393,7 @@ fn messages() -> Vec<PeerMessage> {
     ];
     let refusals = [
         Refusal::OtherDirectory { bound: DirectoryId(1) },
-        Refusal::OldDirectory { seen: Lsn(1) },
+        Refusal::OldDirectory { seen: Lsn(1), epoch: Epoch(1), silent: true },
         Refusal::OtherCluster { ours: ClusterId(1) },
         Refusal::NotAMember,
         Refusal::OtherOptions,

@@ -329,6 +329,58 @@ fn a_node_with_a_damaged_log_is_made_whole_by_the_others() {
     op.ends();
 }
 
+/// A node is started from an old copy of its directory: it starts over, in the same process, and is made whole.
+#[test]
+fn a_node_with_an_old_copy_of_its_directory_is_made_whole_by_the_others() {
+    let home = Home::new("old-copy");
+    let datas = vec![home.path("one"), home.path("two"), home.path("three")];
+    let mut op = Operator::new(datas, home);
+    (1..=3).for_each(|number| op.start(number, &["--partitions", "4"]));
+    (1..=3).for_each(|number| op.node(number).says("the cluster has formed"));
+    let put = |op: &Operator, round: u32| {
+        for number in 0..10 {
+            op.does(&["put", &format!("key{number}"), &format!("value {round} of {number}"), "--acknowledge", "all"]);
+        }
+    };
+    put(&op, 0);
+    op.node(2).stop(Signal::INT);
+    let (data, kept) = (op.node(2).data.clone(), op.home.path("kept"));
+    copy(&data, &kept);
+    op.start(2, &["--partitions", "4"]);
+    put(&op, 1);
+    // Its peers hear how far its log is, at the next heartbeat.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    op.chapter("a node writes on after its directory was copied", [8, 12, 8]);
+
+    op.node(2).stop(Signal::KILL);
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&kept, &data);
+    op.start(2, &["--partitions", "4"]);
+    op.node(2).says("the data directory is an old copy, and the peers do not hear the original: the node starts over");
+    op.node(2).says("it is an old copy, and whatever came behind may be missing");
+    op.node(2).says("every partition with a replica here is whole again");
+    op.node(1).stop(Signal::KILL);
+    for number in 0..10 {
+        let value = op.client(&["get", &format!("key{number}")]);
+        assert_eq!(value.stdout, format!("value 1 of {number}").as_bytes(), "{value:?}");
+    }
+    op.does(&["put", "alone", "with it"]);
+    op.chapter("it comes back with the copy, and counts again", [8, 16, 8]);
+    op.ends();
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 #[test]
 fn the_second_half_of_an_operators_hour() {
     let home = Home::new("half");
@@ -347,7 +399,7 @@ fn the_second_half_of_an_operators_hour() {
     let away = op.home.path("away");
     std::fs::rename(&op.node(2).data, &away).unwrap();
     op.start(2, &["--partitions", "8"]);
-    op.node(2).says("this node is refused by the cluster, and takes no part: ");
+    op.node(2).says("this node is refused by the cluster, and takes no part with its data directory, ");
     op.node(1).says("node 2 is turned away: its data directory is not the one that belongs to it");
     op.chapter("the second node is started with an empty directory", [4, 4, 4]);
 

@@ -461,9 +461,15 @@ impl Disk {
             Rot::Witness => 0..end,
         };
         let mut changed = false;
-        for byte in &mut file.durable[range] {
+        for at in range {
+            let byte = &mut file.durable[at];
             let rotten = if matches!(rot, Rot::Zeros(_)) { 0 } else { *byte ^ self.dice.below(256) as u8 };
-            changed |= std::mem::replace(byte, rotten) != rotten;
+            let before = std::mem::replace(byte, rotten);
+            changed |= before != rotten;
+            // Without the witness the log is whole.
+            if before != rotten && rot != Rot::Witness {
+                file.sound.entry(at).or_insert(before);
+            }
         }
         file.cached.clone_from(&file.durable);
         changed
@@ -768,7 +774,9 @@ mod tests {
             write(&mut disk, 0, &[1; 1000]);
             disk.execute(&DiskOp::Sync { segment: SEGMENT }, &mut counters);
             assert!(!disk.rot(Rot::Witness), "there is none");
+            let before = shown(&mut disk);
             assert!(disk.rot(rot));
+            assert_eq!(shown(&mut disk.sound()), before);
             let shown = shown(&mut disk);
             assert!(shown[..whole].iter().all(|byte| *byte == 1) && shown[1000..].iter().all(|byte| *byte == 0));
             assert!(shown[whole..1000].iter().any(|byte| *byte != 1), "{rot:?}");

@@ -292,6 +292,8 @@ sometimes! {
     }
     ring {
         OldCopyRefused,
+        OldCopyStartsOver,
+        RefusingPeerForgets,
         FollowerOfCopyRefused,
         OtherDirectoryRefused,
         EnvelopeOfEarlierEpoch,

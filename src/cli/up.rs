@@ -14,13 +14,14 @@ use crate::client::{Client, ClientOptions};
 use crate::node::Fatal;
 use crate::server::config::{self, ProcessSettings, Resolved, SETTINGS, SetBy, Sources};
 use crate::server::private;
-use crate::server::{Server, ServerSettings, StartError, Stopper};
+use crate::server::{Ended, Server, ServerSettings, StartError, Stopper};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -83,12 +84,16 @@ pub fn up(args: &UpArgs) -> Result<(), Failure> {
     let (cluster, servers) = start(&directory, remembered, args.nodes.unwrap_or(DEFAULT_NODES), &resolved)?;
     folder::remember(&directory, &cluster.addresses, cluster.id());
     say_started(&directory, &cluster);
-    let stoppers: Vec<Stopper> = servers.iter().map(|(_, server)| server.stopper()).collect();
-    let endings = join_all(servers);
+    let stoppers = servers.iter().map(|(settings, server)| (settings.node, server.stopper())).collect();
+    let stoppers: Stoppers = Arc::new(Mutex::new(stoppers));
+    let endings = join_all(servers, &stoppers);
     runtime.block_on(watch(&directory, cluster, &stoppers, endings, &mut signals))
 }
 
 const DEFAULT_NODES: u16 = 3;
+
+/// Of every node's server, of the last that was started.
+type Stoppers = Arc<Mutex<BTreeMap<NodeId, Stopper>>>;
 
 fn read_cluster(directory: &Path) -> Result<Option<Cluster>, Failure> {
     let path = directory.join(CLUSTER);
@@ -141,7 +146,7 @@ fn start(
     remembered: Option<Cluster>,
     nodes: u16,
     resolved: &Resolved,
-) -> Result<(Cluster, Vec<(NodeId, Server)>), Failure> {
+) -> Result<(Cluster, Vec<(ServerSettings, Server)>), Failure> {
     let first_start = remembered.is_none();
     let mut cluster = match remembered {
         Some(cluster) => cluster,
@@ -197,10 +202,14 @@ fn choose(directory: &Path, nodes: u16, resolved: &Resolved) -> Result<Cluster, 
 const PORTS_TRIED: u16 = 500;
 
 /// Starts every node, or none.
-fn start_all(directory: &Path, cluster: &Cluster, settings: &ProcessSettings) -> Result<Vec<(NodeId, Server)>, StartError> {
+fn start_all(
+    directory: &Path,
+    cluster: &Cluster,
+    settings: &ProcessSettings,
+) -> Result<Vec<(ServerSettings, Server)>, StartError> {
     let peers: Vec<(NodeId, String)> =
         (1..).zip(&cluster.addresses).map(|(node, address)| (NodeId(node), address.clone())).collect();
-    let mut servers: Vec<(NodeId, Server)> = Vec::new();
+    let mut servers: Vec<(ServerSettings, Server)> = Vec::new();
     for (node, address) in &peers {
         let settings = ServerSettings {
             node: *node,
@@ -211,8 +220,8 @@ fn start_all(directory: &Path, cluster: &Cluster, settings: &ProcessSettings) ->
             servers_in_process: peers.len(),
             ..settings.server.clone()
         };
-        match Server::start(settings) {
-            Ok(server) => servers.push((*node, server)),
+        match Server::start(settings.clone()) {
+            Ok(server) => servers.push((settings, server)),
             Err(error) => {
                 servers.iter().for_each(|(_, server)| server.stop());
                 servers.into_iter().for_each(|(_, server)| drop(server.join()));
@@ -250,22 +259,31 @@ fn say_ready(after: Duration) {
 }
 
 /// Waits for each server on a thread of its own.
-fn join_all(servers: Vec<(NodeId, Server)>) -> UnboundedReceiver<(NodeId, Result<(), Fatal>)> {
+fn join_all(servers: Vec<(ServerSettings, Server)>, stoppers: &Stoppers) -> UnboundedReceiver<(NodeId, Result<(), Fatal>)> {
     let (ended, endings) = unbounded_channel();
-    for (node, server) in servers {
-        let ended = ended.clone();
+    for (settings, server) in servers {
+        let (ended, stoppers) = (ended.clone(), Arc::clone(stoppers));
         std::thread::spawn(move || {
-            let _ = ended.send((node, server.join()));
+            let _ = ended.send((settings.node, join(&settings, server, &stoppers)));
         });
     }
     endings
+}
+
+/// Waits until the server ends for good: one that starts over is started again.
+fn join(settings: &ServerSettings, mut server: Server, stoppers: &Stoppers) -> Result<(), Fatal> {
+    while server.join()? == Ended::StartsOver {
+        server = Server::start(settings.clone()).map_err(|error| Fatal(explain(&error)))?;
+        stoppers.lock().expect("nobody panics with it").insert(settings.node, server.stopper());
+    }
+    Ok(())
 }
 
 /// Until every node has ended: says when the cluster is ready, stops it at the first signal, and leaves at the second.
 async fn watch(
     directory: &Path,
     mut cluster: Cluster,
-    stoppers: &[Stopper],
+    stoppers: &Stoppers,
     mut endings: UnboundedReceiver<(NodeId, Result<(), Fatal>)>,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
@@ -297,7 +315,7 @@ async fn watch(
                 }
                 say!("\nStopping; Ctrl-C again stops at once.");
                 stopping = Some(Instant::now());
-                stoppers.iter().for_each(Stopper::stop);
+                stoppers.lock().expect("nobody panics with it").values().for_each(Stopper::stop);
             }
             ending = endings.recv() => match ending {
                 Some((node, Err(Fatal(why)))) => {

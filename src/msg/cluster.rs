@@ -68,3 +68,10 @@ pub struct PeerMark {
     #[n(1)]
     pub durable: Lsn,
 }
+
+impl PeerMark {
+    /// What both say.
+    pub fn join(self, other: PeerMark) -> PeerMark {
+        PeerMark { epoch: self.epoch.max(other.epoch), durable: self.durable.max(other.durable) }
+    }
+}

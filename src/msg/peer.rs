@@ -227,6 +227,14 @@ pub enum Refusal {
     OldDirectory {
         #[n(0)]
         seen: Lsn,
+        /// The epoch that is let in, of the log that was seen.
+        #[n(1)]
+        #[cbor(default)]
+        epoch: Epoch,
+        /// That epoch has not been heard for long: most likely it is over.
+        #[n(2)]
+        #[cbor(default)]
+        silent: bool,
     },
     /// The node is of another cluster.
     #[n(2)]

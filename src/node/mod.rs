@@ -137,6 +137,9 @@ pub enum Effect {
     Lost(Loss),
     /// The node has stopped cleanly: everything acknowledged is durable, nothing is in flight.
     Stopped,
+    /// The node's directory is an old copy. The driver ends the node, as a crash of the process would, and boots another from the
+    /// directory.
+    StartOver,
     /// The node must not go on: its disk failed. The driver ends it, saying what and where.
     Halt(Fatal),
 }
@@ -240,6 +243,8 @@ pub struct Node {
     effects: Vec<Effect>,
     /// The record of the formation that is being logged.
     formation_lsn: Option<Lsn>,
+    /// The mark about this node itself that is being logged: see [`Effect::StartOver`].
+    start_over_lsn: Option<Lsn>,
     /// When the marks of peers were last logged.
     marks_at: Time,
     stop: Stop,
@@ -286,9 +291,11 @@ impl Node {
                 initial: options.initial_members.clone(),
                 cluster,
                 greeting_interval: options.heartbeat_interval * 4,
+                silent_after: Duration::from_millis(u64::from(cluster.support_ms)) * 8,
             },
             recovered.formation,
             &recovered.peer_marks,
+            now,
         );
         let liveness = Liveness::new(LivenessOptions {
             heartbeat_interval: options.heartbeat_interval,
@@ -341,6 +348,7 @@ impl Node {
             outgoing: BTreeMap::new(),
             effects: Vec::new(),
             formation_lsn: None,
+            start_over_lsn: None,
             marks_at: now,
             stop: Stop::No,
             unfinished: None,
@@ -414,6 +422,8 @@ impl Node {
         effects.append(&mut self.effects);
         if stopped {
             effects.push(Effect::Stopped);
+        } else if self.start_over_lsn.take_if(|lsn| self.log.durable_lsn() >= *lsn).is_some() {
+            effects.push(Effect::StartOver);
         }
     }
 

@@ -107,7 +107,7 @@ impl Node {
             self.counters.envelopes_dropped += 1;
             return;
         }
-        if let Err(refusal) = self.membership.admit(&envelope) {
+        if let Err(refusal) = self.membership.admit(now, &envelope) {
             self.counters.envelopes_dropped += 1;
             let answered = envelope.messages.iter().any(|m| matches!(m, PeerMessage::Heartbeat(_) | PeerMessage::Greeting(_)));
             if let Some(refusal) = refusal.filter(|_| answered) {
@@ -139,6 +139,10 @@ impl Node {
                 Work::Membership(membership::In::Refused(from, refusal))
             }
             PeerMessage::Refused(..) => return,
+            // A node that is refused as an old copy by some may be let in by others: they count when it starts over.
+            PeerMessage::HeartbeatReply(reply) if refused && reply.promise.leader == self.epoch => {
+                Work::Membership(membership::In::Welcomed(from))
+            }
             _ if refused => {
                 Sometimes::RefusedNodeHearsMessage.reached();
                 return;
@@ -313,6 +317,11 @@ impl Node {
                     // The formation is the next record; nothing else is logged within this step before it.
                     self.run_log(now, wal::In::Append(Record::Formation(formation)));
                     self.formation_lsn = Some(self.log.last_lsn());
+                }
+                membership::Out::StartOver(mark) => {
+                    let record = Record::PeerMark(self.options.me, mark);
+                    self.run_log(now, wal::In::Append(record));
+                    self.start_over_lsn = Some(self.log.last_lsn());
                 }
                 membership::Out::Joined(formation) => self.join(&formation),
                 membership::Out::Welcomed => {

@@ -109,6 +109,8 @@ struct Cluster {
     queue: VecDeque<(NodeId, Arrival)>,
     answers: BTreeMap<u64, ResponseBody>,
     stopped: Vec<NodeId>,
+    /// Nodes that are to be booted again.
+    starting_over: Vec<NodeId>,
     rot: Vec<super::health::Rot>,
     /// Keys whose values no replica has any more, and the nodes that have said so.
     lost: Vec<(NodeId, Key)>,
@@ -158,6 +160,7 @@ impl Cluster {
             queue: VecDeque::new(),
             answers: BTreeMap::new(),
             stopped: Vec::new(),
+            starting_over: Vec::new(),
             rot: Vec::new(),
             lost: Vec::new(),
             directories: BTreeMap::new(),
@@ -302,6 +305,7 @@ impl Cluster {
                 Effect::Rot(rot) => self.rot.push(rot),
                 Effect::Lost(loss) => self.lost.push((id, loss.key)),
                 Effect::Stopped => self.stopped.push(id),
+                Effect::StartOver => self.starting_over.push(id),
                 Effect::Halt(why) => panic!("{why:?}"),
             }
         }

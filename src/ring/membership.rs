@@ -27,6 +27,13 @@
 //! original is refused, and told why. To wait for the original's silence would tell them apart, but make every quick restart wait
 //! as well. And a node that restarts must be able to void at once what its former epoch was promised.
 //!
+//! *An old copy starts over* once a majority of the other members let it in, or say that they have not heard the original for
+//! long ([`MembershipOptions::silent_after`]). It logs how far its log was seen, and boots again: the log now proves nothing of any
+//! group (`src/wal/salvage.rs`), and its numbers go on beyond what was seen. So the new epoch is let in everywhere, and the peers
+//! make its replicas whole, as those of a damaged log. An original that lives after all, cut off for so long, is refused from then
+//! on: no peer listens to two nodes of one id at a time. As an amnesiac replica starts only when a majority of the others has let
+//! its node in, the two never have a quorum each.
+//!
 //! What this cannot notice: an old copy that comes back while every node that saw more of it is away or has forgotten. (Marks are
 //! logged with other records, at most once a second.) An old copy is an operator's mistake beyond what promise P3 covers;
 //! noticing it is best effort.
@@ -51,6 +58,8 @@ pub struct MembershipOptions {
     pub cluster: ClusterOptions,
     /// How often an unformed node greets.
     pub greeting_interval: Duration,
+    /// For how long no heartbeat of a node comes before a copy of its directory may take its place.
+    pub silent_after: Duration,
 }
 
 #[derive(Debug)]
@@ -75,6 +84,9 @@ pub enum Out {
     Joined(Formation),
     /// Another peer lets this node in: see [`Membership::is_welcomed_by`].
     Welcomed,
+    /// The directory is an old copy, and nobody uses the original: this mark is to be logged, about this node itself, and the node
+    /// to boot again.
+    StartOver(PeerMark),
 }
 
 #[derive(Debug)]
@@ -91,10 +103,15 @@ pub struct Membership {
     welcomed: BTreeSet<NodeId>,
     refused: Option<String>,
     marks: BTreeMap<NodeId, Mark>,
+    booted: Time,
+    /// The peers to which this directory is an old copy, and how far they have seen the log; whether they find the original
+    /// silent now, or have forgotten it and let this node in.
+    outdated: BTreeMap<NodeId, (PeerMark, bool)>,
+    starts_over: bool,
 }
 
 /// How far a peer's log has been seen to be durable.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Mark {
     /// The epoch that is let in: the latest that has shown where it began.
     epoch: Epoch,
@@ -104,11 +121,18 @@ struct Mark {
     logged: Lsn,
     /// The latest epoch that began below what was seen before it: it runs on an old copy of the disk.
     old_copy: Option<Epoch>,
+    /// When a heartbeat of the epoch that is let in came last; or when this node booted.
+    heard: Time,
 }
 
 impl Mark {
-    fn refusal(&self) -> Option<Refusal> {
-        Some(Refusal::OldDirectory { seen: self.highest })
+    fn new(mark: PeerMark, now: Time) -> Mark {
+        Mark { epoch: mark.epoch, highest: mark.durable, logged: mark.durable, old_copy: None, heard: now }
+    }
+
+    fn refusal(&self, now: Time, silent_after: Duration) -> Option<Refusal> {
+        let silent = now.since(self.heard) >= silent_after;
+        Some(Refusal::OldDirectory { seen: self.highest, epoch: self.epoch, silent })
     }
 
     /// Whether this epoch of the peer is let in, by what is known of it.
@@ -117,8 +141,8 @@ impl Mark {
     }
 
     /// A heartbeat of an epoch that is not known to be an old copy. A later epoch takes the place of the one that is let in, if
-    /// it begins where that epoch was seen to be, at least. Otherwise the earlier epoch keeps its place.
-    fn hear(&mut self, epoch: Epoch, heartbeat: &Heartbeat) -> Result<(), Option<Refusal>> {
+    /// it begins where that epoch was seen to be, at least. Otherwise the earlier epoch keeps its place. Whether it is let in.
+    fn hear(&mut self, now: Time, epoch: Epoch, heartbeat: &Heartbeat) -> bool {
         // What an epoch has logged itself must not make up for what it lacks of the epoch before.
         let began = if heartbeat.began == Lsn::ZERO { heartbeat.durable } else { heartbeat.began };
         if epoch > self.epoch {
@@ -128,23 +152,25 @@ impl Mark {
                 Sometimes::OldCopyRefused.when(began < self.highest);
                 Sometimes::FollowerOfCopyRefused.when(began >= self.highest);
                 self.old_copy = Some(epoch);
-                return Err(self.refusal());
+                return false;
             }
             self.epoch = epoch;
         }
         self.highest = self.highest.max(heartbeat.durable);
-        Ok(())
+        self.heard = now;
+        true
     }
 }
 
 impl Membership {
-    pub fn new(options: MembershipOptions, formation: Option<Formation>, marks: &BTreeMap<NodeId, PeerMark>) -> Membership {
-        let marks = marks
-            .iter()
-            .map(|(node, mark)| {
-                (*node, Mark { epoch: mark.epoch, highest: mark.durable, logged: mark.durable, ..Mark::default() })
-            })
-            .collect();
+    /// `now`: the node's time of boot.
+    pub fn new(
+        options: MembershipOptions,
+        formation: Option<Formation>,
+        marks: &BTreeMap<NodeId, PeerMark>,
+        now: Time,
+    ) -> Membership {
+        let marks = marks.iter().map(|(node, mark)| (*node, Mark::new(*mark, now))).collect();
         Membership {
             options,
             formation,
@@ -155,6 +181,9 @@ impl Membership {
             welcomed: BTreeSet::new(),
             refused: None,
             marks,
+            booted: now,
+            outdated: BTreeMap::new(),
+            starts_over: false,
         }
     }
 
@@ -201,7 +230,7 @@ impl Membership {
     }
 
     /// Whether an envelope may be handled. `Err(Some)`: the sender is told why not. `Err(None)`: it is dropped.
-    pub fn admit(&mut self, envelope: &Envelope) -> Result<(), Option<Refusal>> {
+    pub fn admit(&mut self, now: Time, envelope: &Envelope) -> Result<(), Option<Refusal>> {
         if !is_believable(envelope) {
             return Err(None);
         }
@@ -224,15 +253,18 @@ impl Membership {
             let greeting = envelope.messages.iter().all(|m| matches!(m, PeerMessage::Greeting(_) | PeerMessage::Refused(..)));
             return if greeting { Ok(()) } else { Err(None) };
         }
-        let mark = self.marks.entry(envelope.from).or_default();
+        let (booted, silent_after) = (self.booted, self.options.silent_after);
+        let mark = self.marks.entry(envelope.from).or_insert_with(|| Mark::new(PeerMark::default(), booted));
         if !mark.admits(envelope.epoch) {
             Sometimes::EnvelopeOfEarlierEpoch.when(envelope.epoch < mark.epoch);
             Sometimes::EnvelopeOfOldCopy.when(mark.old_copy == Some(envelope.epoch));
-            return Err(mark.refusal());
+            return Err(mark.refusal(now, silent_after));
         }
         for message in &envelope.messages {
             match message {
-                PeerMessage::Heartbeat(heartbeat) => mark.hear(envelope.epoch, heartbeat)?,
+                PeerMessage::Heartbeat(heartbeat) if !mark.hear(now, envelope.epoch, heartbeat) => {
+                    return Err(mark.refusal(now, silent_after));
+                }
                 // What is acknowledged may be let go of here. Heartbeats would tell that it was durable, but later (seed 15820).
                 PeerMessage::Replica(_, ReplicaMessage::AppendReply(AppendReply { synced: Some(lsn), .. }))
                     if envelope.epoch == mark.epoch =>
@@ -402,12 +434,16 @@ impl Membership {
     }
 
     fn on_welcomed(&mut self, from: NodeId, out: &mut Outbox<Out>) {
+        if let Some((_, consents)) = self.outdated.get_mut(&from) {
+            Sometimes::RefusingPeerForgets.reached();
+            *consents = true;
+        }
         if self.formation.is_some() && self.welcomed.insert(from) {
             out.push(Out::Welcomed);
         }
     }
 
-    fn on_refused(&mut self, from: NodeId, refusal: &Refusal) {
+    fn on_refused(&mut self, cx: &Context<'_>, from: NodeId, refusal: &Refusal, out: &mut Outbox<Out>) {
         // Two nodes that disagree about options before there is a cluster may be restarted with better ones: said, not final.
         if self.formation.is_none() && matches!(refusal, Refusal::OtherOptions) {
             if self.options.initial.contains(&from) && !self.greeted.contains_key(&from) {
@@ -419,10 +455,11 @@ impl Membership {
         let ours = self.options.directory;
         let why = || match refusal {
             Refusal::OtherDirectory { bound } => format!(
-                "node {from} says that this node id is bound to data directory {bound}, but this one is {ours}: it was emptied or exchanged, or two nodes run with one id"
+                "node {from} says that this node id is bound to data directory {bound}, but this one is {ours}: it was emptied or exchanged, or two nodes run with one id. Start it with the directory that belongs to it; a node that has lost its directory cannot come back yet"
             ),
-            Refusal::OldDirectory { seen } => format!(
-                "node {from} has seen this node's log durable up to position {seen}, which the log no longer holds: the data directory is an old copy, or another node runs on a copy of it"
+            Refusal::OldDirectory { seen, .. } => format!(
+                "node {from} has seen this node's log durable up to position {seen}, which the log no longer holds: the data directory is an old copy. The node starts over by itself, to be made whole by its peers, once a majority of the other nodes has not heard the original for {:.1} s. If the original runs, end one of the two",
+                self.options.silent_after.as_secs_f64()
             ),
             Refusal::OtherCluster { ours } => format!("node {from} is a member of another cluster ({ours})"),
             Refusal::NotAMember => format!("node {from} does not know this node id as a member"),
@@ -432,7 +469,35 @@ impl Membership {
                 )
             }
         };
-        self.refused.get_or_insert_with(why);
+        match refusal {
+            Refusal::OldDirectory { seen, epoch, silent } if self.refused.is_none() || !self.outdated.is_empty() => {
+                self.refused.get_or_insert_with(why);
+                self.outdated.insert(from, (PeerMark { epoch: *epoch, durable: *seen }, *silent));
+                self.start_over(cx, out);
+            }
+            _ => _ = self.refused.get_or_insert_with(why),
+        }
+    }
+
+    /// Once a majority of the other members would let in what starts over here.
+    fn start_over(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let Some(formation) = &self.formation else { return };
+        let others = formation.members.iter().map(|member| member.node).filter(|node| *node != cx.me);
+        let consents = |node: &NodeId| match self.outdated.get(node) {
+            Some((_, consents)) => *consents,
+            None => self.welcomed.contains(node),
+        };
+        let (all, consenting) = (others.clone().count(), others.filter(consents).count());
+        let seen = self.outdated.values().map(|(mark, _)| *mark).reduce(PeerMark::join);
+        // Numbers follow it for ever. No honest node comes near the bound.
+        let seen = seen.filter(|mark| mark.epoch.0.max(mark.durable.0) <= COUNTER_MAX / 2);
+        // Not in a row, should peers not let in what has started over.
+        let is_soon = cx.now.since(self.booted) < self.options.silent_after;
+        if let Some(mark) = seen.filter(|_| consenting * 2 > all && !is_soon && !self.starts_over) {
+            Sometimes::OldCopyStartsOver.reached();
+            self.starts_over = true;
+            out.push(Out::StartOver(mark));
+        }
     }
 }
 
@@ -490,7 +555,7 @@ impl Actor for Membership {
             In::Greeting(from, epoch, directory, greeting) => self.on_greeting(cx, (from, epoch, directory), greeting, out),
             In::Formed(formation) => self.on_formed(cx, formation, out),
             In::FormationDurable => self.on_durable(cx, out),
-            In::Refused(from, refusal) => self.on_refused(from, &refusal),
+            In::Refused(from, refusal) => self.on_refused(cx, from, &refusal, out),
             In::Welcomed(from) => self.on_welcomed(from, out),
             In::Timer => {
                 if self.greet_at.is_some_and(|at| at <= cx.now) {
@@ -543,8 +608,9 @@ mod tests {
             initial: vec![NodeId(1), NodeId(2)],
             cluster: ClusterOptions::default(),
             greeting_interval: Duration::from_millis(100),
+            silent_after: Duration::from_secs(3),
         };
-        Membership::new(options, formation, &BTreeMap::new())
+        Membership::new(options, formation, &BTreeMap::new(), Time::ZERO)
     }
 
     fn beat(epoch: u64, began: u64, durable: u64) -> Envelope {
@@ -563,14 +629,19 @@ mod tests {
         Envelope { cluster: Some(ClusterId(9)), from: NodeId(2), directory: D2, epoch: Epoch(epoch), messages }
     }
 
+    /// The original, in this epoch and seen so far, has just been heard.
+    fn old(epoch: u64, seen: u64) -> Result<(), Option<Refusal>> {
+        Err(Some(Refusal::OldDirectory { seen: Lsn(seen), epoch: Epoch(epoch), silent: false }))
+    }
+
     #[test]
     fn what_is_beyond_bounds_is_not_admitted_and_leaves_no_mark() {
         let mut node = node(Some(formation()));
         for envelope in [beat(1, 0, COUNTER_MAX + 1), beat(1, u64::MAX, 1), beat(COUNTER_MAX + 1, 0, 1), beat(u64::MAX, 0, 1)] {
-            assert_eq!(node.admit(&envelope), Err(None), "{envelope:?}");
+            assert_eq!(node.admit(Time::ZERO, &envelope), Err(None), "{envelope:?}");
         }
         assert_eq!(node.take_grown_marks(), []);
-        assert_eq!(node.admit(&beat(1, 0, 5)), Ok(()));
+        assert_eq!(node.admit(Time::ZERO, &beat(1, 0, 5)), Ok(()));
         assert_eq!(node.take_grown_marks(), [(NodeId(2), PeerMark { epoch: Epoch(1), durable: Lsn(5) })]);
         assert_eq!(node.take_grown_marks(), [], "it has not grown since");
     }
@@ -578,13 +649,13 @@ mod tests {
     #[test]
     fn what_a_life_has_logged_since_does_not_hide_what_it_lacks() {
         let mut node = node(Some(formation()));
-        assert_eq!(node.admit(&beat(1, 0, 100)), Ok(()));
+        assert_eq!(node.admit(Time::ZERO, &beat(1, 0, 100)), Ok(()));
         // It lost three records, and has logged four of its own before its first heartbeat got through.
-        assert_eq!(node.admit(&beat(2, 97, 101)), Err(Some(Refusal::OldDirectory { seen: Lsn(100) })));
+        assert_eq!(node.admit(Time::ZERO, &beat(2, 97, 101)), old(1, 100));
         // One that lost nothing; and one that does not say where it began.
-        assert_eq!(node.admit(&beat(3, 101, 102)), Ok(()));
-        assert_eq!(node.admit(&beat(4, 0, 103)), Ok(()));
-        assert_eq!(node.admit(&beat(5, 0, 102)), Err(Some(Refusal::OldDirectory { seen: Lsn(103) })));
+        assert_eq!(node.admit(Time::ZERO, &beat(3, 101, 102)), Ok(()));
+        assert_eq!(node.admit(Time::ZERO, &beat(4, 0, 103)), Ok(()));
+        assert_eq!(node.admit(Time::ZERO, &beat(5, 0, 102)), old(4, 103));
     }
 
     /// An acknowledgement of everything up to this position.
@@ -598,38 +669,102 @@ mod tests {
     #[test]
     fn a_directory_without_what_its_node_has_acknowledged_is_refused_before_any_heartbeat_told_of_that() {
         let mut node = node(Some(formation()));
-        assert_eq!(node.admit(&beat(5, 90, 100)), Ok(()));
-        assert_eq!(node.admit(&acknowledgement(5, 120)), Ok(()));
+        assert_eq!(node.admit(Time::ZERO, &beat(5, 90, 100)), Ok(()));
+        assert_eq!(node.admit(Time::ZERO, &acknowledgement(5, 120)), Ok(()));
         assert_eq!(node.take_grown_marks(), [(NodeId(2), PeerMark { epoch: Epoch(5), durable: Lsn(120) })]);
         // One of an earlier epoch, and one beyond reason, say nothing.
-        assert!(node.admit(&acknowledgement(4, 500)).is_err());
-        assert_eq!(node.admit(&acknowledgement(5, COUNTER_MAX + 1)), Err(None));
-        assert_eq!(node.admit(&beat(6, 110, 130)), Err(Some(Refusal::OldDirectory { seen: Lsn(120) })));
-        assert_eq!(node.admit(&beat(7, 120, 130)), Ok(()));
+        assert!(node.admit(Time::ZERO, &acknowledgement(4, 500)).is_err());
+        assert_eq!(node.admit(Time::ZERO, &acknowledgement(5, COUNTER_MAX + 1)), Err(None));
+        assert_eq!(node.admit(Time::ZERO, &beat(6, 110, 130)), old(5, 120));
+        assert_eq!(node.admit(Time::ZERO, &beat(7, 120, 130)), Ok(()));
     }
 
     #[test]
     fn a_copy_started_by_mistake_does_not_evict_the_original() {
         let mut node = node(Some(formation()));
-        assert_eq!(node.admit(&beat(5, 90, 100)), Ok(()));
+        assert_eq!(node.admit(Time::ZERO, &beat(5, 90, 100)), Ok(()));
         // Epochs of the copy and of the original after its restart are drawn apart, and either may be the higher.
-        let refused = Err(Some(Refusal::OldDirectory { seen: Lsn(100) }));
-        assert_eq!(node.admit(&beat(9, 98, 99)), refused);
-        assert_eq!(node.admit(&beat(9, 98, 200)), refused, "what it has logged since does not help it");
-        assert_eq!(node.admit(&Envelope { messages: Vec::new(), ..beat(9, 0, 0) }), refused);
-        assert_eq!(node.admit(&beat(5, 90, 101)), Ok(()), "the original is as good as before");
+        let refused = old(5, 100);
+        assert_eq!(node.admit(Time::ZERO, &beat(9, 98, 99)), refused);
+        assert_eq!(node.admit(Time::ZERO, &beat(9, 98, 200)), refused, "what it has logged since does not help it");
+        assert_eq!(node.admit(Time::ZERO, &Envelope { messages: Vec::new(), ..beat(9, 0, 0) }), refused);
+        assert_eq!(node.admit(Time::ZERO, &beat(5, 90, 101)), Ok(()), "the original is as good as before");
         let mut again = beat(12, 300, 301);
         if let PeerMessage::Heartbeat(heartbeat) = &mut again.messages[0] {
             heartbeat.previous = Epoch(9);
         }
-        assert_eq!(node.admit(&again), Err(Some(Refusal::OldDirectory { seen: Lsn(101) })), "the copy is started once more");
+        assert_eq!(node.admit(Time::ZERO, &again), old(5, 101), "the copy is started once more");
         assert_eq!(
-            node.admit(&Envelope { messages: Vec::new(), ..beat(8, 0, 0) }),
+            node.admit(Time::ZERO, &Envelope { messages: Vec::new(), ..beat(8, 0, 0) }),
             Err(None),
             "a later epoch first says where it began"
         );
-        assert_eq!(node.admit(&beat(8, 101, 102)), Ok(()), "the original restarts");
-        assert_eq!(node.admit(&beat(5, 90, 101)), Err(Some(Refusal::OldDirectory { seen: Lsn(102) })), "and does not live twice");
+        assert_eq!(node.admit(Time::ZERO, &beat(8, 101, 102)), Ok(()), "the original restarts");
+        assert_eq!(node.admit(Time::ZERO, &beat(5, 90, 101)), old(8, 102), "and does not live twice");
+    }
+
+    #[test]
+    fn a_copy_is_told_whether_its_original_is_silent() {
+        let mut node = node(Some(formation()));
+        let at = |secs| Time::ZERO + Duration::from_secs(secs);
+        let refused = |silent| Err(Some(Refusal::OldDirectory { seen: Lsn(100), epoch: Epoch(5), silent }));
+        assert_eq!(node.admit(at(10), &beat(5, 90, 100)), Ok(()));
+        assert_eq!(node.admit(at(12), &beat(9, 98, 99)), refused(false));
+        assert_eq!(node.admit(at(13), &beat(9, 98, 99)), refused(true));
+        assert_eq!(node.admit(at(14), &beat(5, 90, 100)), Ok(()), "the original lives after all");
+        assert_eq!(node.admit(at(14), &Envelope { messages: Vec::new(), ..beat(9, 0, 0) }), refused(false));
+        // A peer that has just booted knows of nothing since.
+        let marks = BTreeMap::from([(NodeId(2), PeerMark { epoch: Epoch(5), durable: Lsn(100) })]);
+        let mut booted = Membership::new(node.options.clone(), node.formation.clone(), &marks, at(20));
+        assert_eq!(booted.admit(at(22), &beat(9, 98, 99)), refused(false));
+        assert_eq!(booted.admit(at(23), &beat(9, 98, 99)), refused(true));
+    }
+
+    #[test]
+    fn an_old_copy_starts_over_once_when_most_of_the_others_let_it_in_or_find_the_original_silent() {
+        let mut random = random::stream(1, "test");
+        let mut cache = crate::base::cache::ValueCache::new(0, &crate::base::limits::Limits::DEFAULT);
+        let view = crate::actor::LivenessView::EMPTY;
+        let refused = |from, epoch, seen, silent| {
+            In::Refused(NodeId(from), Refusal::OldDirectory { seen: Lsn(seen), epoch: Epoch(epoch), silent })
+        };
+        let wiped = In::Refused(NodeId(4), Refusal::OtherDirectory { bound: DirectoryId(9) });
+        // What a node of four hears, one each second, and the mark that it starts over with at the last.
+        let mark = |epoch, seen| Some(PeerMark { epoch: Epoch(epoch), durable: Lsn(seen) });
+        let welcomed = || In::Welcomed(NodeId(4));
+        let enough = || vec![refused(2, 7, 50, true), refused(2, 7, 50, true), refused(3, 6, 80, true)];
+        let cases = [
+            (enough(), mark(7, 80)),
+            (vec![refused(2, 7, 50, true), welcomed(), refused(2, 7, 60, true)], mark(7, 60)),
+            // A peer that refused it restarts, and knows of no original.
+            (vec![refused(4, 7, 50, false), welcomed(), refused(2, 7, 60, true)], mark(7, 60)),
+            (vec![refused(2, 7, 50, true), refused(3, 6, 80, true)], None),
+            (vec![refused(2, 7, 50, true), refused(2, 7, 50, true), refused(2, 7, 50, true)], None),
+            (vec![refused(2, 7, 50, false), refused(3, 6, 80, true), refused(2, 7, 50, false)], None),
+            // The original is back.
+            (vec![refused(2, 7, 50, true), refused(2, 7, 50, false), refused(3, 6, 80, true)], None),
+            (vec![refused(2, 7, 50, true), refused(3, 7, COUNTER_MAX, true), refused(3, 7, COUNTER_MAX, true)], None),
+            (vec![refused(2, 7, 50, true), welcomed(), welcomed(), refused(2, 7, 50, false)], None),
+            (vec![wiped, refused(2, 7, 50, true), refused(3, 6, 80, true)], None),
+            (enough().into_iter().chain([refused(2, 7, 50, true)]).collect(), None),
+        ];
+        for (heard, expected) in cases {
+            let members = (1..=4).map(member).collect();
+            let mut node = node(Some(Formation { members, ..formation() }));
+            let mut out = Outbox::default();
+            let mut handle = |at: u64, input| {
+                let base = Context::of_test(&mut random, &view, &mut cache);
+                let now = Time::ZERO + Duration::from_secs(at);
+                node.handle(&mut Context { me: NodeId(1), now, ..base }, input, &mut out);
+                node.check();
+                let outs = std::iter::from_fn(|| out.pop());
+                outs.filter_map(|out| if let Out::StartOver(mark) = out { Some(mark) } else { None }).last()
+            };
+            handle(0, In::Start);
+            let story = format!("{heard:?}");
+            let last = (1..).zip(heard).map(|(at, input)| handle(at, input)).last().flatten();
+            assert_eq!(last, expected, "{story}");
+        }
     }
 
     #[test]

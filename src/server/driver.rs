@@ -5,6 +5,7 @@
 //! network thread, then disk operations to the disk's threads. Messages go first: an append leaves for the followers before the
 //! leader's own sync begins. What must not leave before a sync, the node keeps to itself.
 
+use super::Ended;
 use super::clock::{Clock, CpuMeters, Thread, wall_clock_ms};
 use super::directory::DataDirectory;
 use super::disk::Disk;
@@ -60,6 +61,7 @@ struct Turn {
 enum Course {
     GoOn,
     Stopped,
+    StartOver,
     Halt(Fatal),
 }
 
@@ -79,7 +81,7 @@ impl Drop for Ending {
 
 impl Driver {
     /// Runs the node until it has stopped, halts, or is aborted.
-    pub fn run(mut self) -> Result<(), Fatal> {
+    pub fn run(mut self) -> Result<Ended, Fatal> {
         let _ending = Ending { network: Arc::clone(&self.network), ended: self.ended.clone() };
         let mut turn = Turn::default();
         // The boot itself has something to write: the first turn needs no event.
@@ -88,7 +90,7 @@ impl Driver {
         loop {
             let deadline = [self.node.deadline().map(|(at, _)| at), turn.stop_by].into_iter().flatten().min();
             if self.inbox.take(&mut turn.events, || self.clock.now(), deadline) == Taken::Aborted {
-                return Ok(());
+                return Ok(Ended::Stopped);
             }
             let now = self.clock.now();
             if now >= wall_clock_due {
@@ -111,7 +113,14 @@ impl Driver {
                         ),
                     }
                     self.turn_away(&mut turn.messages);
-                    return Ok(());
+                    return Ok(Ended::Stopped);
+                }
+                Course::StartOver => {
+                    tracing::warn!(
+                        directory = %self.directory.path().display(),
+                        "the data directory is an old copy, and the peers do not hear the original: the node starts over, and is made whole by them"
+                    );
+                    return Ok(Ended::StartsOver);
                 }
                 Course::Halt(fatal) => {
                     tracing::error!(directory = %self.directory.path().display(), reason = %fatal.0, "the node halts");
@@ -120,7 +129,7 @@ impl Driver {
             }
             if turn.stop_by.is_some_and(|by| self.clock.now() >= by) {
                 tracing::warn!("the stop took too long; ending without it");
-                return Ok(());
+                return Ok(Ended::Stopped);
             }
         }
     }
@@ -198,6 +207,7 @@ impl Driver {
                 Effect::Rot(rot) => self.notices.rot(rot),
                 Effect::Lost(loss) => self.notices.lost(loss),
                 Effect::Stopped => course = Course::Stopped,
+                Effect::StartOver => course = Course::StartOver,
                 Effect::Halt(fatal) => {
                     course = Course::Halt(fatal);
                     break;

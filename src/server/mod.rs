@@ -73,6 +73,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// A running node: its thread, its disk's threads and its sockets. Dropping it without [`Server::join`] leaves it running.
@@ -82,8 +83,17 @@ pub struct Server {
     address: SocketAddr,
     stopper: Stopper,
     ended: watch::Receiver<bool>,
-    node_thread: JoinHandle<Result<(), Fatal>>,
+    node_thread: JoinHandle<Result<Ended, Fatal>>,
     network_thread: JoinHandle<()>,
+}
+
+/// How a server has ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// Its directory is an old copy: it has logged how much it lacks, and is to be started again, to be made whole by its peers.
+    StartsOver,
 }
 
 /// Stops a [`Server`] from elsewhere. Cheap to clone.
@@ -220,8 +230,8 @@ impl Server {
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
-    /// Waits for the end: of a stop (`Ok`), or of a node that could not go on (its disk failed).
-    pub fn join(self) -> Result<(), Fatal> {
+    /// Waits for the end: of a stop, or of a node that starts over; or (`Err`) of one that could not go on (its disk failed).
+    pub fn join(self) -> Result<Ended, Fatal> {
         let ended = self.node_thread.join();
         // Its panic was printed, and its sockets are closed either way.
         let _ = self.network_thread.join();
@@ -316,38 +326,48 @@ impl core::fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs one server until SIGINT or SIGTERM (a clean stop; a second one ends it at once) or until it fails. Blocks. `started` is
-/// called once it listens.
-pub fn run(settings: ServerSettings, started: impl FnOnce(SocketAddr)) -> Result<(), RunError> {
-    let server = Server::start(settings).map_err(RunError::Start)?;
+/// Runs one server until SIGINT or SIGTERM (a clean stop; a second one ends it at once) or until it fails. A node that starts
+/// over is started again. Blocks. `started` is called once it listens.
+pub fn run(mut settings: ServerSettings, started: impl FnOnce(SocketAddr)) -> Result<(), RunError> {
+    let mut server = Server::start(settings.clone()).map_err(RunError::Start)?;
+    settings.listen = server.address().to_string();
     started(server.address());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| RunError::Start(StartError::System(error)))?;
-    let waited = runtime.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut asked = false;
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                () = server.ended() => return Ok(()),
-            }
-            if std::mem::replace(&mut asked, true) {
-                tracing::warn!("asked twice: ending without a clean stop");
-                server.stopper().abort();
-            } else {
-                tracing::info!("stopping");
-                server.stop();
-            }
+    let signals = runtime.block_on(async { Ok([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?]) });
+    let mut signals = match signals {
+        Ok(signals) => signals,
+        Err(error) => {
+            server.stop();
+            return Err(RunError::Start(StartError::System(error)));
         }
-    });
-    if let Err(error) = waited {
-        server.stop();
-        return Err(RunError::Start(StartError::System(error)));
+    };
+    loop {
+        runtime.block_on(wait(&server, &mut signals));
+        match server.join().map_err(RunError::Halted)? {
+            Ended::Stopped => return Ok(()),
+            Ended::StartsOver => server = Server::start(settings.clone()).map_err(RunError::Start)?,
+        }
     }
-    server.join().map_err(RunError::Halted)
+}
+
+/// Waits for the server's end, which signals ask for.
+async fn wait(server: &Server, [interrupt, terminate]: &mut [Signal; 2]) {
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = server.ended() => return,
+        }
+        if std::mem::replace(&mut asked, true) {
+            tracing::warn!("asked twice: ending without a clean stop");
+            server.stopper().abort();
+        } else {
+            tracing::info!("stopping");
+            server.stop();
+        }
+    }
 }

@@ -100,6 +100,8 @@ pub fn recover_from_start(device: &mut dyn LogDevice, me: NodeId) -> Result<Reco
 /// The log's files.
 #[derive(Debug)]
 pub(super) struct Files {
+    /// The node whose log it is.
+    me: NodeId,
     /// Every segment's, and its size.
     sizes: BTreeMap<SegmentId, u64>,
     /// Those with a valid header.
@@ -125,7 +127,7 @@ impl Files {
         let nonce = segments.first().map(|found| directory_nonce(found.header.directory));
         let witness = witness::Found::read(device, &all, nonce)?;
         let (sizes, leftover) = (sizes.into_iter().collect(), BTreeMap::new());
-        Ok(Files { sizes, segments, bad, empty, leftover, witness })
+        Ok(Files { me, sizes, segments, bad, empty, leftover, witness })
     }
 
     /// [`directory_nonce`], by the headers.
@@ -167,8 +169,10 @@ impl Files {
         self.segments.retain(|found| is_kept(found.file.id));
     }
 
-    /// Tells a replay's tail of the files.
-    pub(super) fn prepare(&self, tail: &mut Tail) {
+    /// Tells a replay of the files.
+    pub(super) fn prepare(&self, replay: &mut Replay) {
+        replay.me = self.me;
+        let tail = &mut replay.tail;
         tail.sizes.clone_from(&self.sizes);
         tail.directory = self.segments.first().map(|found| found.header.directory);
         tail.witness = self.witness;
@@ -225,7 +229,7 @@ impl Files {
     /// Replays the log, from where the checkpoint says, or else from its start.
     fn replay(&self, device: &mut dyn LogDevice, checkpoint: Option<&Checkpoint>) -> Result<Recovered, RecoverError> {
         let mut replay = Replay::default();
-        self.prepare(&mut replay.tail);
+        self.prepare(&mut replay);
         replay.tail.manifest = checkpoint.map(|checkpoint| checkpoint.place);
         if let Some(checkpoint) = checkpoint {
             replay.begin_with(checkpoint);

@@ -32,6 +32,8 @@ const DAMAGE_MAX: usize = 64;
 pub(super) struct Replay {
     pub(super) recovered: RecoveredState,
     pub(super) nonce: u64,
+    /// The node whose log it is.
+    pub(super) me: NodeId,
     pub(super) tail: Tail,
     pub(super) torn: Option<Torn>,
     /// Batches that no later one seals: sequence and offset, all in the last segment.
@@ -46,6 +48,8 @@ pub(super) struct Replay {
     lost: Lost,
     /// Where the log is damaged. `None`: damage ends the replay.
     damage: Option<Vec<Bad>>,
+    /// How far peers have seen this node's log, if that is further than this log goes, and no epoch has begun that knows.
+    pub(super) outdated: Option<PeerMark>,
 }
 
 /// The groups of which something that stood in the log was not read. What comes behind it does not join on: such a group is as it
@@ -194,6 +198,7 @@ impl Replay {
             Kind::Epoch => {
                 state.epoch = state.epoch.max(Epoch(record.index));
                 if record.flags & RECORD_FORGOT != 0 {
+                    self.outdated = None;
                     state.amnesiac = true;
                     // A manifest behind it tells how its groups have come out of that.
                     let is_told = |id: &GroupId| before_manifest && self.told.contains_key(id);
@@ -233,6 +238,14 @@ impl Replay {
                     state.amnesiac = false;
                     self.lost.end(state.groups.keys());
                 }
+            }
+            Kind::PeerMark if NodeId(record.node) == self.me => {
+                let mark = PeerMark { epoch: Epoch(record.term), durable: Lsn(record.index) };
+                self.outdated = Some(mark);
+                return bad(&format!(
+                    "peers have seen this log up to position {}: it is an old copy, and whatever came behind may be missing",
+                    mark.durable
+                ));
             }
             Kind::PeerMark => {
                 let mark = state.peer_marks.entry(NodeId(record.node)).or_default();

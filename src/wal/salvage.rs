@@ -9,6 +9,8 @@
 //! - *A copy that has rotted* leaves its group without anything.
 //! - *Where the log goes on*: at its end, as ever, if that is certain. Else in a new segment, with a number that no file has had:
 //!   what stands in the old ones is not overwritten, nor taken for what comes.
+//! - *An old copy of the directory* is sound, and too short. Only peers know ([`ring`](crate::ring)). A node that they tell logs how
+//!   far they have seen its log: a mark about itself. Whatever stands before it may be missing something, of any group.
 //! - *Until a checkpoint* lets the replay begin behind it, the damage is met at each start. So the epoch that has found it says so
 //!   in its first record, and where each group stood then ([`Record::Stands`](super::Record::Stands)): from there on the group's
 //!   entries join on again. A start that finds less than stood there then, finds new damage.
@@ -91,15 +93,19 @@ fn salvage(device: &mut dyn LogDevice, me: NodeId, first: RecoverError) -> Resul
             }
         }
     }
-    files.prepare(&mut replay.tail);
-    let is_sure = Walk { device, nonce, replay: &mut replay }.all(&files)?;
+    files.prepare(&mut replay);
+    let has_end = Walk { device, nonce, replay: &mut replay }.all(&files)?;
+    let outdated = replay.outdated;
+    let is_sure = has_end && outdated.is_none();
     if !is_sure {
         Sometimes::LogGoesOnInNewSegment.reached();
         // Whatever was said of groups within that segment: what stood behind it may be missing of any.
         replay.lose_all();
-        replay.tail.go_on_in_new_segment(&spare_files(device, &files, nonce)?);
+        let seen = outdated.map_or(Lsn::ZERO, |mark| mark.durable);
+        replay.tail.go_on_in_new_segment(&spare_files(device, &files, nonce)?, seen);
     }
     let mut recovered = replay.finish();
+    recovered.epoch = recovered.epoch.max(outdated.map_or(Epoch::ZERO, |mark| mark.epoch));
     // Epochs of which nothing is left may have been skipped before, as positions have.
     let times = recovered.tail.next_lsn.0 / SKIPPED;
     let later = Epoch(recovered.epoch.0.saturating_add(times.saturating_mul(EPOCHS_SKIPPED << Epoch::NONCE_BITS)));
@@ -368,7 +374,8 @@ impl Tail {
     }
 
     /// The end of the log is not certain: nothing is written to a file that is there. `spare`: files in which nothing of the log is.
-    fn go_on_in_new_segment(&mut self, spare: &[SegmentId]) {
+    /// `seen`: how far peers have seen it.
+    fn go_on_in_new_segment(&mut self, spare: &[SegmentId], seen: Lsn) {
         let end = self.witness.end().filter(|end| end.sequence.max(end.lsn.0) <= COUNTER_MAX);
         let numbers = self.sizes.keys().chain(self.leftover.keys()).copied();
         let last = numbers.chain(end.map(|end| end.segment)).max().unwrap_or(SegmentId(1));
@@ -379,6 +386,7 @@ impl Tail {
         self.end = size;
         self.unsealed = None;
         let (sequence, lsn) = end.map_or((0, Lsn::ZERO), |end| (end.sequence, end.lsn));
+        let lsn = lsn.max(seen);
         let skip =
             |number: u64, witnessed: u64| number.max(witnessed + 1).saturating_add(SKIPPED).min(COUNTER_MAX / 2).max(number);
         self.next_sequence = skip(self.next_sequence, sequence);

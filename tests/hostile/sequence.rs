@@ -518,7 +518,7 @@ impl Machine {
                     assert!(self.failed, "it halts, and no write or sync failed: {}", why.0);
                     self.over = true;
                 }
-                Effect::Stopped => self.over = true,
+                Effect::Stopped | Effect::StartOver => self.over = true,
                 Effect::Send(_, envelope) => {
                     for message in envelope.messages {
                         if let PeerMessage::Heartbeat(heartbeat) = message {

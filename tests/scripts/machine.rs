@@ -265,6 +265,7 @@ impl Machine {
                 }
                 Effect::Rot(_) => stage.lines.detail(format!("{} finds rot on its disk", self.id)),
                 Effect::Lost(_) => stage.lines.news(format!("{} says that a value is lost", self.id)),
+                Effect::StartOver => stage.lines.news(format!("{} starts over", self.id)),
                 Effect::Stopped => stage.lines.news(format!("{} has stopped", self.id)),
                 Effect::Halt(why) => panic!("node {} halts: {why:?}", self.id),
             }

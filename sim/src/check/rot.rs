@@ -34,7 +34,12 @@ pub fn check_boot(
         (Err(error), _) => Err(violation(format!("some of node {node}'s log has rotted, and it does not boot because {error}"))),
         (Ok(found), Ok(sound)) if !found.damage.is_empty() => salvaged(node, found, sound).map(|()| Taken::Salvaged),
         (Ok(found), Ok(sound)) if same(found, sound) => Ok(Taken::Whole),
-        (Ok(_), _) => Err(violation(format!("some of node {node}'s log has rotted, and it boots from what was never written"))),
+        (Ok(_), Ok(_)) => {
+            Err(violation(format!("some of node {node}'s log has rotted, and it boots from what was never written")))
+        }
+        (Ok(_), Err(error)) => {
+            Err(violation(format!("node {node} boots from a log that has rotted, and without the rot there is none: {error}")))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A copy of the directory is taken when the fault begins and put back, under a crash, when it ends.
 //!
-//! Matters when the node knows that the cluster refuses it.
+//! Matters when the node knows that the cluster refuses it. It starts over then.
 
 use super::{Behaviour, FaultKind, Strike};
 use crate::counters::Kind;

@@ -340,6 +340,12 @@ fn old_directory(plan: &mut Plan, dice: &mut Dice) {
         let target = target(plan, dice);
         add(plan, 6_500 + dice.below(500), dice.between(200, 1_000), FaultKind::Crash { target });
     }
+    if dice.chance(500) {
+        // The node has started over, and is half of a quorum; or is about to.
+        plan.faults_ms = 8_000 + 14 * u64::from(plan.cluster.support_ms);
+        let target = target(plan, dice);
+        add(plan, plan.faults_ms - 2_000, 2_000, FaultKind::Crash { target });
+    }
 }
 
 fn wiped_directory(plan: &mut Plan, dice: &mut Dice) {

@@ -5,6 +5,7 @@
 
 use super::{MS, World};
 use crate::WorldTime;
+use crate::counters::Kind;
 use crate::plan::{Fault, FaultKind};
 use ringseed::base::limits::VALUE_SIZE_MAX;
 
@@ -49,7 +50,11 @@ impl World {
         let turned_away = if gates_are_small { u64::from(self.plan.cluster.partitions) * support / 3 } else { 0 };
         let work = turns * (20 * trip + 10 * sync) + turned_away;
         let bulk = self.bulk();
-        Budget { led, errand: 1_000 * MS + work + bulk, work, rest: led + 1_000 * MS + bulk + one_by_one }
+        // Its peers have to find the original silent for so long; then it boots, and is made whole.
+        let is_outdated = |machine: &super::machine::Machine| machine.disowned == Some(Kind::OldDirectory);
+        let starts_over = if self.machines.iter().any(is_outdated) { 9 * support + led } else { 0 };
+        let rest = led + 1_000 * MS + bulk + one_by_one + starts_over;
+        Budget { led, errand: 1_000 * MS + work + bulk, work, rest }
     }
 
     /// [`QUIET`], and until every node has told how it is.

@@ -332,6 +332,11 @@ impl World {
         if let Some(machine) = self.machines.iter().find(wiped) {
             return Some(format!("{:?}, whose directory was wiped, is not refused", machine.id));
         }
+        let starts_over = |m: &&Machine| m.disowned == Some(Kind::OldDirectory) && m.refused && !m.stays_down;
+        let most_return = self.plan.ending != Ending::HealFew;
+        if let Some(machine) = self.machines.iter().find(starts_over).filter(|_| most_return) {
+            return Some(format!("{:?}, whose directory is an old copy, has not started over", machine.id));
+        }
         let groups = self.live_replicas();
         let healing = self.healing.as_ref()?;
         let all_live = healing.live.len() as u32 == self.plan.cluster.partitions;

@@ -204,7 +204,7 @@ impl Machine {
         options
     }
 
-    /// Not in good standing. An old directory that lacks nothing that its peers have heard of is let in again.
+    /// Not in good standing. An old directory that lacks nothing that its peers have heard of is let in again; another starts over.
     pub fn is_out(&self) -> bool {
         self.refused || self.disowned == Some(Kind::Wipe)
     }

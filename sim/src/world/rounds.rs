@@ -45,7 +45,8 @@ impl World {
             self.counters.mattered(faults::boot_error(step));
         }
         let machine = &mut self.machines[number];
-        if !machine.disk.rotten.is_empty()
+        let tail_rots = matches!(machine.rotten, Some(Rot::Zeros(_) | Rot::Bits(_)));
+        if (tail_rots || !machine.disk.rotten.is_empty())
             && let Err(violation) = self.boot_from_rot(number, &found)
         {
             return self.safety(violation);
@@ -280,6 +281,19 @@ impl World {
             }
             Effect::Lost(loss) => {
                 self.timeline.note(self.now, || format!("n{} says that no replica has a value: {loss:?}", number + 1));
+            }
+            Effect::StartOver => {
+                let machine = &mut self.machines[number];
+                if machine.disowned.take() != Some(Kind::OldDirectory) {
+                    let what = format!("n{} starts over, and its directory is its own", number + 1);
+                    return self.safety(Violation { promise: "P3", checker: "old directory", what });
+                }
+                // What it lacks it says now, as if its log was damaged.
+                machine.refused = false;
+                machine.was_damaged = true;
+                machine.rots();
+                self.timeline.note(self.now, || format!("n{} starts over: its directory is an old copy", number + 1));
+                self.crash(number, None, 20, None);
             }
             Effect::Stopped => {
                 self.timeline.note(self.now, || format!("n{} has stopped", number + 1));

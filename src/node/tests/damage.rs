@@ -146,3 +146,61 @@ fn a_group_whose_copy_has_rotted_is_sent_its_state() {
     cluster.run(5_000);
     cluster.put(3, "k", "v");
 }
+
+#[test]
+fn an_old_copy_of_a_directory_starts_over_and_is_made_whole() {
+    let mut cluster = Cluster::new(3);
+    cluster.write_all(1, 0, 60);
+    cluster.run(1_000);
+    let copy = cluster.disks[&NodeId(2)].0.clone();
+    cluster.write_all(1, 1, 60);
+    cluster.run(2_000);
+    let durable = cluster.nodes[&NodeId(2)].log.durable_lsn();
+    cluster.kill(2);
+    cluster.disks.get_mut(&NodeId(2)).expect("it ran").0 = copy;
+    cluster.boot(2, 3);
+    cluster.run(1_000);
+    assert!(cluster.nodes[&NodeId(2)].membership.is_refused());
+    assert_eq!(cluster.starting_over, [], "the original may live");
+    cluster.run(5_000);
+    assert_eq!(cluster.starting_over, [NodeId(2)]);
+    // It has forgotten what it knew, as often as it starts.
+    for _ in 0..2 {
+        cluster.kill(2);
+        cluster.boot(2, 3);
+        assert_eq!(cluster.forgetful(2).len(), cluster.partitions as usize, "something of any group may be missing");
+        assert!(cluster.nodes[&NodeId(2)].log.durable_lsn() > durable, "no position is used twice");
+    }
+    cluster.run(5_000);
+    assert_eq!(cluster.forgetful(2), BTreeSet::new());
+    cluster.kill(2);
+    cluster.boot(2, 3);
+    assert_eq!(cluster.forgetful(2), BTreeSet::new(), "that it is whole is remembered");
+    cluster.run(2_000);
+    cluster.kill(1);
+    cluster.run(5_000);
+    cluster.has(2, 1, 60);
+    cluster.put(3, "k", "new");
+    assert_eq!(cluster.starting_over, [NodeId(2)], "once");
+}
+
+/// Two nodes on copies of one damaged directory must not both find a quorum.
+#[test]
+fn an_amnesiac_node_starts_only_when_most_of_the_others_let_it_in() {
+    let mut cluster = Cluster::new(3);
+    cluster.write_all(1, 0, 20);
+    cluster.run(1_000);
+    [2, 3].into_iter().for_each(|n| cluster.kill(n));
+    cluster.cut_end(2, 4_000);
+    cluster.boot(2, 3);
+    cluster.run(2_000);
+    let started = |cluster: &Cluster| {
+        let node = &cluster.nodes[&NodeId(2)];
+        (node.membership.is_welcomed_by(NodeId(1)), node.groups.values().any(|group| group.replica.has_started()))
+    };
+    assert_eq!(started(&cluster), (true, false));
+    cluster.boot(3, 3);
+    cluster.run(5_000);
+    assert_eq!(started(&cluster), (true, true));
+    assert_eq!(cluster.forgetful(2), BTreeSet::new());
+}

@@ -206,15 +206,17 @@ fn a_node_that_is_refused_says_so_once_and_nothing_else() {
         silent(&[2, 3])(health, passed);
         (health.groups_leaderless, health.standing) = (64, Standing::Refused("node 1 says so".into()));
     });
-    story.said(&["Error: this node is refused by the cluster, and takes no part: node 1 says so. "]);
+    story.said(&["Error: this node is refused by the cluster, and takes no part with its data directory, /data: node 1 says so"]);
     let mut story = Story::new();
     story.lives(600, |health, _| health.turned_away = vec![(node(2), Refusal::OtherDirectory { bound: DirectoryId(2) })]);
     story.said(&["Warn: node 2 is turned away: its data directory is not the one that belongs to it"]);
     story.lives(10, |_, _| {});
     story.said(&["Info: node 2 is not turned away any more"]);
     // One that has its directory back is back, and that is enough.
-    let turned_away =
-        |health: &mut Health, _| health.turned_away = vec![(node(2), Refusal::OldDirectory { seen: crate::base::Lsn(7) })];
+    let turned_away = |health: &mut Health, _| {
+        let why = Refusal::OldDirectory { seen: crate::base::Lsn(7), epoch: crate::base::Epoch(1), silent: false };
+        health.turned_away = vec![(node(2), why)];
+    };
     story.lives(10, |health, passed| {
         silent(&[2])(health, passed);
         turned_away(health, passed);

@@ -124,8 +124,7 @@ impl Watch {
         if let Standing::Refused(why) = &health.standing {
             if !std::mem::replace(&mut self.is_refused, true) {
                 lines.push(error(format!(
-                    "this node is refused by the cluster, and takes no part: {why}. End it, and start it with the data directory that belongs to it ({} \
-                     does not); a node that has lost its directory cannot come back yet",
+                    "this node is refused by the cluster, and takes no part with its data directory, {}: {why}",
                     self.directory
                 )));
             }
@@ -192,7 +191,7 @@ impl Watch {
                      its own; a node that has lost it cannot come back yet"
                 ),
                 Refusal::OldDirectory { .. } => {
-                    "its data directory is an old copy, or it runs twice, on a copy of its directory. End the copy, or give it back its own directory".into()
+                    "its data directory is an old copy. It starts over by itself if the original is gone; if the node runs twice, end one of the two".into()
                 }
                 Refusal::OtherCluster { .. } => "it is a member of another cluster: its `peers`, or this node's, are wrong".into(),
                 Refusal::NotAMember => "it is not a member of this cluster, and cannot become one yet".into(),

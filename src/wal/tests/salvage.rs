@@ -254,3 +254,34 @@ fn a_segment_that_is_cut_short_behind_what_it_says_of_groups_is_not_whole() {
     let cut = restore(&mut log.disk, ME).expect("it is started");
     assert!(cut.forgot && cut.groups[&GroupId(1)].amnesiac && cut.epoch > epoch);
 }
+
+/// The log of an old copy is sound, and peers know that it is not all.
+#[test]
+fn a_mark_about_the_log_s_own_node_loses_all_that_stands_before_it_once() {
+    // Also where the original had begun anew before, with numbers far beyond.
+    for seen in [Lsn(1_000), Lsn(3 << 40)] {
+        let mut rig = five_entries();
+        let mark = PeerMark { epoch: Epoch(7 << Epoch::NONCE_BITS), durable: seen };
+        rig.append(Record::PeerMark(ME, mark));
+        rig.settle();
+        let found = restore(&mut rig.disk, ME).expect("it is started");
+        assert!(found.forgot && found.groups[&GroupId(1)].amnesiac && found.peer_marks.is_empty());
+        assert!(found.damage[0].what.contains("old copy") && found.damage.len() == 1, "{:?}", found.damage);
+        assert!(found.last_lsn() > seen && found.epoch > mark.epoch, "{} {}", found.last_lsn(), found.epoch);
+        let last = found.groups[&GroupId(1)].last();
+        rig.epoch = found.epoch.following(7);
+        let mut log = Rig { log: Log::new(options(64 * 1024), found.tail), ..rig };
+        log.handle(In::Append(Record::Epoch { epoch: log.epoch, forgot: true }));
+        log.handle(In::Append(Record::Stands { group: GroupId(1), last, whole: true, is_last: true }));
+        log.settle();
+        let again = restore(&mut log.disk, ME).expect("it is started");
+        assert!(!again.forgot && !again.groups[&GroupId(1)].amnesiac);
+        assert_eq!((again.epoch, again.groups[&GroupId(1)].last_index()), (log.epoch, last.index));
+        // A copy of it may be put back in its turn.
+        let mark = PeerMark { epoch: Epoch(log.epoch.0 + 1), durable: again.last_lsn() };
+        log.handle(In::Append(Record::PeerMark(ME, mark)));
+        log.settle();
+        let third = restore(&mut log.disk, ME).expect("it is started");
+        assert!(third.forgot && third.groups[&GroupId(1)].amnesiac && third.last_lsn() > again.last_lsn());
+    }
+}
