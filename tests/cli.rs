@@ -499,6 +499,10 @@ fn wal_damage(home: &Home, before: &[(std::path::PathBuf, Vec<u8>)]) {
     let first = text.lines().next().unwrap();
     assert!(first.starts_with("damaged: segment 1 at byte ") && first.contains("groups touched: "), "{text}");
     assert!(text.contains("damaged places 1\n"), "{text}");
+    let json = home.run(&["wal", "verify", "node", "--json"]).code(10).text();
+    let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [bad, all] = &lines[..] else { panic!("{json}") };
+    assert!(bad["segment"] == 1 && bad["bad"].is_string() && all["damaged"] == 1 && all["torn"].is_null(), "{json}");
     let lines = dumped(home, &[], 10);
     let [line] = &lines.iter().filter(|line| line.get("bad").is_some()).collect::<Vec<_>>()[..] else { panic!("{lines:?}") };
     assert!(line["segment"] == 1 && line["groups"].as_array().is_some_and(|groups| !groups.is_empty()), "{line}");

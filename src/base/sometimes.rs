@@ -151,6 +151,7 @@ sometimes! {
         LogGoesOnInNewSegment,
         SegmentGone,
         SegmentWithoutHeaderWalked,
+        DirectoryFoundByFormation,
         LogsEndMissing,
         DamageOfSomeGroups,
         DamageOfAnyGroup,

@@ -59,7 +59,7 @@ enum Command {
     /// Start a cluster on this machine, to try things out
     Up(Box<up::UpArgs>),
     /// Run one node of a cluster
-    Server(Box<settings::ServerArgs>),
+    Server(Box<settings::RunArgs>),
     /// Print the settings that `server` would run with, and where each comes from
     Config(Box<settings::ConfigArgs>),
     #[command(flatten)]
@@ -263,7 +263,8 @@ mod tests {
             "txns --json",
             "damage --json",
             "load --workload bank --txn-items 3 --hot",
-            "wal verify d",
+            "wal verify d --json",
+            "server --recover --node 2",
             "wal dump d --group 3 --key k --from-lsn 100",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

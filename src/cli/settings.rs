@@ -70,6 +70,16 @@ pub struct ServerArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Start also where the disk cannot read some of the log: what cannot be read is lost here, and the peers make the node whole.
+    /// Files that are damaged are kept under `damaged` in the data directory
+    #[arg(long)]
+    pub recover: bool,
+}
+
+#[derive(Debug, Clone, Args)]
 pub struct ConfigArgs {
     #[command(flatten)]
     pub server: ServerArgs,
@@ -91,8 +101,9 @@ pub fn resolve(args: &ServerArgs) -> Result<Resolved, Failure> {
 }
 
 /// Runs one node until it is told to stop.
-pub fn server(args: &ServerArgs) -> Result<(), Failure> {
-    let ProcessSettings { server: settings, log, log_format, .. } = resolve(args)?.settings;
+pub fn server(args: &RunArgs) -> Result<(), Failure> {
+    let ProcessSettings { server: mut settings, log, log_format, .. } = resolve(&args.server)?.settings;
+    settings.recover = args.recover;
     super::log::start(&log, &log_format)?;
     if settings.peers.is_empty() && !server::was_used(&settings.data_dir) {
         return Err(Failure::Other(format!(

@@ -31,6 +31,9 @@ pub struct VerifyArgs {
     /// The data directory of a node that is stopped
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
+    /// Print a line of JSON for each damaged place, and one for all in the end
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -68,9 +71,14 @@ fn check(args: &VerifyArgs) -> Result<(), Failure> {
     let mut directory = open(&args.directory)?;
     let mut out = io::stdout().lock();
     let (walked, checkpoint) = verify::<Failure>(directory.log(), &mut |met| match met {
+        Met::Bad(bad) if args.json => Ok(writeln!(out, "{}", bad_json(&bad))?),
         Met::Bad(bad) => Ok(writeln!(out, "damaged: {}", bad_text(&bad))?),
         Met::Record(_) => Ok(()),
     })?;
+    if args.json {
+        writeln!(out, "{}", report_json(&walked, checkpoint))?;
+        return ended(&walked);
+    }
     for (name, text) in report(&walked, checkpoint) {
         writeln!(out, "{name:<14} {text}")?;
     }
@@ -93,7 +101,7 @@ fn dump(args: &DumpArgs) -> Result<(), Failure> {
             }
             Met::Bad(bad) => {
                 let wanted = group.is_none_or(|group| bad.groups.as_ref().is_none_or(|groups| groups.contains(&group)));
-                wanted.then(|| json!({ "bad": bad.what, "segment": bad.segment, "offset": bad.offset, "groups": bad.groups }))
+                wanted.then(|| bad_json(&bad))
             }
         };
         Ok(line.map_or(Ok(()), |line| writeln!(out, "{line}"))?)
@@ -247,6 +255,30 @@ fn ended(walked: &Walked) -> Result<(), Failure> {
     if walked.bad > 0 { Err(Failure::Damaged(walked.bad)) } else { Ok(()) }
 }
 
+/// `groups`: null if any may be touched.
+fn bad_json(bad: &Bad) -> Value {
+    json!({ "bad": bad.what, "segment": bad.segment, "offset": bad.offset, "groups": bad.groups })
+}
+
+fn report_json(walked: &Walked, checkpoint: Option<CheckpointSeen>) -> Value {
+    let torn = walked.torn.map(|torn| json!({ "segment": torn.segment, "offset": torn.offset, "bytes": torn.bytes }));
+    let checkpoint = checkpoint.map(|seen| json!({ "replay_from": seen.start, "groups": seen.groups }));
+    json!({
+        "node": walked.node,
+        "directory": walked.directory.map(|directory| directory.to_string()),
+        "segments": walked.segments,
+        "bytes": walked.bytes,
+        "records": walked.records,
+        "epochs": walked.epochs,
+        "groups": walked.groups,
+        "last_lsn": walked.last,
+        "has_checkpoint": walked.manifest.is_some(),
+        "checkpoint": checkpoint,
+        "torn": torn,
+        "damaged": walked.bad,
+    })
+}
+
 fn bad_text(bad: &Bad) -> String {
     let Bad { segment, offset, what, groups } = bad;
     format!("segment {segment} at byte {offset}: {what}; {}", groups_text(groups.as_ref()))
@@ -267,7 +299,7 @@ fn report(walked: &Walked, checkpoint: Option<CheckpointSeen>) -> Vec<(&'static 
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "none is known".to_owned());
     let replay = match checkpoint {
         Some(CheckpointSeen { start, groups }) => format!("segment {start}, with a checkpoint of {groups} groups"),
-        None if walked.manifest.is_some() => "nowhere: the last checkpoint is damaged, so no start is possible".to_owned(),
+        None if walked.manifest.is_some() => "what is left: the last checkpoint is damaged".to_owned(),
         None => "the first segment; there is no checkpoint yet".to_owned(),
     };
     let end = match &walked.torn {

@@ -4,6 +4,7 @@
 //! DIR/LOCK            held by flock(2) for as long as the process lives; says its process id
 //! DIR/BOOT            on which boot of the machine nodes have run here, and since which epoch: see [`boot`](super::boot)
 //! DIR/log/NNNNNNNN.log   one segment each; 0: the witness of the log's end
+//! DIR/damaged/TIME    files that a start with `--recover` has set aside: see [`rescue`](super::rescue)
 //! ```
 //!
 //! The lock goes with the process, however it ends, so a killed server leaves nothing to clean up. All of it is the owner's
@@ -231,7 +232,7 @@ impl LogDevice for SegmentFiles {
 }
 
 /// Fills `bytes` from an offset on, but for what is behind the file's end. `read` reads some. Answers how many there are.
-fn read_up_to(bytes: &mut [u8], offset: u64, mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
+pub fn read_up_to(bytes: &mut [u8], offset: u64, mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
     let mut filled = 0;
     while filled < bytes.len() {
         match read(&mut bytes[filled..], offset + filled as u64) {

@@ -38,7 +38,11 @@ impl fmt::Display for StartError {
                 write!(f, "the data directory {} is in use by another process", path.display())?;
                 process.map_or(Ok(()), |process| write!(f, " (id {process})"))
             }
-            StartError::Disk { path, error } => write!(f, "cannot read the log in {}: {error}", path.display()),
+            StartError::Disk { path, error } => write!(
+                f,
+                "cannot read the log in {}: {error}. If it stays so, `ringseed server --recover` starts without what cannot be read, and the peers make the node whole",
+                path.display()
+            ),
             StartError::Recovery { path, why } => write!(f, "cannot recover the log in {}: {why}", path.display()),
             StartError::TooFewFiles { limit, needed } => write!(
                 f,

@@ -45,6 +45,7 @@ mod net;
 mod notices;
 mod peers;
 pub(crate) mod private;
+mod rescue;
 #[cfg(test)]
 mod scratch;
 mod settings;
@@ -58,6 +59,7 @@ pub use settings::ServerSettings;
 
 use crate::base::limits::Limits;
 use crate::base::{DirectoryId, Duration, NodeId};
+use crate::msg::disk::LogDevice;
 use crate::node::{Event, Fatal, Node, NodeOptions};
 use crate::wal::{self, RecoverError, Recovered};
 use addresses::Addresses;
@@ -69,6 +71,7 @@ use driver::Driver;
 use inbox::Inbox;
 use net::{Identity, Network, NetworkOptions};
 use notices::Notices;
+use rescue::Rescue;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
@@ -123,7 +126,8 @@ impl Server {
         let advertised = settings.advertised(address)?;
         let directory = DataDirectory::open(&settings.data_dir)?;
         let boot_note = BootNote::of(directory.path());
-        let mut recovered = recover(&directory, &boot_note, settings.node)?;
+        let mut rescue = settings.recover.then(|| Rescue::new(&directory, clock::wall_clock_ms()));
+        let mut recovered = recover(&directory, &boot_note, settings.node, rescue.as_mut())?;
 
         let clock = Clock::start();
         let inbox = Arc::new(Inbox::default());
@@ -252,9 +256,18 @@ fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
     Ok((listener, bound))
 }
 
-fn recover(directory: &DataDirectory, boot_note: &BootNote, me: NodeId) -> Result<Recovered, StartError> {
+fn recover(
+    directory: &DataDirectory,
+    boot_note: &BootNote,
+    me: NodeId,
+    mut rescue: Option<&mut Rescue>,
+) -> Result<Recovered, StartError> {
     let path = directory.log_path();
     let mut files = SegmentFiles::new(path.clone(), me);
+    if let Some(rescue) = &mut rescue {
+        let all = files.list().map_err(|error| StartError::Disk { path: path.clone(), error })?;
+        rescue.make_readable(&all.iter().map(|(segment, _)| *segment).collect::<Vec<_>>())?;
+    }
     let recovered = match wal::restore(&mut files, me) {
         Ok(recovered) => recovered,
         Err(RecoverError::Device(error)) => {
@@ -262,9 +275,17 @@ fn recover(directory: &DataDirectory, boot_note: &BootNote, me: NodeId) -> Resul
             boot_note.withdraw();
             return Err(StartError::Disk { path, error });
         }
+        Err(damaged @ RecoverError::Damaged { .. }) => {
+            let why =
+                format!("{damaged}; and nothing in the log says which directory it is, so that its peers could make it whole");
+            return Err(StartError::Recovery { path, why });
+        }
         Err(other) => return Err(StartError::Recovery { path, why: other.to_string() }),
     };
     files.end();
+    if let Some(rescue) = rescue {
+        rescue.keep_damaged(recovered.damage.iter().map(|bad| bad.segment).collect())?;
+    }
     if let Some(torn) = &recovered.torn {
         notices::torn(me, torn);
     }
@@ -348,7 +369,10 @@ pub fn run(mut settings: ServerSettings, started: impl FnOnce(SocketAddr)) -> Re
         runtime.block_on(wait(&server, &mut signals));
         match server.join().map_err(RunError::Halted)? {
             Ended::Stopped => return Ok(()),
-            Ended::StartsOver => server = Server::start(settings.clone()).map_err(RunError::Start)?,
+            Ended::StartsOver => {
+                settings.recover = false;
+                server = Server::start(settings.clone()).map_err(RunError::Start)?;
+            }
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct ServerSettings {
     pub connections_max: usize,
     /// Servers that this process runs: they share its open files.
     pub servers_in_process: usize,
+    /// Start also from what the disk cannot read, and keep copies of what is damaged: see `ringseed server --recover`.
+    pub recover: bool,
     /// For how long a stop may take to hand leaderships away and finish. After it, the server ends as by a crash.
     pub stop_timeout: Duration,
 }
@@ -57,6 +59,7 @@ impl Default for ServerSettings {
             peers: Vec::new(),
             zone: String::new(),
             weight: 1,
+            recover: false,
             cluster: ClusterOptions::default(),
             heartbeat_interval: Duration::from_millis(50),
             wal_sync_interval: Duration::ZERO,

@@ -4,14 +4,20 @@
 //! torn tail, unless some header behind them seals `n`. What earlier epochs left behind a cut cannot say so: whatever they wrote
 //! there, batch `n` was not durable then.
 
+use super::checkpoint::manifest_of;
+use super::error::RecoverError;
 use super::format::{
-    BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_MAGIC, BatchHeader, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE, Kind,
-    RECORD_HEADER_SIZE, RecordHeader, TRAILER_SIZE, Trailer, directory_entry_group, footer_size, salt, u32_at,
+    BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_MAGIC, BatchHeader, Copied, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE, Kind,
+    RECORD_HEADER_SIZE, RecordHeader, TRAILER_SIZE, Trailer, directory_entry_group, directory_nonce, footer_size, salt, u32_at,
 };
-use super::tail::Tail;
+use super::tail::{Tail, check_batch, is_epoch};
 use super::window::Window;
-use crate::base::{Epoch, GroupId, SegmentId};
+use crate::base::limits::COUNTER_MAX;
+use crate::base::{DirectoryId, Epoch, GroupId, Lsn, NodeId, Place, SegmentId, Sometimes};
+use crate::msg::cluster::Formation;
+use crate::msg::codec;
 use crate::msg::disk::DiskError;
+use bytes::Bytes;
 use std::collections::BTreeSet;
 
 /// Bytes looked through at a time.
@@ -41,6 +47,48 @@ pub fn find_header(
         at += (length - BATCH_HEADER_SIZE + 1) as u64;
     }
     Ok(None)
+}
+
+/// The directory that is bound to node `me`, by the first whole batch in a segment that tells: a formation, or a manifest. Of such
+/// a batch's own header every checksum depends on the directory.
+pub fn find_directory(window: &mut Window<'_>, me: NodeId) -> Result<Option<DirectoryId>, RecoverError> {
+    let (mut from, limit) = (0, u32::MAX);
+    while let Some((offset, header)) = find_header(window, from, has_numbers)? {
+        let mut tail = Tail::default();
+        tail.go_on_at(offset, &header);
+        let Ok(batch) = check_batch(window, header.nonce, &tail, limit)? else {
+            from = offset + 1;
+            continue;
+        };
+        let (bytes, mut at) = (window.held(offset, header.length), BATCH_HEADER_SIZE);
+        for _ in 0..header.count {
+            let record = RecordHeader::decode_fields(&bytes[at..]);
+            let of_record = &bytes[at..at + record.length as usize];
+            let formation = match Kind::from_number(record.kind) {
+                Some(Kind::Formation) => codec::decode(&Bytes::copy_from_slice(&of_record[record.value_at()..])).ok(),
+                Some(Kind::Manifest) => {
+                    let place = Place { segment: window.segment(), offset: offset + at as u32, length: record.length };
+                    let copied = Copied::decode(header.nonce, Kind::Manifest, place, of_record);
+                    copied.and_then(|copied| manifest_of(&copied)).and_then(|manifest| manifest.formation)
+                }
+                _ => None,
+            };
+            let members = formation.map_or_else(Vec::new, |formation: Formation| formation.members);
+            let bound = members.iter().find(|member| member.node == me).map(|member| member.directory);
+            if let Some(directory) = bound.filter(|directory| directory_nonce(*directory) == header.nonce) {
+                Sometimes::DirectoryFoundByFormation.reached();
+                return Ok(Some(directory));
+            }
+            at += record.length as usize;
+        }
+        from = offset + batch.header.length;
+    }
+    Ok(None)
+}
+
+/// Whether its numbers are such as there are.
+pub fn has_numbers(header: &BatchHeader) -> bool {
+    is_epoch(header.epoch) && header.sequence.max(header.first_lsn.0) <= COUNTER_MAX && header.first_lsn > Lsn::ZERO
 }
 
 /// Where the last byte is that is not zero, at `from` or behind it.

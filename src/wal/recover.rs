@@ -16,7 +16,7 @@
 use super::Recovered;
 use super::checkpoint::{Checkpoint, read_manifest};
 use super::error::RecoverError;
-use super::evidence::{find_header, groups_between, last_byte};
+use super::evidence::{find_directory, find_header, groups_between, last_byte};
 use super::format::{
     BATCH_HEADER_SIZE, BATCH_MAGIC, BatchHeader, FORMAT_VERSION, Kind, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader,
     directory_nonce,
@@ -25,7 +25,7 @@ use super::replay::Replay;
 use super::tail::{Checked, Tail, Torn, check_batch, damaged};
 use super::window::Window;
 use super::witness::{self, WITNESS};
-use crate::base::{GroupId, NodeId, Place, SegmentId, Sometimes};
+use crate::base::{DirectoryId, GroupId, NodeId, Place, SegmentId, Sometimes};
 use crate::msg::disk::LogDevice;
 use crate::msg::log::Manifest;
 use crate::state::State;
@@ -102,6 +102,8 @@ pub fn recover_from_start(device: &mut dyn LogDevice, me: NodeId) -> Result<Reco
 pub(super) struct Files {
     /// The node whose log it is.
     me: NodeId,
+    /// Whose, and which, by the headers; or by what the log says ([`Files::find_directory`]).
+    directory: Option<DirectoryId>,
     /// Every segment's, and its size.
     sizes: BTreeMap<SegmentId, u64>,
     /// Those with a valid header.
@@ -124,15 +126,27 @@ impl Files {
         let (segments, mut bad) = read_headers(device, me, &sizes)?;
         let last = segments.last().map(|found| found.file.id);
         let empty = bad.split_off(bad.partition_point(|file| Some(file.id) < last));
-        let nonce = segments.first().map(|found| directory_nonce(found.header.directory));
+        let directory = segments.first().map(|found| found.header.directory);
+        let nonce = directory.map(directory_nonce);
         let witness = witness::Found::read(device, &all, nonce)?;
         let (sizes, leftover) = (sizes.into_iter().collect(), BTreeMap::new());
-        Ok(Files { me, sizes, segments, bad, empty, leftover, witness })
+        Ok(Files { me, directory, sizes, segments, bad, empty, leftover, witness })
     }
 
-    /// [`directory_nonce`], by the headers.
+    /// [`directory_nonce`].
     pub(super) fn nonce(&self) -> Option<u64> {
-        self.segments.first().map(|found| directory_nonce(found.header.directory))
+        self.directory.map(directory_nonce)
+    }
+
+    /// Finds out which directory it is, where no header says so: by a whole batch that names the one that is bound to the node.
+    pub(super) fn find_directory(&mut self, device: &mut dyn LogDevice) -> Result<(), RecoverError> {
+        for (id, size) in &self.sizes {
+            if self.directory.is_some() {
+                break;
+            }
+            self.directory = find_directory(&mut Window::new(device, *id, *size), self.me)?;
+        }
+        Ok(())
     }
 
     /// The last segment with a valid header.
@@ -174,7 +188,7 @@ impl Files {
         replay.me = self.me;
         let tail = &mut replay.tail;
         tail.sizes.clone_from(&self.sizes);
-        tail.directory = self.segments.first().map(|found| found.header.directory);
+        tail.directory = self.directory;
         tail.witness = self.witness;
         tail.leftover.clone_from(&self.leftover);
     }

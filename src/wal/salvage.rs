@@ -15,12 +15,14 @@
 //!   in its first record, and where each group stood then ([`Record::Stands`](super::Record::Stands)): from there on the group's
 //!   entries join on again. A start that finds less than stood there then, finds new damage.
 //!
-//! **Left out on purpose:** a directory in which no segment's header is whole, since nothing says which directory it is; and what
-//! the disk cannot read at all.
+//! - *Where no segment's header is whole*, a batch is looked for that names the directory bound to this node: the cluster's
+//!   formation, or a manifest.
+//!
+//! **Left out on purpose:** a directory of which nothing is left that says which it is; and what the disk cannot read at all.
 
 use super::checkpoint::{Checkpoint, read_copy, read_manifest, read_root};
 use super::error::RecoverError;
-use super::evidence::{damaged_batch, find_header};
+use super::evidence::{damaged_batch, find_header, has_numbers};
 use super::format::{BatchHeader, SEGMENT_HEADER_SIZE, SegmentHeader};
 use super::recover::{Files, check_end, find_torn, manifest_in, recover};
 use super::replay::Replay;
@@ -38,7 +40,7 @@ use std::collections::BTreeMap;
 /// Reads the log of node `me`; past what is bad in it, if it is damaged ([`Recovered::damage`] says where).
 ///
 /// # Errors
-/// If the log is another node's, or of a newer format, or the disk cannot read it; or damaged so that nothing in it says of which
+/// If the log is another node's, or of a newer format, or the disk cannot read it; or damaged so that nothing in it says which
 /// directory it is.
 pub fn restore(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, RecoverError> {
     match recover(device, me) {
@@ -74,6 +76,7 @@ struct Copied {
 
 fn salvage(device: &mut dyn LogDevice, me: NodeId, first: RecoverError) -> Result<Recovered, RecoverError> {
     let mut files = Files::read(device, me)?;
+    files.find_directory(device)?;
     let Some(nonce) = files.nonce() else { return Err(first) };
     let mut replay = Replay::past_damage();
     let mut copies = BTreeMap::new();
@@ -167,11 +170,13 @@ fn read_copies(
 /// Where the newest manifest is: in the last segment with a valid header, behind bad batches too, or in a file behind it; or where
 /// that header says.
 fn newest_manifest(device: &mut dyn LogDevice, files: &Files, nonce: u64) -> Result<Option<Place>, RecoverError> {
-    let Some((last, header)) = files.last() else { return Ok(None) };
-    let mut newest = header.manifest;
+    let mut newest = None;
     let mut tail = Tail::default();
-    tail.go_on_with(last, header);
-    find_manifests(device, files, nonce, &mut tail, &mut newest)?;
+    if let Some((last, header)) = files.last() {
+        newest = header.manifest;
+        tail.go_on_with(last, header);
+        find_manifests(device, files, nonce, &mut tail, &mut newest)?;
+    }
     if files.any_seals(device, nonce, tail.next_sequence)? {
         for (segment, size) in files.behind_last() {
             tail.go_on_without_header(segment, size);
@@ -209,10 +214,9 @@ fn find_manifests(
 /// earlier epoch left behind a cut never says so, nor what nothing says to be durable itself.
 fn next_batch(window: &mut Window<'_>, nonce: u64, tail: &Tail, limit: u32) -> Result<Option<(u32, BatchHeader)>, RecoverError> {
     let found = find_header(window, tail.end, |header| {
-        let right = header.nonce == nonce && header.epoch >= tail.epoch && is_epoch(header.epoch);
-        right && header.seals() >= tail.next_sequence && header.sequence.max(header.first_lsn.0) <= COUNTER_MAX
+        header.nonce == nonce && header.epoch >= tail.epoch && has_numbers(header) && header.seals() >= tail.next_sequence
     })?;
-    Ok(found.filter(|(offset, header)| *offset < limit && header.first_lsn > Lsn::ZERO))
+    Ok(found.filter(|(offset, _)| *offset < limit))
 }
 
 struct Walk<'a> {
@@ -365,7 +369,7 @@ impl Tail {
     }
 
     /// Goes on with a batch that does not join on to what was read.
-    fn go_on_at(&mut self, offset: u32, header: &BatchHeader) {
+    pub(super) fn go_on_at(&mut self, offset: u32, header: &BatchHeader) {
         self.end = offset;
         self.chain = header.previous;
         self.next_sequence = header.sequence;

@@ -51,7 +51,8 @@ impl World {
         let work = turns * (20 * trip + 10 * sync) + turned_away;
         let bulk = self.bulk();
         // Its peers have to find the original silent for so long; then it boots, and is made whole.
-        let is_outdated = |machine: &super::machine::Machine| machine.disowned == Some(Kind::OldDirectory);
+        let is_outdated =
+            |machine: &super::machine::Machine| machine.copy.is_some() || machine.disowned == Some(Kind::OldDirectory);
         let starts_over = if self.machines.iter().any(is_outdated) { 9 * support + led } else { 0 };
         let rest = led + 1_000 * MS + bulk + one_by_one + starts_over;
         Budget { led, errand: 1_000 * MS + work + bulk, work, rest }

@@ -1,6 +1,8 @@
 //! Logs with random damage, started in spite of it.
 
 use super::*;
+use crate::base::ClusterId;
+use crate::msg::cluster::{ClusterOptions, Member};
 use crate::wal::witness::WITNESS;
 
 /// A log as consensus writes it: groups whose entries above the commit index are replaced now and then, votes, several epochs,
@@ -283,5 +285,34 @@ fn a_mark_about_the_log_s_own_node_loses_all_that_stands_before_it_once() {
         log.settle();
         let third = restore(&mut log.disk, ME).expect("it is started");
         assert!(third.forgot && third.groups[&GroupId(1)].amnesiac && third.last_lsn() > again.last_lsn());
+    }
+}
+
+/// Of each segment both copies of the header are gone. A batch with the cluster's formation tells whose log it is.
+#[test]
+fn a_log_without_any_header_is_started_from_if_it_knows_the_formation() {
+    for seed in 0..100 {
+        let mut rig = Rig::new(options(8 * 1024), seed);
+        let directory = if seed % 4 == 3 { DirectoryId(999) } else { options(0).directory };
+        let member = |node, directory| Member { node, directory, address: "a:1".into(), zone: String::new(), weight: 1 };
+        let members = vec![member(ME, directory), member(NodeId(ME.0 + 1), DirectoryId(77))];
+        let formation = Formation { cluster: ClusterId(9), members, options: ClusterOptions::default() };
+        rig.append(Record::Formation(formation));
+        raft_log(seed, &mut rig, &mut BTreeMap::new(), 30 + seed % 60);
+        let (epoch, durable) = (rig.epoch, rig.log.durable_lsn());
+        for segment in rig.disk.segments().into_iter().filter(|id| *id != WITNESS) {
+            rig.disk.segment(segment)[..1024].fill(0);
+        }
+        let found = restore(&mut rig.disk, ME);
+        if directory != options(0).directory {
+            assert!(matches!(found, Err(RecoverError::Damaged { .. })), "seed {seed}: of another directory");
+            continue;
+        }
+        let found = found.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        // Peers tell the formation once more, if its record is gone.
+        assert_eq!(found.directory, Some(directory), "seed {seed}");
+        assert!(found.forgot && found.groups.values().all(|group| group.amnesiac), "seed {seed}");
+        assert!(found.epoch >= epoch && found.last_lsn() >= durable, "seed {seed}: nothing is used twice");
+        judge(&rig.records, &found, seed);
     }
 }
