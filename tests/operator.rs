@@ -2,8 +2,11 @@
 //! meet it. `cargo test --test operator -- --nocapture` prints the log of that hour.
 #![cfg(feature = "server")]
 
+#[path = "home/files.rs"]
+mod files;
 mod home;
 
+use files::{copy, end_of_log, free_addresses, write_at, zero};
 use home::Home;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -98,9 +101,7 @@ struct Operator {
 
 impl Operator {
     fn new(datas: Vec<PathBuf>, home: Home) -> Operator {
-        // Ports that were free a moment ago, all different.
-        let listeners: Vec<TcpListener> = datas.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+        let addresses = free_addresses(datas.len());
         let node = |(number, data)| Node { number: number + 1, data, child: None, said: Said::default(), read: 0 };
         Operator { home, addresses, nodes: datas.into_iter().enumerate().map(node).collect(), story: String::new() }
     }
@@ -177,9 +178,7 @@ fn flip(directory: &Path, value: &[u8]) -> usize {
         let mut bytes = std::fs::read(&path).unwrap();
         let Some(at) = bytes.windows(value.len()).position(|part| part == value) else { continue };
         bytes[at] ^= 0x80;
-        // In place: the server has the file open.
-        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&file, &bytes[at..=at], at as u64).unwrap();
+        write_at(&path, &bytes[at..=at], at);
         flipped += 1;
     }
     flipped
@@ -271,20 +270,6 @@ fn an_operators_hour_reads_as_a_story() {
     op.ends();
 }
 
-/// The newest file of the log with anything in it, and where that ends.
-fn end_of_log(directory: &Path) -> (PathBuf, usize) {
-    let files = std::fs::read_dir(directory.join("log")).unwrap().map(|entry| entry.unwrap().path());
-    let end = |path: &Path| Some(std::fs::read(path).unwrap().iter().rposition(|byte| *byte != 0)? + 1);
-    let mut written: Vec<(PathBuf, usize)> = files.filter_map(|path| Some((path.clone(), end(&path)?))).collect();
-    written.sort();
-    written.pop().unwrap()
-}
-
-fn zero(path: &Path, from: usize, until: usize) {
-    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; until - from], from as u64).unwrap();
-}
-
 /// Real files are damaged while their node is down. It starts all the same, its peers make it whole, and then it counts like any
 /// other: with it alone beside one more, the cluster serves.
 #[test]
@@ -371,18 +356,6 @@ fn a_node_with_an_old_copy_of_its_directory_is_made_whole_by_the_others() {
     op.does(&["put", "alone", "with it"]);
     op.chapter("it comes back with the copy, and counts again", [8, 16, 8]);
     op.ends();
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -187,12 +187,20 @@ limits! {
     /// How long a home waits from one tick of its tokens' time to the next, in milliseconds. A token is kept for twenty:
     /// [`TOKEN_LIFETIME`].
     token_tick_ms = 30_000,
+    /// For how long no heartbeat of a node comes before an old copy of its directory may take its place, in milliseconds. Longer
+    /// than a node takes to start: a copy that is left running somewhere must not win against a restart.
+    original_silent_ms = 30_000,
 }
 
 impl Limits {
     /// [`Limits::token_tick_ms`].
     pub fn token_tick(&self) -> Duration {
         Duration::from_millis(self.token_tick_ms as u64)
+    }
+
+    /// [`Limits::original_silent_ms`].
+    pub fn original_silent(&self) -> Duration {
+        Duration::from_millis(self.original_silent_ms as u64)
     }
 }
 

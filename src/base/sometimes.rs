@@ -295,6 +295,8 @@ sometimes! {
         OldCopyRefused,
         OldCopyStartsOver,
         RefusingPeerForgets,
+        LaterLogWaits,
+        LaterLogLetIn,
         FollowerOfCopyRefused,
         OtherDirectoryRefused,
         EnvelopeOfEarlierEpoch,

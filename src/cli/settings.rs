@@ -73,8 +73,8 @@ pub struct ServerArgs {
 pub struct RunArgs {
     #[command(flatten)]
     pub server: ServerArgs,
-    /// Start also where the disk cannot read some of the log: what cannot be read is lost here, and the peers make the node whole.
-    /// Files that are damaged are kept under `damaged` in the data directory
+    /// Start also where the disk cannot read some of the log: then all of the node's partitions are made whole by the others, so
+    /// that each must have three replicas at least. Damaged files are kept under `damaged` in the data directory. For one start
     #[arg(long)]
     pub recover: bool,
 }

@@ -85,15 +85,15 @@ pub fn up(args: &UpArgs) -> Result<(), Failure> {
     folder::remember(&directory, &cluster.addresses, cluster.id());
     say_started(&directory, &cluster);
     let stoppers = servers.iter().map(|(settings, server)| (settings.node, server.stopper())).collect();
-    let stoppers: Stoppers = Arc::new(Mutex::new(stoppers));
+    let stoppers: Stoppers = Arc::new(Mutex::new(Some(stoppers)));
     let endings = join_all(servers, &stoppers);
     runtime.block_on(watch(&directory, cluster, &stoppers, endings, &mut signals))
 }
 
 const DEFAULT_NODES: u16 = 3;
 
-/// Of every node's server, of the last that was started.
-type Stoppers = Arc<Mutex<BTreeMap<NodeId, Stopper>>>;
+/// Of every node's server, of the last that was started. `None`: the cluster stops.
+type Stoppers = Arc<Mutex<Option<BTreeMap<NodeId, Stopper>>>>;
 
 fn read_cluster(directory: &Path) -> Result<Option<Cluster>, Failure> {
     let path = directory.join(CLUSTER);
@@ -273,8 +273,14 @@ fn join_all(servers: Vec<(ServerSettings, Server)>, stoppers: &Stoppers) -> Unbo
 /// Waits until the server ends for good: one that starts over is started again.
 fn join(settings: &ServerSettings, mut server: Server, stoppers: &Stoppers) -> Result<(), Fatal> {
     while server.join()? == Ended::StartsOver {
+        if stoppers.lock().expect("nobody panics with it").is_none() {
+            break;
+        }
         server = Server::start(settings.clone()).map_err(|error| Fatal(explain(&error)))?;
-        stoppers.lock().expect("nobody panics with it").insert(settings.node, server.stopper());
+        match &mut *stoppers.lock().expect("nobody panics with it") {
+            Some(stoppers) => _ = stoppers.insert(settings.node, server.stopper()),
+            None => server.stop(),
+        }
     }
     Ok(())
 }
@@ -315,7 +321,8 @@ async fn watch(
                 }
                 say!("\nStopping; Ctrl-C again stops at once.");
                 stopping = Some(Instant::now());
-                stoppers.lock().expect("nobody panics with it").values().for_each(Stopper::stop);
+                let stoppers = stoppers.lock().expect("nobody panics with it").take();
+                stoppers.iter().flatten().for_each(|(_, stopper)| stopper.stop());
             }
             ending = endings.recv() => match ending {
                 Some((node, Err(Fatal(why)))) => {

@@ -291,7 +291,7 @@ impl Node {
                 initial: options.initial_members.clone(),
                 cluster,
                 greeting_interval: options.heartbeat_interval * 4,
-                silent_after: Duration::from_millis(u64::from(cluster.support_ms)) * 8,
+                silent_after: options.limits.original_silent(),
             },
             recovered.formation,
             &recovered.peer_marks,
@@ -401,7 +401,9 @@ impl Node {
         self.drain(now);
         self.give_turns(now);
         self.log_marks(now);
-        self.advance_checkpoint(now);
+        if self.start_over_lsn.is_none() {
+            self.advance_checkpoint(now);
+        }
         self.advance_snapshot(now);
         self.advance_repairs(now);
         self.advance_scrub(now);
@@ -422,7 +424,7 @@ impl Node {
         effects.append(&mut self.effects);
         if stopped {
             effects.push(Effect::Stopped);
-        } else if self.start_over_lsn.take_if(|lsn| self.log.durable_lsn() >= *lsn).is_some() {
+        } else if self.stop == Stop::No && self.start_over_lsn.is_some_and(|lsn| self.log.durable_lsn() >= lsn) {
             effects.push(Effect::StartOver);
         }
     }
@@ -564,15 +566,30 @@ impl Node {
         }
     }
 
-    /// Logs how far peers' logs are known to be durable, along with other records: never alone, or two idle nodes would
-    /// keep each other writing.
+    /// Logs how far peers' logs are known to be durable, along with other records: not alone, or two idle nodes would keep each
+    /// other writing. But at once, which log it is that counts for a peer, before anything is logged that rests on it.
     fn log_marks(&mut self, now: Time) {
-        if self.log.has_unflushed() && now.since(self.marks_at) >= MARKS_INTERVAL {
+        let is_due = self.log.has_unflushed() && now.since(self.marks_at) >= MARKS_INTERVAL;
+        if is_due || self.membership.has_news() {
             self.marks_at = now;
             for (node, mark) in self.membership.take_grown_marks() {
                 self.work.push_back(Work::Log(wal::In::Append(Record::PeerMark(node, mark))));
             }
             self.drain(now);
+        }
+    }
+
+    /// The directory is an old copy, and most of the others find the original silent. What it lacks must come from a quorum of
+    /// each group without this node: with fewer, it is left as it is.
+    fn start_over(&mut self, now: Time) {
+        let Some(mark) = self.membership.outdated().filter(|_| self.start_over_lsn.is_none()) else { return };
+        let me = self.options.me;
+        let has_peers =
+            |group: &Group| group.replica.configuration().has_quorum(|node| node != me && self.membership.consents(now, node));
+        if self.stop == Stop::No && self.groups.values().all(has_peers) {
+            Sometimes::OldCopyStartsOver.reached();
+            self.run_log(now, wal::In::Append(Record::PeerMark(me, mark)));
+            self.start_over_lsn = Some(self.log.last_lsn());
         }
     }
 

@@ -229,7 +229,7 @@ impl Node {
         }
     }
 
-    fn run_log(&mut self, now: Time, input: wal::In) {
+    pub(super) fn run_log(&mut self, now: Time, input: wal::In) {
         let mut out = std::mem::take(&mut self.outboxes.log);
         let mut cx = Context {
             now,
@@ -318,11 +318,7 @@ impl Node {
                     self.run_log(now, wal::In::Append(Record::Formation(formation)));
                     self.formation_lsn = Some(self.log.last_lsn());
                 }
-                membership::Out::StartOver(mark) => {
-                    let record = Record::PeerMark(self.options.me, mark);
-                    self.run_log(now, wal::In::Append(record));
-                    self.start_over_lsn = Some(self.log.last_lsn());
-                }
+                membership::Out::Outdated => self.start_over(now),
                 membership::Out::Joined(formation) => self.join(&formation),
                 membership::Out::Welcomed => {
                     let waiting = self.groups.iter().filter(|(_, group)| !group.replica.has_started());
@@ -330,7 +326,7 @@ impl Node {
                     let let_in = waiting.filter(|(_, group)| {
                         let (configuration, is_amnesiac) = (group.replica.configuration(), group.replica.is_amnesiac());
                         let welcomes = |node| self.membership.is_welcomed_by(node);
-                        // Two nodes on copies of one damaged directory must not both find a quorum.
+                        // Two nodes on copies of one directory must not both find a quorum (`src/ring/membership.rs`).
                         configuration.has_quorum(|node| welcomes(node) && !(is_amnesiac && node == me))
                             || is_amnesiac && configuration.has_all(welcomes)
                     });

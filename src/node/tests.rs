@@ -10,7 +10,7 @@ use crate::msg::operation::{Acknowledge, Condition, Consistency, Operation, Reje
 use crate::msg::peer::{Envelope, PeerMessage, ReplicaMessage};
 use bytes::Bytes;
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 mod checkpoints;
 mod compaction;
@@ -110,7 +110,9 @@ struct Cluster {
     answers: BTreeMap<u64, ResponseBody>,
     stopped: Vec<NodeId>,
     /// Nodes that are to be booted again.
-    starting_over: Vec<NodeId>,
+    starting_over: BTreeSet<NodeId>,
+    /// Added to the nodes' seeds: no two epochs on copies of one directory are the same.
+    seed: u64,
     rot: Vec<super::health::Rot>,
     /// Keys whose values no replica has any more, and the nodes that have said so.
     lost: Vec<(NodeId, Key)>,
@@ -160,7 +162,8 @@ impl Cluster {
             queue: VecDeque::new(),
             answers: BTreeMap::new(),
             stopped: Vec::new(),
-            starting_over: Vec::new(),
+            starting_over: BTreeSet::new(),
+            seed: 0,
             rot: Vec::new(),
             lost: Vec::new(),
             directories: BTreeMap::new(),
@@ -204,7 +207,7 @@ impl Cluster {
             segment_size: self.segment_size,
             cache_size: self.cache_size,
             limits: self.limits.clone(),
-            seed: u64::from(n),
+            seed: self.seed + u64::from(n),
         };
         self.nodes.insert(me, Node::boot(options, recovered, self.now));
     }
@@ -305,7 +308,7 @@ impl Cluster {
                 Effect::Rot(rot) => self.rot.push(rot),
                 Effect::Lost(loss) => self.lost.push((id, loss.key)),
                 Effect::Stopped => self.stopped.push(id),
-                Effect::StartOver => self.starting_over.push(id),
+                Effect::StartOver => _ = self.starting_over.insert(id),
                 Effect::Halt(why) => panic!("{why:?}"),
             }
         }

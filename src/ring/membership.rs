@@ -27,12 +27,18 @@
 //! original is refused, and told why. To wait for the original's silence would tell them apart, but make every quick restart wait
 //! as well. And a node that restarts must be able to void at once what its former epoch was promised.
 //!
-//! *An old copy starts over* once a majority of the other members let it in, or say that they have not heard the original for
-//! long ([`MembershipOptions::silent_after`]). It logs how far its log was seen, and boots again: the log now proves nothing of any
-//! group (`src/wal/salvage.rs`), and its numbers go on beyond what was seen. So the new epoch is let in everywhere, and the peers
-//! make its replicas whole, as those of a damaged log. An original that lives after all, cut off for so long, is refused from then
-//! on: no peer listens to two nodes of one id at a time. As an amnesiac replica starts only when a majority of the others has let
-//! its node in, the two never have a quorum each.
+//! *An old copy starts over* once those that could make it whole let it in, or say that they have not heard the original for
+//! long ([`MembershipOptions::silent_after`]): a quorum of each of its groups, without it, and a majority of the other members. It
+//! logs how far its log was seen, and boots again. The log now proves nothing of any group (`src/wal/salvage.rs`), its numbers go on
+//! beyond what was seen, and the peers make its replicas whole, as those of a damaged log. With fewer than three replicas there is
+//! no such quorum: the copy stays refused, and the directory as it is.
+//!
+//! An original that lives after all, cut off for so long, is refused wherever the new epoch is let in. That epoch *does not follow*
+//! what was let in before. So it is let in only when the support given to the original has ended, and that is logged at once: no
+//! peer listens to two nodes of one id at a time, nor to the original again after a restart. An amnesiac replica starts only when a
+//! quorum of the others has let its node in. With three or four replicas these are all of the others, or all but none that the
+//! original could lead with; with five and more, and a partition between two nodes of one id that both live, the one may count for
+//! one leader and the other for another. No store of this kind knows two processes with one name apart; never run them.
 //!
 //! What this cannot notice: an old copy that comes back while every node that saw more of it is away or has forgotten. (Marks are
 //! logged with other records, at most once a second.) An old copy is an operator's mistake beyond what promise P3 covers;
@@ -84,9 +90,8 @@ pub enum Out {
     Joined(Formation),
     /// Another peer lets this node in: see [`Membership::is_welcomed_by`].
     Welcomed,
-    /// The directory is an old copy, and nobody uses the original: this mark is to be logged, about this node itself, and the node
-    /// to boot again.
-    StartOver(PeerMark),
+    /// The directory is an old copy, and most of the others find the original silent: see [`Membership::consents`].
+    Outdated,
 }
 
 #[derive(Debug)]
@@ -104,10 +109,17 @@ pub struct Membership {
     refused: Option<String>,
     marks: BTreeMap<NodeId, Mark>,
     booted: Time,
-    /// The peers to which this directory is an old copy, and how far they have seen the log; whether they find the original
-    /// silent now, or have forgotten it and let this node in.
-    outdated: BTreeMap<NodeId, (PeerMark, bool)>,
-    starts_over: bool,
+    /// This directory is an old copy: how far peers have seen the log. And what each said last of that.
+    outdated: Option<PeerMark>,
+    answers: BTreeMap<NodeId, Answer>,
+}
+
+/// What a peer says to a node whose directory is an old copy.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    /// It finds the original silent, or lets this node in.
+    consents: bool,
+    at: Time,
 }
 
 /// How far a peer's log has been seen to be durable.
@@ -123,15 +135,26 @@ struct Mark {
     old_copy: Option<Epoch>,
     /// When a heartbeat of the epoch that is let in came last; or when this node booted.
     heard: Time,
+    /// That epoch did not follow the one before it, and this is to be logged at once.
+    is_news: bool,
+}
+
+/// Whether an epoch is let in.
+enum Heard {
+    LetIn,
+    /// Not yet: what was promised to the epoch before still holds.
+    TooSoon,
+    OldCopy,
 }
 
 impl Mark {
     fn new(mark: PeerMark, now: Time) -> Mark {
-        Mark { epoch: mark.epoch, highest: mark.durable, logged: mark.durable, old_copy: None, heard: now }
+        Mark { epoch: mark.epoch, highest: mark.durable, logged: mark.durable, old_copy: None, heard: now, is_news: false }
     }
 
-    fn refusal(&self, now: Time, silent_after: Duration) -> Option<Refusal> {
-        let silent = now.since(self.heard) >= silent_after;
+    /// `silent_after`: `None`: this node cannot say.
+    fn refusal(&self, now: Time, silent_after: Option<Duration>) -> Option<Refusal> {
+        let silent = silent_after.is_some_and(|silent_after| now.since(self.heard) >= silent_after);
         Some(Refusal::OldDirectory { seen: self.highest, epoch: self.epoch, silent })
     }
 
@@ -141,8 +164,8 @@ impl Mark {
     }
 
     /// A heartbeat of an epoch that is not known to be an old copy. A later epoch takes the place of the one that is let in, if
-    /// it begins where that epoch was seen to be, at least. Otherwise the earlier epoch keeps its place. Whether it is let in.
-    fn hear(&mut self, now: Time, epoch: Epoch, heartbeat: &Heartbeat) -> bool {
+    /// it begins where that epoch was seen to be, at least. Otherwise the earlier epoch keeps its place.
+    fn hear(&mut self, now: Time, epoch: Epoch, heartbeat: &Heartbeat, support: Duration) -> Heard {
         // What an epoch has logged itself must not make up for what it lacks of the epoch before.
         let began = if heartbeat.began == Lsn::ZERO { heartbeat.durable } else { heartbeat.began };
         if epoch > self.epoch {
@@ -152,13 +175,23 @@ impl Mark {
                 Sometimes::OldCopyRefused.when(began < self.highest);
                 Sometimes::FollowerOfCopyRefused.when(began >= self.highest);
                 self.old_copy = Some(epoch);
-                return false;
+                return Heard::OldCopy;
+            }
+            let known = self.epoch != Epoch::ZERO && heartbeat.previous != Epoch::ZERO;
+            if known && heartbeat.previous != self.epoch {
+                // Another log than the one that was heard; or a restart in between went unheard.
+                if now.since(self.heard) < support {
+                    Sometimes::LaterLogWaits.reached();
+                    return Heard::TooSoon;
+                }
+                Sometimes::LaterLogLetIn.reached();
+                self.is_news = true;
             }
             self.epoch = epoch;
         }
         self.highest = self.highest.max(heartbeat.durable);
         self.heard = now;
-        true
+        Heard::LetIn
     }
 }
 
@@ -182,8 +215,8 @@ impl Membership {
             refused: None,
             marks,
             booted: now,
-            outdated: BTreeMap::new(),
-            starts_over: false,
+            outdated: None,
+            answers: BTreeMap::new(),
         }
     }
 
@@ -253,7 +286,9 @@ impl Membership {
             let greeting = envelope.messages.iter().all(|m| matches!(m, PeerMessage::Greeting(_) | PeerMessage::Refused(..)));
             return if greeting { Ok(()) } else { Err(None) };
         }
-        let (booted, silent_after) = (self.booted, self.options.silent_after);
+        let (booted, support) = (self.booted, Duration::from_millis(u64::from(formation.options.support_ms)));
+        // A node that is refused itself hears nobody.
+        let silent_after = self.refused.is_none().then_some(self.options.silent_after);
         let mark = self.marks.entry(envelope.from).or_insert_with(|| Mark::new(PeerMark::default(), booted));
         if !mark.admits(envelope.epoch) {
             Sometimes::EnvelopeOfEarlierEpoch.when(envelope.epoch < mark.epoch);
@@ -262,9 +297,11 @@ impl Membership {
         }
         for message in &envelope.messages {
             match message {
-                PeerMessage::Heartbeat(heartbeat) if !mark.hear(now, envelope.epoch, heartbeat) => {
-                    return Err(mark.refusal(now, silent_after));
-                }
+                PeerMessage::Heartbeat(heartbeat) => match mark.hear(now, envelope.epoch, heartbeat, support) {
+                    Heard::LetIn => {}
+                    Heard::TooSoon => return Err(None),
+                    Heard::OldCopy => return Err(mark.refusal(now, silent_after)),
+                },
                 // What is acknowledged may be let go of here. Heartbeats would tell that it was durable, but later (seed 15820).
                 PeerMessage::Replica(_, ReplicaMessage::AppendReply(AppendReply { synced: Some(lsn), .. }))
                     if envelope.epoch == mark.epoch =>
@@ -300,11 +337,16 @@ impl Membership {
         bound && self.marks.get(&origin).is_none_or(|mark| mark.admits(epoch))
     }
 
+    /// Whether a mark has changed so that it must be logged now, with other records or alone.
+    pub fn has_news(&self) -> bool {
+        self.marks.values().any(|mark| mark.is_news)
+    }
+
     /// The marks that have grown since they were last logged, which are to be logged now.
     pub fn take_grown_marks(&mut self) -> Vec<(NodeId, PeerMark)> {
         let mut grown = Vec::new();
         for (node, mark) in &mut self.marks {
-            if mark.highest > mark.logged {
+            if std::mem::take(&mut mark.is_news) || mark.highest > mark.logged {
                 mark.logged = mark.highest;
                 grown.push((*node, PeerMark { epoch: mark.epoch, durable: mark.highest }));
             }
@@ -430,13 +472,14 @@ impl Membership {
         self.disagreeing.clear();
         out.push(Out::Joined(formation.clone()));
         self.formation = Some(formation);
-        self.on_welcomed(cx.me, out);
+        self.on_welcomed(cx, cx.me, out);
     }
 
-    fn on_welcomed(&mut self, from: NodeId, out: &mut Outbox<Out>) {
-        if let Some((_, consents)) = self.outdated.get_mut(&from) {
-            Sometimes::RefusingPeerForgets.reached();
-            *consents = true;
+    fn on_welcomed(&mut self, cx: &Context<'_>, from: NodeId, out: &mut Outbox<Out>) {
+        if self.outdated.is_some() {
+            let before = self.answers.insert(from, Answer { consents: true, at: cx.now });
+            Sometimes::RefusingPeerForgets.when(before.is_some_and(|before| !before.consents));
+            self.ask_to_start_over(cx, out);
         }
         if self.formation.is_some() && self.welcomed.insert(from) {
             out.push(Out::Welcomed);
@@ -453,13 +496,13 @@ impl Membership {
             return;
         }
         let ours = self.options.directory;
-        let why = || match refusal {
+        let why = self.refused.is_none().then(|| match refusal {
             Refusal::OtherDirectory { bound } => format!(
                 "node {from} says that this node id is bound to data directory {bound}, but this one is {ours}: it was emptied or exchanged, or two nodes run with one id. Start it with the directory that belongs to it; a node that has lost its directory cannot come back yet"
             ),
             Refusal::OldDirectory { seen, .. } => format!(
-                "node {from} has seen this node's log durable up to position {seen}, which the log no longer holds: the data directory is an old copy. The node starts over by itself, to be made whole by its peers, once a majority of the other nodes has not heard the original for {:.1} s. If the original runs, end one of the two",
-                self.options.silent_after.as_secs_f64()
+                "node {from} has seen this node's log durable up to position {seen}, which the log no longer holds: the data directory is an old copy. {}",
+                self.hope()
             ),
             Refusal::OtherCluster { ours } => format!("node {from} is a member of another cluster ({ours})"),
             Refusal::NotAMember => format!("node {from} does not know this node id as a member"),
@@ -468,36 +511,52 @@ impl Membership {
                     "node {from} was started with other initial members, partitions, replication factor, support duration or drift bound"
                 )
             }
-        };
+        });
+        let was_refused = why.is_none();
+        self.refused = self.refused.take().or(why);
         match refusal {
-            Refusal::OldDirectory { seen, epoch, silent } if self.refused.is_none() || !self.outdated.is_empty() => {
-                self.refused.get_or_insert_with(why);
-                self.outdated.insert(from, (PeerMark { epoch: *epoch, durable: *seen }, *silent));
-                self.start_over(cx, out);
+            Refusal::OldDirectory { seen, epoch, silent } if !was_refused || self.outdated.is_some() => {
+                let seen = PeerMark { epoch: *epoch, durable: *seen };
+                self.outdated = Some(self.outdated.unwrap_or_default().join(seen));
+                self.answers.insert(from, Answer { consents: *silent, at: cx.now });
+                self.ask_to_start_over(cx, out);
             }
-            _ => _ = self.refused.get_or_insert_with(why),
+            _ => self.outdated = None,
         }
     }
 
-    /// Once a majority of the other members would let in what starts over here.
-    fn start_over(&mut self, cx: &Context<'_>, out: &mut Outbox<Out>) {
-        let Some(formation) = &self.formation else { return };
-        let others = formation.members.iter().map(|member| member.node).filter(|node| *node != cx.me);
-        let consents = |node: &NodeId| match self.outdated.get(node) {
-            Some((_, consents)) => *consents,
-            None => self.welcomed.contains(node),
-        };
-        let (all, consenting) = (others.clone().count(), others.filter(consents).count());
-        let seen = self.outdated.values().map(|(mark, _)| *mark).reduce(PeerMark::join);
-        // Numbers follow it for ever. No honest node comes near the bound.
-        let seen = seen.filter(|mark| mark.epoch.0.max(mark.durable.0) <= COUNTER_MAX / 2);
-        // Not in a row, should peers not let in what has started over.
-        let is_soon = cx.now.since(self.booted) < self.options.silent_after;
-        if let Some(mark) = seen.filter(|_| consenting * 2 > all && !is_soon && !self.starts_over) {
-            Sometimes::OldCopyStartsOver.reached();
-            self.starts_over = true;
-            out.push(Out::StartOver(mark));
+    /// What an old copy of a directory may wait for.
+    fn hope(&self) -> String {
+        let few = |formation: &Formation| formation.options.replication_factor < 3 || formation.members.len() < 3;
+        if self.formation.as_ref().is_none_or(few) {
+            return "With fewer than three replicas of each partition nobody can make the node whole: start it with the newest copy".into();
         }
+        format!(
+            "The node starts over by itself, to be made whole by its peers, once most of them have not heard the original for {:.0} s. If the original runs, end one of the two",
+            self.options.silent_after.as_secs_f64()
+        )
+    }
+
+    /// Most of the others would let in what starts over here. Not right after a boot: should they not let it in, it would boot
+    /// again and again.
+    fn ask_to_start_over(&self, cx: &Context<'_>, out: &mut Outbox<Out>) {
+        let Some(formation) = &self.formation else { return };
+        let others = || formation.members.iter().map(|member| member.node).filter(|node| *node != cx.me);
+        let is_soon = cx.now.since(self.booted) < self.options.silent_after;
+        if !is_soon && others().filter(|node| self.consents(cx.now, *node)).count() * 2 > others().count() {
+            out.push(Out::Outdated);
+        }
+    }
+
+    /// Whether the node lately found the original of this old directory silent, or let this node in.
+    pub fn consents(&self, now: Time, node: NodeId) -> bool {
+        self.answers.get(&node).is_some_and(|answer| answer.consents && now.since(answer.at) < self.options.silent_after)
+    }
+
+    /// How far the peers have seen the log of which this directory has an old copy. `None`: it is none, or further than is believed.
+    pub fn outdated(&self) -> Option<PeerMark> {
+        // Numbers follow it for ever. No honest node comes near the bound.
+        self.outdated.filter(|seen| seen.epoch.0.max(seen.durable.0) <= COUNTER_MAX / 2)
     }
 }
 
@@ -556,7 +615,7 @@ impl Actor for Membership {
             In::Formed(formation) => self.on_formed(cx, formation, out),
             In::FormationDurable => self.on_durable(cx, out),
             In::Refused(from, refusal) => self.on_refused(cx, from, &refusal, out),
-            In::Welcomed(from) => self.on_welcomed(from, out),
+            In::Welcomed(from) => self.on_welcomed(cx, from, out),
             In::Timer => {
                 if self.greet_at.is_some_and(|at| at <= cx.now) {
                     self.greet(cx, out);
@@ -721,50 +780,82 @@ mod tests {
     }
 
     #[test]
-    fn an_old_copy_starts_over_once_when_most_of_the_others_let_it_in_or_find_the_original_silent() {
+    fn an_old_copy_may_start_over_when_most_of_the_others_lately_let_it_in_or_find_the_original_silent() {
         let mut random = random::stream(1, "test");
         let mut cache = crate::base::cache::ValueCache::new(0, &crate::base::limits::Limits::DEFAULT);
         let view = crate::actor::LivenessView::EMPTY;
         let refused = |from, epoch, seen, silent| {
             In::Refused(NodeId(from), Refusal::OldDirectory { seen: Lsn(seen), epoch: Epoch(epoch), silent })
         };
-        let wiped = In::Refused(NodeId(4), Refusal::OtherDirectory { bound: DirectoryId(9) });
-        // What a node of four hears, one each second, and the mark that it starts over with at the last.
+        let wiped = || In::Refused(NodeId(4), Refusal::OtherDirectory { bound: DirectoryId(9) });
+        // What a node of four hears, one each second, and the mark that it may start over with at the last.
         let mark = |epoch, seen| Some(PeerMark { epoch: Epoch(epoch), durable: Lsn(seen) });
-        let welcomed = || In::Welcomed(NodeId(4));
-        let enough = || vec![refused(2, 7, 50, true), refused(2, 7, 50, true), refused(3, 6, 80, true)];
+        let welcomed = |from| In::Welcomed(NodeId(from));
+        let nothing = || In::Timer;
         let cases = [
-            (enough(), mark(7, 80)),
-            (vec![refused(2, 7, 50, true), welcomed(), refused(2, 7, 60, true)], mark(7, 60)),
-            // A peer that refused it restarts, and knows of no original.
-            (vec![refused(4, 7, 50, false), welcomed(), refused(2, 7, 60, true)], mark(7, 60)),
+            (vec![refused(2, 7, 50, true), refused(2, 7, 50, true), refused(3, 6, 80, true)], mark(7, 80)),
+            (vec![refused(2, 7, 50, true), welcomed(4), refused(2, 7, 60, true)], mark(7, 60)),
+            // A peer that refused it restarts, and knows of no original; so do all.
+            (vec![refused(4, 7, 50, false), welcomed(4), refused(2, 7, 60, true)], mark(7, 60)),
+            (vec![refused(4, 7, 50, false), welcomed(4), welcomed(2)], mark(7, 50)),
+            (vec![refused(4, 7, 50, true), refused(4, 7, 50, true), welcomed(2)], mark(7, 50)),
+            // Too soon after its boot.
             (vec![refused(2, 7, 50, true), refused(3, 6, 80, true)], None),
+            // One peer is no majority, nor is one that said so long ago.
             (vec![refused(2, 7, 50, true), refused(2, 7, 50, true), refused(2, 7, 50, true)], None),
+            (vec![refused(3, 7, 50, true), nothing(), nothing(), refused(2, 7, 50, true)], None),
+            // The original lives, or is back.
             (vec![refused(2, 7, 50, false), refused(3, 6, 80, true), refused(2, 7, 50, false)], None),
-            // The original is back.
             (vec![refused(2, 7, 50, true), refused(2, 7, 50, false), refused(3, 6, 80, true)], None),
+            (vec![refused(2, 7, 50, true), welcomed(4), welcomed(4), refused(2, 7, 50, false)], None),
             (vec![refused(2, 7, 50, true), refused(3, 7, COUNTER_MAX, true), refused(3, 7, COUNTER_MAX, true)], None),
-            (vec![refused(2, 7, 50, true), welcomed(), welcomed(), refused(2, 7, 50, false)], None),
-            (vec![wiped, refused(2, 7, 50, true), refused(3, 6, 80, true)], None),
-            (enough().into_iter().chain([refused(2, 7, 50, true)]).collect(), None),
+            // There is another trouble.
+            (vec![wiped(), refused(2, 7, 50, true), refused(3, 6, 80, true)], None),
+            (vec![refused(2, 7, 50, true), wiped(), refused(3, 6, 80, true)], None),
         ];
         for (heard, expected) in cases {
             let members = (1..=4).map(member).collect();
             let mut node = node(Some(Formation { members, ..formation() }));
-            let mut out = Outbox::default();
             let mut handle = |at: u64, input| {
                 let base = Context::of_test(&mut random, &view, &mut cache);
                 let now = Time::ZERO + Duration::from_secs(at);
+                let mut out = Outbox::default();
                 node.handle(&mut Context { me: NodeId(1), now, ..base }, input, &mut out);
                 node.check();
-                let outs = std::iter::from_fn(|| out.pop());
-                outs.filter_map(|out| if let Out::StartOver(mark) = out { Some(mark) } else { None }).last()
+                let asks = std::iter::from_fn(|| out.pop()).any(|out| matches!(out, Out::Outdated));
+                node.outdated().filter(|_| asks)
             };
             handle(0, In::Start);
             let story = format!("{heard:?}");
             let last = (1..).zip(heard).map(|(at, input)| handle(at, input)).last().flatten();
             assert_eq!(last, expected, "{story}");
         }
+    }
+
+    #[test]
+    fn a_log_that_does_not_follow_what_was_let_in_waits_for_what_that_was_promised_and_is_noted_at_once() {
+        let mut node = node(Some(formation()));
+        let at = |millis| Time::ZERO + Duration::from_millis(millis);
+        let later = |epoch, previous| {
+            let mut later = beat(epoch, 100 * epoch, 100 * epoch + 1);
+            if let PeerMessage::Heartbeat(heartbeat) = &mut later.messages[0] {
+                heartbeat.previous = Epoch(previous);
+            }
+            later
+        };
+        assert_eq!(node.admit(at(1_000), &beat(5, 90, 100)), Ok(()));
+        node.take_grown_marks();
+        assert_eq!(node.admit(at(1_010), &later(6, 5)), Ok(()), "a restart");
+        assert!(!node.has_news());
+        let support = u64::from(ClusterOptions::default().support_ms);
+        assert_eq!(node.admit(at(1_009 + support), &later(9, 8)), Err(None));
+        assert_eq!(node.admit(at(1_009 + support), &later(6, 5)), Ok(()), "it lives");
+        assert_eq!(node.admit(at(1_008 + 2 * support), &later(9, 8)), Err(None));
+        assert_eq!(node.admit(at(1_009 + 2 * support), &later(9, 8)), Ok(()));
+        assert!(node.has_news());
+        assert_eq!(node.take_grown_marks(), [(NodeId(2), PeerMark { epoch: Epoch(9), durable: Lsn(901) })]);
+        assert!(!node.has_news() && node.take_grown_marks().is_empty());
+        assert!(node.admit(at(5_000), &later(6, 5)).is_err(), "and the other one is not heard any more");
     }
 
     #[test]

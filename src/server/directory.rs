@@ -17,8 +17,10 @@ use crate::base::{NodeId, SegmentId};
 use crate::msg::disk::{DiskError, LogDevice};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -166,13 +168,28 @@ pub struct SegmentFiles {
     log: PathBuf,
     /// The file read last: recovery reads one after the other.
     open: Option<(SegmentId, File)>,
+    /// What reads as zeros, since the disk cannot read it: in ascending order.
+    unread: BTreeMap<SegmentId, Vec<Range<u64>>>,
     progress: Progress,
 }
 
 impl SegmentFiles {
     /// For the log of this node.
     pub fn new(log: PathBuf, node: NodeId) -> SegmentFiles {
-        SegmentFiles { log, open: None, progress: Progress::new(node) }
+        SegmentFiles { log, open: None, unread: BTreeMap::new(), progress: Progress::new(node) }
+    }
+
+    /// These parts are not read: they are zeros.
+    pub fn pass_over(&mut self, unread: BTreeMap<SegmentId, Vec<Range<u64>>>) {
+        self.unread = unread;
+    }
+
+    pub fn passed_over(&self) -> &BTreeMap<SegmentId, Vec<Range<u64>>> {
+        &self.unread
+    }
+
+    pub fn passes_over_some(&self) -> bool {
+        !self.unread.is_empty()
     }
 
     /// Recovery is done.
@@ -210,20 +227,26 @@ impl LogDevice for SegmentFiles {
 
     fn read(&mut self, segment: SegmentId, offset: u64, length: usize) -> Result<Vec<u8>, DiskError> {
         let path = segment_path(&self.log, segment);
+        let unread = self.unread.get(&segment).cloned();
         let file = self.file(segment)?;
         let failed = |error: io::Error| disk_error("read", &path, &error);
         // Never more than the file has, whatever was asked for: the number may come from a damaged header.
         let size = file.metadata().map_err(failed)?.len();
         let length = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(length);
         let mut bytes = vec![0; length];
-        let filled = read_up_to(&mut bytes, offset, |bytes, at| file.read_at(bytes, at)).map_err(failed)?;
+        let read = |bytes: &mut [u8], at| file.read_at(bytes, at);
+        let filled = read_around(unread.as_deref().unwrap_or_default(), &mut bytes, offset, read).map_err(failed)?;
         bytes.truncate(filled);
         self.progress.read(filled as u64);
         Ok(bytes)
     }
 
     fn sync(&mut self) -> Result<(), DiskError> {
+        // What cannot be read is not synced either: the copy that takes the file's place is.
         for (segment, _) in self.list()? {
+            if self.unread.contains_key(&segment) {
+                continue;
+            }
             let path = segment_path(&self.log, segment);
             self.file(segment)?.sync_all().map_err(|error| disk_error("sync", &path, &error))?;
         }
@@ -232,7 +255,7 @@ impl LogDevice for SegmentFiles {
 }
 
 /// Fills `bytes` from an offset on, but for what is behind the file's end. `read` reads some. Answers how many there are.
-pub fn read_up_to(bytes: &mut [u8], offset: u64, mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
+fn read_up_to(bytes: &mut [u8], offset: u64, mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
     let mut filled = 0;
     while filled < bytes.len() {
         match read(&mut bytes[filled..], offset + filled as u64) {
@@ -240,6 +263,36 @@ pub fn read_up_to(bytes: &mut [u8], offset: u64, mut read: impl FnMut(&mut [u8],
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Fills `bytes` from an offset on, with zeros where something cannot be read. Answers how many there are.
+pub fn read_around(
+    unread: &[Range<u64>],
+    bytes: &mut [u8],
+    offset: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let at = offset + filled as u64;
+        // Up to the next part that cannot be read; or that part.
+        let part = unread.iter().find(|part| part.end > at);
+        let is_unread = part.is_some_and(|part| part.start <= at);
+        let until = part.map_or(u64::MAX, |part| if is_unread { part.end } else { part.start });
+        let wanted = bytes.len().min(filled.saturating_add(usize::try_from(until - at).unwrap_or(usize::MAX)));
+        let part = &mut bytes[filled..wanted];
+        if is_unread {
+            part.fill(0);
+            filled = wanted;
+            continue;
+        }
+        let (length, found) = (part.len(), read_up_to(part, at, &mut read)?);
+        filled += found;
+        if found < length {
+            break;
         }
     }
     Ok(filled)

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - [`driver`]: the node's thread. It steps the node, and never waits for I/O.
-//! - [`boot`]: whether the machine stayed up since the last epoch.
+//! - [`boot`]: whether the machine stayed up since the last epoch. [`rescue`]: a start from what the disk cannot read.
 //! - [`disk`]: the log's thread (write, sync, in order) and the thread for reads. [`directory`]: lock, segments, recovery's view.
 //!   [`private`]: that no other user can read them.
 //! - [`listener`]: the network thread; [`peers`] and [`clients`] are its two kinds of connection, [`net`] is what they share,
@@ -260,15 +260,22 @@ fn recover(
     directory: &DataDirectory,
     boot_note: &BootNote,
     me: NodeId,
-    mut rescue: Option<&mut Rescue>,
+    rescue: Option<&mut Rescue>,
 ) -> Result<Recovered, StartError> {
     let path = directory.log_path();
     let mut files = SegmentFiles::new(path.clone(), me);
-    if let Some(rescue) = &mut rescue {
-        let all = files.list().map_err(|error| StartError::Disk { path: path.clone(), error })?;
-        rescue.make_readable(&all.iter().map(|(segment, _)| *segment).collect::<Vec<_>>())?;
+    let failed = |error| StartError::Disk { path: path.clone(), error };
+    if let Some(rescue) = &rescue {
+        let all = files.list().map_err(failed)?;
+        files.pass_over(rescue.find_unreadable(&all)?);
     }
-    let recovered = match wal::restore(&mut files, me) {
+    let is_unreadable = files.passes_over_some();
+    let restored = if is_unreadable { wal::restore_what_is_left(&mut files, me) } else { wal::restore(&mut files, me) };
+    let recovered = match restored {
+        Ok(recovered) if is_unreadable && recovered.directory.is_none() => {
+            let why = "nothing that can be read says which directory it is, so that its peers could make it whole".to_string();
+            return Err(StartError::Recovery { path, why });
+        }
         Ok(recovered) => recovered,
         Err(RecoverError::Device(error)) => {
             // It may have been a sync.
@@ -282,10 +289,15 @@ fn recover(
         }
         Err(other) => return Err(StartError::Recovery { path, why: other.to_string() }),
     };
-    files.end();
     if let Some(rescue) = rescue {
+        if is_unreadable {
+            // What the page cache shows is not what the last epoch wrote.
+            boot_note.withdraw();
+            rescue.replace(files.passed_over())?;
+        }
         rescue.keep_damaged(recovered.damage.iter().map(|bad| bad.segment).collect())?;
     }
+    files.end();
     if let Some(torn) = &recovered.torn {
         notices::torn(me, torn);
     }
@@ -366,9 +378,10 @@ pub fn run(mut settings: ServerSettings, started: impl FnOnce(SocketAddr)) -> Re
         }
     };
     loop {
-        runtime.block_on(wait(&server, &mut signals));
+        let asked = runtime.block_on(wait(&server, &mut signals));
         match server.join().map_err(RunError::Halted)? {
             Ended::Stopped => return Ok(()),
+            Ended::StartsOver if asked => return Ok(()),
             Ended::StartsOver => {
                 settings.recover = false;
                 server = Server::start(settings.clone()).map_err(RunError::Start)?;
@@ -377,14 +390,14 @@ pub fn run(mut settings: ServerSettings, started: impl FnOnce(SocketAddr)) -> Re
     }
 }
 
-/// Waits for the server's end, which signals ask for.
-async fn wait(server: &Server, [interrupt, terminate]: &mut [Signal; 2]) {
+/// Waits for the server's end. Whether signals asked for it.
+async fn wait(server: &Server, [interrupt, terminate]: &mut [Signal; 2]) -> bool {
     let mut asked = false;
     loop {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
-            () = server.ended() => return,
+            () = server.ended() => return asked,
         }
         if std::mem::replace(&mut asked, true) {
             tracing::warn!("asked twice: ending without a clean stop");

@@ -1,15 +1,15 @@
 //! `ringseed server --recover`: a start from files that the disk cannot read to the end.
 //!
 //! A plain start goes past what is damaged, and stops where the disk fails to read: an error may be of the moment, and what cannot
-//! be read now may be whole. With `--recover` the operator says that it will not be: each block that cannot be read is taken for
-//! damaged, and reads as zeros. Nothing is deleted. The file stays under `DIR/damaged`, and a copy takes its place; of every
-//! other file that is found damaged a copy is kept there, before the log writes over it.
+//! be read now may be whole. With `--recover` the operator says that it will not be: each block that cannot be read is zeros, and
+//! of any group anything may be missing. Nothing is deleted. The file stays under `DIR/damaged`, and a copy takes its place once
+//! the log was found to be this node's; of other files that are damaged copies are kept there, before the log writes over them.
 
-use super::directory::{DataDirectory, segment_path};
+use super::directory::{DataDirectory, read_around, segment_path};
 use super::error::StartError;
 use super::private::{self, sync_directory};
 use crate::base::SegmentId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::Range;
@@ -37,37 +37,59 @@ impl Rescue {
         Rescue { log: directory.log_path(), kept, set_aside: BTreeSet::new() }
     }
 
-    /// In place of each of these files of the log that cannot be read to the end there is one that can, with zeros.
-    pub fn make_readable(&mut self, segments: &[SegmentId]) -> Result<(), StartError> {
-        self.make_readable_by(segments, |file, bytes, at| file.read_at(bytes, at))
+    /// What cannot be read of each of these files. Only reads.
+    pub fn find_unreadable(&self, all: &[(SegmentId, u64)]) -> Result<BTreeMap<SegmentId, Vec<Range<u64>>>, StartError> {
+        self.find_unreadable_by(all, |file, bytes, at| file.read_at(bytes, at))
     }
 
-    fn make_readable_by(
-        &mut self,
-        segments: &[SegmentId],
+    fn find_unreadable_by(
+        &self,
+        all: &[(SegmentId, u64)],
         mut read: impl FnMut(&File, &mut [u8], u64) -> io::Result<usize>,
-    ) -> Result<(), StartError> {
-        for &segment in segments {
+    ) -> Result<BTreeMap<SegmentId, Vec<Range<u64>>>, StartError> {
+        let mut found = BTreeMap::new();
+        for &(segment, size) in all {
             let path = segment_path(&self.log, segment);
-            let failed = |path: &Path| {
-                let path = path.to_owned();
-                move |error| StartError::Directory { path, error }
-            };
-            let file = File::open(&path).map_err(failed(&path))?;
+            let file = File::open(&path).map_err(|error| StartError::Directory { path: path.clone(), error })?;
+            let (unread, why) = unreadable(&file, size, &mut read);
+            if let Some(first) = unread.first() {
+                let bytes: u64 = unread.iter().map(|part| part.end - part.start).sum();
+                tracing::warn!(
+                    "{bytes} bytes of segment {segment} cannot be read, the first at byte {}: {why}; they are taken for damaged",
+                    first.start
+                );
+                found.insert(segment, unread);
+            }
+        }
+        Ok(found)
+    }
+
+    /// In place of each of these files there is one that can be read, with zeros where that could not.
+    pub fn replace(&mut self, unread: &BTreeMap<SegmentId, Vec<Range<u64>>>) -> Result<(), StartError> {
+        for (&segment, unread) in unread {
+            let path = segment_path(&self.log, segment);
             let beside = path.with_extension("new");
-            let unread = Unread::of(&file, &mut read).map_err(failed(&path))?;
-            let Some(first) = unread.parts.first() else { continue };
-            unread.copy(&file, &beside, &mut read).map_err(failed(&beside))?;
-            // At no instant there is neither.
-            self.keep(segment, |path, kept| fs::hard_link(path, kept))?;
-            fs::rename(&beside, &path).and_then(|()| sync_directory(&self.log)).map_err(failed(&path))?;
-            let bytes: u64 = unread.parts.iter().map(|part| part.end - part.start).sum();
-            tracing::warn!(
-                kept = %self.kept.display(),
-                "{bytes} bytes of segment {segment} cannot be read, the first at byte {}: {}; they are taken for damaged, and the file is kept",
-                first.start,
-                unread.why
-            );
+            let copied = File::open(&path).and_then(|file| copy_around(&file, unread, &beside));
+            if let Err(error) = copied {
+                let _ = fs::remove_file(&beside);
+                return Err(StartError::Directory { path: beside, error });
+            }
+            // At no instant there is neither. Where the log is on another file system, the file stays there, under another name.
+            let kept = self.keep(segment, |path, kept| match fs::hard_link(path, kept) {
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                    fs::hard_link(path, path.with_extension("log.damaged"))
+                }
+                other => other,
+            });
+            let replaced = kept.and_then(|()| {
+                let renamed = fs::rename(&beside, &path).and_then(|()| sync_directory(&self.log));
+                renamed.map_err(|error| StartError::Directory { path: path.clone(), error })
+            });
+            if replaced.is_err() {
+                let _ = fs::remove_file(&beside);
+            }
+            replaced?;
+            tracing::warn!(kept = %self.kept.display(), "segment {segment} is replaced by what can be read of it; the file is kept");
         }
         Ok(())
     }
@@ -76,7 +98,10 @@ impl Rescue {
     pub fn keep_damaged(&mut self, segments: BTreeSet<SegmentId>) -> Result<(), StartError> {
         for segment in segments {
             if !self.set_aside.contains(&segment) && segment_path(&self.log, segment).exists() {
-                self.keep(segment, |path, kept| fs::copy(path, kept).map(drop))?;
+                self.keep(segment, |path, kept| {
+                    fs::copy(path, kept)?;
+                    File::open(kept)?.sync_all()
+                })?;
                 tracing::warn!(kept = %self.kept.display(), "segment {segment} is damaged; a copy of it is kept");
             }
         }
@@ -88,7 +113,6 @@ impl Rescue {
         let all = || {
             private::make_directory(&self.kept)?;
             keep(&segment_path(&self.log, segment), &kept)?;
-            File::open(&kept)?.sync_all()?;
             sync_directory(&self.kept)?;
             private::sync_names(&self.kept, sync_directory)
         };
@@ -98,70 +122,49 @@ impl Rescue {
     }
 }
 
-/// What cannot be read of a file.
-struct Unread {
-    /// In ascending order; adjoining ones are one.
-    parts: Vec<Range<u64>>,
-    why: String,
-}
-
-impl Unread {
-    fn of(file: &File, read: &mut impl FnMut(&File, &mut [u8], u64) -> io::Result<usize>) -> io::Result<Unread> {
-        let size = file.metadata()?.len();
-        let (mut unread, mut bytes) = (Unread { parts: Vec::new(), why: String::new() }, vec![0; PIECE]);
-        for at in (0..size).step_by(PIECE) {
-            let piece = at..size.min(at + PIECE as u64);
-            let mut read_part =
-                |part: &Range<u64>| read_all(file, &mut bytes[..(part.end - part.start) as usize], part.start, read);
-            if read_part(&piece).is_ok() {
-                continue;
-            }
-            for at in piece.clone().step_by(BLOCK) {
-                let block = at..piece.end.min(at + BLOCK as u64);
-                if let Err(error) = read_part(&block) {
-                    unread.why = error.to_string();
-                    match unread.parts.last_mut().filter(|last| last.end == block.start) {
-                        Some(last) => last.end = block.end,
-                        None => unread.parts.push(block),
-                    }
+/// What cannot be read of a file, in ascending order, adjoining blocks as one; and the last error.
+fn unreadable(
+    file: &File,
+    size: u64,
+    read: &mut impl FnMut(&File, &mut [u8], u64) -> io::Result<usize>,
+) -> (Vec<Range<u64>>, String) {
+    let (mut unread, mut why, mut bytes) = (Vec::<Range<u64>>::new(), String::new(), vec![0; PIECE]);
+    for at in (0..size).step_by(PIECE) {
+        let piece = at..size.min(at + PIECE as u64);
+        let mut read_part = |part: &Range<u64>| {
+            let bytes = &mut bytes[..(part.end - part.start) as usize];
+            read_around(&[], bytes, part.start, |bytes, at| read(file, bytes, at)).map(drop)
+        };
+        if read_part(&piece).is_ok() {
+            continue;
+        }
+        for at in piece.clone().step_by(BLOCK) {
+            let block = at..piece.end.min(at + BLOCK as u64);
+            if let Err(error) = read_part(&block) {
+                why = error.to_string();
+                match unread.last_mut().filter(|last| last.end == block.start) {
+                    Some(last) => last.end = block.end,
+                    None => unread.push(block),
                 }
             }
         }
-        Ok(unread)
     }
-
-    /// Copies the rest, and zeros for what cannot be read.
-    fn copy(&self, file: &File, to: &Path, read: &mut impl FnMut(&File, &mut [u8], u64) -> io::Result<usize>) -> io::Result<()> {
-        let size = file.metadata()?.len();
-        let mut copy = private::file().write(true).create(true).truncate(true).open(to)?;
-        let mut at = 0;
-        let mut bytes = vec![0; PIECE];
-        while at < size {
-            // Up to the next part that cannot be read; or that part.
-            let unread = self.parts.iter().find(|part| part.end > at);
-            let is_unread = unread.is_some_and(|part| part.start <= at);
-            let until = unread.map_or(size, |part| if is_unread { part.end } else { part.start });
-            let bytes = &mut bytes[..(until - at).min(PIECE as u64) as usize];
-            if is_unread {
-                bytes.fill(0);
-            } else {
-                read_all(file, bytes, at, read)?;
-            }
-            copy.write_all(bytes)?;
-            at += bytes.len() as u64;
-        }
-        copy.sync_all()
-    }
+    (unread, why)
 }
 
-fn read_all(
-    file: &File,
-    bytes: &mut [u8],
-    offset: u64,
-    read: &mut impl FnMut(&File, &mut [u8], u64) -> io::Result<usize>,
-) -> io::Result<()> {
-    let filled = super::directory::read_up_to(bytes, offset, |bytes, at| read(file, bytes, at))?;
-    if filled < bytes.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+/// Copies what can be read, and zeros for the rest.
+fn copy_around(file: &File, unread: &[Range<u64>], to: &Path) -> io::Result<()> {
+    let size = file.metadata()?.len();
+    let mut copy = private::file().write(true).create(true).truncate(true).open(to)?;
+    let mut bytes = vec![0; PIECE];
+    for at in (0..size).step_by(PIECE) {
+        let bytes = &mut bytes[..(size - at).min(PIECE as u64) as usize];
+        if read_around(unread, bytes, at, |bytes, at| file.read_at(bytes, at))? < bytes.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        copy.write_all(bytes)?;
+    }
+    copy.sync_all()
 }
 
 #[cfg(test)]
@@ -195,7 +198,12 @@ mod tests {
             }
             file.read_at(bytes, at)
         };
-        rescue.make_readable_by(&[SegmentId(1)], refuse).expect("room for a copy");
+        let all = [1, 2].map(|segment| (SegmentId(segment), whole.len() as u64));
+        let unread = rescue.find_unreadable_by(&all[..1], refuse).expect("a file");
+        assert!(!scratch.path().join("damaged").exists(), "nothing is changed yet");
+        let parts = &unread[&SegmentId(1)];
+        assert_eq!(parts.len(), 3, "{parts:?}");
+        rescue.replace(&unread).expect("room for a copy");
         let found = fs::read(segment_path(&log, SegmentId(1))).expect("a file");
         let blocks: BTreeSet<usize> = bad.iter().map(|at| at / BLOCK).collect();
         assert_eq!(found.len(), whole.len());
@@ -205,7 +213,7 @@ mod tests {
         let kept = |segment| segment_path(&scratch.path().join("damaged/17"), SegmentId(segment));
         assert_eq!(fs::read(kept(1)).expect("kept"), whole);
         // What was read is not touched; what is damaged is copied once.
-        rescue.make_readable(&[SegmentId(1), SegmentId(2)]).expect("readable");
+        assert!(rescue.find_unreadable(&all).expect("files").is_empty());
         assert!(!kept(2).exists());
         rescue.keep_damaged([1, 2, 3].map(SegmentId).into()).expect("room for copies");
         assert_eq!(fs::read(kept(1)).expect("kept"), whole, "not the copy with zeros");

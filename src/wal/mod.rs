@@ -54,7 +54,7 @@ mod witness;
 pub use error::{Bad, RecoverError};
 pub use log::{Log, LogCounters};
 pub use recover::{recover, recover_from_start};
-pub use salvage::restore;
+pub use salvage::{restore, restore_what_is_left};
 pub use tail::{Tail, Torn};
 
 use crate::base::{DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, Place, SegmentId, Sometimes, Term};

@@ -24,6 +24,11 @@ pub(super) fn is_within_reason(record: &RecordHeader) -> bool {
     record.term.max(record.index).max(record.commit) <= COUNTER_MAX
 }
 
+/// What a mark of the log's own node says.
+pub(super) fn old_copy(seen: Lsn) -> String {
+    format!("peers have seen this log up to position {seen}: it is an old copy, and whatever came behind may be missing")
+}
+
 /// Places of damage that are told, at most.
 const DAMAGE_MAX: usize = 64;
 
@@ -242,10 +247,7 @@ impl Replay {
             Kind::PeerMark if NodeId(record.node) == self.me => {
                 let mark = PeerMark { epoch: Epoch(record.term), durable: Lsn(record.index) };
                 self.outdated = Some(mark);
-                return bad(&format!(
-                    "peers have seen this log up to position {}: it is an old copy, and whatever came behind may be missing",
-                    mark.durable
-                ));
+                return bad(&old_copy(mark.durable));
             }
             Kind::PeerMark => {
                 let mark = state.peer_marks.entry(NodeId(record.node)).or_default();

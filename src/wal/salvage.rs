@@ -18,7 +18,10 @@
 //! - *Where no segment's header is whole*, a batch is looked for that names the directory bound to this node: the cluster's
 //!   formation, or a manifest.
 //!
-//! **Left out on purpose:** a directory of which nothing is left that says which it is; and what the disk cannot read at all.
+//! - *What the disk cannot read* stops a start, which may be tried again; unless the operator says that it stays so
+//!   ([`restore_what_is_left`]). Then nothing says what stood there, nor of the log's end.
+//!
+//! **Left out on purpose:** a directory of which nothing is left that says which it is.
 
 use super::checkpoint::{Checkpoint, read_copy, read_manifest, read_root};
 use super::error::RecoverError;
@@ -27,7 +30,7 @@ use super::format::{BatchHeader, SEGMENT_HEADER_SIZE, SegmentHeader};
 use super::recover::{Files, check_end, find_torn, manifest_in, recover};
 use super::replay::Replay;
 use super::segments::Segment;
-use super::tail::{Tail, check_batch, has_right_numbers, is_epoch};
+use super::tail::{Tail, check_batch, damaged, has_right_numbers, is_epoch};
 use super::window::Window;
 use super::{Recovered, RecoveredGroup};
 use crate::base::limits::COUNTER_MAX;
@@ -44,8 +47,24 @@ use std::collections::BTreeMap;
 /// directory it is.
 pub fn restore(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, RecoverError> {
     match recover(device, me) {
-        Err(first @ RecoverError::Damaged { .. }) => salvage(device, me, first),
+        Err(first @ RecoverError::Damaged { .. }) => salvage(device, me, first, true),
         other => other,
+    }
+}
+
+/// Reads the log of node `me`, of which the disk cannot read some, which reads as zeros: of any group anything may be missing.
+///
+/// # Errors
+/// As of [`restore`].
+pub fn restore_what_is_left(device: &mut dyn LogDevice, me: NodeId) -> Result<Recovered, RecoverError> {
+    match recover(device, me) {
+        Ok(nothing @ Recovered { directory: None, .. }) => Ok(nothing),
+        Err(first @ RecoverError::Damaged { .. }) => salvage(device, me, first, false),
+        Err(other) => Err(other),
+        Ok(found) => {
+            let what = "the disk cannot read some of the log".to_string();
+            salvage(device, me, damaged(found.start, 0, what), false)
+        }
     }
 }
 
@@ -74,7 +93,8 @@ struct Copied {
     state: State,
 }
 
-fn salvage(device: &mut dyn LogDevice, me: NodeId, first: RecoverError) -> Result<Recovered, RecoverError> {
+/// `is_read`: all that the files hold was read.
+fn salvage(device: &mut dyn LogDevice, me: NodeId, first: RecoverError, is_read: bool) -> Result<Recovered, RecoverError> {
     let mut files = Files::read(device, me)?;
     files.find_directory(device)?;
     let Some(nonce) = files.nonce() else { return Err(first) };
@@ -99,7 +119,7 @@ fn salvage(device: &mut dyn LogDevice, me: NodeId, first: RecoverError) -> Resul
     files.prepare(&mut replay);
     let has_end = Walk { device, nonce, replay: &mut replay }.all(&files)?;
     let outdated = replay.outdated;
-    let is_sure = has_end && outdated.is_none();
+    let is_sure = has_end && outdated.is_none() && is_read;
     if !is_sure {
         Sometimes::LogGoesOnInNewSegment.reached();
         // Whatever was said of groups within that segment: what stood behind it may be missing of any.

@@ -19,7 +19,7 @@ use super::format::{
     SegmentHeader, directory_nonce,
 };
 use super::recover::{check_end, check_torn, find_torn, newest_manifest};
-use super::replay::{fact_of, is_within_reason, piece_of};
+use super::replay::{fact_of, is_within_reason, old_copy, piece_of};
 use super::sweep::moved_of;
 use super::tail::{Checked, Tail, Torn, check_batch, is_epoch};
 use super::window::Window;
@@ -511,7 +511,14 @@ impl<E: From<DiskError>> Walk<'_, E> {
                 Ok(content) => {
                     self.walked.groups.extend(content.group().filter(|group| group.0 <= PARTITIONS_MAX));
                     let lsn = Lsn(header.first_lsn.0 + u64::from(position));
+                    let outdated = match content {
+                        Content::PeerMark(node, mark) if Some(node) == self.walked.node => Some(mark.durable),
+                        _ => None,
+                    };
                     (self.visit)(Met::Record(Seen { lsn, place, epoch: header.epoch, content }))?;
+                    if let Some(seen) = outdated {
+                        self.bad(Bad::new(segment, place.offset, old_copy(seen)))?;
+                    }
                 }
                 Err(error) => self.bad(Bad::of(error, segment, place.offset))?,
             }

@@ -190,7 +190,9 @@ impl Machine {
     pub fn given(self, stage: &mut Stage, terms: &[u64], term: u64, commit: u64, lossy: bool) -> Machine {
         let Machine { id, setup, mut disk, .. } = self;
         let recovered = wal::recover(&mut disk, id).expect("the disk is sound");
-        let epoch = recovered.epoch.following(u64::from(id.0));
+        // The last that its peers have heard of, if they have.
+        let heard = Some(recovered.epoch).filter(|epoch| *epoch > Epoch::ZERO);
+        let epoch = heard.unwrap_or_else(|| recovered.epoch.following(u64::from(id.0)));
         let options = LogOptions {
             me: id,
             directory: DirectoryId(u128::from(id.0)),

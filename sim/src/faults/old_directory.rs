@@ -18,7 +18,8 @@ pub const BEHAVIOUR: Behaviour = Behaviour {
 
 fn begin(world: &mut World, _: &FaultKind, strike: Strike) {
     let number = strike.node();
-    if world.has_formed(number) {
+    // What was emptied is another directory, and no copy of it is the node's.
+    if world.has_formed(number) && world.machines[number].disowned != Some(Kind::Wipe) {
         world.machines[number].copy = Some(world.machines[number].disk.copy());
     }
 }
@@ -32,5 +33,5 @@ fn end(world: &mut World, _: &FaultKind, strike: Strike) {
     }
     world.crash(number, Some(LossStyle::Everything), 100, None);
     world.machines[number].disk.put_back(copy);
-    world.machines[number].disowned = Some(Kind::OldDirectory);
+    (world.machines[number].disowned, world.machines[number].refused) = (Some(Kind::OldDirectory), false);
 }

@@ -191,6 +191,8 @@ impl Machine {
             limits: self.plan.limits(),
             seed: self.dice.bits(),
         };
+        // A run is short.
+        options.limits.original_silent_ms = 8 * plan.cluster.support_ms as usize;
         if self.plan.changes_settings && self.was_member && self.disowned.is_none() {
             options.cluster.partitions *= 2;
             options.cluster.support_ms /= 3;
@@ -236,6 +238,12 @@ impl Machine {
     /// Something of its log rots, of which its node knows nothing yet.
     pub fn rots(&mut self) {
         (self.is_whole_again, self.has_unread_rot) = (false, true);
+    }
+
+    /// What it lacks it says from now on, as if its log was damaged.
+    pub fn knows_its_directory_is_old(&mut self) {
+        (self.disowned, self.refused, self.was_damaged) = (None, false, true);
+        self.rots();
     }
 
     /// The node is gone, and all that was scheduled for it. The disk is left to the caller.

@@ -56,6 +56,10 @@ impl World {
             Ok(recovered) => recovered,
             Err(error) => return self.boot_failed(number, &error),
         };
+        // It has logged that it starts over, and was ended before it did.
+        if machine.disowned == Some(Kind::OldDirectory) && recovered.damage.iter().any(|bad| bad.what.contains("an old copy")) {
+            machine.knows_its_directory_is_old();
+        }
         if let Some(bad) = recovered.damage.first() {
             self.timeline.note(self.now, || format!("n{} starts from a damaged log: {bad:?}", number + 1));
             machine.was_damaged = true;
@@ -284,14 +288,11 @@ impl World {
             }
             Effect::StartOver => {
                 let machine = &mut self.machines[number];
-                if machine.disowned.take() != Some(Kind::OldDirectory) {
+                if machine.disowned != Some(Kind::OldDirectory) {
                     let what = format!("n{} starts over, and its directory is its own", number + 1);
                     return self.safety(Violation { promise: "P3", checker: "old directory", what });
                 }
-                // What it lacks it says now, as if its log was damaged.
-                machine.refused = false;
-                machine.was_damaged = true;
-                machine.rots();
+                machine.knows_its_directory_is_old();
                 self.timeline.note(self.now, || format!("n{} starts over: its directory is an old copy", number + 1));
                 self.crash(number, None, 20, None);
             }

@@ -316,3 +316,21 @@ fn a_log_without_any_header_is_started_from_if_it_knows_the_formation() {
         judge(&rig.records, &found, seed);
     }
 }
+
+/// Zeros where the disk cannot read look like an end that was torn, or like a file that was never written to.
+#[test]
+fn where_some_cannot_be_read_nothing_is_whole() {
+    let mut rig = five_entries();
+    let (epoch, durable) = (rig.epoch, rig.log.durable_lsn());
+    let from = rig.placed[4].record.offset as usize;
+    rig.disk.segment(SegmentId(1))[from..].fill(0);
+    rig.disk.remove(WITNESS);
+    let plain = restore(&mut rig.disk, ME).expect("it is started");
+    assert!(!plain.forgot && plain.damage.is_empty(), "nothing shows it");
+    let left = restore_what_is_left(&mut rig.disk, ME).expect("it is started");
+    assert!(left.forgot && left.groups[&GroupId(1)].amnesiac);
+    assert!(left.last_lsn() > durable && left.epoch > epoch, "nothing is used twice");
+    rig.disk.segment(SegmentId(1)).fill(0);
+    let nothing = restore_what_is_left(&mut rig.disk, ME).expect("it is empty");
+    assert!(nothing.directory.is_none() && !nothing.forgot, "nobody knows whose it is");
+}
