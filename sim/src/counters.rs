@@ -192,6 +192,8 @@ const SEEDS_FOR_RARE_STATES: u64 = 20_000;
 /// Blind spots: no plan leads there but by chance, and no batch has to. Each with what it takes. A plan that leads there takes
 /// its state out of this list.
 const BLIND: &[Sometimes] = &[
+    // The one peer that had refused an old copy restarts before it logs why.
+    Sometimes::RefusingPeerForgets,
     // Of a state that comes in pieces one rots that stands before the epoch which has found other damage.
     Sometimes::PieceMissing,
     // A value was lost, by errors of the moment on all disks, and is read a second later and more.

@@ -364,6 +364,7 @@ sometimes! {
         UnchangedLeafNotCopied,
         WritesWhileCopied,
         MessageWaitsForEpoch,
+        HeartbeatBeforeMarkIsDurable,
         VoteReplacesWaitingVote,
         VoteWaitsAlready,
         AcknowledgementWaits,

@@ -245,6 +245,8 @@ pub struct Node {
     formation_lsn: Option<Lsn>,
     /// The mark about this node itself that is being logged: see [`Effect::StartOver`].
     start_over_lsn: Option<Lsn>,
+    /// Peers with a mark that is being logged, before which they are not let in.
+    news: BTreeMap<NodeId, Lsn>,
     /// When the marks of peers were last logged.
     marks_at: Time,
     stop: Stop,
@@ -349,6 +351,7 @@ impl Node {
             effects: Vec::new(),
             formation_lsn: None,
             start_over_lsn: None,
+            news: BTreeMap::new(),
             marks_at: now,
             stop: Stop::No,
             unfinished: None,
@@ -567,16 +570,23 @@ impl Node {
     }
 
     /// Logs how far peers' logs are known to be durable, along with other records: not alone, or two idle nodes would keep each
-    /// other writing. But at once, which log it is that counts for a peer, before anything is logged that rests on it.
+    /// other writing. (Which log it is that counts for a peer is logged at once: see `on_envelope`.)
     fn log_marks(&mut self, now: Time) {
-        let is_due = self.log.has_unflushed() && now.since(self.marks_at) >= MARKS_INTERVAL;
-        if is_due || self.membership.has_news() {
-            self.marks_at = now;
-            for (node, mark) in self.membership.take_grown_marks() {
-                self.work.push_back(Work::Log(wal::In::Append(Record::PeerMark(node, mark))));
-            }
-            self.drain(now);
+        if self.log.has_unflushed() && now.since(self.marks_at) >= MARKS_INTERVAL {
+            self.log_grown_marks(now);
         }
+    }
+
+    fn log_grown_marks(&mut self, now: Time) {
+        self.marks_at = now;
+        for (node, mark) in self.membership.take_grown_marks() {
+            self.run_log(now, wal::In::Append(Record::PeerMark(node, mark)));
+        }
+    }
+
+    /// Whether the record of the present epoch is durable, and with it that something was forgotten.
+    pub fn has_durable_epoch(&self) -> bool {
+        self.log.durable_lsn() >= self.epoch_lsn
     }
 
     /// The directory is an old copy, and most of the others find the original silent. What it lacks must come from a quorum of
@@ -622,8 +632,9 @@ impl Node {
                 Sometimes::StopWhileLossy.when(self.lossy);
                 // It says that nothing acknowledged is missing: not true of a node that still has to catch up.
                 if !self.lossy {
-                    self.work.push_back(Work::Log(wal::In::Append(Record::Clean)));
-                    self.drain(now);
+                    // The next epoch is to know the peers' last ones: those that restarted since would have to wait.
+                    self.log_grown_marks(now);
+                    self.run_log(now, wal::In::Append(Record::Clean));
                 }
                 self.stop = Stop::Sealing(self.log.last_lsn());
                 false

@@ -116,6 +116,14 @@ impl Node {
             }
             return;
         }
+        if self.membership.has_news() {
+            // The peer is let in once this is durable, or this node would listen to another after a restart.
+            if self.is_sealing() {
+                return;
+            }
+            self.log_grown_marks(now);
+            self.news.insert(from, self.log.last_lsn());
+        }
         for message in envelope.messages {
             if self.membership.listens_to(&message) {
                 self.on_message(now, from, &(envelope.epoch, envelope.directory), message);
@@ -147,7 +155,12 @@ impl Node {
                 Sometimes::RefusedNodeHearsMessage.reached();
                 return;
             }
+            PeerMessage::Heartbeat(_) if self.news.get(&from).is_some_and(|lsn| self.log.durable_lsn() < *lsn) => {
+                Sometimes::HeartbeatBeforeMarkIsDurable.reached();
+                return;
+            }
             PeerMessage::Heartbeat(heartbeat) => {
+                self.news.remove(&from);
                 self.vitals.hear_clock(from, self.clock.read(now), heartbeat.clock_ms);
                 self.clock.hear(now, heartbeat.clock_ms);
                 Work::Liveness(liveness::In::Heartbeat(from, epoch, heartbeat))

@@ -34,7 +34,7 @@
 //! no such quorum: the copy stays refused, and the directory as it is.
 //!
 //! An original that lives after all, cut off for so long, is refused wherever the new epoch is let in. That epoch *does not follow*
-//! what was let in before. So it is let in only when the support given to the original has ended, and that is logged at once: no
+//! what was let in before. So it is let in only when the support given to the original has ended, and that is durable here: no
 //! peer listens to two nodes of one id at a time, nor to the original again after a restart. An amnesiac replica starts only when a
 //! quorum of the others has let its node in. With three or four replicas these are all of the others, or all but none that the
 //! original could lead with; with five and more, and a partition between two nodes of one id that both live, the one may count for
@@ -532,7 +532,7 @@ impl Membership {
             return "With fewer than three replicas of each partition nobody can make the node whole: start it with the newest copy".into();
         }
         format!(
-            "The node starts over by itself, to be made whole by its peers, once most of them have not heard the original for {:.0} s. If the original runs, end one of the two",
+            "The node starts over by itself, to be made whole by its peers, once most of the other replicas of each of its partitions have not heard the original for {:.0} s, and are not refused themselves. If the original runs, end one of the two",
             self.options.silent_after.as_secs_f64()
         )
     }

@@ -5,6 +5,7 @@
 //! DIR/BOOT            on which boot of the machine nodes have run here, and since which epoch: see [`boot`](super::boot)
 //! DIR/log/NNNNNNNN.log   one segment each; 0: the witness of the log's end
 //! DIR/damaged/TIME    files that a start with `--recover` has set aside: see [`rescue`](super::rescue)
+//! DIR/RECOVERING      such a start has not come to its end
 //! ```
 //!
 //! The lock goes with the process, however it ends, so a killed server leaves nothing to clean up. All of it is the owner's
@@ -69,6 +70,11 @@ impl DataDirectory {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A file that is there while a start from what the disk cannot read has not said so in the log.
+    pub fn recovering_path(&self) -> PathBuf {
+        self.path.join("RECOVERING")
     }
 
     /// Where the segments are.

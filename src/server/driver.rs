@@ -17,6 +17,7 @@ use crate::msg::client::{Response, ResponseBody};
 use crate::msg::disk::DiskOp;
 use crate::msg::operation::Rejection;
 use crate::node::{Effect, Event, Fatal, Node};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -37,6 +38,8 @@ pub struct Driver {
     pub notices: Notices,
     /// How long a stop may take.
     pub stop_timeout: Duration,
+    /// [`DataDirectory::recovering_path`], until the log says that something is lost.
+    pub recovering: Option<PathBuf>,
     /// Kept until the node and its disk are gone.
     pub directory: DataDirectory,
     /// Told when it is over.
@@ -98,6 +101,11 @@ impl Driver {
                 wall_clock_due = now + WALL_CLOCK_EVERY;
             }
             let course = self.step_all(&mut turn);
+            if let Some(path) = self.recovering.take_if(|_| self.node.has_durable_epoch())
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                tracing::warn!(file = %path.display(), %error, "cannot be removed: the next start takes all for lost once more");
+            }
             if self.notices.is_due(now) {
                 self.notices.look(now, self.node.health(now));
             }

@@ -40,7 +40,7 @@ impl fmt::Display for StartError {
             }
             StartError::Disk { path, error } => write!(
                 f,
-                "cannot read the log in {}: {error}. If it stays so, `ringseed server --recover` starts without what cannot be read, and the peers make the node whole",
+                "cannot read the log in {}: {error}. Where the disk cannot read, and that stays so, `ringseed server --recover` starts without, and the peers make the node whole",
                 path.display()
             ),
             StartError::Recovery { path, why } => write!(f, "cannot recover the log in {}: {why}", path.display()),

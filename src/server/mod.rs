@@ -181,6 +181,7 @@ impl Server {
             meters,
             notices,
             stop_timeout: settings.stop_timeout,
+            recovering: Some(directory.recovering_path()).filter(|path| path.exists()),
             directory,
             ended: ended_sender,
         };
@@ -269,7 +270,7 @@ fn recover(
         let all = files.list().map_err(failed)?;
         files.pass_over(rescue.find_unreadable(&all)?);
     }
-    let is_unreadable = files.passes_over_some();
+    let is_unreadable = files.passes_over_some() || directory.recovering_path().exists();
     let restored = if is_unreadable { wal::restore_what_is_left(&mut files, me) } else { wal::restore(&mut files, me) };
     let recovered = match restored {
         Ok(recovered) if is_unreadable && recovered.directory.is_none() => {
@@ -290,12 +291,14 @@ fn recover(
         Err(other) => return Err(StartError::Recovery { path, why: other.to_string() }),
     };
     if let Some(rescue) = rescue {
-        if is_unreadable {
-            // What the page cache shows is not what the last epoch wrote.
-            boot_note.withdraw();
+        rescue.keep_damaged(recovered.damage.iter().map(|bad| bad.segment).collect(), files.passed_over())?;
+        if files.passes_over_some() {
             rescue.replace(files.passed_over())?;
         }
-        rescue.keep_damaged(recovered.damage.iter().map(|bad| bad.segment).collect())?;
+    }
+    if is_unreadable {
+        // What the page cache shows is not what the last epoch wrote.
+        boot_note.withdraw();
     }
     files.end();
     if let Some(torn) = &recovered.torn {

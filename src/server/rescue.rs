@@ -9,6 +9,7 @@ use super::directory::{DataDirectory, read_around, segment_path};
 use super::error::StartError;
 use super::private::{self, sync_directory};
 use crate::base::SegmentId;
+use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -27,6 +28,9 @@ pub struct Rescue {
     log: PathBuf,
     /// Where files are kept; made with the first.
     kept: PathBuf,
+    now_ms: u64,
+    /// [`DataDirectory::recovering_path`].
+    recovering: PathBuf,
     set_aside: BTreeSet<SegmentId>,
 }
 
@@ -34,7 +38,8 @@ impl Rescue {
     /// `now_ms` names the folder.
     pub fn new(directory: &DataDirectory, now_ms: u64) -> Rescue {
         let kept = directory.path().join("damaged").join(now_ms.to_string());
-        Rescue { log: directory.log_path(), kept, set_aside: BTreeSet::new() }
+        let (log, recovering) = (directory.log_path(), directory.recovering_path());
+        Rescue { log, kept, now_ms, recovering, set_aside: BTreeSet::new() }
     }
 
     /// What cannot be read of each of these files. Only reads.
@@ -51,7 +56,8 @@ impl Rescue {
         for &(segment, size) in all {
             let path = segment_path(&self.log, segment);
             let file = File::open(&path).map_err(|error| StartError::Directory { path: path.clone(), error })?;
-            let (unread, why) = unreadable(&file, size, &mut read);
+            let found_unread = unreadable(&file, size, &mut read);
+            let (unread, why) = found_unread.map_err(|error| StartError::Directory { path: path.clone(), error })?;
             if let Some(first) = unread.first() {
                 let bytes: u64 = unread.iter().map(|part| part.end - part.start).sum();
                 tracing::warn!(
@@ -64,8 +70,11 @@ impl Rescue {
         Ok(found)
     }
 
-    /// In place of each of these files there is one that can be read, with zeros where that could not.
+    /// In place of each of these files there is one that can be read, with zeros where that could not. That something could not be
+    /// read is remembered until the log says so: zeros at its end would look like one that was torn.
     pub fn replace(&mut self, unread: &BTreeMap<SegmentId, Vec<Range<u64>>>) -> Result<(), StartError> {
+        private::write_whole(&self.recovering, b"")
+            .map_err(|error| StartError::Directory { path: self.recovering.clone(), error })?;
         for (&segment, unread) in unread {
             let path = segment_path(&self.log, segment);
             let beside = path.with_extension("new");
@@ -74,11 +83,10 @@ impl Rescue {
                 let _ = fs::remove_file(&beside);
                 return Err(StartError::Directory { path: beside, error });
             }
+            let elsewhere = path.with_extension(format!("damaged-{}", self.now_ms));
             // At no instant there is neither. Where the log is on another file system, the file stays there, under another name.
             let kept = self.keep(segment, |path, kept| match fs::hard_link(path, kept) {
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                    fs::hard_link(path, path.with_extension("log.damaged"))
-                }
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => fs::hard_link(path, &elsewhere),
                 other => other,
             });
             let replaced = kept.and_then(|()| {
@@ -94,9 +102,13 @@ impl Rescue {
         Ok(())
     }
 
-    /// Keeps copies of these segments as they are now.
-    pub fn keep_damaged(&mut self, segments: BTreeSet<SegmentId>) -> Result<(), StartError> {
-        for segment in segments {
+    /// Keeps copies of these segments as they are now, but for those that cannot be copied.
+    pub fn keep_damaged(
+        &mut self,
+        segments: BTreeSet<SegmentId>,
+        unread: &BTreeMap<SegmentId, Vec<Range<u64>>>,
+    ) -> Result<(), StartError> {
+        for segment in segments.into_iter().filter(|segment| !unread.contains_key(segment)) {
             if !self.set_aside.contains(&segment) && segment_path(&self.log, segment).exists() {
                 self.keep(segment, |path, kept| {
                     fs::copy(path, kept)?;
@@ -122,12 +134,17 @@ impl Rescue {
     }
 }
 
+/// Whether it is the medium that fails, and not the process, or the way there.
+fn is_of_the_medium(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::BADMSG | Errno::UCLEAN | Errno::REMOTEIO))
+}
+
 /// What cannot be read of a file, in ascending order, adjoining blocks as one; and the last error.
 fn unreadable(
     file: &File,
     size: u64,
     read: &mut impl FnMut(&File, &mut [u8], u64) -> io::Result<usize>,
-) -> (Vec<Range<u64>>, String) {
+) -> io::Result<(Vec<Range<u64>>, String)> {
     let (mut unread, mut why, mut bytes) = (Vec::<Range<u64>>::new(), String::new(), vec![0; PIECE]);
     for at in (0..size).step_by(PIECE) {
         let piece = at..size.min(at + PIECE as u64);
@@ -141,6 +158,9 @@ fn unreadable(
         for at in piece.clone().step_by(BLOCK) {
             let block = at..piece.end.min(at + BLOCK as u64);
             if let Err(error) = read_part(&block) {
+                if !is_of_the_medium(&error) {
+                    return Err(error);
+                }
                 why = error.to_string();
                 match unread.last_mut().filter(|last| last.end == block.start) {
                     Some(last) => last.end = block.end,
@@ -149,7 +169,7 @@ fn unreadable(
             }
         }
     }
-    (unread, why)
+    Ok((unread, why))
 }
 
 /// Copies what can be read, and zeros for the rest.
@@ -190,7 +210,7 @@ mod tests {
             // Of the second segment all is read, once it was tried again.
             let range = at as usize..at as usize + bytes.len();
             if is_first(file) && bad.iter().any(|bad| range.contains(bad)) {
-                return Err(io::Error::other("the sector is gone"));
+                return Err(Errno::IO.into());
             }
             if left > 0 {
                 left -= 1;
@@ -203,7 +223,10 @@ mod tests {
         assert!(!scratch.path().join("damaged").exists(), "nothing is changed yet");
         let parts = &unread[&SegmentId(1)];
         assert_eq!(parts.len(), 3, "{parts:?}");
+        let stale = |_: &File, _: &mut [u8], _| Err(Errno::STALE.into());
+        rescue.find_unreadable_by(&all, stale).expect_err("that may pass");
         rescue.replace(&unread).expect("room for a copy");
+        assert!(directory.recovering_path().exists(), "until the log says so");
         let found = fs::read(segment_path(&log, SegmentId(1))).expect("a file");
         let blocks: BTreeSet<usize> = bad.iter().map(|at| at / BLOCK).collect();
         assert_eq!(found.len(), whole.len());
@@ -215,7 +238,7 @@ mod tests {
         // What was read is not touched; what is damaged is copied once.
         assert!(rescue.find_unreadable(&all).expect("files").is_empty());
         assert!(!kept(2).exists());
-        rescue.keep_damaged([1, 2, 3].map(SegmentId).into()).expect("room for copies");
+        rescue.keep_damaged([1, 2, 3].map(SegmentId).into(), &BTreeMap::new()).expect("room for copies");
         assert_eq!(fs::read(kept(1)).expect("kept"), whole, "not the copy with zeros");
         assert_eq!(fs::read(kept(2)).expect("kept"), whole);
         assert_eq!([private::mode_of(&kept(2)), private::mode_of(kept(2).parent().expect("a folder"))], [0o600, 0o700]);

@@ -174,6 +174,20 @@ fn an_old_copy_of_a_directory_starts_over_and_is_made_whole() {
         assert_eq!(cluster.forgetful(2).len(), cluster.partitions as usize, "something of any group may be missing");
         assert!(cluster.nodes[&NodeId(2)].log.durable_lsn() > durable, "no position is used twice");
     }
+    // Which log counts is durable at a peer before it lets that in, whatever else it logs.
+    let known = |cluster: &Cluster, n: u16| {
+        let mut marks = cluster.nodes[&NodeId(n)].membership.marks();
+        marks.find(|(node, _)| *node == NodeId(2)).is_some_and(|(_, mark)| mark.epoch == cluster.nodes[&NodeId(2)].epoch())
+    };
+    for _ in 0..2_000 {
+        cluster.run(1);
+        if cluster.nodes[&NodeId(2)].membership.is_welcomed_by(NodeId(1)) {
+            break;
+        }
+    }
+    cluster.kill(1);
+    cluster.boot(1, 3);
+    assert!(known(&cluster, 1));
     cluster.run(5_000);
     assert_eq!(cluster.forgetful(2), BTreeSet::new());
     cluster.kill(2);
