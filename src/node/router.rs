@@ -117,7 +117,7 @@ impl Node {
             return;
         }
         if self.membership.has_news() {
-            // The peer is let in once this is durable, or this node would listen to another after a restart.
+            // The peer is let in once this is as durable as what is acknowledged: or a restart would listen to another again.
             if self.is_sealing() {
                 return;
             }
@@ -155,7 +155,7 @@ impl Node {
                 Sometimes::RefusedNodeHearsMessage.reached();
                 return;
             }
-            PeerMessage::Heartbeat(_) if self.news.get(&from).is_some_and(|lsn| self.log.durable_lsn() < *lsn) => {
+            PeerMessage::Heartbeat(_) if self.news.get(&from).is_some_and(|lsn| self.log.acknowledgeable_lsn() < *lsn) => {
                 Sometimes::HeartbeatBeforeMarkIsDurable.reached();
                 return;
             }

@@ -133,8 +133,8 @@ struct Mark {
     logged: Lsn,
     /// The latest epoch that began below what was seen before it: it runs on an old copy of the disk.
     old_copy: Option<Epoch>,
-    /// When a heartbeat of the epoch that is let in came last; or when this node booted.
-    heard: Time,
+    /// When a heartbeat of the epoch that is let in came last, to this epoch of this node.
+    heard: Option<Time>,
     /// That epoch did not follow the one before it, and this is to be logged at once.
     is_news: bool,
 }
@@ -148,13 +148,14 @@ enum Heard {
 }
 
 impl Mark {
-    fn new(mark: PeerMark, now: Time) -> Mark {
-        Mark { epoch: mark.epoch, highest: mark.durable, logged: mark.durable, old_copy: None, heard: now, is_news: false }
+    fn new(mark: PeerMark) -> Mark {
+        Mark { epoch: mark.epoch, highest: mark.durable, logged: mark.durable, old_copy: None, heard: None, is_news: false }
     }
 
-    /// `silent_after`: `None`: this node cannot say.
-    fn refusal(&self, now: Time, silent_after: Option<Duration>) -> Option<Refusal> {
-        let silent = silent_after.is_some_and(|silent_after| now.since(self.heard) >= silent_after);
+    /// `booted`: when this node did. `silent_after`: `None`: it cannot say.
+    fn refusal(&self, now: Time, booted: Time, silent_after: Option<Duration>) -> Option<Refusal> {
+        let heard = self.heard.unwrap_or(booted);
+        let silent = silent_after.is_some_and(|silent_after| now.since(heard) >= silent_after);
         Some(Refusal::OldDirectory { seen: self.highest, epoch: self.epoch, silent })
     }
 
@@ -179,8 +180,9 @@ impl Mark {
             }
             let known = self.epoch != Epoch::ZERO && heartbeat.previous != Epoch::ZERO;
             if known && heartbeat.previous != self.epoch {
-                // Another log than the one that was heard; or a restart in between went unheard.
-                if now.since(self.heard) < support {
+                // Another log than the one that was heard; or a restart in between went unheard. What an earlier epoch of this node
+                // promised is kept by its giving no vote after its boot.
+                if self.heard.is_some_and(|heard| now.since(heard) < support) {
                     Sometimes::LaterLogWaits.reached();
                     return Heard::TooSoon;
                 }
@@ -190,7 +192,7 @@ impl Mark {
             self.epoch = epoch;
         }
         self.highest = self.highest.max(heartbeat.durable);
-        self.heard = now;
+        self.heard = Some(now);
         Heard::LetIn
     }
 }
@@ -203,7 +205,7 @@ impl Membership {
         marks: &BTreeMap<NodeId, PeerMark>,
         now: Time,
     ) -> Membership {
-        let marks = marks.iter().map(|(node, mark)| (*node, Mark::new(*mark, now))).collect();
+        let marks = marks.iter().map(|(node, mark)| (*node, Mark::new(*mark))).collect();
         Membership {
             options,
             formation,
@@ -289,18 +291,18 @@ impl Membership {
         let (booted, support) = (self.booted, Duration::from_millis(u64::from(formation.options.support_ms)));
         // A node that is refused itself hears nobody.
         let silent_after = self.refused.is_none().then_some(self.options.silent_after);
-        let mark = self.marks.entry(envelope.from).or_insert_with(|| Mark::new(PeerMark::default(), booted));
+        let mark = self.marks.entry(envelope.from).or_insert_with(|| Mark::new(PeerMark::default()));
         if !mark.admits(envelope.epoch) {
             Sometimes::EnvelopeOfEarlierEpoch.when(envelope.epoch < mark.epoch);
             Sometimes::EnvelopeOfOldCopy.when(mark.old_copy == Some(envelope.epoch));
-            return Err(mark.refusal(now, silent_after));
+            return Err(mark.refusal(now, booted, silent_after));
         }
         for message in &envelope.messages {
             match message {
                 PeerMessage::Heartbeat(heartbeat) => match mark.hear(now, envelope.epoch, heartbeat, support) {
                     Heard::LetIn => {}
                     Heard::TooSoon => return Err(None),
-                    Heard::OldCopy => return Err(mark.refusal(now, silent_after)),
+                    Heard::OldCopy => return Err(mark.refusal(now, booted, silent_after)),
                 },
                 // What is acknowledged may be let go of here. Heartbeats would tell that it was durable, but later (seed 15820).
                 PeerMessage::Replica(_, ReplicaMessage::AppendReply(AppendReply { synced: Some(lsn), .. }))
