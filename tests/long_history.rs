@@ -1,4 +1,4 @@
-//! Ten million puts over a hundred thousand keys on three servers, and what may befall their disks. Takes a quarter of an hour:
+//! Ten million puts over a hundred thousand keys on three servers, and what may befall their disks. Takes ten minutes:
 //!
 //! ```text
 //! cargo test --release --test long_history -- --ignored --nocapture
@@ -212,7 +212,7 @@ fn flip_a_hundred(directory: &Path) {
 }
 
 #[test]
-#[ignore = "takes a quarter of an hour"]
+#[ignore = "takes ten minutes"]
 fn ten_million_puts_and_what_befalls_disks() {
     let puts = std::env::var("RINGSEED_TEST_PUTS").map_or(10_000_000, |puts| puts.parse::<u64>().unwrap());
     let mut cluster =

@@ -119,6 +119,31 @@ impl Operator {
         node.child = Some(child);
     }
 
+    /// Three nodes with four partitions that have formed a cluster.
+    fn of_three(name: &str) -> Operator {
+        let home = Home::new(name);
+        let datas = vec![home.path("one"), home.path("two"), home.path("three")];
+        let mut op = Operator::new(datas, home);
+        (1..=3).for_each(|number| op.start(number, &["--partitions", "4"]));
+        (1..=3).for_each(|number| op.node(number).says("the cluster has formed"));
+        op
+    }
+
+    /// Writes twenty keys, on all nodes.
+    fn put_all(&self, round: u32) {
+        for number in 0..20 {
+            self.does(&["put", &format!("key{number}"), &format!("value {round} of {number}"), "--acknowledge", "all"]);
+        }
+    }
+
+    #[track_caller]
+    fn has_all(&self, round: u32, what: &str) {
+        for number in 0..20 {
+            let value = self.client(&["get", &format!("key{number}")]);
+            assert_eq!(value.stdout, format!("value {round} of {number}").as_bytes(), "{what}: {value:?}");
+        }
+    }
+
     fn client(&self, arguments: &[&str]) -> std::process::Output {
         let servers = self.addresses.join(",");
         let all: Vec<&str> = arguments.iter().copied().chain(["--servers", &servers, "--timeout", "20s"]).collect();
@@ -274,17 +299,8 @@ fn an_operators_hour_reads_as_a_story() {
 /// other: with it alone beside one more, the cluster serves.
 #[test]
 fn a_node_with_a_damaged_log_is_made_whole_by_the_others() {
-    let home = Home::new("damaged");
-    let datas = vec![home.path("one"), home.path("two"), home.path("three")];
-    let mut op = Operator::new(datas, home);
-    (1..=3).for_each(|number| op.start(number, &["--partitions", "4"]));
-    (1..=3).for_each(|number| op.node(number).says("the cluster has formed"));
-    let put = |op: &Operator, round: u32| {
-        for number in 0..20 {
-            op.does(&["put", &format!("key{number}"), &format!("value {round} of {number}"), "--acknowledge", "all"]);
-        }
-    };
-    put(&op, 0);
+    let mut op = Operator::of_three("damaged");
+    op.put_all(0);
     type Damage = (&'static str, fn(&Path));
     let kinds: [Damage; 3] = [
         ("a byte of a sealed batch is flipped", |data| assert!(flip(data, b"of 7") > 0)),
@@ -295,7 +311,7 @@ fn a_node_with_a_damaged_log_is_made_whole_by_the_others() {
         ("a segment's header is zeros, in both copies", |data| zero(&end_of_log(data).0, 0, 1024)),
     ];
     for (round, (what, damage)) in (1..).zip(kinds) {
-        put(&op, round);
+        op.put_all(round);
         op.node(2).stop(Signal::KILL);
         let data = op.node(2).data.clone();
         damage(&data);
@@ -307,10 +323,7 @@ fn a_node_with_a_damaged_log_is_made_whole_by_the_others() {
         op.node(2).says_times("the node starts from what is left, and its peers make it whole", round as usize);
         op.node(2).says_times("every partition with a replica here is whole again", round as usize);
         op.node(1).stop(Signal::KILL);
-        for number in 0..20 {
-            let value = op.client(&["get", &format!("key{number}")]);
-            assert_eq!(value.stdout, format!("value {round} of {number}").as_bytes(), "{what}: {value:?}");
-        }
+        op.has_all(round, what);
         op.does(&["put", "alone", what]);
         op.start(1, &["--partitions", "4"]);
         op.chapter(what, [8, 12, 8]);
@@ -321,22 +334,13 @@ fn a_node_with_a_damaged_log_is_made_whole_by_the_others() {
 /// A node is started from an old copy of its directory: it starts over, in the same process, and is made whole.
 #[test]
 fn a_node_with_an_old_copy_of_its_directory_is_made_whole_by_the_others() {
-    let home = Home::new("old-copy");
-    let datas = vec![home.path("one"), home.path("two"), home.path("three")];
-    let mut op = Operator::new(datas, home);
-    (1..=3).for_each(|number| op.start(number, &["--partitions", "4"]));
-    (1..=3).for_each(|number| op.node(number).says("the cluster has formed"));
-    let put = |op: &Operator, round: u32| {
-        for number in 0..10 {
-            op.does(&["put", &format!("key{number}"), &format!("value {round} of {number}"), "--acknowledge", "all"]);
-        }
-    };
-    put(&op, 0);
+    let mut op = Operator::of_three("old-copy");
+    op.put_all(0);
     op.node(2).stop(Signal::INT);
     let (data, kept) = (op.node(2).data.clone(), op.home.path("kept"));
     copy(&data, &kept);
     op.start(2, &["--partitions", "4"]);
-    put(&op, 1);
+    op.put_all(1);
     // Its peers hear how far its log is, at the next heartbeat.
     std::thread::sleep(std::time::Duration::from_millis(500));
     op.chapter("a node writes on after its directory was copied", [8, 12, 8]);
@@ -349,10 +353,7 @@ fn a_node_with_an_old_copy_of_its_directory_is_made_whole_by_the_others() {
     op.node(2).says("it is an old copy, and whatever came behind may be missing");
     op.node(2).says("every partition with a replica here is whole again");
     op.node(1).stop(Signal::KILL);
-    for number in 0..10 {
-        let value = op.client(&["get", &format!("key{number}")]);
-        assert_eq!(value.stdout, format!("value 1 of {number}").as_bytes(), "{value:?}");
-    }
+    op.has_all(1, "the copy is whole");
     op.does(&["put", "alone", "with it"]);
     op.chapter("it comes back with the copy, and counts again", [8, 16, 8]);
     op.ends();

@@ -188,7 +188,7 @@ limits! {
     /// [`TOKEN_LIFETIME`].
     token_tick_ms = 30_000,
     /// For how long no heartbeat of a node comes before an old copy of its directory may take its place, in milliseconds. Longer
-    /// than a node takes to start: a copy that is left running somewhere must not take the place of a node that restarts.
+    /// than a node takes to start: a copy that is left running somewhere must not start over while its node restarts.
     original_silent_ms = 30_000,
 }
 

@@ -16,6 +16,9 @@
 //! 3. A node that leads no longer does not lead in its next epoch either. A follower that has heard so may forget it: what was
 //!    sent to its earlier epoch does not bind the next.
 //!
+//! One more thing waits, outside: a heartbeat of a peer whose log does not follow what was let in is not heard before the mark of that
+//! may be acknowledged (`on_envelope`), so no answer is made that could leave too early.
+//!
 //! What waits for a *commit* (answers to clients) is held by the store, which is told of commits; the leader's own copy counts
 //! when the log says so.
 

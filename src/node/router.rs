@@ -116,7 +116,7 @@ impl Node {
             }
             return;
         }
-        if self.membership.has_news() {
+        if self.membership.has_news_of(from) {
             // The peer is let in once this is as durable as what is acknowledged: or a restart would listen to another again.
             if self.is_sealing() {
                 return;

@@ -76,7 +76,7 @@
 //!
 //! # Amnesia
 //!
-//! A replica whose log was damaged may have forgotten what relaxed syncing never loses: that it was in a later term, and voted in
+//! A replica whose log was damaged, or an old copy, may have forgotten what relaxed syncing never loses: that it was in a later term, and voted in
 //! it. It is *amnesiac*: it gives no vote and does not campaign, and says so in its replies to appends, so that its leader sends it
 //! what it lacks and counts nothing of it, neither copies nor rounds nor acceptances. To be sent all up to the commit index ends
 //! nothing: by an old leader's word, in an old term, it would count again while a later leader, elected by its forgotten vote,

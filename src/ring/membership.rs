@@ -36,12 +36,11 @@
 //! An original that lives after all, cut off for so long, is refused wherever the new epoch is let in. That epoch *does not follow*
 //! what was let in before. So it is let in only when the support given to the original has ended, and that is durable here: no
 //! peer listens to two nodes of one id at a time, nor to the original again after a restart. An amnesiac replica starts only when a
-//! quorum of the others has let its node in. With three or four replicas these are all of the others, or all but none that the
-//! original could lead with; with five and more, and a partition between two nodes of one id that both live, the one may count for
-//! one leader and the other for another. No store of this kind knows two processes with one name apart; never run them.
+//! quorum of the others has let its node in: with three or four replicas all of them. With five and more, and a network split
+//! between two nodes of one id that both live, the one may count for one leader and the other for another. Never run two.
 //!
 //! What this cannot notice: an old copy that comes back while every node that saw more of it is away or has forgotten. (Marks are
-//! logged with other records, at most once a second.) An old copy is an operator's mistake beyond what promise P3 covers;
+//! logged with other records, at most once a second, but for those of a log that does not follow.) An old copy is an operator's mistake beyond what promise P3 covers;
 //! noticing it is best effort.
 
 use crate::actor::{Actor, Context, Outbox, TimerKind};
@@ -339,9 +338,9 @@ impl Membership {
         bound && self.marks.get(&origin).is_none_or(|mark| mark.admits(epoch))
     }
 
-    /// Whether a mark has changed so that it must be logged now, with other records or alone.
-    pub fn has_news(&self) -> bool {
-        self.marks.values().any(|mark| mark.is_news)
+    /// Whether the peer's mark has changed so that it must be logged now, with other records or alone.
+    pub fn has_news_of(&self, peer: NodeId) -> bool {
+        self.marks.get(&peer).is_some_and(|mark| mark.is_news)
     }
 
     /// The marks that have grown since they were last logged, which are to be logged now.
@@ -848,15 +847,15 @@ mod tests {
         assert_eq!(node.admit(at(1_000), &beat(5, 90, 100)), Ok(()));
         node.take_grown_marks();
         assert_eq!(node.admit(at(1_010), &later(6, 5)), Ok(()), "a restart");
-        assert!(!node.has_news());
+        assert!(!node.has_news_of(NodeId(2)));
         let support = u64::from(ClusterOptions::default().support_ms);
         assert_eq!(node.admit(at(1_009 + support), &later(9, 8)), Err(None));
         assert_eq!(node.admit(at(1_009 + support), &later(6, 5)), Ok(()), "it lives");
         assert_eq!(node.admit(at(1_008 + 2 * support), &later(9, 8)), Err(None));
         assert_eq!(node.admit(at(1_009 + 2 * support), &later(9, 8)), Ok(()));
-        assert!(node.has_news());
+        assert!(node.has_news_of(NodeId(2)));
         assert_eq!(node.take_grown_marks(), [(NodeId(2), PeerMark { epoch: Epoch(9), durable: Lsn(901) })]);
-        assert!(!node.has_news() && node.take_grown_marks().is_empty());
+        assert!(!node.has_news_of(NodeId(2)) && node.take_grown_marks().is_empty());
         assert!(node.admit(at(5_000), &later(6, 5)).is_err(), "and the other one is not heard any more");
     }
 

@@ -126,8 +126,7 @@ impl Server {
         let advertised = settings.advertised(address)?;
         let directory = DataDirectory::open(&settings.data_dir)?;
         let boot_note = BootNote::of(directory.path());
-        let mut rescue = settings.recover.then(|| Rescue::new(&directory, clock::wall_clock_ms()));
-        let mut recovered = recover(&directory, &boot_note, settings.node, rescue.as_mut())?;
+        let mut recovered = recover(&directory, &boot_note, settings.node, settings.recover)?;
 
         let clock = Clock::start();
         let inbox = Arc::new(Inbox::default());
@@ -257,17 +256,13 @@ fn listen(address: &str) -> Result<(TcpListener, SocketAddr), StartError> {
     Ok((listener, bound))
 }
 
-fn recover(
-    directory: &DataDirectory,
-    boot_note: &BootNote,
-    me: NodeId,
-    rescue: Option<&mut Rescue>,
-) -> Result<Recovered, StartError> {
+/// `with_rescue`: also from what the disk cannot read.
+fn recover(directory: &DataDirectory, boot_note: &BootNote, me: NodeId, with_rescue: bool) -> Result<Recovered, StartError> {
     let path = directory.log_path();
     let mut files = SegmentFiles::new(path.clone(), me);
-    let failed = |error| StartError::Disk { path: path.clone(), error };
+    let rescue = with_rescue.then(|| Rescue::new(directory, clock::wall_clock_ms()));
     if let Some(rescue) = &rescue {
-        let all = files.list().map_err(failed)?;
+        let all = files.list().map_err(|error| StartError::Disk { path: path.clone(), error })?;
         files.pass_over(rescue.find_unreadable(&all)?);
     }
     let is_unreadable = files.passes_over_some() || directory.recovering_path().exists();
@@ -290,7 +285,7 @@ fn recover(
         }
         Err(other) => return Err(StartError::Recovery { path, why: other.to_string() }),
     };
-    if let Some(rescue) = rescue {
+    if let Some(rescue) = &rescue {
         rescue.keep_damaged(recovered.damage.iter().map(|bad| bad.segment).collect(), files.passed_over())?;
         if files.passes_over_some() {
             rescue.replace(files.passed_over())?;

@@ -31,15 +31,13 @@ pub struct Rescue {
     now_ms: u64,
     /// [`DataDirectory::recovering_path`].
     recovering: PathBuf,
-    set_aside: BTreeSet<SegmentId>,
 }
 
 impl Rescue {
     /// `now_ms` names the folder.
     pub fn new(directory: &DataDirectory, now_ms: u64) -> Rescue {
         let kept = directory.path().join("damaged").join(now_ms.to_string());
-        let (log, recovering) = (directory.log_path(), directory.recovering_path());
-        Rescue { log, kept, now_ms, recovering, set_aside: BTreeSet::new() }
+        Rescue { log: directory.log_path(), kept, now_ms, recovering: directory.recovering_path() }
     }
 
     /// What cannot be read of each of these files. Only reads.
@@ -72,7 +70,7 @@ impl Rescue {
 
     /// In place of each of these files there is one that can be read, with zeros where that could not. That something could not be
     /// read is remembered until the log says so: zeros at its end would look like one that was torn.
-    pub fn replace(&mut self, unread: &BTreeMap<SegmentId, Vec<Range<u64>>>) -> Result<(), StartError> {
+    pub fn replace(&self, unread: &BTreeMap<SegmentId, Vec<Range<u64>>>) -> Result<(), StartError> {
         private::write_whole(&self.recovering, b"")
             .map_err(|error| StartError::Directory { path: self.recovering.clone(), error })?;
         for (&segment, unread) in unread {
@@ -102,14 +100,14 @@ impl Rescue {
         Ok(())
     }
 
-    /// Keeps copies of these segments as they are now, but for those that cannot be copied.
+    /// Keeps copies of these segments as they are now, but for those that cannot be copied: these are kept when they are replaced.
     pub fn keep_damaged(
-        &mut self,
+        &self,
         segments: BTreeSet<SegmentId>,
         unread: &BTreeMap<SegmentId, Vec<Range<u64>>>,
     ) -> Result<(), StartError> {
         for segment in segments.into_iter().filter(|segment| !unread.contains_key(segment)) {
-            if !self.set_aside.contains(&segment) && segment_path(&self.log, segment).exists() {
+            if segment_path(&self.log, segment).exists() {
                 self.keep(segment, |path, kept| {
                     fs::copy(path, kept)?;
                     File::open(kept)?.sync_all()
@@ -120,7 +118,7 @@ impl Rescue {
         Ok(())
     }
 
-    fn keep(&mut self, segment: SegmentId, keep: impl FnOnce(&Path, &Path) -> io::Result<()>) -> Result<(), StartError> {
+    fn keep(&self, segment: SegmentId, keep: impl FnOnce(&Path, &Path) -> io::Result<()>) -> Result<(), StartError> {
         let kept = segment_path(&self.kept, segment);
         let all = || {
             private::make_directory(&self.kept)?;
@@ -128,9 +126,7 @@ impl Rescue {
             sync_directory(&self.kept)?;
             private::sync_names(&self.kept, sync_directory)
         };
-        all().map_err(|error| StartError::Directory { path: kept.clone(), error })?;
-        self.set_aside.insert(segment);
-        Ok(())
+        all().map_err(|error| StartError::Directory { path: kept.clone(), error })
     }
 }
 
@@ -201,7 +197,7 @@ mod tests {
         for segment in [1, 2] {
             private::write_whole(&segment_path(&log, SegmentId(segment)), &whole).expect("a file");
         }
-        let mut rescue = Rescue::new(&directory, 17);
+        let rescue = Rescue::new(&directory, 17);
         // Two blocks side by side over the border of a piece, one alone, and the file's last bytes.
         let bad = [PIECE - 1, PIECE + 3, 2 * PIECE + 9_000, whole.len() - 1];
         let is_first = |file: &File| file.metadata().expect("a file").len() == whole.len() as u64;
@@ -238,7 +234,7 @@ mod tests {
         // What was read is not touched; what is damaged is copied once.
         assert!(rescue.find_unreadable(&all).expect("files").is_empty());
         assert!(!kept(2).exists());
-        rescue.keep_damaged([1, 2, 3].map(SegmentId).into(), &BTreeMap::new()).expect("room for copies");
+        rescue.keep_damaged([1, 2, 3].map(SegmentId).into(), &unread).expect("room for copies");
         assert_eq!(fs::read(kept(1)).expect("kept"), whole, "not the copy with zeros");
         assert_eq!(fs::read(kept(2)).expect("kept"), whole);
         assert_eq!([private::mode_of(&kept(2)), private::mode_of(kept(2).parent().expect("a folder"))], [0o600, 0o700]);

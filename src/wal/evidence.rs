@@ -10,14 +10,12 @@ use super::format::{
     BATCH_HEADER_SIZE, BATCH_LENGTH_MAX, BATCH_MAGIC, BatchHeader, Copied, DIRECTORY_ENTRY_SIZE, EMPTY_BATCH_SIZE, Kind,
     RECORD_HEADER_SIZE, RecordHeader, TRAILER_SIZE, Trailer, directory_entry_group, directory_nonce, footer_size, salt, u32_at,
 };
+use super::replay::formation_of;
 use super::tail::{Tail, check_batch, is_epoch};
 use super::window::Window;
 use crate::base::limits::COUNTER_MAX;
 use crate::base::{DirectoryId, Epoch, GroupId, Lsn, NodeId, Place, SegmentId, Sometimes};
-use crate::msg::cluster::Formation;
-use crate::msg::codec;
 use crate::msg::disk::DiskError;
-use bytes::Bytes;
 use std::collections::BTreeSet;
 
 /// Bytes looked through at a time.
@@ -52,36 +50,32 @@ pub fn find_header(
 /// The directory that is bound to node `me`, by the first whole batch in a segment that tells: a formation, or a manifest. Of such
 /// a batch's own header every checksum depends on the directory.
 pub fn find_directory(window: &mut Window<'_>, me: NodeId) -> Result<Option<DirectoryId>, RecoverError> {
-    let (mut from, limit) = (0, u32::MAX);
+    let mut from = 0;
     while let Some((offset, header)) = find_header(window, from, has_numbers)? {
         let mut tail = Tail::default();
         tail.go_on_at(offset, &header);
-        let Ok(batch) = check_batch(window, header.nonce, &tail, limit)? else {
+        let Ok(batch) = check_batch(window, header.nonce, &tail, u32::MAX)? else {
             from = offset + 1;
             continue;
         };
-        let (bytes, mut at) = (window.held(offset, header.length), BATCH_HEADER_SIZE);
-        for _ in 0..header.count {
-            let record = RecordHeader::decode_fields(&bytes[at..]);
-            let of_record = &bytes[at..at + record.length as usize];
+        for (at, record, bytes) in batch.records(window.held(offset, header.length)) {
             let formation = match Kind::from_number(record.kind) {
-                Some(Kind::Formation) => codec::decode(&Bytes::copy_from_slice(&of_record[record.value_at()..])).ok(),
+                Some(Kind::Formation) => formation_of(&record, bytes).ok(),
                 Some(Kind::Manifest) => {
-                    let place = Place { segment: window.segment(), offset: offset + at as u32, length: record.length };
-                    let copied = Copied::decode(header.nonce, Kind::Manifest, place, of_record);
+                    let place = Place { segment: window.segment(), offset: at, length: record.length };
+                    let copied = Copied::decode(header.nonce, Kind::Manifest, place, bytes);
                     copied.and_then(|copied| manifest_of(&copied)).and_then(|manifest| manifest.formation)
                 }
                 _ => None,
             };
-            let members = formation.map_or_else(Vec::new, |formation: Formation| formation.members);
+            let members = formation.map_or_else(Vec::new, |formation| formation.members);
             let bound = members.iter().find(|member| member.node == me).map(|member| member.directory);
             if let Some(directory) = bound.filter(|directory| directory_nonce(*directory) == header.nonce) {
                 Sometimes::DirectoryFoundByFormation.reached();
                 return Ok(Some(directory));
             }
-            at += record.length as usize;
         }
-        from = offset + batch.header.length;
+        from = offset + header.length;
     }
     Ok(None)
 }

@@ -18,8 +18,7 @@ use super::checkpoint::{Checkpoint, read_manifest};
 use super::error::RecoverError;
 use super::evidence::{find_directory, find_header, groups_between, last_byte};
 use super::format::{
-    BATCH_HEADER_SIZE, BATCH_MAGIC, BatchHeader, FORMAT_VERSION, Kind, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader,
-    directory_nonce,
+    BATCH_HEADER_SIZE, BATCH_MAGIC, BatchHeader, FORMAT_VERSION, Kind, SEGMENT_HEADER_SIZE, SegmentHeader, directory_nonce,
 };
 use super::replay::Replay;
 use super::tail::{Checked, Tail, Torn, check_batch, damaged};
@@ -78,16 +77,9 @@ pub(super) fn newest_manifest(
 
 /// Where the last manifest is in a batch that was just checked.
 pub(super) fn manifest_in(window: &Window<'_>, batch: &Checked) -> Option<Place> {
-    let bytes = window.held(batch.offset, batch.header.length);
-    let (mut at, mut last) = (BATCH_HEADER_SIZE, None);
-    for _ in 0..batch.header.count {
-        let record = RecordHeader::decode_fields(&bytes[at..]);
-        if record.kind == Kind::Manifest.number() {
-            last = Some(Place { segment: window.segment(), offset: batch.offset + at as u32, length: record.length });
-        }
-        at += record.length as usize;
-    }
-    last
+    let records = batch.records(window.held(batch.offset, batch.header.length));
+    let manifests = records.filter(|(_, record, _)| record.kind == Kind::Manifest.number());
+    manifests.last().map(|(offset, record, _)| Place { segment: window.segment(), offset, length: record.length })
 }
 
 /// Reads all of the log of node `me`, as if there was no checkpoint.

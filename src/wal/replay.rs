@@ -3,14 +3,14 @@
 use super::checkpoint::Checkpoint;
 use super::error::{Bad, RecoverError};
 use super::format::{
-    BATCH_HEADER_SIZE, Kind, RECORD_FORGOT, RECORD_HEADER_SIZE, RECORD_JOINS, RECORD_LAST, RECORD_PRESENT, RecordHeader,
-    SEGMENT_HEADER_SIZE, SegmentHeader, directory_nonce,
+    Kind, RECORD_FORGOT, RECORD_HEADER_SIZE, RECORD_JOINS, RECORD_LAST, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE,
+    SegmentHeader, directory_nonce,
 };
 use super::tail::{Checked, Tail, Torn, damaged, is_epoch};
 use super::{Installing, Recovered, RecoveredGroup};
 use crate::base::limits::{COUNTER_MAX, KEY_SIZE_MAX};
 use crate::base::{Epoch, GroupId, Index, Lsn, NodeId, Place, SegmentId, Sometimes};
-use crate::msg::cluster::PeerMark;
+use crate::msg::cluster::{Formation, PeerMark};
 use crate::msg::codec;
 use crate::msg::disk::{DiskError, LogDevice};
 use crate::msg::log::{EntrySummary, FactSummary, HardState, LogBase, Manifest, Rooted, ValuePlace};
@@ -104,7 +104,7 @@ impl Lost {
 #[derive(Debug, Default)]
 pub(super) struct RecoveredState {
     pub(super) epoch: Epoch,
-    formation: Option<crate::msg::cluster::Formation>,
+    formation: Option<Formation>,
     peer_marks: BTreeMap<NodeId, PeerMark>,
     pub(super) groups: BTreeMap<GroupId, RecoveredGroup>,
     amnesiac: bool,
@@ -174,14 +174,10 @@ impl Replay {
         let header = &batch.header;
         while self.unsealed.pop_front_if(|(sequence, _)| *sequence <= header.seals()).is_some() {}
         self.unsealed.push_back((header.sequence, batch.offset));
-        let mut at = BATCH_HEADER_SIZE;
-        for _ in 0..header.count {
-            let record = RecordHeader::decode_fields(&bytes[at..]);
-            let offset = batch.offset + at as u32;
-            if let Err(error) = self.apply_record(segment, offset, &record, &bytes[at..at + record.length as usize]) {
+        for (offset, record, bytes) in batch.records(bytes) {
+            if let Err(error) = self.apply_record(segment, offset, &record, bytes) {
                 self.lose(error)?;
             }
-            at += record.length as usize;
         }
         self.tail.pass(batch);
         self.bytes += u64::from(header.length);
@@ -244,18 +240,18 @@ impl Replay {
                     self.lost.end(state.groups.keys());
                 }
             }
-            Kind::PeerMark if NodeId(record.node) == self.me => {
-                let mark = PeerMark { epoch: Epoch(record.term), durable: Lsn(record.index) };
-                self.outdated = Some(mark);
-                return bad(&old_copy(mark.durable));
-            }
             Kind::PeerMark => {
-                let mark = state.peer_marks.entry(NodeId(record.node)).or_default();
-                *mark = PeerMark { epoch: Epoch(record.term), durable: Lsn(record.index) }.max(*mark);
+                let (node, mark) = mark_of(record);
+                if node == self.me {
+                    self.outdated = Some(mark);
+                    return bad(&old_copy(mark.durable));
+                }
+                let known = state.peer_marks.entry(node).or_default();
+                *known = mark.max(*known);
             }
-            Kind::Formation => match codec::decode(&Bytes::copy_from_slice(&bytes[record.value_at()..])) {
+            Kind::Formation => match formation_of(record, bytes) {
                 Ok(formation) => state.formation = Some(formation),
-                Err(error) => return bad(&format!("the cluster's formation cannot be read: {error}")),
+                Err(why) => return bad(&why),
             },
             Kind::HardState => {
                 let group = state.groups.entry(record.group()).or_default();
@@ -435,6 +431,17 @@ pub(super) fn piece_of(record: &RecordHeader, bytes: &[u8]) -> Option<(u64, Vec<
     let (snapshot, parts) = key.split_first_chunk()?;
     let (parts, is_last) = decode_piece(&Bytes::copy_from_slice(parts), values, record.index())?;
     (is_last == (record.flags & RECORD_PRESENT != 0)).then(|| (u64::from_le_bytes(*snapshot), parts, is_last))
+}
+
+/// What a peer mark says, and of which node.
+pub(super) fn mark_of(record: &RecordHeader) -> (NodeId, PeerMark) {
+    (NodeId(record.node), PeerMark { epoch: Epoch(record.term), durable: Lsn(record.index) })
+}
+
+/// The cluster's formation. The error says why there is none.
+pub(super) fn formation_of(record: &RecordHeader, bytes: &[u8]) -> Result<Formation, String> {
+    let formation = codec::decode(&Bytes::copy_from_slice(&bytes[record.value_at()..]));
+    formation.map_err(|error| format!("the cluster's formation cannot be read: {error}"))
 }
 
 /// What an entry of the log says.

@@ -14,10 +14,8 @@
 //! - *Until a checkpoint* lets the replay begin behind it, the damage is met at each start. So the epoch that has found it says so
 //!   in its first record, and where each group stood then ([`Record::Stands`](super::Record::Stands)): from there on the group's
 //!   entries join on again. A start that finds less than stood there then, finds new damage.
-//!
 //! - *Where no segment's header is whole*, a batch is looked for that names the directory bound to this node: the cluster's
 //!   formation, or a manifest.
-//!
 //! - *What the disk cannot read* stops a start, which may be tried again; unless the operator says that it stays so
 //!   ([`restore_what_is_left`]). Then nothing says what stood there, nor of the log's end.
 //!

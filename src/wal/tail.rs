@@ -144,6 +144,18 @@ pub(super) struct Checked {
     pub(super) chain: u64,
 }
 
+impl Checked {
+    /// The records of the batch, whose bytes these are: where each stands in its segment, its header, and its bytes.
+    pub(super) fn records<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (u32, RecordHeader, &'a [u8])> + use<'a> {
+        let (offset, mut at) = (self.offset, BATCH_HEADER_SIZE);
+        (0..self.header.count).map(move |_| {
+            let (from, record) = (at, RecordHeader::decode_fields(&bytes[at..]));
+            at += record.length as usize;
+            (offset + from as u32, record, &bytes[from..at])
+        })
+    }
+}
+
 /// Checks the batch that should stand at the tail's end. The inner error says what is wrong with it.
 pub(super) fn check_batch(
     window: &mut Window<'_>,

@@ -15,11 +15,11 @@ use super::checkpoint::{manifest_of, read_copy, read_manifest, read_root, root_o
 use super::error::{Bad, RecoverError};
 use super::evidence::{find_header, groups_between};
 use super::format::{
-    BATCH_HEADER_SIZE, BatchHeader, Copied, FORMAT_VERSION, Kind, RECORD_LAST, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE,
-    SegmentHeader, directory_nonce,
+    BatchHeader, Copied, FORMAT_VERSION, Kind, RECORD_LAST, RECORD_PRESENT, RecordHeader, SEGMENT_HEADER_SIZE, SegmentHeader,
+    directory_nonce,
 };
 use super::recover::{check_end, check_torn, find_torn, newest_manifest};
-use super::replay::{fact_of, is_within_reason, old_copy, piece_of};
+use super::replay::{fact_of, formation_of, is_within_reason, mark_of, old_copy, piece_of};
 use super::sweep::moved_of;
 use super::tail::{Checked, Tail, Torn, check_batch, is_epoch};
 use super::window::Window;
@@ -27,7 +27,6 @@ use super::witness::{self, WITNESS};
 use crate::base::limits::{COUNTER_MAX, PARTITIONS_MAX};
 use crate::base::{DirectoryId, Epoch, GroupId, Index, Key, Lsn, NodeId, Place, SegmentId, Term};
 use crate::msg::cluster::{Formation, PeerMark};
-use crate::msg::codec;
 use crate::msg::disk::{DiskError, LogDevice};
 use crate::msg::log::{FactSummary, HardState, LogBase, Manifest, Root};
 use crate::msg::transaction::Stored;
@@ -502,15 +501,12 @@ impl<E: From<DiskError>> Walk<'_, E> {
         walked.epochs += u64::from(walked.bytes == 0 || header.epoch > self.tail.epoch);
         walked.bytes += u64::from(header.length);
         walked.records += u64::from(header.count);
-        let mut at = BATCH_HEADER_SIZE;
-        for position in 0..header.count {
-            let record = RecordHeader::decode_fields(&bytes[at..]);
-            let place = Place { segment, offset: batch.offset + at as u32, length: record.length };
-            let bytes = &bytes[at..at + record.length as usize];
+        for (offset, record, bytes) in batch.records(bytes) {
+            let place = Place { segment, offset, length: record.length };
             match read_record(nonce, place, &record, bytes).and_then(|content| self.in_order(place, content)) {
                 Ok(content) => {
                     self.walked.groups.extend(content.group().filter(|group| group.0 <= PARTITIONS_MAX));
-                    let lsn = Lsn(header.first_lsn.0 + u64::from(position));
+                    let lsn = Lsn(header.first_lsn.0 + u64::from(record.position));
                     let outdated = match content {
                         Content::PeerMark(node, mark) if Some(node) == self.walked.node => Some(mark.durable),
                         _ => None,
@@ -522,7 +518,6 @@ impl<E: From<DiskError>> Walk<'_, E> {
                 }
                 Err(error) => self.bad(Bad::of(error, segment, place.offset))?,
             }
-            at += record.length as usize;
         }
         self.tail.pass(batch);
         Ok(())
@@ -572,12 +567,10 @@ fn read_record(nonce: u64, place: Place, record: &RecordHeader, bytes: &[u8]) ->
     Ok(match kind {
         Kind::Epoch if !is_epoch(Epoch(record.index)) => return Err(bad("an epoch is beyond reason")),
         Kind::Epoch => Content::Epoch(Epoch(record.index)),
-        Kind::Formation => match codec::decode(&Bytes::copy_from_slice(&bytes[record.value_at()..])) {
-            Ok(formation) => Content::Formation(formation),
-            Err(error) => return Err(bad(&format!("the cluster's formation cannot be read: {error}"))),
-        },
+        Kind::Formation => Content::Formation(formation_of(record, bytes).map_err(|why| bad(&why))?),
         Kind::PeerMark => {
-            Content::PeerMark(NodeId(record.node), PeerMark { epoch: Epoch(record.term), durable: Lsn(record.index) })
+            let (node, mark) = mark_of(record);
+            Content::PeerMark(node, mark)
         }
         Kind::HardState => {
             let vote = (record.flags & RECORD_PRESENT != 0).then_some(NodeId(record.node));

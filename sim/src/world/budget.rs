@@ -3,6 +3,7 @@
 //! A budget is a sum of what may have to be waited for, one after the other. So it is small where the plan's own times are small,
 //! and there it is a short delay of our own making that shows.
 
+use super::machine::{Machine, SILENT_AFTER};
 use super::{MS, World};
 use crate::WorldTime;
 use crate::counters::Kind;
@@ -51,9 +52,8 @@ impl World {
         let work = turns * (20 * trip + 10 * sync) + turned_away;
         let bulk = self.bulk();
         // Its peers have to find the original silent for so long; then it boots, and is made whole.
-        let is_outdated =
-            |machine: &super::machine::Machine| machine.copy.is_some() || machine.disowned == Some(Kind::OldDirectory);
-        let starts_over = if self.machines.iter().any(is_outdated) { 9 * support + led } else { 0 };
+        let is_outdated = |machine: &Machine| machine.copy.is_some() || machine.disowned == Some(Kind::OldDirectory);
+        let starts_over = if self.machines.iter().any(is_outdated) { (SILENT_AFTER + 1) * support + led } else { 0 };
         let rest = led + 1_000 * MS + bulk + one_by_one + starts_over;
         Budget { led, errand: 1_000 * MS + work + bulk, work, rest }
     }
@@ -81,7 +81,7 @@ impl World {
     fn slowest_sync(&self) -> WorldTime {
         let disk = &self.plan.disk;
         let at_best = (disk.sync_us + disk.write_us + 2 * disk.jitter_us) * 1000;
-        let believed = |machine: &super::machine::Machine| {
+        let believed = |machine: &Machine| {
             let counters = machine.node.as_ref().map(|node| node.status(machine.clock.read(self.now)).counters);
             counters.iter().flatten().find(|(name, _)| name == "sync_latency_ms").map_or(0, |(_, ms)| *ms)
         };

@@ -100,6 +100,9 @@ pub struct Machine {
     dice: Dice,
 }
 
+/// After how many durations of support an original is silent: a run is short.
+pub(super) const SILENT_AFTER: u64 = 8;
+
 impl Machine {
     /// Judges what the node has just recovered: the values of its whole log, and a checkpoint against all of the log. Nothing
     /// fails that is read for this.
@@ -191,8 +194,7 @@ impl Machine {
             limits: self.plan.limits(),
             seed: self.dice.bits(),
         };
-        // A run is short.
-        options.limits.original_silent_ms = 8 * plan.cluster.support_ms as usize;
+        options.limits.original_silent_ms = SILENT_AFTER as usize * plan.cluster.support_ms as usize;
         if self.plan.changes_settings && self.was_member && self.disowned.is_none() {
             options.cluster.partitions *= 2;
             options.cluster.support_ms /= 3;

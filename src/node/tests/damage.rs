@@ -6,6 +6,15 @@ use crate::wal::walk::{Content, Met, walk};
 use std::collections::BTreeSet;
 
 impl Cluster {
+    /// To which an original is silent after so many milliseconds.
+    fn that_hears(nodes: u16, original_silent_ms: usize) -> Cluster {
+        let mut cluster = Cluster::new(nodes);
+        cluster.limits.original_silent_ms = original_silent_ms;
+        (1..=nodes).for_each(|n| cluster.kill(n));
+        (1..=nodes).for_each(|n| cluster.boot(n, nodes));
+        cluster
+    }
+
     /// Groups of the node that may have forgotten something.
     fn forgetful(&mut self, n: u16) -> BTreeSet<GroupId> {
         let now = self.now;
@@ -149,10 +158,7 @@ fn a_group_whose_copy_has_rotted_is_sent_its_state() {
 
 #[test]
 fn an_old_copy_of_a_directory_starts_over_and_is_made_whole() {
-    let mut cluster = Cluster::new(3);
-    cluster.limits.original_silent_ms = 3_000;
-    (1..=3).for_each(|n| cluster.kill(n));
-    (1..=3).for_each(|n| cluster.boot(n, 3));
+    let mut cluster = Cluster::that_hears(3, 3_000);
     cluster.write_all(1, 0, 60);
     cluster.run(1_000);
     let copy = cluster.disks[&NodeId(2)].0.clone();
@@ -225,10 +231,7 @@ fn an_amnesiac_node_starts_only_when_most_of_the_others_let_it_in() {
 /// Nobody could make it whole. The directory stays as it is: the right one may be put back.
 #[test]
 fn an_old_copy_of_one_of_two_nodes_stays_refused() {
-    let mut cluster = Cluster::new(2);
-    cluster.limits.original_silent_ms = 1_000;
-    (1..=2).for_each(|n| cluster.kill(n));
-    (1..=2).for_each(|n| cluster.boot(n, 2));
+    let mut cluster = Cluster::that_hears(2, 1_000);
     cluster.run(3_000);
     let copy = cluster.disks[&NodeId(2)].0.clone();
     cluster.write_all(1, 0, 20);
