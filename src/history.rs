@@ -39,7 +39,8 @@
 //! **Outcomes.** All but the last three say that the operation was done:
 //!
 //! - `{"value": {"value": V or null, "version": N}}`: what a get saw. `null`: the item is absent, and the version is that of the
-//!   delete that removed it, or 0 if it was never written.
+//!   delete that removed it, or 0 if it was never written; or the one up to which its partition has forgotten deletions, if that
+//!   is later. So of an absent item the version may rise while nothing is written.
 //! - `{"written": {"version": N}}`: a write took effect; an increment also has `"number"`, the sum.
 //! - `{"condition_failed": {"version": N, "present": B}}`: a conditional write took no effect, because the item was in this state
 //!   (version as for a get).

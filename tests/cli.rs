@@ -538,7 +538,7 @@ fn items(home: &Home) {
     assert_eq!(home.run(&["incr", "visits", "-5"]).code(0).text(), "-4\n");
     home.run(&["incr", "greeting"]).code(5).says("not a whole number");
     home.run(&["delete", "file"]).code(0);
-    home.run(&["get", "file"]).code(3).says("deleted");
+    home.run(&["get", "file"]).code(3).says("absent since version");
     home.run(&["put", "survivor", "still here"]).code(0);
 }
 
@@ -662,7 +662,7 @@ fn many_at_a_time(home: &Home) {
     assert_eq!(home.run(&["count", "--prefix", "many/"]).code(0).text(), "0\n");
 
     home.run(&["delete", "never"]).code(0).says("there was nothing to delete: the key was never written");
-    home.run(&["delete", "many/1"]).code(0).says("there was nothing to delete: the key is deleted since version ");
+    home.run(&["delete", "many/1"]).code(0).says("there was nothing to delete: the key is absent since version ");
     assert_eq!(home.run(&["delete", "never", "--json"]).code(0).json()["deleted"], false);
     home.run(&["cas", "never", "--if-version", "0", "v"]).code(1).says("--if-absent is for a key that is not there");
     home.run(&["load", "--workload", "bank", "--keys", "101"])

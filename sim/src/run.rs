@@ -231,6 +231,7 @@ fn judge(plan: &Plan, history: &[Record], counters: &mut Counters) -> Result<che
         steps_max: SEARCH_STEPS_MAX,
         list_prefix: (transactions.lists > 0).then_some(LIST_PREFIX),
         accounts: transactions.accounts,
+        deleted_kept: plan.cluster.deleted_kept,
         token_lifetime: plan.token_lifetime_ms().map(|ms| ms * 1_000_000),
         ..check::Options::default()
     };

@@ -79,7 +79,8 @@ number!(
     IoId(u64), "io"
 );
 number!(
-    /// The version of an item: the [`Index`] of the entry that wrote (or deleted) it, in its partition's log. 0: never written.
+    /// The version of an item: the [`Index`] of the entry that wrote (or deleted) it, in its partition's log. Of an absent item also
+    /// that up to which deletions are forgotten. 0: never written.
     Version(u64), "v"
 );
 number!(

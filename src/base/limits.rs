@@ -60,6 +60,10 @@ pub const OPEN_NAMED_MAX: usize = 256;
 /// Forwarded requests that a leader remembers for each gateway, by sequence. Older than the window: refused.
 pub const FORWARD_WINDOW: u64 = 64 * 1024;
 
+/// What is deleted keeps the version of its deletion for at least so many entries of its group. The
+/// [delete floor](crate::state::State::delete_floor) is a multiple of it.
+pub const DELETED_KEPT: u64 = 512;
+
 /// Entries in one append message that a follower takes.
 pub const APPEND_ENTRIES_MAX: usize = 1_024;
 /// The most messages in one envelope. Beyond: a decoding error.

@@ -168,6 +168,7 @@ sometimes! {
     }
     store {
         LaterVersionStands,
+        DeletedForgotten,
         TaskWhileHandedOver,
         TaskForEarlierTerm,
         WriteBeforeFirstCommit,

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 pub enum Failure {
     /// A wrong argument, setting or file; or anything else that has no code of its own.
     Other(String),
-    /// The key is absent. The version is its tombstone's; zero: it was never written; none: as a transaction sees it.
+    /// The key is absent since this version, or longer; zero: it was never written; none: as a transaction sees it.
     NotFound(Option<Version>),
     /// The cluster, or the way to it.
     Client(Error),
@@ -144,7 +144,7 @@ impl fmt::Display for Failure {
             Failure::Damaged(count) => write!(f, "the log is damaged at {count} places"),
             Failure::NotFound(None) => write!(f, "not found"),
             Failure::NotFound(Some(Version::ZERO)) => write!(f, "not found: the key was never written (version 0)"),
-            Failure::NotFound(Some(version)) => write!(f, "not found: the key was deleted (version {version})"),
+            Failure::NotFound(Some(version)) => write!(f, "not found: the key is absent since version {version}, or longer"),
             Failure::Client(error) => write!(f, "{error}"),
             Failure::Script { failed: 1, code } => write!(f, "a command of the script failed, with code {code}"),
             Failure::Script { failed, code } => write!(f, "{failed} commands of the script failed, the first with code {code}"),

@@ -251,7 +251,7 @@ fn say_deleted(version: Version, was_there: bool, json: bool) -> Result<(), Fail
         }
         (false, true, _) => eprintln!("version {version}"),
         (false, false, Version::ZERO) => eprintln!("there was nothing to delete: the key was never written"),
-        (false, false, _) => eprintln!("there was nothing to delete: the key is deleted since version {version}"),
+        (false, false, _) => eprintln!("there was nothing to delete: the key is absent since version {version}, or longer"),
     }
     Ok(())
 }

@@ -98,7 +98,8 @@ impl Default for ClientOptions {
 pub struct Got {
     /// `None`: the item is absent.
     pub value: Option<Bytes>,
-    /// The item's, or its tombstone's; 0 if it was never written.
+    /// The item's, or that of its deletion, or that up to which its partition has forgotten deletions, if that is later; 0: it was
+    /// never written.
     pub version: Version,
 }
 

@@ -121,7 +121,8 @@ pub struct Response {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(context_bound = "crate::msg::codec::Slices")]
 pub enum ResponseBody {
-    /// A get. `value` is `None` when the item is absent; `version` is then its tombstone's, or 0 if it was never written.
+    /// A get. `value` is `None` when the item is absent; `version` is then that of its deletion, or the
+    /// partition's delete floor, if that is later.
     #[n(0)]
     Value {
         #[n(0)]

@@ -167,7 +167,7 @@ impl fmt::Display for FailureReason {
                 write!(f, "its condition did not hold: the item was never written")
             }
             FailureReason::Condition { version, .. } => {
-                write!(f, "its condition did not hold: the item was deleted at version {version}")
+                write!(f, "its condition did not hold: the item is absent since version {version}, or longer")
             }
             FailureReason::Conflict => write!(f, "an older transaction has the key; trying again may succeed"),
             FailureReason::NotANumber => {

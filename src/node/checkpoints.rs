@@ -436,7 +436,9 @@ impl Node {
     fn go_on_copying(&mut self, now: Time, mut copying: Copying) -> (Option<Copying>, u64) {
         let id = copying.group;
         if let Some(fence) = copying.next.take() {
-            let Some(Page { bytes, copied, next }) = self.groups[&id].store.state().page(&fence) else {
+            let Some(group) = self.groups.get_mut(&id) else { return (None, PASSED_OVER_COST) };
+            group.store.forget_deleted(&fence);
+            let Some(Page { bytes, copied, next }) = group.store.state().page(&fence) else {
                 return (Some(copying), PASSED_OVER_COST);
             };
             copying.next = next.map(<[u8]>::to_vec);

@@ -96,6 +96,8 @@ pub struct NodeOptions {
     /// Bytes of values kept in memory.
     pub cache_size: usize,
     pub limits: Limits,
+    /// [`DELETED_KEPT`](crate::base::limits::DELETED_KEPT), but for tests: the same on all nodes.
+    pub deleted_kept: u64,
     /// Seeds the node's own random stream.
     pub seed: u64,
 }
@@ -516,8 +518,9 @@ impl Node {
             let nothing = || RecoveredGroup { amnesiac: self.amnesiac, ..RecoveredGroup::default() };
             let mut found = recovered.remove(&id).unwrap_or_else(nothing);
             self.checkpoints.adopt(id, &found);
-            self.snapshots.adopt(id, found.installing.take(), self.options.limits.leaf_bytes);
-            let state = found.fold(self.options.limits.leaf_bytes);
+            self.snapshots.adopt(id, found.installing.take(), &self.options);
+            let mut state = found.fold(self.options.limits.leaf_bytes);
+            state.set_deleted_kept(self.options.deleted_kept);
             self.token_bytes += state.tokens().size();
             let first = found.configuration.map_or_else(|| Configuration::of(voters), |configuration| *configuration);
             let log = GroupLog::recovered(found.base, first, found.entries, state.applied());

@@ -4,7 +4,7 @@ use super::gate::Watermarks;
 use super::{Node, ReplicaProbe, Stop};
 use crate::actor::{Actor, Context, Origin};
 use crate::base::limits::TRANSACTIONS_REPORTED_MAX;
-use crate::base::{ClusterId, Duration, Epoch, GroupId, Index, NodeId, Place, Term, Time};
+use crate::base::{ClusterId, Duration, Epoch, GroupId, Index, NodeId, Place, Term, Time, Version};
 use crate::msg::client::{PartitionReport, RingReport, StatusReport};
 use crate::msg::transaction::TransactionReport;
 use crate::state::{State, Visit};
@@ -214,8 +214,13 @@ impl Node {
     /// Calls `visit` with key, version and value checksum (`None`: deleted) of everything applied in `group`, in key order.
     pub fn visit_applied(&self, group: GroupId, visit: &mut Visit<'_>) {
         if let Some(group) = self.groups.get(&group) {
-            group.store.state().items().visit(visit);
+            group.store.state().visit(visit);
         }
+    }
+
+    /// [`State::delete_floor`] of a group; `None`: this node has no replica of it.
+    pub fn delete_floor(&self, group: GroupId) -> Option<Version> {
+        self.groups.get(&group).map(|group| group.store.state().delete_floor())
     }
 
     /// Calls `visit` with the place of each value that the node has.

@@ -23,7 +23,7 @@
 //! yet.
 
 use super::router::Reader;
-use super::{Node, Work};
+use super::{Node, NodeOptions, Work};
 use crate::base::limits::COUNTER_MAX;
 use crate::base::{Duration, GroupId, Index, NodeId, Place, SegmentId, Sometimes, Term, Time};
 use crate::msg::codec::Blob;
@@ -130,10 +130,11 @@ enum Value {
 
 impl Snapshots {
     /// Goes on with what recovery found of a state that comes in pieces.
-    pub fn adopt(&mut self, id: GroupId, found: Option<Box<Installing>>, leaf_bytes: usize) {
+    pub fn adopt(&mut self, id: GroupId, found: Option<Box<Installing>>, options: &NodeOptions) {
         if let Some(mut installing) = found {
             Sometimes::BootWithPartOfState.reached();
-            installing.state.set_leaf_bytes(leaf_bytes);
+            installing.state.set_leaf_bytes(options.limits.leaf_bytes);
+            installing.state.set_deleted_kept(options.deleted_kept);
             self.installing.insert(id, *installing);
         }
     }
@@ -466,9 +467,9 @@ impl Node {
         }
         let known = self.snapshots.installing.remove(&id);
         Sometimes::SnapshotReplaced.when(known.as_ref().is_some_and(|known| known.snapshot != snapshot));
-        let leaf_bytes = self.options.limits.leaf_bytes;
-        let (state, segment) = (State::in_leaves_of(leaf_bytes), SegmentId(0));
-        let fresh = Installing { base, snapshot, wanted: 0, from: segment, state, digest: 0 };
+        let mut state = State::in_leaves_of(self.options.limits.leaf_bytes);
+        state.set_deleted_kept(self.options.deleted_kept);
+        let fresh = Installing { base, snapshot, wanted: 0, from: SegmentId(0), state, digest: 0 };
         let mut installing = known.filter(|_| number > 0).unwrap_or(fresh);
         let digest = fold_parts(installing.digest, &parts);
         if piece.digest.is_some_and(|told| told != digest) || !installing.state.fits(&parts) {

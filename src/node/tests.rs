@@ -1,7 +1,7 @@
 //! Whole nodes on a kind network and in-memory disks: the main job, end to end. Unkind ones are the simulator's.
 
 use super::{Effect, Event, LinkState, Node, NodeOptions};
-use crate::base::limits::Limits;
+use crate::base::limits::{DELETED_KEPT, Limits};
 use crate::base::{ConnId, DirectoryId, IoId, Key, NodeId, SegmentId, Time, Version};
 use crate::msg::client::{Doubt, Item, Request, RequestBody, ResponseBody, Scan};
 use crate::msg::cluster::ClusterOptions;
@@ -207,6 +207,7 @@ impl Cluster {
             segment_size: self.segment_size,
             cache_size: self.cache_size,
             limits: self.limits.clone(),
+            deleted_kept: DELETED_KEPT,
             seed: self.seed + u64::from(n),
         };
         self.nodes.insert(me, Node::boot(options, recovered, self.now));

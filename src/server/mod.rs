@@ -57,7 +57,7 @@ pub use directory::{StoppedDirectory, was_used};
 pub use error::StartError;
 pub use settings::ServerSettings;
 
-use crate::base::limits::Limits;
+use crate::base::limits::{DELETED_KEPT, Limits};
 use crate::base::{DirectoryId, Duration, NodeId};
 use crate::msg::disk::LogDevice;
 use crate::node::{Event, Fatal, Node, NodeOptions};
@@ -330,6 +330,7 @@ fn node_options(
         segment_size: settings.segment_size,
         cache_size: settings.cache_size,
         limits: Limits::DEFAULT,
+        deleted_kept: DELETED_KEPT,
         seed,
     }
 }

@@ -184,7 +184,7 @@ impl State {
                 Some(Part::Item { key, .. }) if within => Bound::Excluded(key),
                 _ => Bound::Unbounded,
             };
-            self.items.range(from).map(|(key, item)| Part::Item { key, version: item.version, value: item.value })
+            self.remembered(from).map(|(key, item)| Part::Item { key, version: item.version, value: item.value })
         });
         items.chain(self.others(last))
     }

@@ -1,7 +1,7 @@
 //! The items of a partition: an ordered index from key to version and place.
 //!
-//! Left out for now: the delete floor that will let tombstones go: until then a deleted key keeps its version for ever, so that
-//! no version is used twice.
+//! Of a deleted item its version stays here, so that no version is used twice, up to the *delete floor*
+//! ([`State::delete_floor`](super::State::delete_floor)).
 
 use super::leaves::Leaves;
 use super::live::Live;
@@ -19,8 +19,10 @@ pub struct Item {
 }
 
 impl Item {
-    /// What is known of a key that was never written.
-    pub const ABSENT: Item = Item { version: Version::ZERO, value: None };
+    /// Whether it is not as one that was never written.
+    pub(super) fn is_remembered(&self, floor: Version) -> bool {
+        self.value.is_some() || self.version > floor
+    }
 
     pub fn measure(&self) -> Measure {
         Measure { version: self.version, length: self.value.map_or(0, |value| value.place.length) }
@@ -55,21 +57,14 @@ impl Items {
         &self.live
     }
 
-    /// The item, or what is left of it.
+    /// The item, or what is left of it here. For what a client is told: [`State::item`](super::State::item).
     pub fn get(&self, key: &Key) -> Option<Item> {
         self.index.get(key)
     }
 
-    /// All items, deleted ones too, from this bound on, in key order.
+    /// All items, and what is left of deleted ones, from this bound on, in key order.
     pub fn range(&self, from: Bound<&Key>) -> impl Iterator<Item = (Key, Item)> {
         self.index.range(from)
-    }
-
-    /// Calls `visit` with every item, in key order.
-    pub fn visit(&self, visit: &mut Visit<'_>) {
-        for (key, item) in self.index.range(Bound::Unbounded) {
-            visit(&key, item.version.0, item.value.map(|value| value.checksum));
-        }
     }
 
     pub(super) fn leaves(&self) -> &Leaves {
@@ -97,6 +92,11 @@ impl Items {
             self.live.add(to);
         }
         moved
+    }
+
+    /// Drops what is left of deleted items up to this version from a leaf. Returns how many.
+    pub(super) fn forget_deleted(&mut self, fence: &[u8], upto: Version) -> usize {
+        self.index.forget_deleted(fence, upto)
     }
 
     /// Sets the item, unless a later version of it is there: leaves are copied while writes go on, so that a copy may hold what

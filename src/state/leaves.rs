@@ -99,12 +99,41 @@ impl Leaves {
         let middle = if at == leaf.count() { at } else { leaf.middle() };
         let first = if middle == leaf.count() { key.to_vec() } else { leaf.encoded(middle) };
         let between = &first[..common(&leaf.encoded(middle - 1), &first) + 1];
-        let low = leaf.part(0..middle, &between[..common(fence, between)]);
+        let low = Leaf::of(&between[..common(fence, between)], leaf.cells().take(middle));
         let prefix = after.map_or(&[][..], |(after, _)| &after[..common(after, between)]);
-        let high = leaf.part(middle..leaf.count(), prefix);
+        let high = Leaf::of(prefix, leaf.cells().skip(middle));
         self.bytes = self.bytes - leaf.page.len() as u64 + (low.page.len() + high.page.len()) as u64;
         *self.leaves.get_mut(fence).expect("it was read above") = low;
         self.leaves.insert(between.into(), high);
+    }
+
+    /// Drops what is left of the items of the leaf with this fence that were deleted up to this version; and joins it with those
+    /// behind it, as long as both fit into the half of one. Returns how many items were dropped.
+    pub(super) fn forget_deleted(&mut self, fence: &[u8], upto: Version) -> usize {
+        let mut forgotten = 0;
+        let mut forget = |leaf: &mut Leaf, bytes: &mut u64| {
+            let before = leaf.page.len() as u64;
+            forgotten += leaf.forget_deleted(upto);
+            *bytes = *bytes - before + leaf.page.len() as u64;
+        };
+        while let Some(leaf) = self.leaves.get_mut(fence) {
+            forget(leaf, &mut self.bytes);
+            let (used, most) = (leaf.used(), self.size_max / 2);
+            let mut behind = self.leaves.range_mut::<[u8], _>((Bound::Excluded(fence), Bound::Unbounded));
+            let Some((next, other)) = behind.next().filter(|_| used <= most) else { break };
+            forget(other, &mut self.bytes);
+            let next = next.clone();
+            let prefix = behind.next().map_or(0, |(after, _)| common(fence, after));
+            let (leaf, other) = (&self.leaves[fence], &self.leaves[&next]);
+            let joined = Leaf::of(&fence[..prefix], leaf.cells().chain(other.cells()));
+            if joined.page.len() > most {
+                break;
+            }
+            self.bytes = self.bytes + joined.page.len() as u64 - (leaf.page.len() + other.page.len()) as u64;
+            self.leaves.remove(&next);
+            *self.leaves.get_mut(fence).expect("it was read above") = joined;
+        }
+        forgotten
     }
 
     /// All from this bound on, in the order of keys.
@@ -213,7 +242,8 @@ pub struct Page<'a> {
     pub bytes: &'a [u8],
     /// Where there is a copy of it already, as it is.
     pub copied: Option<Place>,
-    /// The fence of the next leaf. Leaves are split, and never joined: so that leaf is there later, too, whatever is written.
+    /// The fence of the next leaf. That leaf is there later, too, whatever is written: leaves are joined by
+    /// [`State::forget_deleted`](super::State::forget_deleted) alone.
     pub next: Option<&'a [u8]>,
 }
 
@@ -430,15 +460,32 @@ impl Leaf {
         (0..self.count()).find(full).map_or(1, |at| (at + 1).clamp(1, self.count() - 1))
     }
 
-    /// These cells as a leaf whose keys begin with this prefix, which is not shorter than before.
-    fn part(&self, cells: std::ops::Range<usize>, prefix: &[u8]) -> Leaf {
-        let more = prefix.len() - self.prefix().len();
-        let size: usize = cells.clone().map(|at| SLOT + CELL + self.suffix(at).len() - more).sum();
-        let mut part = Leaf::with_room_for(size, prefix);
-        for (nth, at) in cells.enumerate() {
-            part.insert(nth, &self.encoded(at), self.item(at));
+    /// All its cells, in the order of their keys.
+    fn cells(&self) -> impl Iterator<Item = (&Leaf, usize)> + Clone {
+        (0..self.count()).map(move |at| (self, at))
+    }
+
+    /// A leaf of these cells, whose keys come in order and all begin with this prefix.
+    fn of<'a>(prefix: &[u8], cells: impl Iterator<Item = (&'a Leaf, usize)> + Clone) -> Leaf {
+        let size = |(leaf, at): (&Leaf, usize)| SLOT + CELL + leaf.prefix().len() + leaf.suffix(at).len() - prefix.len();
+        let mut made = Leaf::with_room_for(cells.clone().map(size).sum(), prefix);
+        for (nth, (leaf, at)) in cells.enumerate() {
+            made.insert(nth, &leaf.encoded(at), leaf.item(at));
         }
-        part
+        made
+    }
+
+    /// Drops what is left of items that were deleted up to this version. Returns how many.
+    fn forget_deleted(&mut self, upto: Version) -> usize {
+        let is_kept = |at: usize| {
+            let item = self.item(at);
+            item.value.is_some() || item.version > upto
+        };
+        let forgotten = (0..self.count()).filter(|at| !is_kept(*at)).count();
+        if forgotten > 0 {
+            *self = Leaf::of(self.prefix(), self.cells().filter(|(_, at)| is_kept(*at)));
+        }
+        forgotten
     }
 }
 

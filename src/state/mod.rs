@@ -37,13 +37,14 @@ pub use piece::{decode_piece, encode_piece, fold_parts, placed, push_part};
 pub use prepared::{Outcomes, Prepared};
 pub use tokens::Tokens;
 
-use crate::base::limits::Limits;
-use crate::base::{GroupId, Index, Key, Place, SegmentId, Version};
+use crate::base::limits::{DELETED_KEPT, Limits};
+use crate::base::{GroupId, Index, Key, Place, SegmentId, Sometimes, Version};
 use crate::msg::codec::Blob;
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{FactSummary, ValuePlace};
 use crate::msg::transaction::{Attempt, TransactionFact, TransactionId};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// A clone is the state of one instant: it shares the pages of the index with this one until one of them changes them.
 #[derive(Debug, Clone)]
@@ -56,6 +57,8 @@ pub struct State {
     decisions: BTreeMap<Attempt, Vec<GroupId>>,
     tokens: Tokens,
     configuration: Option<Box<Configuration>>,
+    /// [`DELETED_KEPT`], but for tests.
+    deleted_kept: u64,
 }
 
 impl Default for State {
@@ -79,12 +82,18 @@ impl State {
             decisions: BTreeMap::new(),
             tokens: Tokens::new(),
             configuration: None,
+            deleted_kept: DELETED_KEPT,
         }
     }
 
     /// Leaves are of at most so many bytes from now on.
     pub fn set_leaf_bytes(&mut self, leaf_bytes: usize) {
         self.items.leaves_mut().set_size_max(leaf_bytes);
+    }
+
+    /// What is deleted keeps its version for at least so many entries: on all replicas the same.
+    pub fn set_deleted_kept(&mut self, entries: u64) {
+        self.deleted_kept = entries;
     }
 
     /// Bytes that all leaves of the index take.
@@ -109,6 +118,50 @@ impl State {
 
     pub fn items(&self) -> &Items {
         &self.items
+    }
+
+    /// The *delete floor*: what was deleted up to this version is as what was never written, and both have this version.
+    ///
+    /// It rises with what is applied, and nothing else: so all replicas have the same, and none has to be told. Absence has a
+    /// later version with every rise, so that a key that was written and deleted between two looks is never taken for one that was
+    /// not touched. It stays below what is prepared: that brings items with the versions of their prepares.
+    ///
+    /// A replay may find a later state than its own, from which a deletion has gone. It brings all writes of the key from then on,
+    /// the deletion last; and no prepare from before it, since the key was locked until that was resolved.
+    pub fn delete_floor(&self) -> Version {
+        let upto = self.applied.0.saturating_sub(self.deleted_kept);
+        let upto = self.outcomes.first_prepared().map_or(upto, |first| upto.min(first.0 - 1));
+        Version(upto - upto % self.deleted_kept)
+    }
+
+    /// The item; or that there is none, and since which version.
+    pub fn item(&self, key: &Key) -> Item {
+        let floor = self.delete_floor();
+        match self.items.get(key).filter(|item| item.is_remembered(floor)) {
+            Some(item) => item,
+            None => Item { version: floor, value: None },
+        }
+    }
+
+    /// Drops what is left of items up to the delete floor from the leaf of the index with this fence, which may be joined with those
+    /// behind it.
+    pub fn forget_deleted(&mut self, fence: &[u8]) {
+        let floor = self.delete_floor();
+        let forgotten = self.items.forget_deleted(fence, floor);
+        Sometimes::DeletedForgotten.when(forgotten > 0);
+    }
+
+    /// Calls `visit` with every item, deleted ones above the delete floor too, in key order.
+    pub fn visit(&self, visit: &mut Visit<'_>) {
+        for (key, item) in self.remembered(Bound::Unbounded) {
+            visit(&key, item.version.0, item.value.map(|value| value.checksum));
+        }
+    }
+
+    /// All items, deleted ones above the delete floor too, from this bound on, in key order.
+    fn remembered(&self, from: Bound<&Key>) -> impl Iterator<Item = (Key, Item)> {
+        let floor = self.delete_floor();
+        self.items.range(from).filter(move |(_, item)| item.is_remembered(floor))
     }
 
     pub fn outcomes(&self) -> &Outcomes {

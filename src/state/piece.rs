@@ -1,9 +1,9 @@
 //! Pieces of a state, as they are sent to another replica and stand in its log: parts, each behind its length, and their values,
 //! one behind the other.
 
-use super::{Item, Part, State};
+use super::{Part, State};
 use crate::base::hash::{checksum, value_checksum};
-use crate::base::{Index, Place};
+use crate::base::{Index, Place, Version};
 use crate::msg::codec::{self, Blob};
 use crate::msg::log::ValuePlace;
 use crate::msg::transaction::Stored;
@@ -130,9 +130,7 @@ pub fn decode_piece(parts: &Bytes, values: &[u8], applied: Index) -> Option<(Vec
         }
         let in_order = decoded.last().is_none_or(|before| before.rank() <= part.rank() && !before.is_end());
         let right = match &part {
-            Part::Item { version, .. } | Part::Prepared { version, .. } => {
-                version.0 <= applied.0 && *version > Item::ABSENT.version
-            }
+            Part::Item { version, .. } | Part::Prepared { version, .. } => version.0 <= applied.0 && *version > Version::ZERO,
             Part::End { applied: to, .. } => *to == applied,
             _ => true,
         };

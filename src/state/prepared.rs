@@ -38,6 +38,8 @@ pub(super) struct Floor {
 #[derive(Debug, Clone)]
 pub struct Outcomes {
     prepared: BTreeMap<TransactionId, Prepared>,
+    /// The versions of what these write.
+    versions: BTreeSet<Version>,
     /// What these have locked.
     locks: Locks,
     /// What became of transactions that were prepared here, until their home's floor has passed them.
@@ -48,11 +50,22 @@ pub struct Outcomes {
 
 impl Outcomes {
     pub(super) const fn new() -> Outcomes {
-        Outcomes { prepared: BTreeMap::new(), locks: Locks::new(), resolved: BTreeMap::new(), floors: BTreeMap::new() }
+        Outcomes {
+            prepared: BTreeMap::new(),
+            versions: BTreeSet::new(),
+            locks: Locks::new(),
+            resolved: BTreeMap::new(),
+            floors: BTreeMap::new(),
+        }
     }
 
     pub fn prepared(&self) -> &BTreeMap<TransactionId, Prepared> {
         &self.prepared
+    }
+
+    /// The earliest version of what is prepared.
+    pub(super) fn first_prepared(&self) -> Option<Version> {
+        self.versions.first().copied()
     }
 
     pub fn is_prepared(&self, id: TransactionId) -> bool {
@@ -102,6 +115,7 @@ impl Outcomes {
         let locks = &mut self.locks;
         let held = prepared.keys().all(|(key, mode)| locks.try_take(key, mode, id, prepared.age));
         if held {
+            self.versions.insert(prepared.version);
             self.prepared.insert(id, prepared);
         } else {
             prepared.keys().for_each(|(key, _)| locks.release(key, id));
@@ -112,6 +126,7 @@ impl Outcomes {
     /// Ends what was prepared, and gives it; `None`: nothing was.
     pub(super) fn resolve(&mut self, id: TransactionId, commit: bool) -> Option<Prepared> {
         let prepared = self.prepared.remove(&id)?;
+        self.versions.remove(&prepared.version);
         for (key, _) in prepared.keys() {
             self.locks.release(key, id);
         }
@@ -139,6 +154,8 @@ impl Outcomes {
 
     pub(super) fn check(&self) {
         self.locks.check();
+        let versions: BTreeSet<Version> = self.prepared.values().map(|prepared| prepared.version).collect();
+        assert_eq!(self.versions, versions, "the versions of what is prepared are known");
         let locked: usize = self.prepared.values().map(|prepared| prepared.keys().count()).sum();
         assert_eq!(self.locks.iter().count(), locked, "every lock belongs to what is prepared");
         for (id, prepared) in &self.prepared {

@@ -1,8 +1,9 @@
 //! The fold, the image and the digest.
 
 use super::{Part, State};
+use crate::base::limits::DELETED_KEPT;
 use crate::base::random::{self, Random, below};
-use crate::base::{GroupId, Index, Key, NodeId, Place, SegmentId, Term};
+use crate::base::{GroupId, Index, Key, NodeId, Place, SegmentId, Term, Version};
 use crate::msg::codec::{self, Blob};
 use crate::msg::configuration::Configuration;
 use crate::msg::log::{FactSummary, ValuePlace};
@@ -10,6 +11,8 @@ use crate::msg::transaction::{
     Age, Attempt, ItemResult, Stored, TokenRecord, TransactionAnswer, TransactionFact, TransactionId, Write, Writes,
 };
 use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
 const HOME: GroupId = GroupId(1);
 
@@ -280,4 +283,139 @@ fn a_clone_stays_what_the_state_was() {
         }
         state.check();
     }
+}
+
+fn write(key: &Key, value: Option<ValuePlace>) -> FactSummary {
+    FactSummary::Write { key: key.clone(), value }
+}
+
+fn prepare(number: u64, key: &Key, value: Option<ValuePlace>) -> FactSummary {
+    FactSummary::Transaction(Box::new(TransactionFact::Prepare {
+        id: id(GroupId(2), number),
+        age: Age::default(),
+        floor: Attempt::FIRST,
+        parties: vec![GroupId(1), GroupId(2)],
+        shared: Vec::new(),
+        writes: Writes(vec![Write { key: key.clone(), value }]),
+        open: Vec::new(),
+    }))
+}
+
+fn resolve(number: u64, commit: bool) -> FactSummary {
+    FactSummary::Transaction(Box::new(TransactionFact::Resolve { id: id(GroupId(2), number), commit }))
+}
+
+/// Applies no-ops up to this index.
+fn pass(state: &mut State, upto: u64) {
+    (state.applied().0..upto).for_each(|at| state.apply(Index(at + 1), &FactSummary::Noop, &mut |_| {}));
+}
+
+#[test]
+fn what_was_deleted_long_ago_is_as_what_was_never_written_and_no_version_of_absence_comes_again() {
+    let mut state = State::new();
+    let versions = |state: &State| ["k", "never"].map(|key| state.item(&key.into()).version.0);
+    assert_eq!(versions(&state), [0, 0]);
+    state.apply(Index(1), &write(&"k".into(), Some(value(1, 1))), &mut |_| {});
+    state.apply(Index(2), &write(&"k".into(), None), &mut |_| {});
+    pass(&mut state, 2 * DELETED_KEPT - 1);
+    assert_eq!(versions(&state), [2, 0]);
+    pass(&mut state, 2 * DELETED_KEPT);
+    assert_eq!(versions(&state), [DELETED_KEPT, DELETED_KEPT]);
+    // What is prepared will have the version of its prepare: the floor stays below.
+    let prepared = state.applied().next();
+    state.apply(prepared, &prepare(1, &"k".into(), Some(value(1, 1))), &mut |_| {});
+    pass(&mut state, 5 * DELETED_KEPT);
+    assert_eq!(versions(&state), [2 * DELETED_KEPT; 2], "{prepared:?} is not resolved");
+    state.apply(state.applied().next(), &resolve(1, true), &mut |_| {});
+    assert_eq!(versions(&state), [prepared.0, 4 * DELETED_KEPT]);
+    assert!(state.item(&"k".into()).value.is_some(), "what is there has its own version, however old");
+    state.apply(state.applied().next(), &write(&"k".into(), None), &mut |_| {});
+    assert_eq!(versions(&state), [state.applied().0, 4 * DELETED_KEPT]);
+    pass(&mut state, 7 * DELETED_KEPT);
+    assert_eq!(versions(&state), [6 * DELETED_KEPT; 2]);
+    assert_eq!((left(&state), parts(&state).len()), (1, 3), "it is there, and in no image: {:?}", parts(&state));
+    state.forget_deleted(&[]);
+    assert_eq!((left(&state), versions(&state)), (0, [6 * DELETED_KEPT; 2]));
+    state.check();
+}
+
+/// One replica forgets while it copies its leaves, and boots from such a copy; another forgets nothing. They cannot be told apart.
+#[test]
+fn which_replica_forgets_what_was_deleted_and_when_changes_nothing() {
+    let (mut forgotten, mut joined, mut booted) = (0, 0, 0);
+    for seed in 0..12 {
+        let mut random = random::stream(seed, "forgotten");
+        let leaf_bytes = [1, 300, 1_000][seed as usize % 3];
+        let (mut state, mut whole) = (State::in_leaves_of(leaf_bytes), State::in_leaves_of(leaf_bytes));
+        let mut facts = Vec::new();
+        let mut open: BTreeMap<u64, u64> = BTreeMap::new();
+        let (mut begin, mut parts, mut pages, mut next) = (0, state.encoded_parts(), Vec::new(), Some(Vec::new()));
+        for index in 1..=6_000_u64 {
+            // Keys come in order, are written a few times, and go.
+            let key = Key::from(format!("k{:06}", index / 4 + below(&mut random, 60)));
+            let some = Some(value(index, 1)).filter(|_| below(&mut random, 6) == 0);
+            let fact = match (below(&mut random, 12), open.iter().find(|(_, until)| **until <= index)) {
+                (_, Some((&number, _))) => {
+                    open.remove(&number);
+                    resolve(number, below(&mut random, 2) == 0)
+                }
+                // No leader logs a write of what is locked.
+                _ if state.outcomes().locks().exclusive_holder(&key).is_some() => FactSummary::Noop,
+                (0, _) => {
+                    open.insert(index, index + below(&mut random, 30) * below(&mut random, 30));
+                    prepare(index, &key, some)
+                }
+                _ => write(&key, some),
+            };
+            state.apply(Index(index), &fact, &mut |_| {});
+            whole.apply(Index(index), &fact, &mut |_| {});
+            facts.push(fact);
+            assert_eq!(state.item(&key).version, whole.item(&key).version);
+            if below(&mut random, 3) > 0 {
+                continue;
+            }
+            if let Some(fence) = next.take() {
+                let (before, fences) = (left(&state), fences(&state));
+                state.forget_deleted(&fence);
+                forgotten += before - left(&state);
+                joined += fences - self::fences(&state);
+                let page = state.page(&fence).expect("a leaf that is copied later is there later");
+                next = page.next.map(<[u8]>::to_vec);
+                pages.push((fence.clone(), page.bytes.to_vec()));
+                continue;
+            }
+            state.check();
+            assert_eq!(state.digest(), whole.digest(), "seed {seed}, at {index}");
+            let mut copy = State::in_leaves_of(leaf_bytes);
+            assert!(pages.drain(..).all(|(fence, page)| copy.install_leaf(&fence, &page, Place::default())), "seed {seed}");
+            for part in std::mem::take(&mut parts) {
+                assert!(copy.install_parts(&[&(part.len() as u32).to_le_bytes()[..], &part].concat()));
+            }
+            assert!(copy.is_whole(Index(begin)), "seed {seed}");
+            (begin..index).for_each(|at| copy.apply(Index(at + 1), &facts[at as usize], &mut |_| {}));
+            copy.check();
+            assert_eq!(copy.digest(), whole.digest(), "seed {seed}, from the copy begun at {begin}, at {index}");
+            booted += 1;
+            state = copy;
+            (begin, parts, next) = (index, state.encoded_parts(), Some(Vec::new()));
+        }
+        assert!(left(&state) < left(&whole) / 2, "seed {seed}: {} are left of {}", left(&state), left(&whole));
+        assert!(state.leaf_bytes() < whole.leaf_bytes() * 2 / 3, "{} and {}", state.leaf_bytes(), whole.leaf_bytes());
+        assert!(state.delete_floor() > Version(0));
+    }
+    assert!(forgotten > 4_000 && joined > 400 && booted > 80, "{forgotten} forgotten, {joined} joined, {booted} booted");
+}
+
+/// Items that are there, and what is left of others.
+fn left(state: &State) -> usize {
+    state.items().range(Bound::Unbounded).count()
+}
+
+fn fences(state: &State) -> usize {
+    let (mut count, mut next) = (0, Some(Vec::new()));
+    while let Some(page) = next.take().and_then(|fence: Vec<u8>| state.page(&fence)) {
+        count += 1;
+        next = page.next.map(<[u8]>::to_vec);
+    }
+    count
 }

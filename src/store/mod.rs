@@ -45,7 +45,7 @@ use crate::msg::log::{Fact, FactSummary, ValuePlace};
 use crate::msg::operation::{Acknowledge, Operation, Rejection, Single};
 use crate::msg::peer::{Outcome, Task};
 use crate::msg::transaction::{Decision, Ending, FailureReason, Preparation, TransactionId, Vote};
-use crate::state::{Item, LockMode, Locks, State};
+use crate::state::{LockMode, Locks, State};
 use bytes::Bytes;
 use evaluate::{Current, Evaluated, evaluate};
 use participant::{Attended, Held, Preparing, Resolving};
@@ -265,7 +265,12 @@ impl Store {
         self.state = state;
     }
 
-    /// There is a copy of a leaf of the index in the log, as it is now.
+    /// Drops what is left of items up to the delete floor from a leaf of the index.
+    pub fn forget_deleted(&mut self, fence: &[u8]) {
+        self.state.forget_deleted(fence);
+    }
+
+    /// There is a copy of that leaf in the log, as it is now.
     pub fn copied(&mut self, fence: &[u8], place: Place) {
         self.state.copied(fence, place);
     }
@@ -376,7 +381,7 @@ impl Store {
                 Index(head.version.0),
             ),
             None => {
-                let item = self.state.items().get(key).unwrap_or(Item::ABSENT);
+                let item = self.state.item(key);
                 let known = item.value.and_then(|place| pins.get(&place.place).cloned().or_else(|| cx.cache.get(place.place)));
                 (Current { version: item.version, present: item.value.is_some(), value: known }, Index::ZERO)
             }

@@ -10,7 +10,7 @@ use crate::msg::client::{self, ResponseBody, Scan, Scanned};
 use crate::msg::log::ValuePlace;
 use crate::msg::operation::Rejection;
 use crate::msg::peer::{ListedItem, Listing, Outcome, Task};
-use crate::msg::transaction::{ItemResult, Measure, Seen, TransactionId};
+use crate::msg::transaction::{ItemResult, Seen, TransactionId};
 use crate::state::Item;
 use bytes::Bytes;
 use std::ops::Bound;
@@ -116,7 +116,7 @@ impl Store {
             }
             Task::ReadMany(keys) => self.read_many(cx, origin, keys.iter(), out),
             Task::Measure(keys) => {
-                let measure = |key: &Key| self.state.items().get(key).map_or(Measure::default(), |item| item.measure());
+                let measure = |key: &Key| self.state.item(key).measure();
                 out.push(Out::Answer(origin, Outcome::Measured(keys.iter().map(measure).collect())));
             }
             Task::ReadSeen(seen) => self.read_seen(cx, origin, seen, true, out),
@@ -209,7 +209,7 @@ impl Store {
     /// write one.
     fn read_seen(&mut self, cx: &mut Context<'_>, origin: Origin, seen: &[Seen], free: bool, out: &mut Outbox<Out>) {
         let unchanged = |seen: &Seen| {
-            let version = self.state.items().get(&seen.key).map_or(Version::ZERO, |item| item.version);
+            let version = self.state.item(&seen.key).version;
             version == seen.version && !(free && self.state.outcomes().locks().exclusive_holder(&seen.key).is_some())
         };
         if seen.iter().all(unchanged) {
@@ -227,16 +227,15 @@ impl Store {
         keys: impl Iterator<Item = &'a Key>,
         out: &mut Outbox<Out>,
     ) {
-        let found: Vec<(&Key, Option<Item>)> = keys.map(|key| (key, self.state.items().get(key))).collect();
+        let found: Vec<(&Key, Item)> = keys.map(|key| (key, self.state.item(key))).collect();
         let wanted: Vec<Option<(Key, ValuePlace)>> =
-            found.iter().map(|(key, item)| Some(((*key).clone(), item.as_ref()?.value?))).collect();
+            found.iter().map(|(key, item)| Some(((*key).clone(), item.value?))).collect();
         let size: usize = wanted.iter().flatten().map(|(_, value)| value.place.length as usize).sum();
         if size > TRANSACTION_SIZE_MAX {
             answer(origin, ResponseBody::Rejected(Rejection::TooLarge), out);
             return;
         }
-        let version = |item: &Option<Item>| item.map_or(Version::ZERO, |item| item.version);
-        let items = found.iter().map(|(_, item)| ItemResult { version: version(item), number: None, value: None }).collect();
+        let items = found.iter().map(|(_, item)| ItemResult { version: item.version, number: None, value: None }).collect();
         self.gather(cx, origin, Page::Many(items), wanted, out);
     }
 
@@ -302,9 +301,8 @@ impl Store {
     }
 
     fn get(&mut self, cx: &mut Context<'_>, origin: Origin, key: &Key, out: &mut Outbox<Out>) {
-        let item = self.state.items().get(key);
-        let version = item.map_or(Version::ZERO, |item| item.version);
-        let Some(value) = item.and_then(|item| item.value) else {
+        let Item { version, value } = self.state.item(key);
+        let Some(value) = value else {
             answer(origin, ResponseBody::Value { value: None, version }, out);
             return;
         };

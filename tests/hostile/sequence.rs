@@ -6,7 +6,7 @@
 //! or sync failed halts at once, and no other does. Used by `tests/hostile.rs` with random input, and by the fuzz target `node`.
 
 use bytes::Bytes;
-use ringseed::base::limits::{COUNTER_MAX, Limits};
+use ringseed::base::limits::{COUNTER_MAX, DELETED_KEPT, Limits};
 use ringseed::base::{
     ClusterId, ConnId, DirectoryId, Epoch, GroupId, Index, IoId, Key, Lsn, NodeId, SegmentId, Term, Time, Version,
 };
@@ -165,6 +165,7 @@ fn options() -> NodeOptions {
         segment_size: 1 << 20,
         cache_size: 4096,
         limits: Limits::DEFAULT,
+        deleted_kept: DELETED_KEPT,
         seed: 7,
     }
 }

@@ -4,7 +4,7 @@ use super::say::{self, Lines};
 use bytes::Bytes;
 use ringseed::actor::{Actor, Context, FlowView, LivenessView, Outbox, Room};
 use ringseed::base::cache::ValueCache;
-use ringseed::base::limits::Limits;
+use ringseed::base::limits::{DELETED_KEPT, Limits};
 use ringseed::base::{ClusterId, DirectoryId, Duration, Epoch, GroupId, Index, IoId, Lsn, NodeId, SegmentId, Term, Time, random};
 use ringseed::msg::cluster::ClusterOptions;
 use ringseed::msg::disk::{DiskError, DiskOp, DiskResult, LogDevice};
@@ -169,6 +169,7 @@ impl Machine {
             // Values are read from the disk, always.
             cache_size: 0,
             limits: Limits::DEFAULT,
+            deleted_kept: DELETED_KEPT,
             seed: u64::from(id.0),
         };
         let node = Node::boot(options, recovered, booted);

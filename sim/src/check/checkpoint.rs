@@ -20,11 +20,12 @@ pub fn same_log(one: &RecoveredGroup, other: &RecoveredGroup) -> bool {
         && entries(one) == entries(other)
 }
 
-/// Judges what was recovered from a checkpoint. `whole`: what all of the same log comes to.
+/// Judges what was recovered from a checkpoint. `whole`: what all of the same log comes to; deletions are remembered for so many
+/// entries at least.
 ///
 /// # Errors
 /// They differ.
-pub fn check(node: NodeId, mut found: Recovered, mut whole: Recovered) -> Result<(), Violation> {
+pub fn check(node: NodeId, mut found: Recovered, mut whole: Recovered, deleted_kept: u64) -> Result<(), Violation> {
     let differs = |what: String| {
         Err(Violation { promise: "P3", checker: "checkpoint", what: format!("node {node}, recovered from a checkpoint: {what}") })
     };
@@ -57,7 +58,11 @@ pub fn check(node: NodeId, mut found: Recovered, mut whole: Recovered) -> Result
         // The manifest repeats a commit index that no entry had told.
         whole.state.commit = found.state.commit;
         let leaf_bytes = Limits::DEFAULT.leaf_bytes;
-        let (one, other) = (found.fold(leaf_bytes), whole.fold(leaf_bytes));
+        let [one, other] = [found, whole].map(|group| {
+            let mut state = group.fold(leaf_bytes);
+            state.set_deleted_kept(deleted_kept);
+            state
+        });
         one.check();
         if (one.applied(), one.digest()) != (other.applied(), other.digest()) {
             let at: Index = one.applied();

@@ -4,16 +4,18 @@
 //! Final reads by clients say much of this through [`super::linear`]; this looks at what the replicas hold, for all keys.
 
 use super::agreement::Items;
-use super::{Violation, render};
+use super::{Violation, render, scan};
 use ringseed::base::Key;
 use ringseed::base::hash;
 use ringseed::history::{Action, Data, ItemAction, Outcome, Record};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The last acknowledged write of each key.
 #[derive(Debug, Default)]
 pub struct Durability<'a> {
     last: BTreeMap<&'a Key, (u64, &'a Record)>,
+    /// Keys that may have been deleted by a write whose outcome is unknown.
+    maybe_deleted: BTreeSet<&'a Key>,
 }
 
 impl<'a> Durability<'a> {
@@ -42,14 +44,18 @@ impl<'a> Durability<'a> {
                 _ => {}
             }
         }
-        Durability { last }
+        Durability { last, maybe_deleted: history.iter().flat_map(scan::maybe_deletes).collect() }
     }
 
-    /// The final items of all groups together.
+    /// The final items of all groups together, and up to which version `forgotten` says that a key's deletion is.
     ///
     /// # Errors
     /// An acknowledged write is gone, or its bytes are others.
-    pub fn check<'i>(&self, groups: impl IntoIterator<Item = &'i Items>) -> Result<(), Violation> {
+    pub fn check<'i>(
+        &self,
+        groups: impl IntoIterator<Item = &'i Items>,
+        forgotten: impl Fn(&Key) -> u64,
+    ) -> Result<(), Violation> {
         let mut items: BTreeMap<&Key, (u64, Option<u32>)> = BTreeMap::new();
         for group in groups {
             items.extend(group.iter().map(|(key, item)| (key, *item)));
@@ -57,6 +63,10 @@ impl<'a> Durability<'a> {
         for (key, (version, record)) in &self.last {
             let name = key;
             let Some((held, checksum)) = items.get(*key) else {
+                let is_deleted = expected(record, key).is_none() || self.maybe_deleted.contains(key);
+                if is_deleted && *version <= forgotten(key) {
+                    continue;
+                }
                 return Err(violation("P3", format!("{name}: acknowledged at version {version}, and gone"), record));
             };
             if held < version {
@@ -110,7 +120,7 @@ mod tests {
 
     fn judge(history: &[Record], version: u64, value: Option<&str>) -> Result<(), Violation> {
         let items = Items::from([(key("k"), (version, value.map(|value| checksum(&data(value)))))]);
-        Durability::of(history).check([&items])
+        Durability::of(history).check([&items], |_| 0)
     }
 
     #[test]
@@ -125,10 +135,15 @@ mod tests {
         judge(&history, 3, Some("c")).unwrap();
         judge(&history, 2, Some("a")).unwrap_err();
         judge(&history, 1, Some("a")).unwrap_err();
-        Durability::of(&history).check([&Items::new()]).unwrap_err();
         judge(&[op(0, 1, delete(), done(4))], 4, None).unwrap();
         judge(&[op(0, 1, delete(), done(4))], 4, Some("a")).unwrap_err();
         judge(&[op(0, 1, increment(5), sum(12, 4))], 4, Some("12")).unwrap();
+        let deleted = [op(0, 1, put("a"), done(1)), op(0, 1, delete(), done(4))];
+        let gone = |history: &[Record], forgotten: u64| Durability::of(history).check([&Items::new()], move |_| forgotten);
+        gone(&deleted, 4).unwrap();
+        gone(&deleted, 3).unwrap_err();
+        gone(&[op(0, 1, put("a"), done(1)), op(2, 3, delete(), unknown())], 4).unwrap();
+        gone(&history, 9).unwrap_err();
         let long = "x".repeat(5_000);
         judge(&[op(0, 1, put(&long), done(1))], 1, Some(&long)).unwrap();
         assert_eq!(checksum(&data(&long)), hash::value_checksum(long.as_bytes()));

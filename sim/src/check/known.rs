@@ -426,6 +426,46 @@ fn cases() -> Vec<(&'static str, Option<&'static str>, Vec<Record>)> {
             vec![put(0, 1, "x", "1", done(1)), delete(2, 3, "x", done(2)), put(4, 5, "x", "3", done(2))],
         ),
         (
+            "absence has the version of a delete floor",
+            None,
+            vec![
+                put(0, 1, "x", "1", done(1)),
+                delete(2, 3, "x", done(2)),
+                get(4, 5, "x", absent(512)),
+                get(4, 5, "y", absent(512)),
+                put_if(6, 7, "x", "1", Condition::Present, Outcome::ConditionFailed { version: 1024, present: false }),
+                put(8, 9, "x", "3", done(1030)),
+            ],
+        ),
+        (
+            "absence has the version of a delete floor, of which there are none there",
+            Some("P1 linear"),
+            vec![put(0, 1, "x", "1", done(1)), delete(2, 3, "x", done(2)), get(4, 5, "x", absent(513))],
+        ),
+        (
+            "absence has the version of a delete floor, and what is there has one",
+            Some("P1 linear"),
+            vec![put(0, 1, "x", "1", done(1)), get(4, 5, "x", absent(512))],
+        ),
+        (
+            "the version of absence goes back",
+            Some("P1 linear"),
+            vec![
+                put(0, 1, "x", "1", done(1)),
+                delete(2, 3, "x", done(2)),
+                get(4, 5, "x", absent(512)),
+                get(6, 7, "x", absent(2)),
+            ],
+        ),
+        (
+            "transactions see absence before and behind a delete floor, in the other order",
+            None,
+            vec![
+                transact(0, 9, vec![reads("x"), reads("z")], vec![at(0), value_at(3, "1")]),
+                transact(1, 8, vec![reads("x"), writes("z", "1")], vec![at(512), at(3)]),
+            ],
+        ),
+        (
             "version goes back",
             Some("P1 linear"),
             vec![put(0, 1, "x", "1", done(5)), delete(2, 3, "x", done(6)), put(4, 5, "x", "3", done(1))],

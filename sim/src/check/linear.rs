@@ -38,7 +38,7 @@ pub fn check(history: &[Record], options: &Options) -> Result<Report, Violation>
     for (key, mut calls) in keys {
         report.operations += calls.definite.len() + calls.unknown.len() + calls.eventual.len();
         calls.unknown.sort_by_key(|call| call.start);
-        check_eventual(key, &calls, options.initial)?;
+        check_eventual(key, &calls, options)?;
         if !versioned::check(key, &calls, options)? {
             report.undecided.push(format!("{} by versions", key));
         }
@@ -115,7 +115,7 @@ fn change(table: &mut Table, action: &Action) -> Change {
 }
 
 /// An eventual read shows a state that was, or may have been, and that had begun to be written when the read ended.
-fn check_eventual(key: &Key, calls: &Calls<'_>, initial: Initial) -> Result<(), Violation> {
+fn check_eventual(key: &Key, calls: &Calls<'_>, options: &Options) -> Result<(), Violation> {
     if calls.eventual.is_empty() {
         return Ok(());
     }
@@ -165,8 +165,8 @@ fn check_eventual(key: &Key, calls: &Calls<'_>, initial: Initial) -> Result<(), 
             continue;
         }
         let maybe = calls.unknown.iter().any(|write| write.start <= read.end && may_result_in(calls, write, value));
-        let before = match initial {
-            Initial::Empty => version == 0 && value.is_none(),
+        let before = match options.initial {
+            Initial::Empty => value.is_none() && (version == 0 || options.may_be_floor(version)),
             Initial::Anything => true,
         };
         if !maybe && !before {

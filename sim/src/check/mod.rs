@@ -49,6 +49,7 @@ pub mod tokens;
 mod versioned;
 
 use ringseed::base::Key;
+use ringseed::base::limits::DELETED_KEPT;
 use ringseed::history::Record;
 use std::fmt;
 
@@ -95,6 +96,15 @@ pub struct Options {
     pub accounts: u32,
     /// For so many nanoseconds a token is kept, at least; `None`: longer than the history.
     pub token_lifetime: Option<u64>,
+    /// See [`DELETED_KEPT`].
+    pub deleted_kept: u64,
+}
+
+impl Options {
+    /// Whether absence may have this version though nothing was deleted at it: deletions up to it may be forgotten.
+    fn may_be_floor(&self, version: u64) -> bool {
+        version > 0 && version.is_multiple_of(self.deleted_kept)
+    }
 }
 
 impl Default for Options {
@@ -107,6 +117,7 @@ impl Default for Options {
             list_prefix: None,
             accounts: 0,
             token_lifetime: None,
+            deleted_kept: DELETED_KEPT,
         }
     }
 }
@@ -139,7 +150,7 @@ pub fn check_history(history: &[Record], options: &Options) -> Result<Report, Vi
     }
     let report = linear::check(history, options)?;
     if let Some(partitions) = options.partitions {
-        scan::check(history, partitions)?;
+        scan::check(history, partitions, options)?;
     }
     serializable::check(history, options)?;
     Ok(report)

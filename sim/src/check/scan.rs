@@ -17,7 +17,7 @@
 //! Beyond scans, the versions of one group are judged over all its keys: no two keys share one (they are the indices of one log),
 //! unless a transaction writes both.
 
-use super::{Violation, render};
+use super::{Options, Violation, render};
 use ringseed::base::{GroupId, Key, PartitionId, hash};
 use ringseed::history::{Action, Item, ItemAction, ItemResult, Outcome, Record, TransactionItem};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,9 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// # Errors
 /// The first violation, in the order of the history.
-pub fn check(history: &[Record], partitions: u32) -> Result<(), Violation> {
+pub fn check(history: &[Record], partitions: u32, options: &Options) -> Result<(), Violation> {
     assert!(partitions.is_power_of_two(), "the number of partitions is a power of two");
-    let known = Known::of(history, partitions)?;
+    let known = Known::of(history, partitions, options)?;
     for record in history {
         if let (Action::Scan { prefix, from, limit, eventual }, Outcome::Scanned { items, next, read_at }) =
             (&record.action, &record.outcome)
@@ -111,7 +111,7 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn of(history: &'a [Record], partitions: u32) -> Result<Known<'a>, Violation> {
+    fn of(history: &'a [Record], partitions: u32, options: &Options) -> Result<Known<'a>, Violation> {
         let mut known = Known { keys: BTreeMap::new(), maybe_deleted: BTreeMap::new() };
         let mut owners: BTreeMap<(GroupId, u64), (&Key, &Record)> = BTreeMap::new();
         let mut together = Together::of(history);
@@ -119,7 +119,7 @@ impl<'a> Known<'a> {
             for (key, version, present, is_write) in facts(record) {
                 let transacted = together.writes(key) && (!is_write || record.action.key().is_none());
                 let group = known.keys.entry(key).or_insert_with(|| (group_of(key, partitions), BTreeMap::new())).0;
-                if version == 0 {
+                if version == 0 || (!is_write && !present && options.may_be_floor(version)) {
                     continue;
                 }
                 let (owner, other) = *owners.entry((group, version)).or_insert((key, record));
@@ -264,7 +264,7 @@ fn facts<'a>(record: &'a Record) -> Vec<(&'a Key, u64, bool, bool)> {
 }
 
 /// The keys that the operation deletes if it took effect, which nobody was told.
-fn maybe_deletes(record: &Record) -> Vec<&Key> {
+pub(super) fn maybe_deletes(record: &Record) -> Vec<&Key> {
     match (&record.action, &record.outcome) {
         (Action::Delete { key, .. }, Outcome::Unknown { .. }) => vec![key],
         (Action::Transact { items, .. }, Outcome::Unknown { .. }) => {
@@ -353,7 +353,7 @@ mod tests {
     }
 
     fn judge(action: Action, outcome: Outcome) -> Result<(), Violation> {
-        check(&[writes(), vec![op(100, 120, action, outcome)]].concat(), ONE)
+        check(&[writes(), vec![op(100, 120, action, outcome)]].concat(), ONE, &Options::default())
     }
 
     #[test]
@@ -392,8 +392,9 @@ mod tests {
 
     #[test]
     fn unknown_writes_may_show() {
-        let with =
-            |unknown: Record, outcome| check(&[writes(), vec![unknown, op(100, 120, scan("", "", 9), outcome)]].concat(), ONE);
+        let with = |unknown: Record, outcome| {
+            check(&[writes(), vec![unknown, op(100, 120, scan("", "", 9), outcome)]].concat(), ONE, &Options::default())
+        };
         with(op(5, 6, delete("b"), unknown()), page(&[("a", 3)], None, 3)).unwrap();
         with(op(130, 131, delete("b"), unknown()), page(&[("a", 3)], None, 3)).unwrap_err();
         with(op(5, 6, put("d", "x"), unknown()), page(&[("a", 3), ("d", 7)], None, 8)).unwrap();
@@ -418,15 +419,16 @@ mod tests {
 
     #[test]
     fn one_version_is_one_keys() {
-        check(&[op(0, 1, put("a", "x"), done(5)), op(0, 1, put("b", "x"), done(5))], ONE).unwrap_err();
+        check(&[op(0, 1, put("a", "x"), done(5)), op(0, 1, put("b", "x"), done(5))], ONE, &Options::default()).unwrap_err();
         let item = |name| TransactionItem { key: key(name), action: ItemAction::Put(data("x")), condition: Condition::None };
         let both = Action::Transact { items: vec![item("a"), item("b")], token: None };
         let result = || ItemResult { version: 5, number: None, value: None };
         let committed = Outcome::Transacted { results: vec![result(), result()] };
-        check(&[op(0, 1, both.clone(), committed)], ONE).unwrap();
+        check(&[op(0, 1, both.clone(), committed)], ONE, &Options::default()).unwrap();
         let read = |name| Action::Get { key: key(name), eventual: false };
         let seen = || Outcome::Value { value: Some(data("x")), version: 5 };
-        check(&[op(0, 1, both, unknown()), op(2, 3, read("a"), seen()), op(2, 3, read("b"), seen())], ONE).unwrap();
+        check(&[op(0, 1, both, unknown()), op(2, 3, read("a"), seen()), op(2, 3, read("b"), seen())], ONE, &Options::default())
+            .unwrap();
         assert_eq!(group_of(&Key::from("a"), 1), GroupId(1));
         let groups: BTreeSet<GroupId> = (0..100_u8).map(|n| group_of(&Key::from(vec![n]), 8)).collect();
         assert_eq!(groups, (1..=8).map(GroupId).collect());

@@ -39,10 +39,10 @@ use places::{Open, Search};
 /// A shortest cycle that was found.
 pub fn check(history: &[Record], options: &Options) -> Result<(), Violation> {
     let Options { partitions, list_prefix, initial, .. } = *options;
-    judge(history, &Judge { partitions, list_prefix: None, initial })?;
+    judge(history, &Judge { partitions, list_prefix: None, initial, options })?;
     match list_prefix {
         Some(prefix) if history.iter().any(|record| accesses(record).iter().any(|a| a.key.bytes().starts_with(prefix))) => {
-            judge(history, &Judge { partitions, list_prefix, initial })
+            judge(history, &Judge { partitions, list_prefix, initial, options })
         }
         _ => Ok(()),
     }
@@ -66,18 +66,22 @@ struct Judge<'a> {
     /// Keys that begin so are judged by their lengths.
     list_prefix: Option<&'a [u8]>,
     initial: Initial,
+    options: &'a Options,
 }
 
 impl Judge<'_> {
+    /// Whether the key is judged by its length.
+    fn is_list(&self, key: &Key) -> bool {
+        self.list_prefix.is_some_and(|prefix| key.bytes().starts_with(prefix))
+    }
+
     /// The version that the key is judged by; `None` when nothing is known.
     fn version(&self, access: &Access<'_>) -> Option<u64> {
-        match self.list_prefix {
-            Some(prefix) if access.key.bytes().starts_with(prefix) => match access.state {
-                State::Value(value) => lists::length(value),
-                State::Before(value) => lists::length(Some(value))?.checked_sub(1),
-                State::Unseen => None,
-            },
-            _ => Some(access.version),
+        match access.state {
+            _ if !self.is_list(access.key) => Some(access.version),
+            State::Value(value) => lists::length(value),
+            State::Before(value) => lists::length(Some(value))?.checked_sub(1),
+            State::Unseen | State::Unknown => None,
         }
     }
 }
@@ -98,7 +102,10 @@ enum State<'a> {
     Value(Option<&'a Data>),
     /// The one from which this was made.
     Before(&'a Data),
+    /// Something.
     Unseen,
+    /// Something, or nothing.
+    Unknown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +138,10 @@ struct Graph<'a> {
     /// Keys that some operation deletes, or may have.
     deleted: BTreeSet<&'a Key>,
     seen: Seen<'a>,
+    /// At which versions something was there, whatever it was.
+    present: BTreeSet<(&'a Key, u64)>,
+    /// Keys whose absence was seen with the version of a delete floor.
+    floors: BTreeSet<&'a Key>,
 }
 
 type Slots<'a> = BTreeMap<&'a Key, BTreeMap<u64, Slot>>;
@@ -141,14 +152,24 @@ impl<'a> Graph<'a> {
     /// Of the versions of keys, and of the unknown operations that are known to have taken effect.
     fn new(history: &'a [Record], judge: &Judge<'_>) -> Result<(Graph<'a>, Slots<'a>, BTreeSet<usize>), Violation> {
         let deleted = history.iter().flat_map(deletes).collect();
-        let mut graph = Graph { nodes: Vec::new(), edges: Vec::new(), unknown: Vec::new(), deleted, seen: Seen::new() };
+        let mut graph = Graph {
+            nodes: Vec::new(),
+            edges: Vec::new(),
+            unknown: Vec::new(),
+            deleted,
+            seen: Seen::new(),
+            present: BTreeSet::new(),
+            floors: BTreeSet::new(),
+        };
         let mut slots = Slots::new();
         for record in history {
             let mut parts: BTreeMap<u64, usize> = BTreeMap::new();
             for access in accesses(record) {
                 let Some(version) = judge.version(&access) else { continue };
-                if let State::Value(value) = access.state {
-                    graph.seen.insert((access.key, version), value);
+                match access.state {
+                    State::Value(value) => _ = graph.seen.insert((access.key, version), value),
+                    State::Before(_) | State::Unseen => _ = graph.present.insert((access.key, version)),
+                    State::Unknown => {}
                 }
                 if is_eventual(&record.action) {
                     continue;
@@ -171,14 +192,24 @@ impl<'a> Graph<'a> {
             let told = matches!(record.outcome, Outcome::Written { .. } | Outcome::Transacted { .. });
             if let Some(&node) = parts.get(&0).filter(|_| told && judge.list_prefix.is_none()) {
                 for (key, version) in versions_before(record, &graph.deleted) {
+                    graph.note_present(key, version);
                     slots.entry(key).or_default().entry(version).or_default().readers.push(node);
                 }
             }
         }
         let effective = graph.recover(history, judge, &mut slots);
+        graph.forget(judge, &mut slots);
+        graph.give_ghosts(&mut slots);
         graph.connect(&mut slots);
         graph.keep_time();
         Ok((graph, slots, effective))
+    }
+
+    /// An item had this version, if it is one.
+    fn note_present(&mut self, key: &'a Key, version: u64) {
+        if version > 0 {
+            self.present.insert((key, version));
+        }
     }
 
     fn add(&mut self, record: Option<&'a Record>, start: u64, end: Option<u64>) -> usize {
@@ -234,10 +265,39 @@ impl<'a> Graph<'a> {
         for &node in effective.iter().filter(|_| judge.list_prefix.is_none()) {
             let record = self.nodes[node].record.expect("it has one");
             for (key, version) in versions_before(record, &self.deleted) {
+                self.note_present(key, version);
                 slots.entry(key).or_default().entry(version).or_default().readers.push(node);
             }
         }
-        // Everything else that was seen was written by some operation, some time.
+        effective
+    }
+
+    /// Absence that was seen with the version of a delete floor was not written then: what saw it saw the state before, if that is
+    /// absence, too.
+    fn forget(&mut self, judge: &Judge<'_>, slots: &mut Slots<'a>) {
+        for (&key, slots) in slots.iter_mut().filter(|(key, _)| !judge.is_list(key)) {
+            let mut before = (0, true);
+            for version in slots.keys().copied().collect::<Vec<u64>>() {
+                let absent = match slots[&version].writer {
+                    Some(writer) => self.nodes[writer].record.is_some_and(|record| deletes(record).contains(&key)),
+                    None => self.seen.get(&(key, version)).is_none_or(Option::is_none) && !self.present.contains(&(key, version)),
+                };
+                let is_floor = absent && slots[&version].writer.is_none() && judge.options.may_be_floor(version);
+                if is_floor {
+                    self.floors.insert(key);
+                }
+                if is_floor && before.1 {
+                    let readers = slots.remove(&version).map(|slot| slot.readers).unwrap_or_default();
+                    slots.entry(before.0).or_default().readers.extend(readers);
+                } else {
+                    before = (version, absent);
+                }
+            }
+        }
+    }
+
+    /// Everything else that was seen was written by some operation, some time.
+    fn give_ghosts(&mut self, slots: &mut Slots<'a>) {
         for (&key, slots) in slots {
             for (&version, slot) in slots.iter_mut().filter(|(version, slot)| **version > 0 && slot.writer.is_none()) {
                 let node = self.add(None, 0, None);
@@ -245,7 +305,6 @@ impl<'a> Graph<'a> {
                 slot.writer = Some(node);
             }
         }
-        effective
     }
 
     /// The edges of each key.
@@ -513,12 +572,13 @@ fn increments(record: &Record) -> Vec<&Key> {
 /// What an operation with a known outcome did.
 fn accesses(record: &Record) -> Vec<Access<'_>> {
     let access = |key, version, write, state| Access { key, version, write, state, part: 0 };
+    let found = |present| if present { State::Unseen } else { State::Value(None) };
     match (&record.action, &record.outcome) {
         (Action::Get { key, .. }, Outcome::Value { value, version }) => {
             vec![access(key, *version, false, State::Value(value.as_ref()))]
         }
-        (Action::Put { key, .. } | Action::Delete { key, .. }, Outcome::ConditionFailed { version, .. }) => {
-            vec![access(key, *version, false, State::Unseen)]
+        (Action::Put { key, .. } | Action::Delete { key, .. }, Outcome::ConditionFailed { version, present }) => {
+            vec![access(key, *version, false, found(*present))]
         }
         (Action::Put { key, value, .. }, Outcome::Written { version, .. }) => {
             vec![access(key, *version, true, State::Value(Some(value)))]
@@ -537,7 +597,8 @@ fn accesses(record: &Record) -> Vec<Access<'_>> {
             let mut all = Vec::with_capacity(items.len());
             for (item, result) in items.iter().zip(results) {
                 let (write, state) = match &item.action {
-                    ItemAction::Check => (false, State::Unseen),
+                    ItemAction::Check if item.condition == Condition::None => (false, State::Unknown),
+                    ItemAction::Check => (false, found(item.condition != Condition::Absent)),
                     ItemAction::Read => (false, State::Value(result.value.as_ref())),
                     ItemAction::Put(value) => (true, State::Value(Some(value))),
                     ItemAction::Delete => (true, State::Value(None)),
@@ -556,9 +617,9 @@ fn accesses(record: &Record) -> Vec<Access<'_>> {
         }
         (Action::Transact { items, .. }, Outcome::NotCommitted { failures }) => {
             let seen = |(part, failure): (usize, &Failure)| match failure.reason {
-                FailureReason::Condition { version, .. } => {
+                FailureReason::Condition { version, present } => {
                     let key = &items.get(failure.item as usize)?.key;
-                    Some(Access { part: part as u32, ..access(key, version, false, State::Unseen) })
+                    Some(Access { part: part as u32, ..access(key, version, false, found(present)) })
                 }
                 FailureReason::Conflict | FailureReason::NotANumber => None,
             };

@@ -44,7 +44,7 @@ pub(super) fn check(key: &Key, calls: &Calls<'_>, options: &Options) -> Result<b
     order.sort_by_key(|call| (call.version(), !call.is_write(), call.start));
     unique(key, &order)?;
     let limits = real_time(key, &order)?;
-    let mut search = Search::new(calls, order, limits, options.steps_max.saturating_mul(CHEAPER));
+    let mut search = Search::new(calls, order, limits, options);
     let state = match options.initial {
         Initial::Empty => State { value: Seen::Exactly(None), version: Some(0) },
         Initial::Anything => State { value: Seen::Anything, version: None },
@@ -139,6 +139,7 @@ enum Need {
 struct OutOfSteps;
 
 struct Search<'c, 'a> {
+    options: &'c Options,
     calls: &'c Calls<'a>,
     order: Vec<&'c Call<'a>>,
     /// Per place in `order`.
@@ -154,10 +155,11 @@ struct Search<'c, 'a> {
 }
 
 impl<'c, 'a> Search<'c, 'a> {
-    fn new(calls: &'c Calls<'a>, order: Vec<&'c Call<'a>>, limits: Vec<u64>, steps: u64) -> Search<'c, 'a> {
+    fn new(calls: &'c Calls<'a>, order: Vec<&'c Call<'a>>, limits: Vec<u64>, options: &'c Options) -> Search<'c, 'a> {
         let mut last = std::collections::BTreeMap::new();
         let twin = calls.unknown.iter().enumerate().map(|(at, call)| last.insert(change(call), at)).collect();
-        Search { calls, order, limits, placed: Vec::new(), used: vec![false; calls.unknown.len()], twin, steps, furthest: None }
+        let (used, steps) = (vec![false; calls.unknown.len()], options.steps_max.saturating_mul(CHEAPER));
+        Search { options, calls, order, limits, placed: Vec::new(), used, twin, steps, furthest: None }
     }
 
     /// Whether the order from `at` on can be explained, beginning in `state`.
@@ -165,7 +167,12 @@ impl<'c, 'a> Search<'c, 'a> {
         while let Some(call) = self.order.get(at) {
             let (need, version) = need(call, &self.calls.table);
             let same = !call.is_write() && state.version == Some(version);
-            if (same || call.is_write() || state.version.is_none()) && satisfies(&state, need, &self.calls.table) {
+            // Deletions are forgotten: absence has a later version then.
+            let absent = !call.is_write()
+                && matches!(state.value, Seen::Exactly(None))
+                && state.version.is_some_and(|known| known < version)
+                && self.options.may_be_floor(version);
+            if (same || absent || call.is_write() || state.version.is_none()) && satisfies(&state, need, &self.calls.table) {
                 state = after(call, state.value);
                 at += 1;
                 continue;

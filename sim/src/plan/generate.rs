@@ -9,7 +9,7 @@ use super::{
     TransactionPlan, Trigger, WorkloadPlan, scenarios, standing, transactions,
 };
 use crate::dice::Dice;
-use ringseed::base::limits::TRANSACTION_ITEMS_MAX;
+use ringseed::base::limits::{DELETED_KEPT, TRANSACTION_ITEMS_MAX};
 use std::collections::BTreeMap;
 
 impl Plan {
@@ -169,6 +169,10 @@ fn set_leaves(plan: &mut Plan, dice: &mut Dice) {
         let bytes = *dice.pick(&[1, 300, 1_000]);
         plan.nodes.iter_mut().for_each(|node| _ = node.limits.insert("leaf_bytes".into(), bytes));
     }
+    // So few entries come to one group.
+    if dice.chance(600) {
+        plan.cluster.deleted_kept = *dice.pick(&[4, 16, 64]);
+    }
     if dice.chance(100) {
         draws::scrub(plan, dice);
     }
@@ -259,6 +263,7 @@ fn surroundings(seed: u64, dice: &mut Dice) -> Plan {
         replication_factor: 3,
         support_ms,
         clock_drift_ppm_max: drift,
+        deleted_kept: DELETED_KEPT,
     };
     let sync_ms = if dice.chance(100) { dice.between(5, 200) } else { 0 };
     let skewed = dice.chance(500);

@@ -22,7 +22,7 @@ pub use crate::faults::FaultKind;
 use crate::points::Point;
 pub use options::Setting;
 use ringseed::actor::Placement;
-use ringseed::base::limits::{Limits, TOKEN_LIFETIME};
+use ringseed::base::limits::{DELETED_KEPT, Limits, TOKEN_LIFETIME};
 use ringseed::base::{ClusterId, DirectoryId, GroupId, NodeId};
 use ringseed::msg::cluster::{ClusterOptions, Formation, Member};
 use ringseed::msg::peer::{Carried, PeerMessage, ReplicaMessage};
@@ -80,6 +80,9 @@ pub struct ClusterPlan {
     pub replication_factor: u8,
     pub support_ms: u32,
     pub clock_drift_ppm_max: u32,
+    /// For how many entries of a group deletions are remembered at least: see [`DELETED_KEPT`].
+    #[serde(default = "deleted_kept")]
+    pub deleted_kept: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -439,6 +442,10 @@ impl Standing {
 
 fn one() -> u16 {
     1
+}
+
+fn deleted_kept() -> u64 {
+    DELETED_KEPT
 }
 
 fn is_zero(number: &u32) -> bool {

@@ -4,6 +4,7 @@
 
 use super::transactions::TransactionPlan;
 use super::{ClusterPlan, DiskPlan, Ending, NetworkPlan, NodePlan, Plan, WorkloadPlan};
+use ringseed::base::limits::DELETED_KEPT;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -41,7 +42,13 @@ impl Plan {
         Plan {
             seed: 0,
             scenario: "plain".into(),
-            cluster: ClusterPlan { partitions: 1, replication_factor: 3, support_ms: 400, clock_drift_ppm_max: 20_000 },
+            cluster: ClusterPlan {
+                partitions: 1,
+                replication_factor: 3,
+                support_ms: 400,
+                clock_drift_ppm_max: 20_000,
+                deleted_kept: DELETED_KEPT,
+            },
             nodes: (0..nodes).map(node).collect(),
             workload: WorkloadPlan::of_operations(1, 1_000, &TransactionPlan::default()),
             operations: Some(Vec::new()),

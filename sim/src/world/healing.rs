@@ -18,6 +18,7 @@ use crate::check::Violation;
 use crate::check::agreement::{Agreement, Items};
 use crate::check::corruption;
 use crate::check::durability::Durability;
+use crate::check::scan;
 use crate::counters::Kind;
 use crate::plan::{Ending, LossStyle};
 use crate::recovery::{Step, Took};
@@ -382,7 +383,14 @@ impl World {
         }
         // With a partition dead there is no node to ask for its keys.
         if groups.len() as u32 == self.plan.cluster.partitions {
-            Durability::of(&self.workload.history).check(agreement.items().map(|(_, items)| items))?;
+            let (partitions, machines) = (self.plan.cluster.partitions, &self.machines);
+            let floor = |key: &Key| {
+                let group = scan::group_of(key, partitions);
+                let (number, _) = groups[&group].first()?;
+                machines[*number].node.as_ref()?.delete_floor(group)
+            };
+            let forgotten = |key: &Key| floor(key).map_or(0, |floor| floor.0);
+            Durability::of(&self.workload.history).check(agreement.items().map(|(_, items)| items), forgotten)?;
         }
         Ok(())
     }

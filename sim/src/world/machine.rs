@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub struct Machine {
     pub id: NodeId,
     pub plan: NodePlan,
+    /// Of the whole cluster.
+    pub deleted_kept: u64,
     pub clock: Clock,
     pub disk: Disk,
     /// Runs now, or stands still.
@@ -120,13 +122,14 @@ impl Machine {
         let again = wal::recover(&mut sound, self.id).expect("it was recovered");
         Recovery::values_are_right(self.id, &whole, &mut disk)?;
         Recovery::items_are_right(self.id, &again, &mut sound)?;
-        check::checkpoint::check(self.id, again, whole)
+        check::checkpoint::check(self.id, again, whole, self.deleted_kept)
     }
 
     pub fn new(number: usize, plan: &Plan) -> Machine {
         let own = plan.nodes[number].clone();
         Machine {
             id: NodeId(number as u16 + 1),
+            deleted_kept: plan.cluster.deleted_kept,
             clock: Clock::new(0, own.clock_offset_ms * 1_000_000, own.clock_ppm),
             disk: Disk::new(Dice::new(plan.seed, &format!("disk {number}"))),
             node: None,
@@ -192,6 +195,7 @@ impl Machine {
             segment_size: self.plan.segment_kib * 1024,
             cache_size: self.plan.cache_kib as usize * 1024,
             limits: self.plan.limits(),
+            deleted_kept: plan.cluster.deleted_kept,
             seed: self.dice.bits(),
         };
         options.limits.original_silent_ms = SILENT_AFTER as usize * plan.cluster.support_ms as usize;

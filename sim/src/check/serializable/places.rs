@@ -49,6 +49,7 @@ pub(super) struct Search<'a, 'b> {
     partitions: Option<u32>,
     deleted: &'b BTreeSet<&'a Key>,
     seen: &'b Seen<'a>,
+    floors: &'b BTreeSet<&'a Key>,
     /// Nodes of the unknown operations that write a key, if one of them is a transaction.
     unknown: BTreeMap<&'a Key, Vec<usize>>,
     forward: Vec<Vec<usize>>,
@@ -96,6 +97,7 @@ impl<'a, 'b> Search<'a, 'b> {
             partitions: judge.partitions,
             deleted: &graph.deleted,
             seen: &graph.seen,
+            floors: &graph.floors,
             unknown,
             placed,
             forward,
@@ -113,6 +115,10 @@ impl<'a, 'b> Search<'a, 'b> {
                 .iter()
                 .filter(|(version, slot)| **version > 0 && slot.writer.is_none_or(|w| graph.nodes[w].ghost.is_some()));
             for (&version, _) in untold {
+                // It may have been deleted before.
+                if judge.options.may_be_floor(version) && search.seen.get(&(key, version)).is_some_and(Option::is_none) {
+                    continue;
+                }
                 // Of what no operation can have written, the judge of single keys knows.
                 if !search.may_have_written(key, version).is_empty() {
                     search.versions.push((key, version));
@@ -141,7 +147,9 @@ impl<'a, 'b> Search<'a, 'b> {
                 return self.choose(at + 1);
             }
             Open::Writer(key, version) => self.may_have_written(key, version),
-            Open::Write(node, key) if self.placed.contains(&(node, key)) => return self.choose(at + 1),
+            Open::Write(node, key) if self.placed.contains(&(node, key)) || self.is_forgotten(node, key) => {
+                return self.choose(at + 1);
+            }
             Open::Write(node, key) => self.gaps(node, key),
         };
         let (done, versions, writes) = (self.done.len(), self.versions.len(), self.writes.len());
@@ -197,6 +205,12 @@ impl<'a, 'b> Search<'a, 'b> {
         self.unknown.get(key).into_iter().flatten().copied().filter(fits).collect()
     }
 
+    /// Whether the operation deletes the key, and absence of that was seen with the version of a delete floor: then it may have found
+    /// nothing to delete, before or behind what saw that there was nothing.
+    fn is_forgotten(&self, node: usize, key: &Key) -> bool {
+        self.floors.contains(key) && deletes(self.record(node)).contains(&key)
+    }
+
     /// The unknown operation took effect, and wrote this version. Whether that can be.
     fn wrote(&mut self, node: usize, key: &'a Key, version: u64) -> bool {
         let record = self.record(node);
@@ -223,6 +237,9 @@ impl<'a, 'b> Search<'a, 'b> {
     fn wrote_version(&mut self, node: usize, key: &'a Key, version: u64) -> bool {
         if self.placed.contains(&(node, key)) {
             return self.place(key, version).is_some_and(|place| place.writer == Some(node));
+        }
+        if self.is_forgotten(node, key) && self.place(key, version).is_none() {
+            return true;
         }
         let at = self.at_version(key, version);
         let place = &mut self.keys.get_mut(key).expect("it has this version")[at];
