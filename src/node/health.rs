@@ -35,6 +35,11 @@ pub struct Health {
     pub groups_leaderless: usize,
     /// Those that may have forgotten what they acknowledged, since the log was damaged, and are not whole again.
     pub groups_amnesiac: usize,
+    /// The members that lack entries which no log holds any more, and of how many groups that are led here they are sent the state.
+    pub states_leaving: Vec<(NodeId, usize)>,
+    /// Of how many groups the state comes here, so far in part; and of how many it has come in this epoch.
+    pub states_arriving: usize,
+    pub states_installed: u64,
     /// The nodes that this node does not let in, and why: those that have sent messages for a while, within [`TURNED_AWAY_FOR`].
     pub turned_away: Vec<(NodeId, Refusal)>,
     pub disk: DiskHealth,
@@ -215,6 +220,9 @@ impl Node {
             groups_led: vitals.led,
             groups_leaderless: vitals.leaderless,
             groups_amnesiac: vitals.amnesiac,
+            states_leaving: self.snapshots.leaving(),
+            states_arriving: self.snapshots.in_progress().1,
+            states_installed: self.snapshots.counters.installed,
             turned_away: turned_away.collect(),
             disk: self.liveness.view().own_disk,
             disk_bytes_needed: self.log.bytes_needed(),

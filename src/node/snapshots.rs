@@ -190,6 +190,13 @@ impl Snapshots {
         (usize::from(self.sending.is_some()), self.installing.len())
     }
 
+    /// The members that are sent states, and of how many groups.
+    pub fn leaving(&self) -> Vec<(NodeId, usize)> {
+        let mut leaving: BTreeMap<NodeId, usize> = BTreeMap::new();
+        self.asked.iter().for_each(|(_, member)| *leaving.entry(*member).or_default() += 1);
+        leaving.into_iter().collect()
+    }
+
     pub fn deadline(&self) -> Option<Time> {
         match &self.sending.as_ref()?.stage {
             Stage::Reading { again_at, .. } => *again_at,

@@ -26,6 +26,9 @@ fn well() -> Health {
         groups_led: 22,
         groups_leaderless: 0,
         groups_amnesiac: 0,
+        states_leaving: Vec::new(),
+        states_arriving: 0,
+        states_installed: 0,
         turned_away: Vec::new(),
         disk: DiskHealth::default(),
         disk_bytes_needed: 0,
@@ -289,4 +292,26 @@ fn a_recovery_says_how_far_it_is_every_few_seconds_and_a_quick_one_nothing() {
     }
     assert_eq!(lines.len(), 3);
     assert!(lines[0].text.starts_with("the log is being recovered: 25 % (256 of 1024 MiB) after 5 s"), "{lines:?}");
+}
+
+#[test]
+fn states_that_are_sent_to_a_member_that_was_away_are_told_once() {
+    let mut sender = Story::new();
+    sender.lives(3, |_, _| {});
+    sender.lives(4, |health, passed| health.states_leaving = vec![(node(3), 9 - passed.as_secs() as usize)]);
+    sender.lives(9, |_, _| {});
+    assert_eq!(sender.said.len(), 2, "{:?}", sender.said);
+    assert!(sender.said[0].contains("node 3 lacks") && sender.said[0].contains("leads 9 so far"), "{:?}", sender.said);
+    assert!(sender.said[1].contains("node 3 was sent these states, after 4 s"), "{:?}", sender.said);
+    // Between two of them nothing comes for a moment.
+    let mut receiver = Story::new();
+    receiver.lives(3, |health, _| health.states_installed = 7);
+    let come = |seconds: u64| 7 + seconds / 2;
+    receiver.lives(8, |health, passed| {
+        let seconds = passed.as_secs();
+        (health.states_arriving, health.states_installed) = ((seconds % 2) as usize, come(seconds));
+    });
+    receiver.lives(9, |health, _| health.states_installed = come(7));
+    assert_eq!(receiver.said.len(), 2, "{:?}", receiver.said);
+    assert!(receiver.said[1].contains("the states of 3 partitions have come"), "{:?}", receiver.said);
 }

@@ -17,6 +17,8 @@ const WAITING_AFTER: Duration = Duration::from_secs(3);
 const SILENT_AFTER: Duration = Duration::from_secs(2);
 /// Of partitions without a leader. Shorter: an election.
 const LEADERLESS_AFTER: Duration = Duration::from_secs(3);
+/// States of partitions come one after the other: so long after the last, all have come.
+const STATES_COME_WITHIN: Duration = Duration::from_secs(3);
 /// A clock is behind from here on, and right again below half of it.
 const CLOCK_BEHIND: Duration = Duration::from_secs(10);
 /// A peer came back so shortly ago that leaderships which move now move to it.
@@ -73,6 +75,13 @@ pub struct Watch {
     back_at: Option<Time>,
     leaderless: State,
     amnesiac: State,
+    /// Members that are sent states of partitions.
+    leaving: BTreeMap<NodeId, State>,
+    arriving: State,
+    arrived_at: Time,
+    /// Of how many partitions the state had come at the last look, and when this began.
+    installed: u64,
+    installed_before: u64,
     full: State,
     replay: State,
     /// The node is unfit to lead: since its disk was full; for another reason.
@@ -105,6 +114,11 @@ impl Watch {
             back_at: None,
             leaderless: State::default(),
             amnesiac: State::default(),
+            leaving: BTreeMap::new(),
+            arriving: State::default(),
+            arrived_at: Time::ZERO,
+            installed: 0,
+            installed_before: 0,
             full: State::default(),
             replay: State::default(),
             unfit_as_full: false,
@@ -135,6 +149,7 @@ impl Watch {
         self.peers(now, health, &trouble, &mut lines);
         self.leaderless(now, health, &mut lines);
         self.amnesiac(now, health, &mut lines);
+        self.states(now, health, &mut lines);
         self.disk(now, health, &mut lines);
         self.leaderships(now, health, &mut lines);
         self.clock(now, health, &mut lines);
@@ -264,6 +279,45 @@ impl Watch {
             Turn::Ends(after) => {
                 lines.push(info(format!("every partition with a replica here is whole again, after {} s", after.as_secs())));
             }
+            Turn::None => {}
+        }
+    }
+
+    /// A member was away for so long that the log which it lacks is gone.
+    fn states(&mut self, now: Time, health: &Health, lines: &mut Vec<Line>) {
+        for (node, _) in &health.states_leaving {
+            self.leaving.entry(*node).or_default();
+        }
+        for (node, state) in &mut self.leaving {
+            let left = health.states_leaving.iter().find(|(other, _)| other == node).map_or(0, |(_, left)| *left);
+            match state.is(now, left > 0, Duration::ZERO) {
+                Turn::Begins => lines.push(info(format!(
+                    "node {node} lacks so much that the log does not hold it any more: it is sent the state of each such partition, of those that this \
+                     node leads {left} so far"
+                ))),
+                Turn::Ends(after) => lines.push(info(format!("node {node} was sent these states, after {} s", after.as_secs()))),
+                Turn::None => {}
+            }
+        }
+        self.leaving.retain(|_, state| state.since.is_some());
+        let installed = health.states_installed;
+        let before = std::mem::replace(&mut self.installed, installed).max(if self.looked { 0 } else { installed });
+        if health.states_arriving > 0 || installed > before {
+            self.arrived_at = now;
+        }
+        let some = self.arrived_at > Time::ZERO && now.since(self.arrived_at) < STATES_COME_WITHIN;
+        match self.arriving.is(now, some, Duration::ZERO) {
+            Turn::Begins => {
+                self.installed_before = before;
+                lines.push(info(
+                    "this node lacks so much that the others' logs do not hold it any more: it is sent the state of each such partition",
+                ));
+            }
+            Turn::Ends(after) => lines.push(info(format!(
+                "the states of {} partitions have come, after {} s",
+                installed - self.installed_before,
+                after.as_secs().saturating_sub(STATES_COME_WITHIN.as_secs())
+            ))),
             Turn::None => {}
         }
     }
