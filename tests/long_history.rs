@@ -130,7 +130,8 @@ impl Cluster {
         let output = self.home.ringseed(&["status", "--json", "--servers", address, "--timeout", "5s"]).output().unwrap();
         let all: Value = serde_json::from_slice(&output.stdout).ok()?;
         let nodes = all["nodes"].as_array()?;
-        nodes.iter().find(|found| found["node"] == node as u64)?["counters"][name].as_u64()
+        let found = nodes.iter().find(|found| found["node"] == node as u64)?;
+        found["counters"][name].as_u64().or_else(|| found[name].as_u64())
     }
 
     /// Waits until nothing of any partition is missing on the node.
@@ -228,6 +229,15 @@ fn ten_million_puts_and_what_befalls_disks() {
     cluster.stop(3, Signal::KILL);
     cluster.say("node 3 is away from now on");
     cluster.put(puts / 2);
+    let count = |name| cluster.counter(1, name).unwrap_or_default();
+    let (written, moved) = (count("log_bytes_written"), count("bytes_moved"));
+    cluster.say(&format!(
+        "node 1 has written {} bytes a put, {} of them values that were moved; {} checkpoints, {} files used again",
+        written / puts,
+        moved / puts,
+        count("checkpoints"),
+        count("segments_recycled")
+    ));
     let began = Instant::now();
     cluster.start(3);
     cluster.is_whole(3, began);
