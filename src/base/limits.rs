@@ -61,7 +61,7 @@ pub const OPEN_NAMED_MAX: usize = 256;
 pub const FORWARD_WINDOW: u64 = 64 * 1024;
 
 /// What is deleted keeps the version of its deletion for at least so many entries of its group. The
-/// [delete floor](crate::state::State::delete_floor) is a multiple of it.
+/// [delete floor](crate::state::State::delete_floor) is a multiple of it. All nodes, and all releases, must have the same.
 pub const DELETED_KEPT: u64 = 512;
 
 /// Entries in one append message that a follower takes.

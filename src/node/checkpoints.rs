@@ -10,8 +10,10 @@
 //!
 //! **Fuzzy.** Leaves are copied one after the other while writes go on. So a copy may hold what entries behind `begin` have
 //! brought. The replay from `begin` on finds it there, and leaves it: an item is set only by a version that is not earlier than
-//! its own. All else of a state has no versions, and is taken at one instant. What a copy holds is committed, and its entries
-//! stand before the copy in the log; the manifest names a commit index that is not below.
+//! its own. And a copy may lack a deletion behind `begin` that was forgotten before the leaf was copied: then the replay brings what
+//! was deleted, though its value may be on no disk any more, until it comes to the deletion. So nothing is served from a replay that
+//! has not come to its end. All else of a state has no versions, and is taken at one instant. What a copy holds is committed, and its
+//! entries stand before the copy in the log; the manifest names a commit index that is not below.
 //!
 //! **Rolling.** A leaf that has not changed since its last copy is not copied again: the root names the old copy.
 //!

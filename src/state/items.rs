@@ -19,9 +19,14 @@ pub struct Item {
 }
 
 impl Item {
+    /// At which version it was deleted; later than all, if it was not.
+    pub(super) fn deleted_at(&self) -> Version {
+        if self.value.is_some() { Version(u64::MAX) } else { self.version }
+    }
+
     /// Whether it is not as one that was never written.
     pub(super) fn is_remembered(&self, floor: Version) -> bool {
-        self.value.is_some() || self.version > floor
+        self.deleted_at() > floor
     }
 
     pub fn measure(&self) -> Measure {

@@ -29,8 +29,12 @@ const HEADER: usize = 6;
 const SLOT: usize = 2;
 /// What a cell begins with, before its suffix.
 const CELL: usize = 26;
+/// Later than all deletions.
+const NONE_DELETED: Version = Version(u64::MAX);
 /// Of a cell's first two bytes: there is a value.
 const PRESENT: u16 = 1 << 15;
+/// So many leaves are joined with one at a time: it is a step of a node that has more to do.
+const JOINS_MAX: usize = 8;
 /// Encoded keys that are not longer are made without an allocation.
 const SHORT: usize = 256;
 const SORT_KEY: [u8; 2] = [0, 1];
@@ -107,10 +111,10 @@ impl Leaves {
         self.leaves.insert(between.into(), high);
     }
 
-    /// Drops what is left of the items of the leaf with this fence that were deleted up to this version; and joins it with those
-    /// behind it, as long as both fit into the half of one. Returns how many items were dropped.
+    /// Drops what is left of the items of the leaf with this fence that were deleted up to this version; and joins it with some of
+    /// those behind it, as long as both fit into the half of one. Returns how many items were dropped.
     pub(super) fn forget_deleted(&mut self, fence: &[u8], upto: Version) -> usize {
-        let mut forgotten = 0;
+        let (mut forgotten, mut joins) = (0, JOINS_MAX);
         let mut forget = |leaf: &mut Leaf, bytes: &mut u64| {
             let before = leaf.page.len() as u64;
             forgotten += leaf.forget_deleted(upto);
@@ -120,15 +124,18 @@ impl Leaves {
             forget(leaf, &mut self.bytes);
             let (used, most) = (leaf.used(), self.size_max / 2);
             let mut behind = self.leaves.range_mut::<[u8], _>((Bound::Excluded(fence), Bound::Unbounded));
-            let Some((next, other)) = behind.next().filter(|_| used <= most) else { break };
+            let Some((next, other)) = behind.next().filter(|_| used <= most && joins > 0) else { break };
             forget(other, &mut self.bytes);
             let next = next.clone();
             let prefix = behind.next().map_or(0, |(after, _)| common(fence, after));
             let (leaf, other) = (&self.leaves[fence], &self.leaves[&next]);
-            let joined = Leaf::of(&fence[..prefix], leaf.cells().chain(other.cells()));
-            if joined.page.len() > most {
+            let cells = leaf.cells().chain(other.cells());
+            // With a shorter prefix keys may take far more room.
+            if Leaf::size_of(&fence[..prefix], cells.clone()) > most {
                 break;
             }
+            let joined = Leaf::of(&fence[..prefix], cells);
+            joins -= 1;
             self.bytes = self.bytes + joined.page.len() as u64 - (leaf.page.len() + other.page.len()) as u64;
             self.leaves.remove(&next);
             *self.leaves.get_mut(fence).expect("it was read above") = joined;
@@ -222,6 +229,7 @@ impl Leaves {
         for (fence, leaf) in &self.leaves {
             let (next, count) = (fences.next(), leaf.count());
             assert!((1..count).all(|at| leaf.suffix(at - 1) < leaf.suffix(at)), "keys are in order");
+            assert!((0..count).all(|at| leaf.item(at).deleted_at() >= leaf.deleted_from), "deletions are known");
             if count > 0 {
                 let within = leaf.encoded(0)[..] >= fence[..] && next.is_none_or(|next| leaf.encoded(count - 1)[..] < next[..]);
                 assert!(within, "a key is between its leaf's fences");
@@ -258,13 +266,15 @@ struct Leaf {
     page: Arc<Vec<u8>>,
     /// Where there is a copy of it in the log, as it is.
     copied: Option<Place>,
+    /// No item here was deleted at an earlier version.
+    deleted_from: Version,
 }
 
 impl Leaf {
     /// An empty one of keys that begin with this, with so many bytes for slots and cells.
     fn with_room_for(bytes: usize, prefix: &[u8]) -> Leaf {
         let size = HEADER + prefix.len() + bytes;
-        let mut leaf = Leaf { page: Arc::new(vec![0; size]), copied: None };
+        let mut leaf = Leaf { page: Arc::new(vec![0; size]), copied: None, deleted_from: NONE_DELETED };
         leaf.set(2, size as u16);
         leaf.set(4, prefix.len() as u16);
         leaf.page_mut()[HEADER..HEADER + prefix.len()].copy_from_slice(prefix);
@@ -273,7 +283,7 @@ impl Leaf {
 
     /// The leaf of this page. `None`: these bytes are no page of keys from this fence on.
     fn decode(fence: &[u8], page: &[u8], place: Place) -> Option<Leaf> {
-        let leaf = Leaf { page: Arc::new(page.to_vec()), copied: Some(place) };
+        let mut leaf = Leaf { page: Arc::new(page.to_vec()), copied: Some(place), deleted_from: NONE_DELETED };
         let size = page.len();
         if size < HEADER || size > usize::from(u16::MAX) {
             return None;
@@ -296,6 +306,7 @@ impl Leaf {
             && (0..count).all(|at| prefix + leaf.suffix(at).len() >= 4)
             && (1..count).all(|at| leaf.suffix(at - 1) < leaf.suffix(at))
             && (count == 0 || leaf.encoded(0)[..] >= *fence);
+        leaf.deleted_from = (0..count).filter(|_| right).fold(NONE_DELETED, |first, at| first.min(leaf.item(at).deleted_at()));
         right.then_some(leaf)
     }
 
@@ -383,6 +394,7 @@ impl Leaf {
 
     fn write(&mut self, cell: usize, suffix: usize, item: Item) {
         self.copied = None;
+        self.deleted_from = self.deleted_from.min(item.deleted_at());
         let present = if item.value.is_some() { PRESENT } else { 0 };
         self.set(cell, suffix as u16 | present);
         let page = self.page_mut();
@@ -465,10 +477,14 @@ impl Leaf {
         (0..self.count()).map(move |at| (self, at))
     }
 
+    /// Bytes of a leaf of these cells, but for its header and prefix.
+    fn size_of<'a>(prefix: &[u8], cells: impl Iterator<Item = (&'a Leaf, usize)>) -> usize {
+        cells.map(|(leaf, at)| SLOT + CELL + leaf.prefix().len() + leaf.suffix(at).len() - prefix.len()).sum()
+    }
+
     /// A leaf of these cells, whose keys come in order and all begin with this prefix.
     fn of<'a>(prefix: &[u8], cells: impl Iterator<Item = (&'a Leaf, usize)> + Clone) -> Leaf {
-        let size = |(leaf, at): (&Leaf, usize)| SLOT + CELL + leaf.prefix().len() + leaf.suffix(at).len() - prefix.len();
-        let mut made = Leaf::with_room_for(cells.clone().map(size).sum(), prefix);
+        let mut made = Leaf::with_room_for(Leaf::size_of(prefix, cells.clone()), prefix);
         for (nth, (leaf, at)) in cells.enumerate() {
             made.insert(nth, &leaf.encoded(at), leaf.item(at));
         }
@@ -477,13 +493,17 @@ impl Leaf {
 
     /// Drops what is left of items that were deleted up to this version. Returns how many.
     fn forget_deleted(&mut self, upto: Version) -> usize {
-        let is_kept = |at: usize| {
-            let item = self.item(at);
-            item.value.is_some() || item.version > upto
-        };
-        let forgotten = (0..self.count()).filter(|at| !is_kept(*at)).count();
+        if self.deleted_from > upto {
+            return 0;
+        }
+        let is_kept = |at: usize| self.item(at).deleted_at() > upto;
+        let kept = (0..self.count()).filter(|at| is_kept(*at)).count();
+        let forgotten = self.count() - kept;
         if forgotten > 0 {
             *self = Leaf::of(self.prefix(), self.cells().filter(|(_, at)| is_kept(*at)));
+        } else {
+            // Those that were deleted are there again.
+            self.deleted_from = (0..kept).fold(NONE_DELETED, |first, at| first.min(self.item(at).deleted_at()));
         }
         forgotten
     }

@@ -406,6 +406,33 @@ fn which_replica_forgets_what_was_deleted_and_when_changes_nothing() {
     assert!(forgotten > 4_000 && joined > 400 && booted > 80, "{forgotten} forgotten, {joined} joined, {booted} booted");
 }
 
+/// Keys that are alike but for their ends stand in leaves without what they have in common. In a leaf of others they take all of it.
+#[test]
+fn leaves_of_keys_with_little_in_common_are_not_joined() {
+    let mut state = State::new();
+    let put = |state: &mut State, key: Key, value: Option<ValuePlace>| {
+        state.apply(state.applied().next(), &write(&key, value), &mut |_| {});
+    };
+    let long = "x".repeat(2_000);
+    (0..1_000).for_each(|number| put(&mut state, Key::from(format!("{long}{number:04}")), Some(value(1, 1))));
+    let before = left(&state);
+    // Few keys stand before them, in a leaf that most of them have left.
+    (0..500).for_each(|number| put(&mut state, Key::from(format!("a{number:03}")), Some(value(1, 1))));
+    (1..500).for_each(|number| put(&mut state, Key::from(format!("a{number:03}")), None));
+    pass(&mut state, 10 * DELETED_KEPT);
+    for _ in 0..5 {
+        let mut next = Some(Vec::new());
+        while let Some(fence) = next.take() {
+            state.forget_deleted(&fence);
+            next = state.page(&fence).expect("a leaf").next.map(<[u8]>::to_vec);
+        }
+        state.check();
+    }
+    assert_eq!(left(&state), before + 1);
+    assert!((5..30).contains(&fences(&state)), "{} leaves", fences(&state));
+    assert!((0..1_000).all(|number| state.item(&Key::from(format!("{long}{number:04}"))).value.is_some()));
+}
+
 /// Items that are there, and what is left of others.
 fn left(state: &State) -> usize {
     state.items().range(Bound::Unbounded).count()

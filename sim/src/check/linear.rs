@@ -166,7 +166,13 @@ fn check_eventual(key: &Key, calls: &Calls<'_>, options: &Options) -> Result<(),
         }
         let maybe = calls.unknown.iter().any(|write| write.start <= read.end && may_result_in(calls, write, value));
         let before = match options.initial {
-            Initial::Empty => value.is_none() && (version == 0 || options.may_be_floor(version)),
+            // Below a delete floor there may be nothing only if there was nothing at the last version that is known.
+            Initial::Empty => {
+                let is_floor = || {
+                    options.may_be_floor(version) && known.range(..version).next_back().is_none_or(|(_, known)| known.0.is_none())
+                };
+                value.is_none() && (version == 0 || is_floor())
+            }
             Initial::Anything => true,
         };
         if !maybe && !before {
