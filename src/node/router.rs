@@ -113,6 +113,8 @@ impl Node {
             if let Some(refusal) = refusal.filter(|_| answered) {
                 self.vitals.turn_away(now, from, refusal.clone());
                 self.send(now, from, PeerMessage::Refused(envelope.epoch, refusal));
+            } else if let Some(refusal) = self.membership.made_wait(now, from) {
+                self.vitals.turn_away(now, from, refusal);
             }
             return;
         }

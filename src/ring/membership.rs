@@ -134,6 +134,8 @@ struct Mark {
     old_copy: Option<Epoch>,
     /// When a heartbeat of the epoch that is let in came last, to this epoch of this node.
     heard: Option<Time>,
+    /// When one of a later epoch had to wait since that epoch is still heard.
+    made_wait: Option<Time>,
     /// That epoch did not follow the one before it, and this is to be logged at once.
     is_news: bool,
 }
@@ -148,7 +150,15 @@ enum Heard {
 
 impl Mark {
     fn new(mark: PeerMark) -> Mark {
-        Mark { epoch: mark.epoch, highest: mark.durable, logged: mark.durable, old_copy: None, heard: None, is_news: false }
+        Mark {
+            epoch: mark.epoch,
+            highest: mark.durable,
+            logged: mark.durable,
+            old_copy: None,
+            heard: None,
+            made_wait: None,
+            is_news: false,
+        }
     }
 
     /// `booted`: when this node did. `silent_after`: `None`: it cannot say.
@@ -300,7 +310,10 @@ impl Membership {
             match message {
                 PeerMessage::Heartbeat(heartbeat) => match mark.hear(now, envelope.epoch, heartbeat, support) {
                     Heard::LetIn => {}
-                    Heard::TooSoon => return Err(None),
+                    Heard::TooSoon => {
+                        mark.made_wait = Some(now);
+                        return Err(None);
+                    }
                     Heard::OldCopy => return Err(mark.refusal(now, booted, silent_after)),
                 },
                 // What is acknowledged may be let go of here. Heartbeats would tell that it was durable, but later (seed 15820).
@@ -336,6 +349,12 @@ impl Membership {
         let Some(formation) = &self.formation else { return false };
         let bound = formation.members.iter().any(|member| member.node == origin && member.directory == directory);
         bound && self.marks.get(&origin).is_none_or(|mark| mark.admits(epoch))
+    }
+
+    /// Why the peer's last heartbeat was dropped, if another log counts as that node's as long as it is heard: both run.
+    pub fn made_wait(&self, now: Time, peer: NodeId) -> Option<Refusal> {
+        let mark = self.marks.get(&peer).filter(|mark| mark.made_wait == Some(now))?;
+        mark.refusal(now, self.booted, None)
     }
 
     /// Whether the peer's mark has changed so that it must be logged now, with other records or alone.
@@ -850,7 +869,12 @@ mod tests {
         assert!(!node.has_news_of(NodeId(2)));
         let support = u64::from(ClusterOptions::default().support_ms);
         assert_eq!(node.admit(at(1_009 + support), &later(9, 8)), Err(None));
+        assert!(
+            matches!(node.made_wait(at(1_009 + support), NodeId(2)), Some(Refusal::OldDirectory { .. })),
+            "an operator is told"
+        );
         assert_eq!(node.admit(at(1_009 + support), &later(6, 5)), Ok(()), "it lives");
+        assert_eq!(node.made_wait(at(1_010 + support), NodeId(2)), None);
         assert_eq!(node.admit(at(1_008 + 2 * support), &later(9, 8)), Err(None));
         assert_eq!(node.admit(at(1_009 + 2 * support), &later(9, 8)), Ok(()));
         assert!(node.has_news_of(NodeId(2)));
