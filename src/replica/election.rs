@@ -78,7 +78,8 @@ impl Replica {
         }
     }
 
-    /// A peer supports this node again. Attempts that came to nothing without it say nothing any more.
+    /// A peer supports this node again, or asks for a vote that this replica may have itself. Attempts that came to nothing before
+    /// say nothing any more.
     pub(super) fn try_again_soon(&mut self, cx: &mut Context<'_>) {
         if self.attempts > 0 && matches!(self.role, Role::Follower { .. } | Role::PreCandidate { .. }) {
             Sometimes::CampaignAfterVainOnes.reached();
@@ -160,6 +161,11 @@ impl Replica {
             // A candidate that would win is given the time to: two of one term are of no use.
             let patience = cx.now + self.election_patience(cx);
             self.election_at = self.election_at.map(|at| at.max(patience));
+        }
+        if !self.is_up_to_date(&request) {
+            // It will not win; but it is there, is bound to no leader, and lacks nothing that would keep it from voting for this
+            // replica, of which it may have heard nothing as long as campaigns came to nothing (seed 3983).
+            self.try_again_soon(cx);
         }
         let term = if granted { request.term } else { self.state.term };
         out.push(Out::Send(from, ReplicaMessage::PreVoteReply(VoteReply { term, granted, lossy: self.lossy })));

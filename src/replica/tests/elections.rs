@@ -103,6 +103,28 @@ fn a_campaign_that_nobody_answers_is_repeated_soon_but_not_before_slow_disks_cou
 }
 
 #[test]
+fn a_replica_whose_campaigns_came_to_nothing_campaigns_soon_if_one_with_less_of_the_log_does() {
+    for (last, soon) in [(4, true), (5, false), (6, false)] {
+        let around = Around::nobody();
+        let log = GroupLog::new(LogBase { index: Index(5), term: Term(1) }, Configuration::of(VOTERS.to_vec()));
+        let mut replica = Replica::new(options(), HardState { term: Term(1), commit: Index(5), ..HardState::default() }, log);
+        around.outputs(&mut replica, 1, NOW, In::Start);
+        let mut now = NOW;
+        for _ in 0..9 {
+            now = replica.deadline().expect("it campaigns").0;
+            around.outputs(&mut replica, 1, now, In::Timer);
+            around.outputs(&mut replica, 1, now, In::Turn);
+        }
+        let planned = replica.deadline().expect("it campaigns").0;
+        assert!(planned >= now + SUPPORT, "later and later");
+        let request = VoteRequest { term: Term(2), last_index: Index(last), last_term: Term(1), released: None };
+        around.outputs(&mut replica, 1, now, from(2, ReplicaMessage::PreVote(request)));
+        let at = replica.deadline().expect("it campaigns").0;
+        assert_eq!((at < planned, at < now + SUPPORT), (soon, soon), "last index {last}");
+    }
+}
+
+#[test]
 fn a_follower_that_may_not_accept_its_leader_yet_gives_it_a_span_of_support() {
     let follower = follower(&Around::nobody(), false, &[1, 2, 3]);
     assert!(follower.deadline().expect("it waits").0 >= NOW + SUPPORT);
